@@ -1,0 +1,1 @@
+"""How an attempt is run: one file for each kind of executor."""

@@ -1,0 +1,1 @@
+"""The command line: words in, words out; one file for each group of commands, and no rules."""
