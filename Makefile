@@ -1,0 +1,74 @@
+# Every target sets up what it needs: a virtual environment in .venv, installed from hash-locked requirements.
+# Needs Python 3.11 or newer with venv, and make. PYTHON=… chooses the interpreter, ARGS=… is passed on.
+
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name '*.pyc' 2>/dev/null)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench binary wheel lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## watch real work go through taskd: server, two agents, one of them killed halfway
+	@$(BIN)/taskd demo $(ARGS)
+
+test: $(READY) ## run the whole test suite
+	@$(BIN)/pytest $(ARGS)
+
+check: $(READY) ## what each commit passes: format, lint, types, layers, and the quick tests
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest tests/unit tests/property tests/store $(ARGS)
+
+format: $(READY) ## put the code into its one format
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix-only --quiet
+
+bench: $(READY) ## measure taskd against its floor, a peer and its promises
+	@$(BIN)/python bench/run.py $(ARGS)
+
+binary: dist/taskd ## build dist/taskd, one file that needs no Python, and prove that it works
+	@$(BIN)/pytest -m binary $(ARGS)
+
+dist/taskd: $(READY) $(SOURCES)
+	$(BIN)/python scripts/build_binary.py
+
+wheel: $(READY) ## build the wheel into dist/
+	@rm -f dist/*.whl
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+lock: build/lock/bin/uv ## resolve the newest dependencies, for every platform, into requirements/
+	build/lock/bin/uv pip compile $(LOCK) --output-file requirements/runtime.txt pyproject.toml
+	build/lock/bin/uv pip compile $(LOCK) --output-file requirements/dev.txt --all-extras \
+	    --constraint requirements/runtime.txt pyproject.toml
+
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+    --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+build/lock/bin/uv: $(READY)
+	$(BIN)/python -m venv build/lock
+	build/lock/bin/pip install --quiet uv
+
+clean: ## remove everything that was built, the environment too
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first of the PYTHON candidates that is new enough makes the environment.
+$(READY): requirements/dev.txt pyproject.toml
+	@for python in $(PYTHON); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "taskd needs Python 3.11 or newer: none among $(PYTHON). Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || { echo "setting up .venv with $$($$python --version), once"; $$python -m venv .venv; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
