@@ -1,0 +1,57 @@
+"""Framing: bytes into frames, whatever way they were cut up, and back.
+
+A frame is a 4-byte big-endian length and so many bytes of body. Nothing is
+allocated from a claimed length: a frame over the limit is refused when its
+header has come, before its body.
+"""
+
+from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
+from taskd_protocol.limits import FRAME_BYTES_MAX, FRAME_HEADER_BYTES
+
+
+class FrameDecoder:
+    """Collects bytes and gives back whole frames' bodies.
+
+    Attributes:
+        frame_bytes_max: Largest body accepted; raised once a peer is known.
+    """
+
+    def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.frame_bytes_max = frame_bytes_max
+        self._buffer = bytearray()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came in; return the bodies that are whole now.
+
+        Raises:
+            FrameTooLarge: A header claims more than ``frame_bytes_max``.
+            ProtocolViolation: A header claims an empty body.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames: list[bytes] = []
+        start, end = 0, len(buffer)
+        while end - start >= FRAME_HEADER_BYTES:
+            length = int.from_bytes(buffer[start : start + FRAME_HEADER_BYTES], "big")
+            if length > self.frame_bytes_max:
+                raise FrameTooLarge(f"a frame claims {length} bytes; the limit is {self.frame_bytes_max}")
+            if length == 0:
+                raise ProtocolViolation("a frame claims no bytes; every frame holds one message")
+            body = start + FRAME_HEADER_BYTES
+            if end - body < length:
+                break
+            start = body + length
+            frames.append(bytes(buffer[body:start]))
+        if start:
+            del buffer[:start]
+        return frames
+
+
+def frame(body: bytes) -> bytes:
+    """Put the length before the body."""
+    return len(body).to_bytes(FRAME_HEADER_BYTES, "big") + body

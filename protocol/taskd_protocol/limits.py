@@ -1,0 +1,77 @@
+"""Limits of the wire: every bound with its unit and its reason.
+
+Those a server may change are told to each peer in WELCOME; the rest are fixed.
+"""
+
+PROTOCOL_VERSION_MIN = 1
+PROTOCOL_VERSION_MAX = 1
+
+FRAME_HEADER_BYTES = 4
+FRAME_BYTES_MAX = 256 * 1024
+"""One frame's body. Small enough that a heartbeat never waits long behind one."""
+
+CHUNK_DATA_BYTES = 128 * 1024
+"""What one CHUNK carries, so that control messages pass between two chunks."""
+
+CHUNK_STREAMS_MAX = 8
+"""Messages of one connection that may be in pieces at the same time."""
+
+PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+"""A task's packed arguments, or its packed result."""
+
+MESSAGE_BYTES_MAX = PAYLOAD_BYTES_MAX + 256 * 1024
+"""A message put together from chunks: one full payload and its envelope."""
+
+PREAUTH_BYTES_MAX = 4 * 1024
+"""All that a peer may send before it is known: a HELLO with room to spare."""
+
+PREAUTH_SECONDS = 5.0
+"""How long a peer may take for its HELLO after the TLS handshake."""
+
+TLS_HANDSHAKE_SECONDS = 10.0
+
+PREAUTH_CONNECTIONS_MAX = 512
+PREAUTH_CONNECTIONS_PER_ADDRESS_MAX = 128
+
+SUBMIT_TASKS_MAX = 10_000
+"""Tasks in one SUBMIT: it is decided and committed as one, so it bounds a turn."""
+
+SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX
+
+WAIT_IDS_MAX = 10_000
+"""Ids in one WAIT, CANCEL or TASK_QUERY."""
+
+OUTCOME_CREDIT = 16_384
+"""Outcomes that a server may push before the client asks for more."""
+
+OUTBOX_BYTES_MAX = 64 * 1024 * 1024
+"""What may wait for one slow reader; then the connection is closed."""
+
+HEARTBEAT_MS = 5_000
+HEARTBEATS_MISSED = 3
+"""After so many periods of silence an agent is dead and its tasks are requeued."""
+
+NAME_CHARS_MAX = 256
+"""A task name, a queue, an agent's name, an idempotency key."""
+
+LABELS_MAX = 64
+
+LOG_BYTES_UNRECORDED_MAX = 1024 * 1024
+"""Log bytes that an agent may have under way; more waits in the agent."""
+
+LOG_DATA_BYTES_MAX = 64 * 1024
+"""One log entry's data."""
+
+LOG_BYTES_PER_ATTEMPT_MAX = 64 * 1024 * 1024
+"""What is kept of one attempt's output; the rest is dropped with a mark at the cut."""
+
+PAGE_ROWS_MAX = 1_000
+"""Rows in one page of a listing."""
+
+PRIORITY_MIN = -100
+PRIORITY_MAX = 100
+
+DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
+"""Ten years: further off is a unit mistaken for another."""
+
+MAX_ATTEMPTS_MAX = 1_000_000

@@ -1,0 +1,730 @@
+"""Messages: what peers say to each other, one frozen Struct each.
+
+On the wire a message is one msgpack array ``[type, field, ...]``. The rules of
+change: a new message takes an unused type number; a new field is appended with
+a default; numbers and positions are never used again. Each change needs its
+section in ``protocol/SPEC.md`` and its golden bytes in ``protocol/vectors/``.
+
+Type numbers: 1-15 either side, 16-63 clients, 64-95 agents.
+"""
+
+import msgspec
+
+from taskd_protocol import limits
+from taskd_protocol.task import TaskSpec
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A commit mark: proof of how far a server's store had come when it answered.
+
+    A peer keeps the newest and shows it in HELLO. A server that does not know so
+    new a commit was rolled back. The MAC is the server's, so no peer can invent one.
+    """
+
+    lineage: bytes
+    """16 bytes: which store, since its creation or last restore."""
+    sequence: int
+    """Commits of that lineage that were durable."""
+    mac: bytes
+    """32 bytes, keyed BLAKE2b over lineage and sequence."""
+
+
+class PeerLimits(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the server allows; told once, in WELCOME."""
+
+    payload_bytes_max: int = limits.PAYLOAD_BYTES_MAX
+    submit_tasks_max: int = limits.SUBMIT_TASKS_MAX
+    heartbeat_ms: int = limits.HEARTBEAT_MS
+    heartbeats_missed: int = limits.HEARTBEATS_MISSED
+    outcome_credit: int = limits.OUTCOME_CREDIT
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why an attempt did not succeed."""
+
+    code: str
+    """A stable word: one of the task codes, such as ``task.raised``."""
+    message: str
+    """One line for people."""
+    type: str = ""
+    """Remote exception type, ``module.Class``; empty when nothing was raised."""
+    traceback: str = ""
+    """Remote traceback as text; empty when nothing was raised."""
+    exit_code: int | None = None
+    """Of the worker or command; negative: the signal that ended it; None: none ended."""
+
+
+# -- either side ------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """First message of a connection, from the peer. Once."""
+
+    version_min: int
+    version_max: int
+    role: str
+    """``client`` (any token but an agent's) or ``agent``, or ``join`` with a one-time secret."""
+    token: str
+    """``taskd_<role>_<keyid>_<secret>_<crc>``, or the one-time secret of an invitation."""
+    name: str = ""
+    """The agent's name; for clients a label for people."""
+    boot_id: bytes = b""
+    """16 random bytes of this process's life; a second live boot of one agent name is refused."""
+    session: bytes | None = None
+    """The session to resume: what the last WELCOME said; None: a new one."""
+    mark: Mark | None = None
+    """The newest commit mark seen; None: none yet."""
+    software: str = ""
+    """Name and version, for people."""
+
+
+class Welcome(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """The server knows the peer; messages of its role are allowed from here on."""
+
+    version: int
+    """The highest version that both know."""
+    session: bytes
+    """16 bytes; the one asked for, if the server still knew it, else a new one."""
+    epoch: int
+    """Rises with every start of the server."""
+    server_time_ms: int
+    """Wall clock, UTC: task ids are made from it."""
+    limits: PeerLimits
+    mark: Mark
+    role: str = ""
+    """The token's role."""
+    software: str = ""
+
+
+class Error(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """A refused request, or with request id 0 the end of the connection and why."""
+
+    request_id: int
+    code: str
+    message: str
+    retryable: bool = False
+    retry_after_ms: int = 0
+
+
+class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
+    """A piece of a message whose encoding does not fit one frame.
+
+    The pieces of one stream, put together in order, are the message. Other
+    messages may pass between two pieces. A chunk never carries a chunk.
+    """
+
+    stream: int
+    """Chosen by the sender; free for use again after the last piece."""
+    last: bool
+    data: bytes
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=5):
+    """Are you there? Answered at once with PONG."""
+
+    nonce: int
+
+
+class Pong(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=6):
+    """The answer to PING."""
+
+    nonce: int
+    server_time_ms: int = 0
+    """Wall clock of the answering server; 0 from a peer."""
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7):
+    """The request with that id was carried out, durably where it changed something."""
+
+    request_id: int
+
+
+class CaRequest(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=8):
+    """Asked before HELLO by an agent that holds a join code: show me your CA. No secret has been said yet."""
+
+
+class Ca(msgspec.Struct, array_like=True, frozen=True, tag=9):
+    """The server's CA certificate; the asker compares its SHA-256 with the join code's, then connects anew."""
+
+    pem: str
+
+
+class Joined(msgspec.Struct, array_like=True, frozen=True, tag=10):
+    """The invitation was good: a token of the role agent, told this once. The connection ends."""
+
+    token: str
+
+
+# -- clients ----------------------------------------------------------------------------
+
+
+class Submit(msgspec.Struct, array_like=True, frozen=True, tag=16):
+    """Keep these tasks: all of them or, refused, none."""
+
+    request_id: int
+    tasks: list[TaskSpec]
+    """1 to ``submit_tasks_max``. Resent under the same ids until answered."""
+
+
+class Accepted(msgspec.Struct, array_like=True, frozen=True, tag=17):
+    """Every task of the SUBMIT is on the server's disk."""
+
+    request_id: int
+    mark: Mark
+    existing: list[tuple[int, bytes]] = []
+    """(index, id) of those that were known before, by id or by key; the id is the first task's."""
+
+
+class Wait(msgspec.Struct, array_like=True, frozen=True, tag=18):
+    """Tell me the outcome of these when they end; answered DONE at once, then OUTCOMES under credit."""
+
+    request_id: int
+    ids: list[bytes]
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a task ended."""
+
+    id: bytes
+    state: str
+    """A terminal state; ``unknown`` with ``failure.code`` ``task.unknown`` or ``result.gone`` when it is not stored."""
+    attempt: int = 0
+    result: bytes = b""
+    """Packed result of a task that succeeded."""
+    failure: Failure | None = None
+    """Of a task that did not."""
+
+
+class Outcomes(msgspec.Struct, array_like=True, frozen=True, tag=19):
+    """Pushed: tasks waited for have ended. Costs one credit for each outcome."""
+
+    outcomes: list[Outcome]
+
+
+class OutcomeCredit(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
+    """The client can take so many more outcomes."""
+
+    outcomes: int
+
+
+class Cancel(msgspec.Struct, array_like=True, frozen=True, tag=21):
+    """End these: queued ones at once, running ones when their work is proven dead."""
+
+    request_id: int
+    ids: list[bytes]
+
+
+class Cancelled(msgspec.Struct, array_like=True, frozen=True, tag=22):
+    """The states after the CANCEL, in its order; ``unknown`` for an id that is not stored."""
+
+    request_id: int
+    states: list[str]
+
+
+class TaskView(msgspec.Struct, array_like=True, frozen=True):
+    """A task as people and programs see it. Instants are UTC milliseconds, None: not yet."""
+
+    id: bytes
+    name: str
+    queue: str
+    state: str
+    priority: int
+    attempt: int
+    """Leases granted so far."""
+    failures: int
+    """Attempts charged to ``max_attempts``."""
+    max_attempts: int
+    agent: str
+    """Who runs it or ran it last; empty: nobody yet."""
+    created_at_ms: int
+    due_at_ms: int | None
+    """When a scheduled task may start."""
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    payload: bytes
+    result: bytes | None
+    failure: Failure | None
+    key: str
+    traceparent: str
+    waits_for: str
+    """Why it is not running, in words; empty when it is, or has ended."""
+
+
+class TaskQuery(msgspec.Struct, array_like=True, frozen=True, tag=23):
+    """Show me these tasks."""
+
+    request_id: int
+    ids: list[bytes]
+
+
+class TaskViews(msgspec.Struct, array_like=True, frozen=True, tag=24):
+    """In the order asked; None for an id that is not stored."""
+
+    request_id: int
+    views: list[TaskView | None]
+
+
+class TaskList(msgspec.Struct, array_like=True, frozen=True, tag=25):
+    """A page of tasks, newest first. Payloads and results are left out."""
+
+    request_id: int
+    state: str = ""
+    """Only those; empty: all."""
+    queue: str = ""
+    name: str = ""
+    limit: int = 100
+    cursor: bytes = b""
+    """Of the page before; empty: the first page."""
+
+
+class TaskPage(msgspec.Struct, array_like=True, frozen=True, tag=26):
+    """A page; it may be short of ``limit`` and still have a cursor, when the scan's budget was spent."""
+
+    request_id: int
+    views: list[TaskView]
+    cursor: bytes
+    """For the next page; empty: there is none."""
+
+
+class QueueView(msgspec.Struct, array_like=True, frozen=True):
+    """One queue's counts."""
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    paused: bool = False
+
+
+class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
+    """Show me the queues."""
+
+    request_id: int
+
+
+class QueuePage(msgspec.Struct, array_like=True, frozen=True, tag=28):
+    """Every queue that holds a task that has not ended."""
+
+    request_id: int
+    queues: list[QueueView]
+
+
+class HostStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an agent measures of its host, with each heartbeat. For display; never more than a hint."""
+
+    cpu_percent: float = 0.0
+    """0 to 100, over all cores, since the last heartbeat."""
+    load1: float = 0.0
+    memory_used: int = 0
+    """Bytes, of the host or the agent's cgroup."""
+    memory_total: int = 0
+
+
+class AgentView(msgspec.Struct, array_like=True, frozen=True):
+    """One agent."""
+
+    name: str
+    boot_id: bytes
+    state: str
+    """``live``, ``draining``, ``lost`` (silent, leases not yet given away)."""
+    slots: int
+    running: int
+    host: HostStats
+    labels: dict[str, str]
+    task_names: list[str]
+    queues: list[str]
+    software: str
+    seen_at_ms: int
+
+
+class AgentList(msgspec.Struct, array_like=True, frozen=True, tag=29):
+    """Show me the agents."""
+
+    request_id: int
+
+
+class AgentPage(msgspec.Struct, array_like=True, frozen=True, tag=30):
+    """Every agent that is connected, or still holds leases."""
+
+    request_id: int
+    agents: list[AgentView]
+
+
+class Follow(msgspec.Struct, array_like=True, frozen=True, tag=31):
+    """Send me the task's output, from the given entry on, until the task has ended and all is sent."""
+
+    request_id: int
+    id: bytes
+    sequence: int = 0
+    """Entries before it were read already."""
+
+
+class LogEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One piece of an attempt's output."""
+
+    sequence: int
+    """Position in the task's log, from 0."""
+    attempt: int
+    stream: int
+    """1 standard output, 2 standard error."""
+    at_ms: int
+    data: bytes
+
+
+class LogPage(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """Pushed under FOLLOW's request id; answered by FOLLOW_MORE."""
+
+    request_id: int
+    entries: list[LogEntry]
+    end: bool = False
+    """The task has ended and this was all."""
+
+
+class FollowMore(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=33):
+    """The last LOG_PAGE was taken: credit for the next one."""
+
+    request_id: int
+
+
+class TokenCreate(msgspec.Struct, array_like=True, frozen=True, tag=34):
+    """Make a token."""
+
+    request_id: int
+    role: str
+    label: str = ""
+    expires_in_ms: int = 90 * 24 * 3600 * 1000
+
+
+class TokenCreated(msgspec.Struct, array_like=True, frozen=True, tag=35):
+    """The secret, told this once."""
+
+    request_id: int
+    token: str
+
+
+class TokenView(msgspec.Struct, array_like=True, frozen=True):
+    """What is known of a token; never its secret."""
+
+    key_id: str
+    role: str
+    label: str
+    created_at_ms: int
+    expires_at_ms: int
+    revoked: bool
+
+
+class TokenList(msgspec.Struct, array_like=True, frozen=True, tag=36):
+    """Show me the tokens."""
+
+    request_id: int
+
+
+class TokenPage(msgspec.Struct, array_like=True, frozen=True, tag=37):
+    """All tokens, revoked and expired ones too."""
+
+    request_id: int
+    tokens: list[TokenView]
+
+
+class TokenRevoke(msgspec.Struct, array_like=True, frozen=True, tag=38):
+    """Refuse this token from now on; its live sessions end within a second. Answered DONE."""
+
+    request_id: int
+    key_id: str
+
+
+class Invite(msgspec.Struct, array_like=True, frozen=True, tag=39):
+    """Make a one-time code with which an agent on another machine joins."""
+
+    request_id: int
+    expires_in_ms: int = 10 * 60 * 1000
+
+
+class Invitation(msgspec.Struct, array_like=True, frozen=True, tag=40):
+    """The one-time secret and the pin; the inviting program adds the address that the agent can reach."""
+
+    request_id: int
+    secret: str
+    ca_sha256: bytes
+    """32 bytes, of the CA certificate in DER."""
+    addresses: list[str]
+    """``host:port`` as the server listens, best first."""
+
+
+class CertRenew(msgspec.Struct, array_like=True, frozen=True, tag=41):
+    """Issue a new server certificate from the same CA; open connections live on."""
+
+    request_id: int
+    host_names: list[str] = []
+    """Added to those it had."""
+
+
+class CertView(msgspec.Struct, array_like=True, frozen=True, tag=42):
+    """The certificate in use."""
+
+    request_id: int
+    host_names: list[str]
+    not_before_ms: int
+    not_after_ms: int
+    sha256: bytes
+    ca_sha256: bytes
+
+
+class CertQuery(msgspec.Struct, array_like=True, frozen=True, tag=43):
+    """Show me the certificate in use."""
+
+    request_id: int
+
+
+class StatsQuery(msgspec.Struct, array_like=True, frozen=True, tag=44):
+    """Show me what the server has counted since its start."""
+
+    request_id: int
+
+
+class Stats(msgspec.Struct, array_like=True, frozen=True, tag=45):
+    """Counts and costs since the server's start, for benchmarks and people."""
+
+    request_id: int
+    tasks: dict[str, int]
+    """Stored tasks by state."""
+    stages_ns: dict[str, int]
+    """The loop's own time by stage: decode, decide, encode, stage, send."""
+    counts: dict[str, int]
+    """turns, flushes, submitted, leased, completed, bytes_in, bytes_out."""
+    cpu_ns: int
+    """CPU time of the server process, all threads."""
+
+
+# -- agents -----------------------------------------------------------------------------
+
+
+class Pool(msgspec.Struct, array_like=True, frozen=True):
+    """One kind of room on an agent: leases are granted to a pool, under its credit."""
+
+    kind: str
+    """``process``, ``async`` or ``command``."""
+    slots: int
+    """Attempts that it runs at the same time."""
+    names: list[str]
+    """Task names it can run."""
+
+
+class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A lease that an agent holds: waiting, running, or finished and not yet recorded."""
+
+    token: int
+    id: bytes
+    attempt: int
+
+
+class Offer(msgspec.Struct, array_like=True, frozen=True, tag=64):
+    """What an agent has; first message after WELCOME, and again when it changes. Answered OFFERED."""
+
+    pools: list[Pool]
+    queues: list[str] = []
+    """Only these; empty: all."""
+    labels: dict[str, str] = {}
+    resources: dict[str, float] = {}
+    holding: list[Held] = []
+    """Every lease it still holds from before: they are taken up again."""
+
+
+class Offered(msgspec.Struct, array_like=True, frozen=True, tag=65):
+    """The offer stands; of what the agent holds, these are no longer its own: kill and forget them."""
+
+    stale: list[int] = []
+    """Fencing tokens."""
+
+
+class LeaseCredit(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=66):
+    """The agent's pool can take so many more leases."""
+
+    pool: int
+    """Index in the OFFER's pools."""
+    leases: int
+
+
+class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The right of this agent session to run one attempt."""
+
+    token: int
+    """Fencing token: rises with every lease of the store."""
+    attempt: int
+    """From 1."""
+    spec: TaskSpec
+
+
+class Lease(msgspec.Struct, array_like=True, frozen=True, tag=67):
+    """Pushed under credit: run these."""
+
+    number: int
+    """Rises by one with every LEASE of the session; echoed in heartbeats."""
+    pool: int
+    grants: list[Grant]
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An attempt succeeded."""
+
+    token: int
+    id: bytes
+    attempt: int
+    result: bytes
+    started_at_ms: int = 0
+    """By the agent's clock, corrected to the server's."""
+
+
+class Ack(msgspec.Struct, array_like=True, frozen=True, tag=68):
+    """These attempts succeeded. Answered RECORDED; resent until then."""
+
+    reports: list[Report]
+
+
+class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An attempt did not succeed."""
+
+    token: int
+    id: bytes
+    attempt: int
+    outcome: str
+    """``failed``: charged to the task; ``cancelled``: its processes are proven dead; ``released``: never started."""
+    failure: Failure | None = None
+    """Of ``failed``."""
+    started_at_ms: int = 0
+
+
+class Nack(msgspec.Struct, array_like=True, frozen=True, tag=69):
+    """These attempts ended without success. Answered RECORDED; resent until then."""
+
+    failures: list[FailureReport]
+
+
+class Recorded(msgspec.Struct, array_like=True, frozen=True, tag=70):
+    """These reports are durable, or were already, or change nothing: none needs to be sent again."""
+
+    tokens: list[int]
+    stale: list[int] = []
+    """Of those reported: not what is stored (``lease.stale``)."""
+    mark: Mark | None = None
+
+
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag=71):
+    """I am alive, and this is what I hold."""
+
+    number: int
+    lease_number: int
+    """Highest LEASE received in this session."""
+    held: list[int]
+    """Fencing tokens: waiting, running, or finished and not yet recorded."""
+    host: HostStats = HostStats()
+
+
+class HeartbeatSeen(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=72):
+    """The answer to HEARTBEAT, at once and without a flush."""
+
+    number: int
+    server_time_ms: int
+
+
+class Revoke(msgspec.Struct, array_like=True, frozen=True, tag=73):
+    """Kill these attempts; report each as ``cancelled`` when every process of it is gone."""
+
+    tokens: list[int]
+
+
+class Drain(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=74):
+    """From an agent: grant me nothing more. From a server: finish, accept nothing new, and go."""
+
+    reason: str = ""
+
+
+class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Output of a running attempt."""
+
+    token: int
+    id: bytes
+    stream: int
+    """1 standard output, 2 standard error."""
+    at_ms: int
+    data: bytes
+
+
+class Logs(msgspec.Struct, array_like=True, frozen=True, tag=75):
+    """Keep this output. Answered LOGS_RECORDED."""
+
+    pieces: list[LogPiece]
+
+
+class LogsRecorded(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=76):
+    """So many bytes of output are durable, or dropped as stale: credit for as many more."""
+
+    data_bytes: int
+
+
+ToServer = (
+    Hello
+    | CaRequest
+    | Chunk
+    | Ping
+    | Pong
+    | Submit
+    | Wait
+    | OutcomeCredit
+    | Cancel
+    | TaskQuery
+    | TaskList
+    | QueueList
+    | AgentList
+    | Follow
+    | FollowMore
+    | TokenCreate
+    | TokenList
+    | TokenRevoke
+    | Invite
+    | CertRenew
+    | CertQuery
+    | StatsQuery
+    | Offer
+    | LeaseCredit
+    | Ack
+    | Nack
+    | Heartbeat
+    | Drain
+    | Logs
+)
+"""What a server may receive."""
+
+ToPeer = (
+    Welcome
+    | Error
+    | Chunk
+    | Ping
+    | Pong
+    | Done
+    | Ca
+    | Joined
+    | Accepted
+    | Outcomes
+    | Cancelled
+    | TaskViews
+    | TaskPage
+    | QueuePage
+    | AgentPage
+    | LogPage
+    | TokenCreated
+    | TokenPage
+    | Invitation
+    | CertView
+    | Stats
+    | Offered
+    | Lease
+    | Recorded
+    | HeartbeatSeen
+    | Revoke
+    | Drain
+    | LogsRecorded
+)
+"""What a client or an agent may receive."""
+
+Message = ToServer | ToPeer

@@ -1,0 +1,104 @@
+"""The task as it was asked for: one definition for wire, disk and HTTP.
+
+Immutable from the client's first try on. Fields are only ever appended, each
+with a default; what a field's absence means is its default.
+"""
+
+import msgspec
+
+from taskd_protocol import limits
+from taskd_protocol.errors import BadRequest, PayloadTooLarge
+from taskd_protocol.ids import is_task_id
+
+DEFAULT_QUEUE = "default"
+COMMAND_NAME = "taskd.command"
+"""The name under which every agent offers to run commands (argv lists)."""
+
+
+class Retry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """When a failed attempt is tried again: exponential backoff with full range told in milliseconds."""
+
+    max_attempts: int = 3
+    """Failed attempts after which the task is dead, at least 1."""
+    base_ms: int = 1_000
+    """Wait before the second attempt."""
+    factor: float = 2.0
+    """Each further wait is so many times the one before, at least 1."""
+    max_ms: int = 300_000
+    """No wait is longer, jitter aside."""
+    jitter: float = 0.25
+    """Each wait is moved by up to this share of itself, up or down; 0 to 1."""
+
+
+DEFAULT_RETRY = Retry()
+
+
+class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One task as its client asked for it."""
+
+    id: bytes
+    """16 bytes, UUIDv7, by the client before the first try; the same on every resend."""
+    name: str
+    """Which function: ``module.function``; agents offer the names they have."""
+    payload: bytes = b""
+    """Packed arguments; opaque to the server."""
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    """Higher runs sooner, within a queue and across; -100 to 100."""
+    delay_ms: int = 0
+    """Not before so long after the server accepted it."""
+    retry: Retry | None = None
+    """None: the default policy."""
+    key: str = ""
+    """Idempotency key; empty: none. A second submit with the key finds the first task."""
+    traceparent: str = ""
+    """W3C trace context of the submit; empty: none."""
+
+
+def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
+    """Refuse a spec that is out of range.
+
+    Raises:
+        BadRequest: A field is out of its range; it is named.
+        PayloadTooLarge: The packed arguments exceed ``payload_bytes_max``.
+    """
+    if not is_task_id(spec.id):
+        raise BadRequest("task id must be 16 bytes, a UUID of version 7")
+    if len(spec.payload) > payload_bytes_max:
+        raise PayloadTooLarge(
+            f"arguments of {spec.name[:64]!r} are {len(spec.payload)} bytes; the limit is {payload_bytes_max}:"
+            " store them elsewhere and pass a reference"
+        )
+    check_name("task name", spec.name)
+    check_name("queue", spec.queue)
+    if spec.key:
+        check_name("key", spec.key)
+    if not limits.PRIORITY_MIN <= spec.priority <= limits.PRIORITY_MAX:
+        raise BadRequest(f"priority {spec.priority} is out of range; it goes from -100 to 100")
+    if not 0 <= spec.delay_ms <= limits.DELAY_MS_MAX:
+        raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
+    if spec.retry is not None:
+        _check_retry(spec.retry)
+    if len(spec.traceparent) > limits.NAME_CHARS_MAX:
+        raise BadRequest("traceparent is longer than W3C trace context allows; leave it out")
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that is empty, too long, or holds unprintable characters.
+
+    Raises:
+        BadRequest: ``what`` is named in the message.
+    """
+    if not name or len(name) > limits.NAME_CHARS_MAX or not name.isprintable():
+        raise BadRequest(f"{what} {name[:64]!r} is not allowed; use 1 to {limits.NAME_CHARS_MAX} printable characters")
+
+
+def _check_retry(retry: Retry) -> None:
+    if not 1 <= retry.max_attempts <= limits.MAX_ATTEMPTS_MAX:
+        raise BadRequest(f"max_attempts {retry.max_attempts} is out of range; it goes from 1 to 1,000,000")
+    if not (0 <= retry.base_ms <= limits.DELAY_MS_MAX and 0 <= retry.max_ms <= limits.DELAY_MS_MAX):
+        raise BadRequest("retry base and max must lie between 0 and ten years")
+    if not 1.0 <= retry.factor <= 1000.0:  # noqa: PLR2004 - the message says what they are
+        raise BadRequest(f"retry factor {retry.factor} is out of range; it goes from 1 to 1000")
+    if not 0.0 <= retry.jitter <= 1.0:
+        raise BadRequest(f"retry jitter {retry.jitter} is out of range; it goes from 0 to 1")
