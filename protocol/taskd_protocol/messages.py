@@ -11,7 +11,7 @@ Type numbers: 1-15 either side, 16-63 clients, 64-95 agents.
 import msgspec
 
 from taskd_protocol import limits
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import Failure, FailureReport, Grant, Held, Outcome, Pool, Report, TaskSpec
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -37,21 +37,6 @@ class PeerLimits(msgspec.Struct, array_like=True, frozen=True, gc=False):
     heartbeat_ms: int = limits.HEARTBEAT_MS
     heartbeats_missed: int = limits.HEARTBEATS_MISSED
     outcome_credit: int = limits.OUTCOME_CREDIT
-
-
-class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Why an attempt did not succeed."""
-
-    code: str
-    """A stable word: one of the task codes, such as ``task.raised``."""
-    message: str
-    """One line for people."""
-    type: str = ""
-    """Remote exception type, ``module.Class``; empty when nothing was raised."""
-    traceback: str = ""
-    """Remote traceback as text; empty when nothing was raised."""
-    exit_code: int | None = None
-    """Of the worker or command; negative: the signal that ended it; None: none ended."""
 
 
 # -- either side ------------------------------------------------------------------------
@@ -180,19 +165,6 @@ class Wait(msgspec.Struct, array_like=True, frozen=True, tag=18):
 
     request_id: int
     ids: list[bytes]
-
-
-class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How a task ended."""
-
-    id: bytes
-    state: str
-    """A terminal state; ``unknown`` with ``failure.code`` ``task.unknown`` or ``result.gone`` when it is not stored."""
-    attempt: int = 0
-    result: bytes = b""
-    """Packed result of a task that succeeded."""
-    failure: Failure | None = None
-    """Of a task that did not."""
 
 
 class Outcomes(msgspec.Struct, array_like=True, frozen=True, tag=19):
@@ -499,25 +471,6 @@ class Stats(msgspec.Struct, array_like=True, frozen=True, tag=45):
 # -- agents -----------------------------------------------------------------------------
 
 
-class Pool(msgspec.Struct, array_like=True, frozen=True):
-    """One kind of room on an agent: leases are granted to a pool, under its credit."""
-
-    kind: str
-    """``process``, ``async`` or ``command``."""
-    slots: int
-    """Attempts that it runs at the same time."""
-    names: list[str]
-    """Task names it can run."""
-
-
-class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A lease that an agent holds: waiting, running, or finished and not yet recorded."""
-
-    token: int
-    id: bytes
-    attempt: int
-
-
 class Offer(msgspec.Struct, array_like=True, frozen=True, tag=64):
     """What an agent has; first message after WELCOME, and again when it changes. Answered OFFERED."""
 
@@ -545,16 +498,6 @@ class LeaseCredit(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=66
     leases: int
 
 
-class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The right of this agent session to run one attempt."""
-
-    token: int
-    """Fencing token: rises with every lease of the store."""
-    attempt: int
-    """From 1."""
-    spec: TaskSpec
-
-
 class Lease(msgspec.Struct, array_like=True, frozen=True, tag=67):
     """Pushed under credit: run these."""
 
@@ -564,34 +507,10 @@ class Lease(msgspec.Struct, array_like=True, frozen=True, tag=67):
     grants: list[Grant]
 
 
-class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An attempt succeeded."""
-
-    token: int
-    id: bytes
-    attempt: int
-    result: bytes
-    started_at_ms: int = 0
-    """By the agent's clock, corrected to the server's."""
-
-
 class Ack(msgspec.Struct, array_like=True, frozen=True, tag=68):
     """These attempts succeeded. Answered RECORDED; resent until then."""
 
     reports: list[Report]
-
-
-class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An attempt did not succeed."""
-
-    token: int
-    id: bytes
-    attempt: int
-    outcome: str
-    """``failed``: charged to the task; ``cancelled``: its processes are proven dead; ``released``: never started."""
-    failure: Failure | None = None
-    """Of ``failed``."""
-    started_at_ms: int = 0
 
 
 class Nack(msgspec.Struct, array_like=True, frozen=True, tag=69):

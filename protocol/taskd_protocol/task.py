@@ -1,7 +1,7 @@
-"""The task as it was asked for: one definition for wire, disk and HTTP.
+"""Tasks, attempts and how they ended: one definition for wire, disk and HTTP.
 
-Immutable from the client's first try on. Fields are only ever appended, each
-with a default; what a field's absence means is its default.
+A task's spec is immutable from the client's first try on. Fields are only ever
+appended, each with a default; what a field's absence means is its default.
 """
 
 import msgspec
@@ -53,6 +53,87 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Idempotency key; empty: none. A second submit with the key finds the first task."""
     traceparent: str = ""
     """W3C trace context of the submit; empty: none."""
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why an attempt did not succeed."""
+
+    code: str
+    """A stable word: one of the task codes, such as ``task.raised``."""
+    message: str
+    """One line for people."""
+    type: str = ""
+    """Remote exception type, ``module.Class``; empty when nothing was raised."""
+    traceback: str = ""
+    """Remote traceback as text; empty when nothing was raised."""
+    exit_code: int | None = None
+    """Of the worker or command; negative: the signal that ended it; None: none ended."""
+
+
+class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How a task ended."""
+
+    id: bytes
+    state: str
+    """A terminal state; ``unknown`` with ``failure.code`` ``task.unknown`` or ``result.gone`` when it is not stored."""
+    attempt: int = 0
+    result: bytes = b""
+    """Packed result of a task that succeeded."""
+    failure: Failure | None = None
+    """Of a task that did not."""
+
+
+class Pool(msgspec.Struct, array_like=True, frozen=True):
+    """One kind of room on an agent: leases are granted to a pool, under its credit."""
+
+    kind: str
+    """``process``, ``async`` or ``command``."""
+    slots: int
+    """Attempts that it runs at the same time."""
+    names: list[str]
+    """Task names it can run."""
+
+
+class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A lease that an agent holds: waiting, running, or finished and not yet recorded."""
+
+    token: int
+    id: bytes
+    attempt: int
+
+
+class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The right of this agent session to run one attempt."""
+
+    token: int
+    """Fencing token: rises with every lease of the store."""
+    attempt: int
+    """From 1."""
+    spec: TaskSpec
+
+
+class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An attempt succeeded."""
+
+    token: int
+    id: bytes
+    attempt: int
+    result: bytes
+    started_at_ms: int = 0
+    """By the agent's clock, corrected to the server's."""
+
+
+class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An attempt did not succeed."""
+
+    token: int
+    id: bytes
+    attempt: int
+    outcome: str
+    """``failed``: charged to the task; ``cancelled``: its processes are proven dead; ``released``: never started."""
+    failure: Failure | None = None
+    """Of ``failed``."""
+    started_at_ms: int = 0
 
 
 def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
