@@ -17,6 +17,7 @@ SessionId = NewType("SessionId", bytes)
 """16 random bytes, given by the server in WELCOME."""
 
 TASK_ID_BYTES = 16
+SESSION_ID_BYTES = 16
 RANDOM_BYTES_PER_TASK_ID = 10
 
 _VERSION_7 = 0x7 << 76

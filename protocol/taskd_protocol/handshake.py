@@ -1,0 +1,186 @@
+"""The handshake's rules: versions, roles, and the commit mark.
+
+Invariants:
+- What a connection may send is decided by its token's role and by ``ALLOWED`` alone; what is not listed is refused.
+- A commit mark is believed only if its MAC is the server's own.
+
+Knows neither tokens nor their storage: who a peer is, is found out elsewhere.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from taskd_protocol import limits
+from taskd_protocol import messages as m
+from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
+from taskd_protocol.ids import SESSION_ID_BYTES
+from taskd_protocol.task import check_name
+
+Messages = frozenset[type[msgspec.Struct]]
+
+HELLO_CLIENT: Final = "client"
+"""HELLO.role of everyone who holds a token of a role other than agent."""
+HELLO_AGENT: Final = "agent"
+"""Of those who hold a token of that role."""
+HELLO_JOIN: Final = "join"
+"""HELLO.role of an agent that has nothing but an invitation's secret; answered JOINED, never WELCOME."""
+
+TOKEN_ROLES: Final = ("client", "agent", "viewer", "operator", "admin")
+"""Roles that a token may have; each includes what is listed for it in ``ALLOWED`` and nothing else."""
+
+MARK_KEY_BYTES = 32
+LINEAGE_BYTES = 16
+BOOT_ID_BYTES = 16
+_SEQUENCE_BYTES = 8
+
+BEFORE_WELCOME: Final[Messages] = frozenset({m.Hello, m.CaRequest})
+"""All that a peer may say before the server knows it, and never afterwards."""
+
+_ALWAYS: Messages = frozenset({m.Ping, m.Pong})
+_READS: Messages = _ALWAYS | {
+    m.Wait,
+    m.OutcomeCredit,
+    m.TaskQuery,
+    m.TaskList,
+    m.QueueList,
+    m.AgentList,
+    m.Follow,
+    m.FollowMore,
+    m.StatsQuery,
+    m.CertQuery,
+}
+_WORK: Messages = _READS | {m.Submit, m.Cancel}
+_ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
+
+ALLOWED: Final[Mapping[str, Messages]] = {
+    "viewer": _READS,
+    "client": _WORK,
+    # As a client today: what operators have beyond it (queues, dead letters, drains of others) comes as new messages.
+    "operator": _WORK,
+    "admin": _WORK | _ACCESS,
+    HELLO_AGENT: _ALWAYS | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs},
+}
+"""Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
+
+CHUNK is in none: a connection puts chunked messages together before they are looked at.
+"""
+
+
+def check_hello(hello: m.Hello) -> None:
+    """Refuse a HELLO whose fields are out of range; its token is not looked at.
+
+    Raises:
+        BadRequest: A field is out of its range; it is named.
+    """
+    if hello.role not in {HELLO_CLIENT, HELLO_AGENT, HELLO_JOIN}:
+        raise BadRequest(f"role {hello.role[:64]!r} of HELLO is unknown; use client, agent or join")
+    if hello.role == HELLO_AGENT or hello.name:
+        check_name("name", hello.name)
+    if len(hello.boot_id) not in {0, BOOT_ID_BYTES} or (hello.role == HELLO_AGENT and not hello.boot_id):
+        raise BadRequest(f"boot_id must be {BOOT_ID_BYTES} bytes")
+    if hello.session is not None and len(hello.session) != SESSION_ID_BYTES:
+        raise BadRequest(f"session must be {SESSION_ID_BYTES} bytes, or nil for a new one")
+
+
+def choose_version(hello: m.Hello) -> int:
+    """Return the highest protocol version that both sides know.
+
+    Raises:
+        VersionUnsupported: There is none; the message names both ranges and who is to be upgraded.
+    """
+    lowest = max(hello.version_min, limits.PROTOCOL_VERSION_MIN)
+    highest = min(hello.version_max, limits.PROTOCOL_VERSION_MAX)
+    if lowest <= highest:
+        return highest
+    behind = "the peer" if hello.version_max < limits.PROTOCOL_VERSION_MIN else "the server"
+    raise VersionUnsupported(
+        f"the peer speaks protocol versions {hello.version_min} to {hello.version_max}, this server"
+        f" {limits.PROTOCOL_VERSION_MIN} to {limits.PROTOCOL_VERSION_MAX}: upgrade {behind}"
+    )
+
+
+def check_role(hello_role: str, token_role: str) -> None:
+    """Refuse a token that is good but not for this kind of peer.
+
+    Args:
+        hello_role: What HELLO asked to be: ``client`` or ``agent``.
+        token_role: The role that the server stored with the token.
+
+    Raises:
+        RoleRefused: An agent's token in a client's hand, or the other way round.
+    """
+    if token_role not in ALLOWED:
+        raise RoleRefused(f"the token's role {token_role[:64]!r} is unknown to this server; upgrade it")
+    if (hello_role == HELLO_AGENT) != (token_role == HELLO_AGENT):
+        raise RoleRefused(f"a token of role {token_role} cannot connect as {hello_role}; use one made for it")
+
+
+def check_allowed(role: str, message: msgspec.Struct) -> None:
+    """Refuse a message that the role may not send.
+
+    Args:
+        role: Of the connection's token.
+        message: A known message that came in after WELCOME.
+
+    Raises:
+        RoleRefused: A request; answer it with this error, the connection goes on.
+        UnexpectedMessage: It carries no request id to answer under; close the connection with this error.
+    """
+    kind = type(message)
+    if kind in ALLOWED[role]:
+        return
+    if kind in BEFORE_WELCOME:
+        raise UnexpectedMessage(f"{kind.__name__} after WELCOME; it is for the start of a connection only")
+    if not hasattr(message, "request_id"):
+        raise UnexpectedMessage(f"{kind.__name__} from a connection of role {role}; its role does not send that")
+    raise RoleRefused(f"{kind.__name__} needs another role than {role}; use a token whose role allows it")
+
+
+def make_mark(key: bytes, lineage: bytes, sequence: int) -> m.Mark:
+    """Make the commit mark of a durable sequence number.
+
+    Args:
+        key: The store's secret, ``MARK_KEY_BYTES`` bytes.
+        lineage: ``LINEAGE_BYTES`` bytes: which store, since its creation or last restore.
+        sequence: A commit that is durable, 0 to 2**64 - 1.
+    """
+    return m.Mark(lineage, sequence, _mac(key, lineage, sequence))
+
+
+def mark_is_ours(key: bytes, mark: m.Mark) -> bool:
+    """Tell, in constant time, whether the mark was made with this key; anything may be in it."""
+    if len(mark.lineage) != LINEAGE_BYTES or not 0 <= mark.sequence < 1 << 8 * _SEQUENCE_BYTES:
+        return False
+    return hmac.compare_digest(mark.mac, _mac(key, mark.lineage, mark.sequence))
+
+
+def check_mark(key: bytes, mark: m.Mark | None, lineage: bytes, sequence: int) -> None:
+    """Compare the mark that a peer shows with how far the store has come.
+
+    A mark with a foreign MAC, or of another lineage (before a restore, or of
+    another server), proves nothing and is passed over.
+
+    Args:
+        key: The store's secret.
+        mark: From HELLO.
+        lineage: The store's own.
+        sequence: Its newest durable commit.
+
+    Raises:
+        ServerRolledBack: The peer saw a later commit of this lineage than the store holds.
+    """
+    if mark is None or mark.lineage != lineage or mark.sequence <= sequence or not mark_is_ours(key, mark):
+        return
+    raise ServerRolledBack(
+        f"a peer was told of commit {mark.sequence}, this data directory ends at {sequence}: it was rolled back;"
+        " bring the newest one back, or accept the loss with taskd recover"
+    )
+
+
+def _mac(key: bytes, lineage: bytes, sequence: int) -> bytes:
+    body = lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+    return hashlib.blake2b(body, key=key, digest_size=32).digest()
