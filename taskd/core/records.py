@@ -1,0 +1,207 @@
+"""Records: what is kept of each thing, one versioned Struct each.
+
+A record's tag is its version. To change one: append a field with a default, or
+make a new class with the next tag, keep the old one readable in ``READERS``,
+and add golden bytes. What lies where is told by a ``Kind``: the store sorts by
+shard, then kind, then id.
+
+Of a task there are, at any time:
+- its spec, from the submit until it is purged;
+- if it is leased: a lease record, and no state record;
+- else a state record, unless it still waits where its submit put it (then the
+  spec alone says all there is to say);
+- if it is ready, its entry in a line; if it is scheduled, its timer.
+"""
+
+from typing import NewType
+
+import msgspec
+
+from taskd_protocol.task import Failure, TaskSpec
+
+Kind = NewType("Kind", bytes)
+"""One byte; names a space of keys."""
+
+META = Kind(b"m")
+"""What there is one of: id is its name."""
+SPEC = Kind(b"s")
+"""id: task id."""
+STATE = Kind(b"t")
+"""id: task id. Tasks that are not leased and have left the line of their submit."""
+LEASE = Kind(b"l")
+"""id: task id. Leased tasks: all of them are read at a start."""
+RESULT = Kind(b"v")
+"""id: task id. Results too large to stand in the state record."""
+LINE = Kind(b"n")
+"""id: line id (16 bytes)."""
+READY = Kind(b"r")
+"""id: line id + order (9 bytes); value: the task id. Sorted as they are to run."""
+TIMER = Kind(b"d")
+"""id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes)."""
+KEY = Kind(b"k")
+"""id: the idempotency key in UTF-8."""
+FINISHED = Kind(b"f")
+"""id: instant (8 bytes, UTC ms) + commit sequence (8 bytes). What retention walks along."""
+TOKEN = Kind(b"a")
+"""id: key id. Access tokens, and invitations until they are used."""
+LOG = Kind(b"o")
+"""id: task id + sequence (8 bytes)."""
+
+INLINE_RESULT_BYTES = 512
+"""Results up to this stand in the state record and spare a second write; larger would slow listings."""
+
+
+class SpecRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """A task as it was accepted. Written once."""
+
+    order: int
+    """Position among all submits of the store; with the priority, its place in line for good."""
+    created_at_ms: int
+    owner: str
+    """Key id of the token that submitted it."""
+    spec: TaskSpec
+
+
+class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Where a task that is not leased stands."""
+
+    state: str
+    attempt: int
+    """Leases granted so far."""
+    failures: int
+    """Attempts charged to ``max_attempts``."""
+    token: int
+    """Fencing token of the last lease, 0 before the first: a report sent twice is known by it."""
+    agent: str
+    started_at_ms: int
+    """Of the last attempt; 0: none yet."""
+    finished_at_ms: int = 0
+    """When it became terminal; 0: it is not."""
+    due_at_ms: int = 0
+    """Of a scheduled task."""
+    result: bytes | None = None
+    """Packed; None also when it lies in a RESULT of its own."""
+    result_apart: bool = False
+    failure: Failure | None = None
+    """Of the last charged attempt."""
+
+
+class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """A leased task: running, or cancelling."""
+
+    token: int
+    attempt: int
+    failures: int
+    agent: str
+    granted_at_ms: int
+    cancelling: bool = False
+    failure: Failure | None = None
+    """Of the attempt before."""
+
+
+class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """A line: ready tasks that any agent able to run one is able to run all of."""
+
+    queue: str
+    name: str
+    ready: int
+    """Entries in READY."""
+
+
+class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Whose idempotency key it is."""
+
+    task_id: bytes
+    digest: bytes
+    """16 bytes over name, queue and payload: another content under the key is a conflict."""
+
+
+class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """The tasks that became terminal in one commit, and what they weigh."""
+
+    ids: list[bytes]
+    stored_bytes: int
+
+
+class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A token, or an invitation (role ``join``). Its secret is not here, only the hash."""
+
+    role: str
+    secret_sha256: bytes
+    label: str
+    created_at_ms: int
+    expires_at_ms: int
+    revoked: bool = False
+
+
+class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """A piece of an attempt's output."""
+
+    attempt: int
+    stream: int
+    at_ms: int
+    data: bytes
+
+
+class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """META ``counters``: true as of the commit that carries it. A start trusts it, fsck proves it."""
+
+    by_queue: dict[str, dict[str, int]]
+    """Tasks that have not ended, by queue and state."""
+    ended: dict[str, int]
+    """Tasks that have, by state."""
+    next_order: int
+    """The next submit's ``order``."""
+    finished_bytes: int
+    """What the finished tasks weigh, for retention by size."""
+
+
+class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """META ``epoch``: durable before the first lease of a start, so that tokens rise over restarts."""
+
+    epoch: int
+
+
+class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """META ``job:<name>``: unbounded work done in bounded steps; where it stands."""
+
+    name: str
+    cursor: bytes
+    until_ms: int
+    """What finished before this instant is to go."""
+
+
+Record = (
+    SpecRecord
+    | StateRecord
+    | LeaseRecord
+    | LineRecord
+    | KeyRecord
+    | FinishedRecord
+    | TokenRecord
+    | LogRecord
+    | CountersRecord
+    | EpochRecord
+    | JobRecord
+)
+
+READERS: dict[Kind, type[Record]] = {
+    SPEC: SpecRecord,
+    STATE: StateRecord,
+    LEASE: LeaseRecord,
+    LINE: LineRecord,
+    KEY: KeyRecord,
+    FINISHED: FinishedRecord,
+    TOKEN: TokenRecord,
+    LOG: LogRecord,
+}
+"""How a value of a kind is read. READY, TIMER and RESULT hold bare bytes; META is read by name."""
+
+META_READERS: dict[bytes, type[Record]] = {
+    b"counters": CountersRecord,
+    b"epoch": EpochRecord,
+}
+
+Key = tuple[Kind, bytes]
+Mutation = tuple[Kind, bytes, Record | bytes | None]
+"""Put (a record, or bare bytes) or delete (None) of the record of that kind and id."""
