@@ -33,7 +33,7 @@ bench: $(READY) ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
 
 binary: dist/taskd ## build dist/taskd, one file that needs no Python, and prove that it works
-	@$(BIN)/pytest -m binary $(ARGS)
+	@$(BIN)/pytest -m binary tests/e2e/test_binary.py $(ARGS)
 
 dist/taskd: $(READY) $(SOURCES)
 	$(BIN)/python scripts/build_binary.py
