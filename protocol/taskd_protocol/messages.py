@@ -11,7 +11,7 @@ Type numbers: 1-15 either side, 16-63 clients, 64-95 agents.
 import msgspec
 
 from taskd_protocol import limits
-from taskd_protocol.task import Failure, FailureReport, Grant, Held, Outcome, Pool, Report, TaskSpec
+from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Outcome, Pool, Report, TaskSpec
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -556,17 +556,6 @@ class Drain(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=74):
     """From an agent: grant me nothing more. From a server: finish, accept nothing new, and go."""
 
     reason: str = ""
-
-
-class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Output of a running attempt."""
-
-    token: int
-    id: bytes
-    stream: int
-    """1 standard output, 2 standard error."""
-    at_ms: int
-    data: bytes
 
 
 class Logs(msgspec.Struct, array_like=True, frozen=True, tag=75):

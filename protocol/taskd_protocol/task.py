@@ -136,6 +136,17 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started_at_ms: int = 0
 
 
+class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Output of a running attempt."""
+
+    token: int
+    id: bytes
+    stream: int
+    """1 standard output, 2 standard error."""
+    at_ms: int
+    data: bytes
+
+
 def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
     """Refuse a spec that is out of range.
 

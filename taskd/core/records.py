@@ -41,7 +41,7 @@ TIMER = Kind(b"d")
 KEY = Kind(b"k")
 """id: the idempotency key in UTF-8."""
 FINISHED = Kind(b"f")
-"""id: instant (8 bytes, UTC ms) + commit sequence (8 bytes). What retention walks along."""
+"""id: instant (8 bytes, UTC ms) + order (8 bytes). What retention walks along, and takes away as it goes."""
 TOKEN = Kind(b"a")
 """id: key id. Access tokens, and invitations until they are used."""
 LOG = Kind(b"o")
@@ -84,6 +84,9 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     result_apart: bool = False
     failure: Failure | None = None
     """Of the last charged attempt."""
+    logs: int = 0
+    """Entries in LOG."""
+    log_bytes: int = 0
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -97,6 +100,9 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     cancelling: bool = False
     failure: Failure | None = None
     """Of the attempt before."""
+    logs: int = 0
+    """Entries in LOG."""
+    log_bytes: int = 0
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -154,21 +160,14 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The next submit's ``order``."""
     finished_bytes: int
     """What the finished tasks weigh, for retention by size."""
+    purged_to_ms: int = 0
+    """No task that was purged had a younger id: an unknown id from before may have been one of them."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """META ``epoch``: durable before the first lease of a start, so that tokens rise over restarts."""
 
     epoch: int
-
-
-class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """META ``job:<name>``: unbounded work done in bounded steps; where it stands."""
-
-    name: str
-    cursor: bytes
-    until_ms: int
-    """What finished before this instant is to go."""
 
 
 Record = (
@@ -182,7 +181,6 @@ Record = (
     | LogRecord
     | CountersRecord
     | EpochRecord
-    | JobRecord
 )
 
 READERS: dict[Kind, type[Record]] = {

@@ -1,0 +1,247 @@
+"""Commands: what an authenticated peer, or time itself, asks of the state.
+
+Each is decided on by ``Coordinator.apply``: wholly, or refused with the state as
+it was. What comes back is told beside the command.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from taskd.core.records import Key, Record, SpecRecord, StateRecord, TokenRecord
+from taskd_protocol.task import FailureReport, Held, LogPiece, Pool, Report, TaskSpec
+
+
+class Now(NamedTuple):
+    """Time as handed in: only the first never steps."""
+
+    mono_ms: int
+    wall_ms: int
+
+
+class NeedRecords(Exception):
+    """The command concerns records that are not in memory; nothing was changed. Load them and apply it again."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__(f"{len(keys)} records")
+        self.keys = keys
+
+
+Loaded = Mapping[Key, Record | bytes | None]
+"""What was asked for with ``NeedRecords``, as it stands now; None: there is none."""
+
+NOTHING_LOADED: Loaded = {}
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTasks:
+    """Keep these tasks. Answer: ``Submitted``."""
+
+    owner: str
+    """Key id of the submitter's token."""
+    specs: Sequence[TaskSpec]
+
+
+class Submitted(NamedTuple):
+    """Every task is kept."""
+
+    existing: list[tuple[int, bytes]]
+    """(index, id of the first) of those that were known, by id or by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTasks:
+    """End these. Answer: ``CancelStates``."""
+
+    ids: Sequence[bytes]
+
+
+class CancelStates(NamedTuple):
+    """Their states now, in order; ``unknown`` for what is not stored."""
+
+    states: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferAgent:
+    """An agent is connected and has this. Answer: ``AgentAccepted``."""
+
+    agent: str
+    boot_id: bytes
+    connection: int
+    """Rises with every connection of the server's life; effects for the agent carry it."""
+    pools: Sequence[Pool]
+    queues: frozenset[str]
+    """Empty: all."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    holding: Sequence[Held] = ()
+    software: str = ""
+
+
+class AgentAccepted(NamedTuple):
+    """The agent takes part."""
+
+    stale: list[int]
+    """Tokens that it holds and that are no longer its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoseConnection:
+    """The agent's connection is gone; its leases stay until its time is up."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddCredit:
+    """The agent's pool can take so many more leases."""
+
+    agent: str
+    connection: int
+    pool: int
+    leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAgent:
+    """Grant the agent nothing more."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeatHeart:
+    """The agent is alive and holds this."""
+
+    agent: str
+    connection: int
+    lease_number: int
+    held: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AckAttempts:
+    """These attempts succeeded. Answer: ``Recorded``."""
+
+    agent: str
+    reports: Sequence[Report]
+
+
+@dataclass(frozen=True, slots=True)
+class NackAttempts:
+    """These attempts ended without success. Answer: ``Recorded``."""
+
+    agent: str
+    reports: Sequence[FailureReport]
+
+
+class ReportsRecorded(NamedTuple):
+    """None of these needs to be reported again."""
+
+    recorded: list[int]
+    stale: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendLogs:
+    """Keep this output. Answer: ``LogsKept``."""
+
+    agent: str
+    pieces: Sequence[LogPiece]
+
+
+class LogsKept(NamedTuple):
+    """So many bytes were dealt with, kept or dropped."""
+
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreToken:
+    """Keep a token or an invitation."""
+
+    key_id: str
+    record: TokenRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken:
+    """Refuse it from now on."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseInvitation:
+    """Turn an invitation, whose secret the shell has compared, into an agent's token."""
+
+    invitation: str
+    key_id: str
+    record: TokenRecord
+
+
+class LineEntry(NamedTuple):
+    """A ready task as it was read."""
+
+    rank: int
+    spec: SpecRecord
+    state: StateRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefillWindow:
+    """The answer to the effect ``WantLine``: what stands in the line beyond its window."""
+
+    line: bytes
+    entries: Sequence[LineEntry]
+    last: bool
+    """The line ends with these."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefillTimers:
+    """The answer to the effect ``WantTimers``."""
+
+    timers: Sequence[tuple[bytes, int]]
+    """(TIMER id, length in ms), sorted."""
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDue:
+    """The time of these scheduled tasks has come."""
+
+    timers: Sequence[bytes]
+    """TIMER ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeFinished:
+    """Take away what retention no longer keeps: one FINISHED record's tasks."""
+
+    finished_id: bytes
+
+
+Command = (
+    SubmitTasks
+    | CancelTasks
+    | OfferAgent
+    | LoseConnection
+    | AddCredit
+    | DrainAgent
+    | BeatHeart
+    | AckAttempts
+    | NackAttempts
+    | AppendLogs
+    | StoreToken
+    | RevokeToken
+    | UseInvitation
+    | RefillWindow
+    | RefillTimers
+    | ReleaseDue
+    | PurgeFinished
+)
+
+Answer = Submitted | CancelStates | AgentAccepted | ReportsRecorded | LogsKept | None

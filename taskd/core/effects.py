@@ -1,0 +1,113 @@
+"""Effects: what the shell is to do once the turn that decided so is durable.
+
+The ``Want…`` effects ask for records; they tell nobody anything and are carried
+out at once.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taskd.core.commands import Command
+from taskd.core.records import StateRecord
+from taskd_protocol.task import Grant
+
+
+class SendLease(NamedTuple):
+    """Give an agent these attempts to run."""
+
+    agent: str
+    connection: int
+    number: int
+    pool: int
+    grants: list[Grant]
+
+
+class SendRevoke(NamedTuple):
+    """Have an agent kill these attempts."""
+
+    agent: str
+    connection: int
+    tokens: list[int]
+
+
+class EndedTask(NamedTuple):
+    """A task has become terminal."""
+
+    id: bytes
+    state: StateRecord
+    result: bytes | None
+
+
+class TasksEnded(NamedTuple):
+    """Tell whoever waits."""
+
+    ended: Sequence[EndedTask]
+
+
+class LogsAppended(NamedTuple):
+    """Tell whoever follows."""
+
+    ids: Sequence[bytes]
+
+
+class TokenRevoked(NamedTuple):
+    """End the sessions that it opened."""
+
+    key_id: str
+
+
+class AgentReplaced(NamedTuple):
+    """The agent is back on another connection: close this one."""
+
+    agent: str
+    connection: int
+
+
+class AgentLost(NamedTuple):
+    """The agent fell silent; so many of its tasks are back in line. For the log."""
+
+    agent: str
+    requeued: int
+
+
+class WantLine(NamedTuple):
+    """Read a line beyond its window; answered with ``RefillWindow``."""
+
+    line: bytes
+    after: int
+    limit: int
+
+
+class WantTimers(NamedTuple):
+    """Read timers beyond the cursor; answered with ``RefillTimers``."""
+
+    after: bytes
+    until_ms: int
+    limit: int
+
+
+class WantFinished(NamedTuple):
+    """Read the oldest FINISHED id; if it ended before the instant, or without one, answer with ``PurgeFinished``."""
+
+    before_ms: int | None
+
+
+class Continue(NamedTuple):
+    """Apply this as soon as its records are loaded."""
+
+    command: Command
+
+
+Effect = (
+    SendLease
+    | SendRevoke
+    | TasksEnded
+    | LogsAppended
+    | TokenRevoked
+    | AgentReplaced
+    | AgentLost
+    | WantLine
+    | WantTimers
+    | WantFinished
+    | Continue
+)

@@ -1,0 +1,56 @@
+"""The states of a task and the ways between them: one table, from which the docs' picture is drawn."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    SCHEDULED = "scheduled"
+    """Not before a time: a delay, or the wait before another attempt."""
+    READY = "ready"
+    """In line; any agent that has its name may get it."""
+    RUNNING = "running"
+    """Leased to an agent."""
+    CANCELLING = "cancelling"
+    """Leased, and to be ended: until its work is proven dead."""
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    """Attempts spent: the dead-letter queue."""
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED})
+"""A task never leaves these."""
+
+TRANSITIONS: dict[State | None, dict[State, str]] = {
+    None: {State.READY: "submit", State.SCHEDULED: "submit with a delay"},
+    State.SCHEDULED: {State.READY: "its time has come", State.CANCELLED: "cancel"},
+    State.READY: {State.RUNNING: "lease", State.CANCELLED: "cancel"},
+    State.RUNNING: {
+        State.SUCCEEDED: "ack",
+        State.SCHEDULED: "nack, attempts left",
+        State.DEAD: "nack, attempts spent",
+        State.READY: "released, or its agent was lost",
+        State.CANCELLING: "cancel",
+    },
+    State.CANCELLING: {
+        State.SUCCEEDED: "ack: it was done before the cancel reached it",
+        State.CANCELLED: "its work is gone",
+    },
+    State.SUCCEEDED: {},
+    State.DEAD: {},
+    State.CANCELLED: {},
+}
+"""From a state (None: not stored yet) to each that may follow, with what leads there."""
+
+
+def lifecycle_mermaid() -> str:
+    """Draw the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for start, ends in TRANSITIONS.items():
+        name = "[*]" if start is None else start.value
+        lines += [f"    {name} --> {end.value}: {why}" for end, why in ends.items()]
+        if not ends:
+            lines.append(f"    {name} --> [*]")
+    return "\n".join(lines)
