@@ -1,0 +1,72 @@
+"""The machine as the server sees it: everything that is not decided by state, in one record to hand in.
+
+Invariants:
+- Whoever needs time, chance, a thread or a port takes it from here, so that a test or a
+  simulation replaces all of it at one place.
+
+Knows nothing of tasks, peers or storage.
+"""
+
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import trio
+
+from taskd.server.clock import Clock, SystemClock
+
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs a blocking function away from the loop."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """Return what ``work`` returns; raise what it raises. Not cut short by cancellation."""
+        ...
+
+
+class Listen(Protocol):
+    """Opens listening sockets."""
+
+    async def __call__(self, host: str, port: int, backlog: int, /) -> Sequence[trio.SocketListener]:
+        """Listen on every address that ``host`` names, all with one port; port 0 takes a free one.
+
+        Raises:
+            OSError: No address of that name, or the port is taken or not allowed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What the server is handed of its machine."""
+
+    clock: Clock
+    rng: random.Random
+    """For jitter and other choices that need no secrecy."""
+    token_bytes: Callable[[int], bytes]
+    """That many unpredictable bytes: secrets, session ids, lineages."""
+    offload: Offload
+    listen: Listen
+
+
+def system_platform() -> Platform:
+    """Return the real machine."""
+    return Platform(
+        clock=SystemClock(),
+        rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
+        token_bytes=secrets.token_bytes,
+        offload=_offload,
+        listen=_listen,
+    )
+
+
+async def _offload(work: Callable[[], T], /) -> T:
+    return await trio.to_thread.run_sync(work)
+
+
+async def _listen(host: str, port: int, backlog: int, /) -> Sequence[trio.SocketListener]:
+    return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
