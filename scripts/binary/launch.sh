@@ -12,9 +12,9 @@ for parent in "${XDG_CACHE_HOME:-}" "$home/.cache" /var/tmp "${TMPDIR:-/tmp}"; d
     { [ -d "$cache" ] && [ -O "$cache" ] && [ ! -L "$cache" ]; } || continue
     if [ ! -x "$program" ]; then
         part=$cache/@DIGEST@.$$
-        (umask 077 && mkdir "$part" && tail -n +@LINES@ "$0" | tar xzf - -C "$part") 2>/dev/null
         # Renamed when complete, so that what has the final name is whole; who loses a race drops its copy.
-        mv -T "$part" "$cache/@DIGEST@" 2>/dev/null || rm -rf "$part"
+        (umask 077 && mkdir "$part" && tail -n +@LINES@ "$0" | tar xzf - -C "$part") 2>/dev/null &&
+            mv -T "$part" "$cache/@DIGEST@" 2>/dev/null || rm -rf "$part"
     fi
     [ -x "$program" ] && exec "$program" "$@"
 done
