@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from taskd_protocol import limits
-from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
+from taskd_protocol.errors import FrameTooLarge, ProtocolViolation, TaskdError
 from taskd_protocol.framing import FrameDecoder, frame
 from taskd_protocol.messages import (
     Chunk,
@@ -42,6 +42,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 _FIELDS = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _INTEGER = msgspec.msgpack.Decoder(int)
 
+_NO_MESSAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises on hostile bytes: malformed or mistyped, text that is no UTF-8, fields nested without end."""
+
 Incoming = TypeVar("Incoming")
 
 
@@ -62,12 +65,18 @@ def encode(message: Message) -> bytes:
 class Connection(Generic[Incoming]):
     """The state of one connection, on either side.
 
+    Holds at most one frame that is not whole, and ``MESSAGE_BYTES_MAX`` of
+    messages in pieces; of a peer that is not known, ``PREAUTH_BYTES_MAX`` in all.
+
     Attributes:
         outbox_bytes: What waits to be sent, in both lanes.
     """
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[Incoming], *, known: bool) -> None:
         self._decoder = decoder
+        self._known = known
+        self._unknown_bytes = 0
+        self._failure: TaskdError | None = None
         self._frames = FrameDecoder(limits.FRAME_BYTES_MAX if known else limits.PREAUTH_BYTES_MAX)
         self._parts: dict[int, bytearray] = {}
         self._parts_bytes = 0
@@ -78,19 +87,41 @@ class Connection(Generic[Incoming]):
 
     def trust(self) -> None:
         """Lift the limits that hold before the peer is known."""
+        self._known = True
         self._frames.frame_bytes_max = limits.FRAME_BYTES_MAX
 
     def receive(self, data: bytes) -> list[Incoming | UnknownMessage]:
         """Take what came in; return the messages that are whole now.
 
+        After an error nothing more is read, or searched for a next frame: each
+        later call raises the same error again.
+
         Raises:
             ProtocolViolation: The bytes are no message; close the connection.
-            FrameTooLarge: A frame or a chunked message exceeds its limit; close the connection.
+            FrameTooLarge: A frame, a chunked message, or all that an unknown peer sent, exceeds its
+                limit; close the connection.
         """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._receive(data)
+        except TaskdError as error:
+            self._failure = error
+            self._frames = FrameDecoder(0)
+            self._parts.clear()
+            raise
+
+    def _receive(self, data: bytes) -> list[Incoming | UnknownMessage]:
+        if not self._known:
+            self._unknown_bytes += len(data)
+            if self._unknown_bytes > limits.PREAUTH_BYTES_MAX:
+                raise FrameTooLarge(f"more than {limits.PREAUTH_BYTES_MAX} bytes before WELCOME; wait for it")
         messages: list[Incoming | UnknownMessage] = []
         for body in self._frames.feed(data):
             message = self._decode(body)
             if isinstance(message, Chunk):
+                if not self._known:
+                    raise ProtocolViolation("a chunk before WELCOME; what is said before it fits one frame")
                 whole = self._collect(message)
                 if whole is None:
                     continue
@@ -125,13 +156,13 @@ class Connection(Generic[Incoming]):
     def _decode(self, body: bytes | bytearray) -> Incoming | UnknownMessage:
         try:
             return self._decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except _NO_MESSAGE as error:
             unknown = _unknown_message(body, error)
             if unknown is None:
-                raise ProtocolViolation(f"no message: {str(error)[:200]}") from None
+                raise ProtocolViolation(f"no message: {_one_line(error)}") from None
             return unknown
 
-    def _collect(self, chunk: Chunk) -> bytes | None:
+    def _collect(self, chunk: Chunk) -> bytearray | None:
         part = self._parts.get(chunk.stream)
         if part is None:
             if len(self._parts) >= limits.CHUNK_STREAMS_MAX:
@@ -139,13 +170,13 @@ class Connection(Generic[Incoming]):
             part = self._parts[chunk.stream] = bytearray()
         self._parts_bytes += len(chunk.data)
         if self._parts_bytes > limits.MESSAGE_BYTES_MAX:
-            raise FrameTooLarge(f"a message in chunks exceeds {limits.MESSAGE_BYTES_MAX} bytes")
+            raise FrameTooLarge(f"messages in chunks exceed {limits.MESSAGE_BYTES_MAX} bytes")
         part += chunk.data
         if not chunk.last:
             return None
         del self._parts[chunk.stream]
         self._parts_bytes -= len(part)
-        return bytes(part)
+        return part
 
     def _send_in_chunks(self, body: bytes) -> None:
         if len(body) > limits.MESSAGE_BYTES_MAX:
@@ -169,22 +200,33 @@ def peer_side() -> Connection[ToPeer]:
     return Connection(msgspec.msgpack.Decoder(ToPeer), known=True)
 
 
-def _unknown_message(body: bytes | bytearray, error: msgspec.DecodeError) -> UnknownMessage | None:
+def _unknown_message(body: bytes | bytearray, error: Exception) -> UnknownMessage | None:
     """Tell a message of an unknown type from a malformed one."""
     if not isinstance(error, msgspec.ValidationError):
         return None
     try:
         fields = _FIELDS.decode(body)
         kind = _INTEGER.decode(fields[0])
-    except (msgspec.DecodeError, IndexError):
+    except (*_NO_MESSAGE, IndexError):
         return None
     if kind in _KNOWN_KINDS:
         return None
     try:
         request_id = _INTEGER.decode(fields[1])
-    except (msgspec.DecodeError, IndexError):
+    except (*_NO_MESSAGE, IndexError):
         request_id = 0
     return UnknownMessage(kind=kind, request_id=request_id)
+
+
+def _one_line(error: Exception) -> str:
+    """Give a decoder's words to people, without what the peer sent: its text may hold anything."""
+    match error:
+        case UnicodeDecodeError():
+            return "a string is not UTF-8"
+        case RecursionError():
+            return "it nests without end"
+        case _:
+            return str(error)[:200]
 
 
 _KNOWN_KINDS = frozenset(kind.__struct_config__.tag for union in (ToServer, ToPeer) for kind in union.__args__)
