@@ -9,6 +9,7 @@ reading hostile bytes cannot run anybody's code.
 
 import datetime as dt
 import decimal
+import functools
 import pathlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,28 +23,30 @@ from taskd_protocol.errors import BadRequest, PayloadUnpackable
 T = TypeVar("T")
 
 PAYLOAD_DEPTH_MAX = 511
-"""msgpack's own bound on nesting, both ways."""
+"""Lists and mappings inside each other, within one extension value: what msgpack writes; it reads some more."""
 
-_REGISTERED = 64
+EXTENSION_DEPTH_MAX = 16
+"""Extension values inside each other, such as tuples in tuples.
+
+Reading takes some 41 KB of stack for each, and a thread may have no more than 1 MB:
+without this bound a few hundred bytes from elsewhere would end the process.
+"""
+
+REGISTERED_CODE = 64
 """Extension code of the types that users register: body is packed [name, plain]."""
+
+BIG_INT_CODE = 13
+"""Extension code of integers beyond 64 bits: body is packed hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Extension:
-    """How one type travels: a code for the wire, and a way each way over plain data."""
+    """How one type travels: a code for the wire, the plain type that it travels as, and a way each way."""
 
     code: int
+    plain: type
     to_plain: Callable[[object], object]
     from_plain: Callable[[object], object]
-
-
-def _sorted_if_possible(items: object) -> list[object]:
-    """Give equal sets equal bytes where their members can be ordered: a payload is hashed to find conflicts."""
-    assert isinstance(items, (set, frozenset))
-    try:
-        return sorted(items)
-    except TypeError:
-        return list(items)
 
 
 def _timedelta_to_plain(value: object) -> object:
@@ -59,32 +62,50 @@ def _timedelta_from_plain(plain: object) -> object:
             raise PayloadUnpackable("a timedelta is packed as [days, seconds, microseconds]")
 
 
+def _set_to_plain(value: object) -> object:
+    """Give equal sets equal bytes, whatever their members are: a payload is compared to find conflicts."""
+    assert isinstance(value, (set, frozenset))
+    return sorted(value, key=pack)
+
+
+# Each is called with what its type or its code carried, so the argument fits.
 _BUILT_IN: dict[type, _Extension] = {
-    tuple: _Extension(1, list, tuple),  # type: ignore[arg-type]  # each is called with what its code carried
-    set: _Extension(2, _sorted_if_possible, set),  # type: ignore[arg-type]
-    frozenset: _Extension(3, _sorted_if_possible, frozenset),  # type: ignore[arg-type]
-    dt.datetime: _Extension(4, dt.datetime.isoformat, dt.datetime.fromisoformat),  # type: ignore[arg-type]
-    dt.date: _Extension(5, dt.date.isoformat, dt.date.fromisoformat),  # type: ignore[arg-type]
-    dt.time: _Extension(6, dt.time.isoformat, dt.time.fromisoformat),  # type: ignore[arg-type]
-    dt.timedelta: _Extension(7, _timedelta_to_plain, _timedelta_from_plain),
-    uuid.UUID: _Extension(8, str, uuid.UUID),  # type: ignore[arg-type]
-    decimal.Decimal: _Extension(9, str, decimal.Decimal),  # type: ignore[arg-type]
-    complex: _Extension(10, str, complex),  # type: ignore[arg-type]
-    pathlib.PosixPath: _Extension(11, str, pathlib.Path),  # type: ignore[arg-type]
-    pathlib.WindowsPath: _Extension(11, str, pathlib.Path),  # type: ignore[arg-type]
-    pathlib.PurePosixPath: _Extension(12, str, pathlib.PurePosixPath),  # type: ignore[arg-type]
+    tuple: _Extension(1, list, list, tuple),  # type: ignore[arg-type]
+    set: _Extension(2, list, _set_to_plain, set),  # type: ignore[arg-type]
+    frozenset: _Extension(3, list, _set_to_plain, frozenset),  # type: ignore[arg-type]
+    dt.datetime: _Extension(4, str, dt.datetime.isoformat, dt.datetime.fromisoformat),  # type: ignore[arg-type]
+    dt.date: _Extension(5, str, dt.date.isoformat, dt.date.fromisoformat),  # type: ignore[arg-type]
+    dt.time: _Extension(6, str, dt.time.isoformat, dt.time.fromisoformat),  # type: ignore[arg-type]
+    dt.timedelta: _Extension(7, list, _timedelta_to_plain, _timedelta_from_plain),
+    uuid.UUID: _Extension(8, str, str, uuid.UUID),  # type: ignore[arg-type]
+    decimal.Decimal: _Extension(9, str, str, decimal.Decimal),  # type: ignore[arg-type]
+    complex: _Extension(10, str, str, complex),  # type: ignore[arg-type]
+    pathlib.PosixPath: _Extension(11, str, str, pathlib.Path),  # type: ignore[arg-type]
+    pathlib.WindowsPath: _Extension(11, str, str, pathlib.Path),  # type: ignore[arg-type]
+    pathlib.PurePosixPath: _Extension(12, str, str, pathlib.PurePosixPath),  # type: ignore[arg-type]
 }
 _BY_CODE = {extension.code: extension for extension in _BUILT_IN.values()}
-_BIG_INT = 13
 
-_registered: dict[type, tuple[str, Callable[[object], object]]] = {}
-_registered_names: dict[str, Callable[[object], object]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """A type that a user registered."""
+
+    kind: type
+    name: str
+    to_plain: Callable[[object], object]
+    from_plain: Callable[[object], object]
+
+
+_registered: dict[type, _Registered] = {}
+_registered_names: dict[str, _Registered] = {}
 
 
 def register_type(kind: type[T], name: str, to_plain: Callable[[T], object], from_plain: Callable[[object], T]) -> None:
     """Let values of a type travel as arguments and results.
 
-    Call it on both sides, at import of the module that the tasks live in.
+    Call it on both sides, at import of the module that the tasks live in. Calling
+    it again for the same type replaces what was said before, as a reload does.
 
     Args:
         kind: Exactly this type; subclasses register themselves.
@@ -93,12 +114,18 @@ def register_type(kind: type[T], name: str, to_plain: Callable[[T], object], fro
         from_plain: Rebuilds the value; its input may be hostile.
 
     Raises:
-        BadRequest: The name belongs to another type.
+        BadRequest: The name belongs to another type, or the codec carries the type by itself.
     """
-    if name in _registered_names and kind not in _registered:
-        raise BadRequest(f"payload type name {name!r} is taken; choose another")
-    _registered[kind] = (name, to_plain)  # type: ignore[assignment]  # looked up by exact type, so called with a T
-    _registered_names[name] = from_plain
+    if kind in _BUILT_IN or kind in _NATIVE:
+        raise BadRequest(f"{_type_name(kind)} is carried as it is; register only types that are not")
+    taken = _registered_names.get(name)
+    if taken is not None and _type_name(taken.kind) != _type_name(kind):
+        raise BadRequest(f"payload type name {name!r} belongs to {_type_name(taken.kind)}; choose another")
+    before = _registered.get(kind)
+    if before is not None:
+        _registered_names.pop(before.name, None)
+    entry = _Registered(kind, name, to_plain, from_plain)  # type: ignore[arg-type]  # found by type, so called with a T
+    _registered[kind] = _registered_names[name] = entry
 
 
 def pack(value: object) -> bytes:
@@ -108,7 +135,7 @@ def pack(value: object) -> bytes:
         PayloadUnpackable: It holds something that cannot be carried; the type is named.
     """
     try:
-        return msgpack.packb(value, default=_encode, strict_types=True)
+        return _pack(value, 0)
     except PayloadUnpackable:
         raise
     except RecursionError:
@@ -124,10 +151,10 @@ def unpack(data: bytes) -> object:
         PayloadUnpackable: The bytes are no packed value, or hold a type that is not registered here.
     """
     try:
-        return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False)
+        return _unpack(data, 0)
     except PayloadUnpackable:
         raise
-    except (TypeError, ValueError, RecursionError, msgpack.UnpackException, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
         raise PayloadUnpackable(f"no packed value: {str(error)[:200] or type(error).__name__}") from None
 
 
@@ -161,33 +188,80 @@ def unpack_arguments(data: bytes) -> tuple[list[object], dict[str, object]]:
             raise PayloadUnpackable("the payload is no packed call: [arguments, keyword arguments]")
 
 
-def _encode(value: object) -> msgpack.ExtType:
+def _pack(value: object, depth: int) -> bytes:
+    return msgpack.packb(value, default=_ENCODE[depth], strict_types=True)
+
+
+def _unpack(data: bytes, depth: int) -> object:
+    # msgpack's own timestamp (code -1) is never written here; other languages' libraries write it by themselves.
+    return msgpack.unpackb(data, ext_hook=_DECODE[depth], strict_map_key=False, timestamp=3)
+
+
+def _encode(depth: int, value: object) -> msgpack.ExtType:
+    """Give a value that msgpack does not know as an extension value, ``depth`` others around it."""
+    if depth == EXTENSION_DEPTH_MAX:
+        raise PayloadUnpackable(
+            f"tuples, sets or registered types nest more than {EXTENSION_DEPTH_MAX} deep, or hold themselves; use lists"
+        )
     kind = type(value)
     extension = _BUILT_IN.get(kind)
     if extension is not None:
-        return msgpack.ExtType(extension.code, pack(extension.to_plain(value)))
+        return msgpack.ExtType(extension.code, _pack(extension.to_plain(value), depth + 1))
     registered = _registered.get(kind)
     if registered is not None:
-        name, to_plain = registered
-        return msgpack.ExtType(_REGISTERED, pack([name, to_plain(value)]))
+        return msgpack.ExtType(REGISTERED_CODE, _pack([registered.name, _plain(registered, value)], depth + 1))
     if kind is int:
-        return msgpack.ExtType(_BIG_INT, pack(format(value, "x")))
-    raise PayloadUnpackable(
-        f"{kind.__module__}.{kind.__qualname__} is not plain data; pass plain data or register_type it"
-    )
+        return msgpack.ExtType(BIG_INT_CODE, _pack(format(value, "x"), depth + 1))
+    raise PayloadUnpackable(f"{_type_name(kind)} is not plain data; pass plain data or register_type it")
 
 
-def _decode(code: int, data: bytes) -> object:
-    plain = unpack(data)
+def _decode(depth: int, code: int, data: bytes) -> object:
+    """Rebuild the value of an extension code, ``depth`` others around it."""
+    if depth == EXTENSION_DEPTH_MAX:
+        raise PayloadUnpackable(f"payload nests extension values more than {EXTENSION_DEPTH_MAX} deep")
+    plain = _unpack(data, depth + 1)
     extension = _BY_CODE.get(code)
-    if extension is not None:
+    if extension is not None and type(plain) is extension.plain:
         return extension.from_plain(plain)
-    if code == _BIG_INT and isinstance(plain, str):
+    if code == BIG_INT_CODE and isinstance(plain, str):
         return int(plain, 16)
-    if code == _REGISTERED and isinstance(plain, list) and len(plain) == 2:  # noqa: PLR2004 - name and value
-        name, body = plain
-        from_plain = _registered_names.get(name) if isinstance(name, str) else None
-        if from_plain is None:
-            raise PayloadUnpackable(f"payload type {str(name)[:64]!r} is not registered here; import its module")
-        return from_plain(body)
-    raise PayloadUnpackable(f"payload holds the unknown extension code {code}")
+    if code == REGISTERED_CODE:
+        match plain:
+            case [str() as name, body]:
+                return _rebuild(name, body)
+            case _:
+                raise PayloadUnpackable("payload holds a registered type that is not [name, value]")
+    raise PayloadUnpackable(f"payload holds extension code {code} with what does not belong to it")
+
+
+def _plain(registered: _Registered, value: object) -> object:
+    try:
+        return registered.to_plain(value)
+    except Exception as error:
+        raise PayloadUnpackable(f"to_plain of {registered.name!r} failed: {_told(error)}") from error
+
+
+def _rebuild(name: str, body: object) -> object:
+    registered = _registered_names.get(name)
+    if registered is None:
+        raise PayloadUnpackable(f"payload type {name[:64]!r} is not registered here; import its module")
+    try:
+        return registered.from_plain(body)
+    except Exception as error:
+        raise PayloadUnpackable(f"from_plain of {name!r} refused what came in: {_told(error)}") from error
+
+
+def _type_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+_NATIVE = frozenset({type(None), bool, int, float, str, bytes, bytearray, list, dict})
+"""What msgpack carries by itself. A bytearray comes back as bytes."""
+
+# One function for each depth, made once: the codec's hooks are called with the value alone.
+_ENCODE = [functools.partial(_encode, depth) for depth in range(EXTENSION_DEPTH_MAX + 1)]
+_DECODE = [functools.partial(_decode, depth) for depth in range(EXTENSION_DEPTH_MAX + 1)]
