@@ -10,18 +10,22 @@ The rules that hold for each:
 - After ``StoreFailed`` the store is finished: what reached the disk is unknown.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from taskd.core.records import Key, Kind
 
+_T = TypeVar("_T")
 
-class Write(NamedTuple):
-    """Put of a value, or delete when it is None."""
+Write = tuple[bytes, bytes | None]
+"""Key (shard, kind, id) and value: a put, or a delete when the value is None. ``codec.encode`` makes them."""
 
-    kind: Kind
-    id: bytes
-    value: bytes | None
+
+class Offload(Protocol):
+    """Runs a blocking call in a thread, and is not cancelled before it has come back."""
+
+    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]:
+        """Return what ``work`` returns."""
 
 
 class Store(Protocol):
@@ -49,7 +53,10 @@ class Store(Protocol):
     async def scan(
         self, kind: Kind, prefix: bytes = b"", *, after: bytes = b"", limit: int, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        """Read up to ``limit`` entries whose id begins with ``prefix``, in order.
+        """Read up to ``limit`` entries whose id begins with ``prefix``, in order, as they are at the call.
+
+        What was deleted before ``after`` costs nothing; what was deleted beyond it may have to be stepped
+        over. So a queue that is eaten from its head is read on from where it was read last.
 
         Args:
             kind: Whose space.
@@ -66,7 +73,7 @@ class Store(Protocol):
         """
 
     def stage(self, writes: Sequence[Write]) -> int:
-        """Apply one atomic batch, not yet durable; return its number.
+        """Apply one atomic batch, not yet durable; return its number. Of two writes to a key the later counts.
 
         Raises:
             StoreStalled: The store asks to wait; nothing was written; stage the same batch again.
@@ -75,6 +82,8 @@ class Store(Protocol):
 
     async def flush(self) -> int:
         """Make all that was staged before the call durable; return the number of the last of it.
+
+        One at a time: a second call while one is under way is a bug of the caller.
 
         Raises:
             StoreFailed: What is durable is unknown.
