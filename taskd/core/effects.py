@@ -82,14 +82,17 @@ class WantTimers(NamedTuple):
     """Read timers beyond the cursor; answered with ``RefillTimers``."""
 
     after: bytes
-    until_ms: int
+    """TIMER id."""
+    until: bytes
+    """TIMER id; read no further."""
     limit: int
 
 
 class WantFinished(NamedTuple):
-    """Read the oldest FINISHED id; if it ended before the instant, or without one, answer with ``PurgeFinished``."""
+    """Read the oldest FINISHED ids; answered with ``PurgeFinished`` for each from before the instant."""
 
-    before_ms: int | None
+    before_ms: int
+    limit: int
 
 
 class Continue(NamedTuple):

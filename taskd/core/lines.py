@@ -117,7 +117,7 @@ class Line:
         self.refilling = False
         self._window: list[Task] = []
         self._head = 0
-        self._late: list[Task] = []
+        self._late: dict[int, Task] = {}
         self._removed: set[int] = set()
 
     @property
@@ -152,7 +152,8 @@ class Line:
             self._insert(task)
             return True
         if self.refilling:
-            self._late.append(task)
+            self._late[rank] = task
+            self._removed.discard(rank)
         return False
 
     def take(self, count: int, below: int) -> list[Task]:
@@ -176,6 +177,7 @@ class Line:
         if index < len(self._window) and self._window[index].rank == rank:
             return self._window.pop(index)
         if self.refilling:
+            self._late.pop(rank, None)
             self._removed.add(rank)
         return None
 
@@ -193,9 +195,7 @@ class Line:
         self.refilling = False
         reach = tasks[-1].rank if tasks and not last else None
         found = {task.rank: task for task in tasks if task.rank not in self._removed}
-        for task in self._late:
-            if task.rank not in self._removed and (reach is None or task.rank <= reach):
-                found.setdefault(task.rank, task)
+        found |= {rank: task for rank, task in self._late.items() if reach is None or rank <= reach}
         self._late.clear()
         self._removed.clear()
         added = [found[rank] for rank in sorted(found)]

@@ -1,0 +1,161 @@
+"""Agents: who is there, what they hold, and when they are given up.
+
+Any word from an agent is life. After ``silence_ms`` without one its leases are
+taken back, uncharged. A server that stalled was deaf itself: it gives every agent
+the time that it missed.
+"""
+
+from taskd.core import cancel, endings
+from taskd.core.commands import AddCredit, AgentAccepted, BeatHeart, DrainAgent, LoseConnection, Now, OfferAgent
+from taskd.core.effects import AgentLost, AgentReplaced
+from taskd.core.working import Agent, PoolState, Working
+from taskd_protocol.errors import AgentDuplicate, BadRequest
+from taskd_protocol.limits import LABELS_MAX
+from taskd_protocol.task import check_name
+
+POOLS_MAX = 16
+SLOTS_MAX = 100_000
+"""In one pool; a larger number is a mistake."""
+
+CREDIT_MAX = 100_000
+"""Leases that one pool may be owed."""
+
+STALL_MS = 1_000
+"""A longer gap between two ticks is a stall of the server's own."""
+
+
+def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
+    """Take an agent in, new or again.
+
+    Raises:
+        AgentDuplicate: A live agent has the name.
+        BadRequest: The offer is out of range.
+    """
+    _check_offer(command)
+    agent = w.agents.get(command.agent)
+    if agent is None:
+        agent = w.agents[command.agent] = Agent(name=command.agent)
+    elif agent.connection and agent.boot_id != command.boot_id:
+        raise AgentDuplicate(
+            f"an agent named {command.agent!r} is connected; give this one another --name, or stop that one"
+        )
+    elif agent.connection and agent.connection != command.connection:
+        w.effects.append(AgentReplaced(agent.name, agent.connection))
+    if agent.connection != command.connection:
+        agent.lease_number = 0
+        agent.draining = False
+    agent.boot_id = command.boot_id
+    agent.connection = command.connection
+    agent.pools = [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools]
+    agent.queues = command.queues
+    agent.labels = dict(command.labels)
+    agent.software = command.software
+    agent.seen_mono_ms = now.mono_ms
+    return AgentAccepted(_take_up(w, agent, command, now))
+
+
+def lose_connection(w: Working, command: LoseConnection) -> None:
+    """Grant nothing more on a connection that is gone; forget the agent if it holds nothing."""
+    agent = _connected(w, command.agent, command.connection)
+    if agent is not None:
+        agent.connection = 0
+        agent.pools = []
+        if not agent.leases:
+            del w.agents[agent.name]
+
+
+def add_credit(w: Working, command: AddCredit) -> None:
+    """Note that a pool has room.
+
+    Raises:
+        BadRequest: No such pool, or the number is out of range.
+    """
+    agent = _connected(w, command.agent, command.connection)
+    if agent is None:
+        return
+    if not 0 <= command.pool < len(agent.pools) or not 0 < command.leases <= CREDIT_MAX:
+        raise BadRequest(f"credit of {command.leases} for pool {command.pool} is out of range")
+    pool = agent.pools[command.pool]
+    pool.credit = min(pool.credit + command.leases, CREDIT_MAX)
+
+
+def drain(w: Working, command: DrainAgent) -> None:
+    """Grant the agent nothing more on this connection."""
+    agent = _connected(w, command.agent, command.connection)
+    if agent is not None:
+        agent.draining = True
+
+
+def beat(w: Working, command: BeatHeart, now: Now) -> None:
+    """Note life, and take back what the agent has received and does not hold."""
+    agent = _connected(w, command.agent, command.connection)
+    if agent is None:
+        return
+    agent.seen_mono_ms = now.mono_ms
+    missing = agent.leases.keys() - set(command.held)
+    for token in sorted(missing):
+        task = agent.leases[token]
+        if task.lease_number <= command.lease_number:
+            del agent.leases[token]
+            endings.give_up(w, task, now)
+
+
+def tick(w: Working, now: Now, gap_ms: int) -> None:
+    """Give up agents that have been silent for too long.
+
+    Args:
+        w: The working set.
+        now: This instant.
+        gap_ms: Time since the tick before.
+    """
+    stalled_ms = gap_ms if gap_ms > STALL_MS else 0
+    for agent in list(w.agents.values()):
+        agent.seen_mono_ms += stalled_ms
+        if now.mono_ms - agent.seen_mono_ms < w.settings.silence_ms:
+            continue
+        leases = list(agent.leases.values())
+        agent.leases = {}
+        for task in leases:
+            endings.give_up(w, task, now)
+        del w.agents[agent.name]
+        w.effects.append(AgentLost(agent.name, len(leases)))
+        if agent.connection:
+            w.effects.append(AgentReplaced(agent.name, agent.connection))
+
+
+def next_deadline_mono_ms(w: Working) -> int | None:
+    """Return when the next agent would be given up; None without agents."""
+    seen = min((agent.seen_mono_ms for agent in w.agents.values()), default=None)
+    return None if seen is None else seen + w.settings.silence_ms
+
+
+def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now) -> list[int]:
+    """Match what the agent holds with what is stored; return what is no longer its own."""
+    stale: list[int] = []
+    held: set[int] = set()
+    for lease in command.holding:
+        task = agent.leases.get(lease.token)
+        if task is None or task.spec.id != lease.id or task.attempt != lease.attempt:
+            stale.append(lease.token)
+        else:
+            held.add(lease.token)
+            task.lease_number = 0
+    for token in sorted(agent.leases.keys() - held):
+        endings.give_up(w, agent.leases.pop(token), now)
+    cancel.revoke_again(w, agent)
+    return stale
+
+
+def _connected(w: Working, name: str, connection: int) -> Agent | None:
+    """Return the agent if that is its connection still: what an old one says late is void."""
+    agent = w.agents.get(name)
+    return agent if agent is not None and agent.connection == connection else None
+
+
+def _check_offer(command: OfferAgent) -> None:
+    check_name("agent name", command.agent)
+    if len(command.pools) > POOLS_MAX or len(command.labels) > LABELS_MAX:
+        raise BadRequest(f"an agent offers at most {POOLS_MAX} pools and {LABELS_MAX} labels")
+    for pool in command.pools:
+        if not 0 < pool.slots <= SLOTS_MAX:
+            raise BadRequest(f"a pool of {pool.slots} slots; it has 1 to {SLOTS_MAX}")

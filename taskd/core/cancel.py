@@ -1,0 +1,90 @@
+"""Cancel: tasks that wait end at once; leased ones when their agent has proven that their work is gone."""
+
+from taskd.core import endings, records, timers
+from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
+from taskd.core.effects import SendRevoke
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task, rank_of
+from taskd.core.records import Key, SpecRecord, StateRecord
+from taskd.core.reports import lease_record
+from taskd.core.working import Agent, Working
+
+
+def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> CancelStates:
+    """End these tasks, or see to it.
+
+    Raises:
+        NeedRecords: Some are not in memory.
+    """
+    needed: list[Key] = []
+    for task_id in command.ids:
+        if task_id not in w.tasks:
+            needed += [(records.SPEC, task_id), (records.STATE, task_id)]
+    w.need(needed, loaded)
+    revoked: dict[str, list[int]] = {}
+    done: dict[bytes, str] = {}
+    for task_id in command.ids:
+        if task_id in done:
+            continue
+        task = w.tasks.get(task_id)
+        if task is None:
+            done[task_id] = _cancel_cold(w, task_id, now, loaded)
+        elif task.token:
+            done[task_id] = State.CANCELLING
+            if not task.cancelling:
+                _revoke(w, task)
+                revoked.setdefault(task.agent, []).append(task.token)
+        else:
+            done[task_id] = State.CANCELLED
+            _cancel_ready(w, task, now)
+    for name, tokens in revoked.items():
+        agent = w.agents[name]
+        if agent.connection:
+            w.effects.append(SendRevoke(name, agent.connection, tokens))
+    w.counters_dirty = True
+    return CancelStates([str(done[task_id]) for task_id in command.ids])
+
+
+def revoke_again(w: Working, agent: Agent) -> None:
+    """Tell an agent that has come back which of its tasks are to end."""
+    tokens = [token for token, task in agent.leases.items() if task.cancelling]
+    if tokens:
+        w.effects.append(SendRevoke(agent.name, agent.connection, tokens))
+
+
+def _revoke(w: Working, task: Task) -> None:
+    task.cancelling = True
+    w.put(records.LEASE, task.spec.id, lease_record(task))
+    w.counters.move(task.spec.queue, State.RUNNING, State.CANCELLING)
+
+
+def _cancel_ready(w: Working, task: Task, now: Now) -> None:
+    w.leave_line(task.spec.queue, task.spec.name, task.rank)
+    last = StateRecord(
+        State.READY,
+        task.attempt,
+        task.failures,
+        0,
+        "",
+        0,
+        failure=task.failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+    )
+    endings.cancel_waiting(w, task.spec, last, now)
+
+
+def _cancel_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
+    spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+    if not isinstance(spec, SpecRecord):
+        return "unknown"
+    if not isinstance(state, StateRecord):
+        state = StateRecord(State.READY, 0, 0, 0, "", 0)
+    if state.state == State.READY:
+        w.leave_line(spec.spec.queue, spec.spec.name, rank_of(spec.spec.priority, spec.order))
+    elif state.state == State.SCHEDULED:
+        timers.stop(w, task_id, state.due_at_ms)
+    else:
+        return state.state
+    endings.cancel_waiting(w, spec.spec, state, now)
+    return State.CANCELLED

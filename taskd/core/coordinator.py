@@ -1,0 +1,163 @@
+"""The coordinator: the one door through which the state changes.
+
+A turn is: ``apply`` for each command, ``tick`` when time has something to say,
+then ``take_turn``, which places what is ready and hands over all mutations and
+effects since the last one. The shell stages the mutations as one atomic batch and
+releases the effects, and the answers, when a flush covers it.
+
+A command that raises has changed nothing. Time and chance are handed in.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import assert_never
+
+from taskd.core import access, agents, cancel, placement, reports, retention, submit, timers
+from taskd.core.commands import (
+    NOTHING_LOADED,
+    AckAttempts,
+    AddCredit,
+    Answer,
+    AppendLogs,
+    BeatHeart,
+    CancelTasks,
+    Command,
+    DrainAgent,
+    LineEntry,
+    Loaded,
+    LoseConnection,
+    NackAttempts,
+    Now,
+    OfferAgent,
+    PurgeFinished,
+    RefillTimers,
+    RefillWindow,
+    ReleaseDue,
+    RevokeToken,
+    StoreToken,
+    SubmitTasks,
+    UseInvitation,
+)
+from taskd.core.effects import Effect, TasksEnded, WantLine
+from taskd.core.lines import REFILL_TASKS, Task
+from taskd.core.records import Mutation
+from taskd.core.working import Settings, Working
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn has come to."""
+
+    mutations: list[Mutation]
+    effects: list[Effect]
+
+
+class Coordinator:
+    """Every rule, over one working set.
+
+    Attributes:
+        working: To be read by the shell; changed by nobody else.
+    """
+
+    def __init__(self, settings: Settings, rng: random.Random) -> None:
+        self.working = Working(settings, rng)
+        self._ticked_mono_ms: int | None = None
+
+    def apply(self, command: Command, now: Now, loaded: Loaded = NOTHING_LOADED) -> Answer:  # noqa: C901, PLR0911, PLR0912 - one case a command: the table itself
+        """Decide on one command.
+
+        Args:
+            command: What is asked.
+            now: This instant.
+            loaded: The records asked for by ``NeedRecords`` when it was applied before.
+
+        Raises:
+            NeedRecords: Load these, and apply it again; nothing was changed.
+            TaskdError: It is refused; nothing was changed.
+        """
+        w = self.working
+        match command:
+            case SubmitTasks():
+                return submit.submit(w, command, now, loaded)
+            case AckAttempts():
+                return reports.ack(w, command, now, loaded)
+            case NackAttempts():
+                return reports.nack(w, command, now, loaded)
+            case CancelTasks():
+                return cancel.cancel(w, command, now, loaded)
+            case OfferAgent():
+                return agents.offer(w, command, now)
+            case AppendLogs():
+                return reports.append_logs(w, command, now)
+            case AddCredit():
+                agents.add_credit(w, command)
+            case BeatHeart():
+                agents.beat(w, command, now)
+            case LoseConnection():
+                agents.lose_connection(w, command)
+            case DrainAgent():
+                agents.drain(w, command)
+            case StoreToken():
+                access.store(w, command, now)
+            case RevokeToken():
+                access.revoke(w, command)
+            case UseInvitation():
+                access.use_invitation(w, command, now)
+            case RefillWindow():
+                self._refill_window(command)
+            case RefillTimers():
+                timers.refill(w, command, now)
+            case ReleaseDue():
+                timers.release(w, command, loaded)
+            case PurgeFinished():
+                retention.purge(w, command, now, loaded)
+            case _:
+                assert_never(command)
+        return None
+
+    def tick(self, now: Now) -> None:
+        """Do what time alone asks for: silent agents, due timers, retention."""
+        gap_ms = 0 if self._ticked_mono_ms is None else now.mono_ms - self._ticked_mono_ms
+        self._ticked_mono_ms = now.mono_ms
+        agents.tick(self.working, now, gap_ms)
+        timers.tick(self.working, now)
+        retention.tick(self.working, now)
+
+    def next_deadline_mono_ms(self) -> int:
+        """Return when ``tick`` has something to do, if nothing else happens before."""
+        w = self.working
+        lost = agents.next_deadline_mono_ms(w)
+        soonest = min(timers.next_deadline_mono_ms(w.timers), w.next_purge_mono_ms)
+        return soonest if lost is None else min(lost, soonest)
+
+    def take_turn(self, now: Now) -> Turn:
+        """Place what is ready; hand over what has changed since the last turn."""
+        w = self.working
+        placement.place(w, now)
+        for line in w.dirty_lines.values():
+            if line.wants_refill:
+                line.start_refill()
+                w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS))
+        if w.ended:
+            w.effects.append(TasksEnded(w.ended))
+        w.close_turn(now.wall_ms)
+        turn = Turn(w.mutations, w.effects)
+        w.mutations, w.effects = [], []
+        return turn
+
+    def _refill_window(self, command: RefillWindow) -> None:
+        w = self.working
+        line = w.lines_by_id[command.line]
+        for task in line.refill([_task(entry) for entry in command.entries], last=command.last):
+            w.tasks[task.spec.id] = task
+        if line.window_count:
+            w.active[line.id] = line
+        w.dirty_lines[line.id] = line  # it may want more
+
+
+def _task(entry: LineEntry) -> Task:
+    task = Task(entry.spec.spec, entry.rank, entry.spec.created_at_ms, entry.spec.owner, entry.state is None)
+    if entry.state is not None:
+        task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
+        task.logs, task.log_bytes = entry.state.logs, entry.state.log_bytes
+    return task

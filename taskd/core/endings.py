@@ -1,0 +1,154 @@
+"""Endings: how a leased task, or one that waits, becomes terminal or waits again.
+
+Each function writes the records of one task, counts it, and notes what is to be
+told. None refuses anything: what is allowed was checked before.
+"""
+
+from taskd.core import records, timers
+from taskd.core.commands import Now
+from taskd.core.effects import EndedTask
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task
+from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
+from taskd.core.working import Working
+from taskd_protocol.task import DEFAULT_RETRY, Failure, Retry, TaskSpec
+
+RECORD_BYTES = 250
+"""What a finished task's keys and fields weigh beside its payload and result, roughly."""
+
+
+def end_leased(
+    w: Working,
+    task: Task,
+    state: State,
+    now: Now,
+    *,
+    started_at_ms: int,
+    result: bytes | None = None,
+    failure: Failure | None = None,
+) -> None:
+    """Make a leased task terminal: its lease is gone from its agent already."""
+    task_id = task.spec.id
+    apart = result is not None and len(result) > INLINE_RESULT_BYTES
+    record = StateRecord(
+        state,
+        task.attempt,
+        task.failures,
+        task.token,
+        task.agent,
+        started_at_ms or task.granted_at_ms,
+        now.wall_ms,
+        0,
+        None if apart else result,
+        apart,
+        failure,
+        task.logs,
+        task.log_bytes,
+    )
+    w.mutations.append((records.LEASE, task_id, None))
+    w.mutations.append((records.STATE, task_id, record))
+    if apart and result is not None:
+        w.put(records.RESULT, task_id, result)
+    del w.tasks[task_id]
+    w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
+    _note_ended(w, task_id, record, result, len(task.spec.payload) + task.log_bytes)
+
+
+def cancel_waiting(w: Working, spec: TaskSpec, last: StateRecord, now: Now) -> None:
+    """Make a task terminal that was ready or scheduled, and has left its line or timer."""
+    task_id = spec.id
+    record = StateRecord(
+        State.CANCELLED,
+        last.attempt,
+        last.failures,
+        last.token,
+        last.agent,
+        last.started_at_ms,
+        now.wall_ms,
+        failure=last.failure,
+        logs=last.logs,
+        log_bytes=last.log_bytes,
+    )
+    w.put(records.STATE, task_id, record)
+    w.counters.move(spec.queue, State(last.state), None)
+    _note_ended(w, task_id, record, None, len(spec.payload) + last.log_bytes)
+
+
+def requeue(w: Working, task: Task) -> None:
+    """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already.
+
+    No token stands in its state, so that a report of the attempt that was given up is stale from here on.
+    """
+    w.delete(records.LEASE, task.spec.id)
+    last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
+    _unlease(task)
+    timers.put_ready(w, task, last)
+    w.counters.move(task.spec.queue, State.RUNNING, State.READY)
+    w.counters_dirty = True
+
+
+def give_up(w: Working, task: Task, now: Now) -> None:
+    """Settle a leased task whose agent is gone, or no longer has it: its lease is gone from its agent already."""
+    if task.cancelling:
+        end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
+        w.counters_dirty = True
+    else:
+        requeue(w, task)
+
+
+def charge(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int) -> None:
+    """Charge a failed attempt to a leased task: another one later, or none."""
+    retry = task.spec.retry or DEFAULT_RETRY
+    task.failures += 1
+    if task.failures >= retry.max_attempts:
+        end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=failure)
+        return
+    task_id = task.spec.id
+    wait_ms = backoff_ms(retry, task.failures, w.rng.random())
+    due_at_ms = now.wall_ms + wait_ms
+    record = StateRecord(
+        State.SCHEDULED,
+        task.attempt,
+        task.failures,
+        task.token,
+        task.agent,
+        started_at_ms or task.granted_at_ms,
+        due_at_ms=due_at_ms,
+        failure=failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+    )
+    w.delete(records.LEASE, task_id)
+    w.put(records.STATE, task_id, record)
+    timers.start(w, task_id, due_at_ms, wait_ms, now)
+    del w.tasks[task_id]
+    w.counters.move(task.spec.queue, State.RUNNING, State.SCHEDULED)
+    w.counters_dirty = True
+
+
+def backoff_ms(retry: Retry, failures: int, chance: float) -> int:
+    """Return the wait before the next attempt, in ms.
+
+    Args:
+        retry: The policy.
+        failures: Charged attempts so far, at least 1.
+        chance: 0 to 1; 0.5 means no jitter.
+    """
+    exponent = min(failures - 1, 1_000)  # a float holds no power beyond, and max_ms is passed long before
+    try:
+        wait = min(retry.base_ms * retry.factor**exponent, retry.max_ms)
+    except OverflowError:
+        wait = float(retry.max_ms)
+    return round(wait * (1 + retry.jitter * (2 * chance - 1)))
+
+
+def _unlease(task: Task) -> None:
+    task.token = task.lease_number = task.granted_at_ms = 0
+    task.agent = ""
+
+
+def _note_ended(w: Working, task_id: bytes, record: StateRecord, result: bytes | None, other_bytes: int) -> None:
+    ended = w.counters.ended
+    ended[record.state] = ended.get(record.state, 0) + 1
+    w.ended.append(EndedTask(task_id, record, result))
+    w.ended_bytes += RECORD_BYTES + other_bytes + len(result or b"")

@@ -1,0 +1,59 @@
+"""Invariants: every index of the working set, derived again from its tasks.
+
+For tests and simulation, after each command; too slow for a server at work.
+"""
+
+from taskd.core.lifecycle import State
+from taskd.core.working import Working
+
+
+def check_invariants(w: Working) -> None:
+    """Assert that the working set agrees with itself, between two turns."""
+    windowed = {}
+    for key, line in w.lines.items():
+        window = line.window()
+        ranks = [task.rank for task in window]
+        assert key == (line.queue, line.name)
+        assert w.lines_by_id[line.id] is line
+        assert ranks == sorted(set(ranks)), "a window is in order, and no place is taken twice"
+        assert len(window) <= line.ready
+        assert not line.complete or len(window) == line.ready, "a complete window is the whole line"
+        assert line.complete or all(rank <= line.tail for rank in ranks), "a window is a prefix"
+        assert (line.id in w.active) == bool(window)
+        for task in window:
+            assert (task.spec.queue, task.spec.name) == key
+            assert task.token == 0
+            assert not task.cancelling
+            windowed[task.spec.id] = task
+    assert len(w.lines_by_id) == len(w.lines)
+    assert w.active.keys() <= w.lines_by_id.keys()
+    leased = {}
+    for name, agent in w.agents.items():
+        assert name == agent.name
+        assert agent.connection or agent.leases, "an agent that is away and holds nothing is forgotten"
+        for token, task in agent.leases.items():
+            assert (task.token, task.agent) == (token, name)
+            assert task.attempt > task.failures
+            leased[task.spec.id] = task
+    assert not windowed.keys() & leased.keys(), "a task is in line or leased"
+    assert w.tasks == windowed | leased
+    _check_counters(w)
+
+
+def _check_counters(w: Working) -> None:
+    expected: dict[tuple[str, State], int] = {}
+    for line in w.lines.values():
+        expected[line.queue, State.READY] = expected.get((line.queue, State.READY), 0) + line.ready
+    for agent in w.agents.values():
+        for task in agent.leases.values():
+            key = (task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING)
+            expected[key] = expected.get(key, 0) + 1
+    counted = {
+        (queue, State(state)): count
+        for queue, states in w.counters.by_queue.items()
+        for state, count in states.items()
+        if count and state != State.SCHEDULED
+    }
+    assert counted == {key: count for key, count in expected.items() if count}
+    assert all(count >= 0 for states in w.counters.by_queue.values() for count in states.values())
+    assert all(count >= 0 for count in w.counters.ended.values())

@@ -1,0 +1,177 @@
+"""Reports: what agents say of their attempts, counted at most once each.
+
+A report counts iff its (task, attempt, token) is what is stored, and its agent
+the one that was given the lease. The same report again is answered "recorded";
+anything else is stale and changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from taskd.core import endings, records
+from taskd.core.commands import AckAttempts, AppendLogs, Loaded, LogsKept, NackAttempts, Now, ReportsRecorded
+from taskd.core.effects import LogsAppended
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task
+from taskd.core.records import Key, LeaseRecord, LogRecord, StateRecord
+from taskd.core.working import Working
+from taskd_protocol.errors import BadRequest, PayloadTooLarge
+from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX
+from taskd_protocol.task import Failure, FailureReport, Report
+
+FAILURE_TEXT_CHARS_MAX = 64 * 1024
+"""Of a failure's message, and of its traceback."""
+
+R = TypeVar("R", Report, FailureReport)
+
+OUTCOMES = frozenset({"failed", "cancelled", "released"})
+
+
+def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRecorded:
+    """Record these successes.
+
+    Raises:
+        PayloadTooLarge: A result is over the limit; the agent should have reported a failure.
+        NeedRecords: Some are not leased; what became of them must be looked up.
+    """
+    payload_bytes_max = w.settings.payload_bytes_max
+    for report in command.reports:
+        if len(report.result) > payload_bytes_max:
+            raise PayloadTooLarge(f"a result of {len(report.result)} bytes; the limit is {payload_bytes_max}")
+    recorded, stale, counting = _sort(w, command.agent, command.reports, loaded)
+    agent = w.agents.get(command.agent)
+    if agent is not None:
+        agent.seen_mono_ms = now.mono_ms
+    for report, task in counting:
+        assert agent is not None
+        if agent.leases.pop(report.token, None) is None:
+            continue  # the same report twice in one message
+        endings.end_leased(w, task, State.SUCCEEDED, now, started_at_ms=report.started_at_ms, result=report.result)
+    if counting:
+        w.counters_dirty = True
+    return ReportsRecorded(recorded, stale)
+
+
+def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> ReportsRecorded:
+    """Record these attempts that ended otherwise.
+
+    Raises:
+        BadRequest: An outcome is not a word of the protocol, or a failure tells no reason.
+        NeedRecords: Some are not leased; what became of them must be looked up.
+    """
+    for report in command.reports:
+        if report.outcome not in OUTCOMES or (report.outcome == "failed" and report.failure is None):
+            raise BadRequest(f"an attempt cannot end as {report.outcome[:32]!r} without its reason")
+    recorded, stale, counting = _sort(w, command.agent, command.reports, loaded)
+    agent = w.agents.get(command.agent)
+    if agent is not None:
+        agent.seen_mono_ms = now.mono_ms
+    for report, task in counting:
+        assert agent is not None
+        if agent.leases.pop(report.token, None) is None:
+            continue  # the same report twice in one message
+        if task.cancelling:
+            endings.end_leased(w, task, State.CANCELLED, now, started_at_ms=report.started_at_ms)
+        elif report.failure is not None and report.outcome == "failed":
+            failure = _bounded(report.failure)
+            endings.charge(w, task, failure, now, started_at_ms=report.started_at_ms)
+        else:
+            endings.requeue(w, task)
+    if counting:
+        w.counters_dirty = True
+    return ReportsRecorded(recorded, stale)
+
+
+def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
+    """Keep output of leased attempts; drop what is stale or over the attempt's limit.
+
+    Raises:
+        BadRequest: A piece is over the limit, or of no known stream.
+    """
+    for piece in command.pieces:
+        if len(piece.data) > LOG_DATA_BYTES_MAX or piece.stream not in (1, 2):
+            raise BadRequest(f"a log piece holds at most {LOG_DATA_BYTES_MAX} bytes of stream 1 or 2")
+    agent = w.agents.get(command.agent)
+    if agent is not None:
+        agent.seen_mono_ms = now.mono_ms
+    changed: dict[bytes, Task] = {}
+    for piece in command.pieces:
+        task = agent.leases.get(piece.token) if agent is not None else None
+        if task is None or task.spec.id != piece.id or task.log_bytes >= LOG_BYTES_PER_ATTEMPT_MAX:
+            continue
+        room = LOG_BYTES_PER_ATTEMPT_MAX - task.log_bytes
+        data = piece.data if len(piece.data) <= room else piece.data[:room] + b"\n[taskd: output limit reached]\n"
+        record = LogRecord(task.attempt, piece.stream, piece.at_ms, data)
+        w.put(records.LOG, log_id(piece.id, task.logs), record)
+        task.logs += 1
+        task.log_bytes += len(piece.data)
+        changed[piece.id] = task
+    for task in changed.values():
+        w.put(records.LEASE, task.spec.id, lease_record(task))
+    if changed:
+        w.effects.append(LogsAppended(list(changed)))
+    return LogsKept(sum(len(piece.data) for piece in command.pieces))
+
+
+def log_id(task_id: bytes, sequence: int) -> bytes:
+    """Return the LOG id of an entry."""
+    return task_id + sequence.to_bytes(8, "big")
+
+
+def lease_record(task: Task) -> LeaseRecord:
+    """Return a leased task's record."""
+    return LeaseRecord(
+        task.token,
+        task.attempt,
+        task.failures,
+        task.agent,
+        task.granted_at_ms,
+        task.cancelling,
+        task.failure,
+        task.logs,
+        task.log_bytes,
+    )
+
+
+def _sort(
+    w: Working, agent_name: str, reports: Sequence[R], loaded: Loaded
+) -> tuple[list[int], list[int], list[tuple[R, Task]]]:
+    """Tell the reports that count, with their tasks, from those recorded before and the stale ones."""
+    agent = w.agents.get(agent_name)
+    leases = agent.leases if agent is not None else {}
+    recorded: list[int] = []
+    stale: list[int] = []
+    counting: list[tuple[R, Task]] = []
+    needed: list[Key] = []
+    for report in reports:
+        task = leases.get(report.token)
+        if task is not None:
+            if task.spec.id == report.id and task.attempt == report.attempt:
+                counting.append((report, task))
+                recorded.append(report.token)
+            else:
+                stale.append(report.token)
+            continue
+        key = (records.STATE, report.id)
+        if key not in loaded:
+            needed.append(key)
+            continue
+        state = loaded[key]
+        same = isinstance(state, StateRecord) and (state.token, state.attempt, state.agent) == (
+            report.token,
+            report.attempt,
+            agent_name,
+        )
+        (recorded if same else stale).append(report.token)
+    w.need(needed)
+    return recorded, stale, counting
+
+
+def _bounded(failure: Failure) -> Failure:
+    limit = FAILURE_TEXT_CHARS_MAX
+    if len(failure.message) <= limit and len(failure.traceback) <= limit:
+        return failure
+    # a traceback tells most at its end
+    return Failure(
+        failure.code, failure.message[:limit], failure.type[:256], failure.traceback[-limit:], failure.exit_code
+    )

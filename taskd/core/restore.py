@@ -1,0 +1,89 @@
+"""Restore: the working set, built again from what is stored.
+
+Leases are taken up as they were. Their agents get a full period to come back and
+claim them; what time did to timers is made up for when they are read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskd.core import records
+from taskd.core.commands import Now
+from taskd.core.lifecycle import State
+from taskd.core.lines import Line, Task, rank_of
+from taskd.core.records import CountersRecord, EpochRecord, LeaseRecord, LineRecord, SpecRecord, TokenRecord
+from taskd.core.working import Agent, RecentIds, Working
+from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.ids import format_task_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a start reads: all that is in motion, and none of the backlog."""
+
+    counters: CountersRecord | None
+    """None: a new store."""
+    epoch: EpochRecord | None
+    tokens: Sequence[tuple[bytes, TokenRecord]]
+    lines: Sequence[tuple[bytes, LineRecord]]
+    leases: Sequence[tuple[bytes, LeaseRecord, SpecRecord | None]]
+    newest_id: bytes
+    """The last SPEC id; empty in an empty store."""
+
+
+def restore(w: Working, stored: Stored, now: Now) -> None:
+    """Fill an empty working set; the new epoch goes into its first turn.
+
+    Raises:
+        StoreCorrupt: The records contradict each other.
+    """
+    w.epoch = max(stored.epoch.epoch + 1 if stored.epoch else 1, now.wall_ms // 1000)
+    w.put(records.META, b"epoch", EpochRecord(w.epoch))
+    w.recent = RecentIds(stored.newest_id)
+    w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
+    if stored.counters is not None:
+        _restore_counters(w, stored.counters)
+    for line_id, record in stored.lines:
+        line = Line(record.queue, record.name, ready=record.ready)
+        if line.id != line_id:
+            raise StoreCorrupt(f"line {record.queue!r}/{record.name!r} stands under a foreign id; run `taskd fsck`")
+        w.adopt_line(line)
+        w.dirty_lines[line.id] = line  # the first turn asks for its window
+    for task_id, lease, spec in stored.leases:
+        if spec is None:
+            raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
+        _take_up(w, lease, spec, now)
+
+
+def _restore_counters(w: Working, stored: CountersRecord) -> None:
+    counters = w.counters
+    for queue, states in stored.by_queue.items():
+        counters.by_queue[queue] = {State(state): count for state, count in states.items()}
+    counters.ended = {State(state): count for state, count in stored.ended.items()}
+    counters.next_order = stored.next_order
+    counters.finished_bytes = stored.finished_bytes
+    counters.purged_to_ms = stored.purged_to_ms
+
+
+def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None:
+    task = Task(
+        spec.spec,
+        rank_of(spec.spec.priority, spec.order),
+        spec.created_at_ms,
+        spec.owner,
+        fresh=False,
+        attempt=lease.attempt,
+        failures=lease.failures,
+        failure=lease.failure,
+        logs=lease.logs,
+        log_bytes=lease.log_bytes,
+        token=lease.token,
+        agent=lease.agent,
+        granted_at_ms=lease.granted_at_ms,
+        cancelling=lease.cancelling,
+    )
+    agent = w.agents.get(lease.agent)
+    if agent is None:
+        agent = w.agents[lease.agent] = Agent(name=lease.agent, seen_mono_ms=now.mono_ms)
+    agent.leases[lease.token] = task
+    w.tasks[spec.spec.id] = task

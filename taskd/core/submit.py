@@ -1,0 +1,125 @@
+"""Submits: new tasks, each once, however often they are sent.
+
+A resend is known by its id, or by its key. All of a command's tasks are kept, or
+none: everything is checked before anything changes.
+"""
+
+import hashlib
+
+from taskd.core import records, timers
+from taskd.core.commands import Loaded, NeedRecords, Now, SubmitTasks, Submitted
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task, rank_of
+from taskd.core.records import Key, KeyRecord, SpecRecord, StateRecord
+from taskd.core.working import Working
+from taskd_protocol.errors import BadRequest, SubmitConflict, SubmitTooOld
+from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
+from taskd_protocol.task import TaskSpec, check_spec
+
+FUTURE_MS_MAX = 3600 * 1000
+"""Ids are made from server-corrected time: one further ahead is a mistake, or a trick."""
+
+
+def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submitted:
+    """Keep the tasks that are new; name the others.
+
+    Raises:
+        BadRequest: A spec is out of range.
+        PayloadTooLarge: A payload is.
+        SubmitConflict: An id or key belongs to a task with other content.
+        SubmitTooOld: An id may have been purged: whether it ran cannot be told.
+        NeedRecords: Ids or keys must be looked up first.
+    """
+    existing = _check(w, command, now, loaded)
+    known = {index for index, _ in existing}
+    fresh = [spec for index, spec in enumerate(command.specs) if index not in known] if known else command.specs
+    order = w.counters.next_order
+    for spec in fresh:
+        task = Task(spec, rank_of(spec.priority, order), now.wall_ms, command.owner, True)  # noqa: FBT003 - by position: half the time
+        w.put(records.SPEC, spec.id, SpecRecord(order, now.wall_ms, command.owner, spec))
+        if spec.key:
+            w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec)))
+        if spec.delay_ms:
+            _schedule(w, spec, now)
+        else:
+            w.enter_line(task)
+            w.counters.move(spec.queue, None, State.READY)
+        order += 1
+    w.counters.next_order = order
+    w.counters_dirty = True
+    w.recent.add([spec.id for spec in fresh])
+    return Submitted(existing)
+
+
+def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
+    due_at_ms = now.wall_ms + spec.delay_ms
+    w.put(records.STATE, spec.id, StateRecord(State.SCHEDULED, 0, 0, 0, "", 0, due_at_ms=due_at_ms))
+    timers.start(w, spec.id, due_at_ms, spec.delay_ms, now)
+    w.counters.move(spec.queue, None, State.SCHEDULED)
+
+
+def _check(  # noqa: C901 - one pass over the batch: each rule once, in the order of its cost
+    w: Working, command: SubmitTasks, now: Now, loaded: Loaded
+) -> list[tuple[int, bytes]]:
+    """Refuse the command, or return those of its tasks that are stored already."""
+    existing: list[tuple[int, bytes]] = []
+    seen: set[bytes] = set()
+    keys: dict[str, tuple[bytes, bytes]] = {}
+    needed: list[Key] = []
+    may_be_stored = w.recent.may_be_stored
+    future_ms = now.wall_ms + FUTURE_MS_MAX
+    newest = future_ms.to_bytes(6, "big")
+    payload_bytes_max = w.settings.payload_bytes_max
+    for index, spec in enumerate(command.specs):
+        check_spec(spec, payload_bytes_max)
+        task_id = spec.id
+        if task_id in seen:
+            raise BadRequest(f"task id {format_task_id(task_id)} stands twice in one submit; ids are made once a task")
+        seen.add(task_id)
+        if task_id[:6] > newest:
+            raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
+        if may_be_stored(task_id):
+            if (records.SPEC, task_id) not in loaded:
+                needed.append((records.SPEC, task_id))
+            elif _is_resend(w, command.owner, spec, loaded):
+                existing.append((index, task_id))
+                continue
+        if spec.key:
+            first = keys.get(spec.key) or _first_of_key(spec, loaded, needed)
+            if first is None:
+                keys[spec.key] = (task_id, _digest(spec))
+            elif first[1] != _digest(spec):
+                raise SubmitConflict(f"key {spec.key[:64]!r} belongs to another task; the same key means the same work")
+            else:
+                existing.append((index, first[0]))
+    if needed:
+        raise NeedRecords(needed)
+    return existing
+
+
+def _is_resend(w: Working, owner: str, spec: TaskSpec, loaded: Loaded) -> bool:
+    stored = loaded[records.SPEC, spec.id]
+    if isinstance(stored, SpecRecord):
+        if stored.spec == spec and stored.owner == owner:
+            return True
+        raise SubmitConflict(f"task id {format_task_id(spec.id)} belongs to another task; make a new id for new work")
+    if task_id_unix_ms(TaskId(spec.id)) <= w.counters.purged_to_ms:
+        raise SubmitTooOld("the id is older than what is kept, so it may have run already; submit it under a new id")
+    return False
+
+
+def _first_of_key(spec: TaskSpec, loaded: Loaded, needed: list[Key]) -> tuple[bytes, bytes] | None:
+    key: Key = (records.KEY, spec.key.encode())
+    if key not in loaded:
+        needed.append(key)
+        return None
+    stored = loaded[key]
+    return (stored.task_id, stored.digest) if isinstance(stored, KeyRecord) else None
+
+
+def _digest(spec: TaskSpec) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (spec.name.encode(), spec.queue.encode(), spec.payload):
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()

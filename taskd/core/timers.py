@@ -1,0 +1,137 @@
+"""Timers: scheduled tasks, of which those that are near are in memory.
+
+A timer is stored with the instant at which it is due and the length of the wait.
+The wall clock may step and the server may be down, so a wait that is taken up
+lasts ``clamp(due - wall, 0, length)`` from then on, by the clock that never steps.
+
+Invariants:
+- Every stored timer whose id is at or before the cursor is in memory.
+"""
+
+import heapq
+
+from taskd.core import records
+from taskd.core.commands import Loaded, Now, RefillTimers, ReleaseDue
+from taskd.core.effects import Continue, WantTimers
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task, rank_of
+from taskd.core.records import SpecRecord, StateRecord
+from taskd.core.working import Timers, Working
+
+HORIZON_MS = 120_000
+"""Timers due within it are in memory."""
+
+REFILL_MS = 30_000
+"""The horizon is moved on so often; well under its length, so that a wall clock that steps is noticed in time."""
+
+REFILL_TIMERS = 20_000
+"""Read by one refill; when more are due within the horizon, the next refill follows on its heels."""
+
+DUE_TASKS = 1_000
+"""Released by one command, to bound a turn."""
+
+INSTANT_BYTES = 8
+
+
+def timer_id(due_at_ms: int, task_id: bytes) -> bytes:
+    """Return the TIMER id of a task that is due then."""
+    return due_at_ms.to_bytes(INSTANT_BYTES, "big") + task_id
+
+
+def start(w: Working, task_id: bytes, due_at_ms: int, length_ms: int, now: Now) -> None:
+    """Store a timer; its STATE record is the caller's to write."""
+    timer = timer_id(due_at_ms, task_id)
+    w.put(records.TIMER, timer, length_ms.to_bytes(INSTANT_BYTES, "big"))
+    timers = w.timers
+    if timer <= timers.cursor or (timers.reading and timer <= timers.reading_until):
+        _admit(timers, timer, length_ms, now)
+
+
+def stop(w: Working, task_id: bytes, due_at_ms: int) -> None:
+    """Delete a timer."""
+    timer = timer_id(due_at_ms, task_id)
+    w.delete(records.TIMER, timer)
+    w.timers.near.pop(timer, None)
+    if w.timers.reading:
+        w.timers.cancelled.add(timer)
+
+
+def refill(w: Working, command: RefillTimers, now: Now) -> None:
+    """Take in what was read beyond the cursor."""
+    timers = w.timers
+    for timer, length_ms in command.timers:
+        if timer not in timers.cancelled and timer not in timers.near:
+            _admit(timers, timer, length_ms, now)
+    timers.cursor = timers.reading_until if command.last else command.timers[-1][0]
+    if not command.last:
+        timers.next_refill_mono_ms = now.mono_ms
+    timers.reading = False
+    timers.cancelled.clear()
+
+
+def tick(w: Working, now: Now) -> None:
+    """Release what is due; read on when it is time."""
+    timers = w.timers
+    if not timers.reading and now.mono_ms >= timers.next_refill_mono_ms:
+        timers.reading = True
+        timers.reading_until = timer_id(now.wall_ms + HORIZON_MS, b"\xff" * 16)
+        timers.next_refill_mono_ms = now.mono_ms + REFILL_MS
+        w.effects.append(WantTimers(timers.cursor, timers.reading_until, REFILL_TIMERS))
+    due: list[bytes] = []
+    while timers.heap and timers.heap[0][0] <= now.mono_ms and len(due) < DUE_TASKS:
+        mono_ms, timer = heapq.heappop(timers.heap)
+        if timers.near.get(timer) == mono_ms:
+            del timers.near[timer]
+            due.append(timer)
+    if due:
+        w.effects.append(Continue(ReleaseDue(due)))
+
+
+def release(w: Working, command: ReleaseDue, loaded: Loaded) -> None:
+    """Put the tasks in line whose time has come and that still wait for it."""
+    ids = [timer[INSTANT_BYTES:] for timer in command.timers]
+    w.need([(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)], loaded)
+    for timer, task_id in zip(command.timers, ids, strict=True):
+        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+        if not isinstance(spec, SpecRecord) or not isinstance(state, StateRecord):
+            continue
+        if state.state != State.SCHEDULED or timer_id(state.due_at_ms, task_id) != timer:
+            continue
+        w.delete(records.TIMER, timer)
+        task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
+        task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
+        task.logs, task.log_bytes = state.logs, state.log_bytes
+        put_ready(w, task, state)
+        w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
+    w.counters_dirty = True
+
+
+def put_ready(w: Working, task: Task, last: StateRecord) -> None:
+    """Write and enter a task that is ready again."""
+    state = StateRecord(
+        State.READY,
+        task.attempt,
+        task.failures,
+        last.token,
+        last.agent,
+        last.started_at_ms,
+        failure=task.failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+    )
+    w.put(records.STATE, task.spec.id, state)
+    task.fresh = False
+    w.enter_line(task)
+
+
+def next_deadline_mono_ms(timers: Timers) -> int:
+    """Return when ``tick`` has something to do."""
+    due = timers.heap[0][0] if timers.heap else timers.next_refill_mono_ms
+    return due if timers.reading else min(due, timers.next_refill_mono_ms)
+
+
+def _admit(timers: Timers, timer: bytes, length_ms: int, now: Now) -> None:
+    due_at_ms = int.from_bytes(timer[:INSTANT_BYTES], "big")
+    mono_ms = now.mono_ms + min(max(due_at_ms - now.wall_ms, 0), length_ms)
+    timers.near[timer] = mono_ms
+    heapq.heappush(timers.heap, (mono_ms, timer))

@@ -1,0 +1,270 @@
+"""The working set: what is moving, in memory, and what this turn has changed.
+
+Everything here can be built again from the records (``restore``); nothing here is
+told to anyone before the turn's mutations are durable.
+
+Invariants:
+- ``tasks`` holds exactly the tasks in some window and the leased ones.
+- A leased task is in ``agents[task.agent].leases`` under its token.
+- ``active`` holds exactly the lines whose window is not empty.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from taskd.core import records
+from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
+from taskd.core.lifecycle import State
+from taskd.core.lines import Line, Task, ready_id
+from taskd.core.records import Key, LineRecord, Mutation, TokenRecord
+from taskd_protocol import limits
+from taskd_protocol.task import Pool
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskd.core.effects import Effect, EndedTask
+
+DAY_MS = 24 * 3600 * 1000
+
+FINISHED_IDS_MAX = 500
+"""Tasks in one FINISHED record: what one step of the purge takes away."""
+
+RECENT_IDS = 65_536
+"""Ids that a resend is looked up in before the disk is asked: a second or more of submits at full speed."""
+
+EPOCH_BITS = 31
+"""A fencing token is ``epoch << 31 | counter``, 63 bits in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may choose."""
+
+    payload_bytes_max: int = limits.PAYLOAD_BYTES_MAX
+    retention_age_ms: int = 7 * DAY_MS
+    """Finished tasks and their results are kept so long."""
+    retention_bytes: int = 4 * 1024**3
+    """And while they weigh less in all than this."""
+    heartbeat_ms: int = limits.HEARTBEAT_MS
+    heartbeats_missed: int = limits.HEARTBEATS_MISSED
+
+    @property
+    def silence_ms(self) -> int:
+        """After so long an agent is lost."""
+        return self.heartbeat_ms * self.heartbeats_missed
+
+
+@dataclass(slots=True, kw_only=True)
+class PoolState:
+    """A pool of a connected agent."""
+
+    pool: Pool
+    names: frozenset[str]
+    credit: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """An agent that is connected, or still holds leases."""
+
+    name: str
+    boot_id: bytes = b""
+    """Empty: known from its leases only, since the server's start."""
+    connection: int = 0
+    """0: not connected."""
+    pools: list[PoolState] = field(default_factory=list)
+    queues: frozenset[str] = frozenset()
+    labels: dict[str, str] = field(default_factory=dict)
+    software: str = ""
+    draining: bool = False
+    lease_number: int = 0
+    """Of the last LEASE on this connection."""
+    seen_mono_ms: int = 0
+    leases: dict[int, Task] = field(default_factory=dict)
+    """By fencing token."""
+
+
+class RecentIds:
+    """Knows every stored task id above ``floor``, so that a new task needs no look at the disk."""
+
+    def __init__(self, floor: bytes) -> None:
+        self.floor = floor
+        self._ids: set[bytes] = set()
+
+    def may_be_stored(self, task_id: bytes) -> bool:
+        """Tell whether the disk must be asked."""
+        return task_id <= self.floor or task_id in self._ids
+
+    def add(self, ids: list[bytes]) -> None:
+        """Note new tasks."""
+        self._ids.update(ids)
+        if len(self._ids) > 2 * RECENT_IDS:
+            kept = sorted(self._ids)
+            self.floor = max(self.floor, kept[-RECENT_IDS - 1])
+            self._ids = set(kept[-RECENT_IDS:])
+
+
+@dataclass(slots=True, kw_only=True)
+class Counters:
+    """What is stored, counted."""
+
+    by_queue: dict[str, dict[str, int]] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    next_order: int = 1
+    finished_bytes: int = 0
+    purged_to_ms: int = 0
+
+    def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
+        """Count tasks of a queue from one state to another; None: not stored, or ended."""
+        states = self.by_queue.setdefault(queue, {})
+        if start is not None:
+            states[start] = states.get(start, 0) - count
+        if end is not None:
+            states[end] = states.get(end, 0) + count
+
+    def record(self) -> records.CountersRecord:
+        """Return them as a record, without zeros."""
+        for queue in [name for name, states in self.by_queue.items() if not any(states.values())]:
+            del self.by_queue[queue]
+        by_queue = {
+            queue: {str(state): count for state, count in states.items() if count}
+            for queue, states in self.by_queue.items()
+        }
+        ended = {str(state): count for state, count in self.ended.items() if count}
+        return records.CountersRecord(by_queue, ended, self.next_order, self.finished_bytes, self.purged_to_ms)
+
+
+class Timers:
+    """The timers in memory, kept by ``taskd.core.timers``.
+
+    Attributes:
+        cursor: TIMER id up to which all stored timers are here.
+        near: When each is due, by the clock that never steps; by TIMER id.
+        heap: The same, soonest first, with entries of timers that were stopped.
+        reading: A refill is under way, up to ``reading_until``.
+        cancelled: Stopped while it is.
+    """
+
+    def __init__(self) -> None:
+        self.cursor = b""
+        self.near: dict[bytes, int] = {}
+        self.heap: list[tuple[int, bytes]] = []
+        self.reading = False
+        self.reading_until = b""
+        self.cancelled: set[bytes] = set()
+        self.next_refill_mono_ms = 0
+
+
+class Working:
+    """See the module's docstring."""
+
+    def __init__(self, settings: Settings, rng: random.Random) -> None:
+        self.settings = settings
+        self.rng = rng
+        self.tasks: dict[bytes, Task] = {}
+        self.lines: dict[tuple[str, str], Line] = {}
+        self.lines_by_id: dict[bytes, Line] = {}
+        self.active: dict[bytes, Line] = {}
+        self.agents: dict[str, Agent] = {}
+        self.tokens: dict[str, TokenRecord] = {}
+        self.timers = Timers()
+        self.counters = Counters()
+        self.recent = RecentIds(b"")
+        self.epoch = 0
+        self.lease_counter = 0
+        self.mutations: list[Mutation] = []
+        self.effects: list[Effect] = []
+        self.ended: list[EndedTask] = []
+        self.ended_bytes = 0
+        self.dirty_lines: dict[bytes, Line] = {}
+        self.counters_dirty = False
+        self.next_purge_mono_ms = 0
+
+    # -- records ------------------------------------------------------------------------
+
+    def put(self, kind: records.Kind, record_id: bytes, record: records.Record | bytes) -> None:
+        """Have the turn write a record."""
+        self.mutations.append((kind, record_id, record))
+
+    def delete(self, kind: records.Kind, record_id: bytes) -> None:
+        """Have the turn delete a record."""
+        self.mutations.append((kind, record_id, None))
+
+    @staticmethod
+    def need(keys: list[Key], loaded: Loaded = NOTHING_LOADED) -> None:
+        """Refuse to go on before these records are loaded.
+
+        Raises:
+            NeedRecords: Some are not.
+        """
+        missing = [key for key in keys if key not in loaded]
+        if missing:
+            raise NeedRecords(keys)
+
+    # -- lines --------------------------------------------------------------------------
+
+    def line(self, queue: str, name: str) -> Line:
+        """Return the line, opened if need be."""
+        line = self.lines.get((queue, name))
+        if line is None:
+            line = Line(queue, name)
+            self.adopt_line(line)
+        return line
+
+    def adopt_line(self, line: Line) -> None:
+        """Take a line in."""
+        self.lines[line.queue, line.name] = line
+        self.lines_by_id[line.id] = line
+
+    def enter_line(self, task: Task) -> None:
+        """Put a task into its line, in memory and on disk; its state is the caller's to write and count."""
+        line = self.line(task.spec.queue, task.spec.name)
+        self.put(records.READY, ready_id(line.id, task.rank), task.spec.id)
+        if line.add(task):
+            self.tasks[task.spec.id] = task
+            self.active[line.id] = line
+        else:
+            self.tasks.pop(task.spec.id, None)
+        self.dirty_lines[line.id] = line
+
+    def leave_line(self, queue: str, name: str, rank: int) -> None:
+        """Take a task out of the middle of its line, in memory and on disk."""
+        line = self.line(queue, name)
+        self.delete(records.READY, ready_id(line.id, rank))
+        task = line.remove(rank)
+        if task is not None:
+            self.tasks.pop(task.spec.id, None)
+        if not line.window_count:
+            self.active.pop(line.id, None)
+        self.dirty_lines[line.id] = line
+
+    # -- the end of a turn --------------------------------------------------------------
+
+    def close_turn(self, wall_ms: int) -> None:
+        """Write what is written once a turn: changed lines, finished tasks, counters."""
+        for line in self.dirty_lines.values():
+            if line.ready:
+                self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready))
+            else:
+                self.delete(records.LINE, line.id)
+                if not line.refilling:  # an idle line costs no memory
+                    del self.lines_by_id[line.id], self.lines[line.queue, line.name]
+        self.dirty_lines.clear()
+        if self.ended:
+            self._note_finished(wall_ms)
+        if self.counters_dirty:
+            self.put(records.META, b"counters", self.counters.record())
+            self.counters_dirty = False
+
+    def _note_finished(self, wall_ms: int) -> None:
+        ids = [ended.id for ended in self.ended]
+        each = self.ended_bytes // len(ids)
+        for start in range(0, len(ids), FINISHED_IDS_MAX):
+            some = ids[start : start + FINISHED_IDS_MAX]
+            finished_id = wall_ms.to_bytes(8, "big") + self.counters.next_order.to_bytes(8, "big")
+            self.counters.next_order += 1
+            self.put(records.FINISHED, finished_id, records.FinishedRecord(some, each * len(some)))
+            self.counters.finished_bytes += each * len(some)
+        self.ended = []
+        self.ended_bytes = 0
+        self.counters_dirty = True
