@@ -1,0 +1,271 @@
+"""The store on disk: RocksDB, one process, group commit.
+
+A batch goes into RocksDB's log at once and is durable when ``flush`` has synced
+the log: rocksdict holds the interpreter's lock inside ``write``, which touches
+memory only, and frees it inside ``flush_wal``, which runs in a thread.
+
+Invariants:
+- No write is ever synced, none ever waits: a write stall is an error that has written nothing.
+- Every batch carries a commit record, its number and a digest of the record before it, so that a
+  missing piece in the middle of the history shows at the next start.
+- After any error but a stall nothing is done any more: what reached the disk is unknown.
+
+Knows nothing of what the records mean.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import trio
+from rocksdict import DBRecoveryMode, Rdict, WriteBatch, WriteOptions
+
+from taskd.core.records import Key, Kind
+from taskd.store import engine
+from taskd.store.interface import Offload, Write
+from taskd.store.keys import (
+    COMMIT_PREFIX,
+    FORMAT_KEY,
+    ID_START,
+    LINEAGE_KEY,
+    commit_key,
+    make_key,
+    successor,
+)
+from taskd_protocol.errors import StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew
+
+FORMAT: Final = 1
+"""Of keys and the store's own records. A store of a higher one is refused."""
+
+COMMITS_KEPT: Final = 4096
+"""Commit records kept: more than lie in the logs that can be live at one time."""
+
+INLINE_KEYS_MAX: Final = 64
+"""Keys read on the loop: about as long as handing them to a thread takes."""
+
+SLICE_ENTRIES: Final = 256
+"""Entries read between two turns of the scheduler: iterators hold the interpreter's lock, in threads too."""
+
+
+class RocksStore:
+    """A store in a folder. Made by ``open_store``."""
+
+    def __init__(self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: "Commit") -> None:
+        self.lineage = lineage
+        self.staged_sequence = last.sequence
+        # What a start reads from the log it writes into a synced table before it serves.
+        self.durable_sequence = last.sequence
+        self._digest = last.digest
+        self._database: Rdict | None = database
+        self._path = path
+        self._offload = offload
+        self._flushing = False
+        self._options = WriteOptions()
+        self._options.no_slowdown = True
+
+    async def load(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """See ``Store.load``."""
+        if not keys:
+            return []
+        read = partial(engine.get_many, self._open_database(), [make_key(kind, record_id) for kind, record_id in keys])
+        if len(keys) <= INLINE_KEYS_MAX:
+            return read()
+        return await self._offload(read)
+
+    async def scan(
+        self, kind: Kind, prefix: bytes = b"", *, after: bytes = b"", limit: int, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """See ``Store.scan``."""
+        lower = make_key(kind, prefix)
+        upper = successor(lower)
+        if after and reverse:
+            upper = min(upper, make_key(kind, after))
+        elif after:
+            lower = max(lower, make_key(kind, after) + b"\x00")
+        if lower >= upper:
+            return []
+        found: list[tuple[bytes, bytes]] = []
+        entries = engine.walk(self._open_database(), lower, upper, reverse=reverse)
+        while len(found) < limit:
+            wanted = min(SLICE_ENTRIES, limit - len(found))
+            part = [(key[ID_START:], value) for key, value in islice(entries, wanted)]
+            found += part
+            if len(part) < wanted:
+                break
+            await trio.lowlevel.checkpoint()
+        return found
+
+    def stage(self, writes: Sequence[Write]) -> int:
+        """See ``Store.stage``."""
+        database = self._open_database()
+        sequence = self.staged_sequence + 1
+        commit = Commit.after(sequence, self._digest, len(writes))
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in writes:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        put(commit_key(sequence), commit.value)
+        if sequence > COMMITS_KEPT:
+            delete(commit_key(sequence - COMMITS_KEPT))
+        try:
+            database.write(batch, self._options)
+        except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+            failure = engine.translate(error, self._path)
+            if isinstance(failure, StoreStalled):
+                raise failure from None
+            self._database = None
+            raise StoreFailed(failure.message) from None
+        self.staged_sequence = sequence
+        self._digest = commit.digest
+        return sequence
+
+    async def flush(self) -> int:
+        """See ``Store.flush``."""
+        database = self._open_database()
+        assert not self._flushing, "one flush at a time"
+        covered = self.staged_sequence
+        if covered == self.durable_sequence:
+            return covered
+        self._flushing = True
+        try:
+            await self._offload(partial(database.flush_wal, True))  # noqa: FBT003 - sync, by position in rocksdict
+        except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+            self._database = None
+            raise StoreFailed(engine.translate(error, self._path).message) from None
+        finally:
+            self._flushing = False
+        self.durable_sequence = covered
+        return covered
+
+    async def close(self) -> None:
+        """See ``Store.close``."""
+        if self._database is not None:
+            await self.flush()
+            database, self._database = self._database, None
+            await self._offload(database.close)
+
+    def _open_database(self) -> Rdict:
+        if self._database is None:
+            raise StoreFailed(f"the store at {self._path} is closed, or has failed; open it again")
+        return self._database
+
+
+class Commit:
+    """A batch's own record: how many writes it had, and the digest of the record before it."""
+
+    __slots__ = ("digest", "sequence", "value")
+
+    def __init__(self, sequence: int, value: bytes) -> None:
+        self.sequence = sequence
+        self.value = value
+        self.digest = hashlib.blake2b(commit_key(sequence) + value, digest_size=16).digest()
+
+    @classmethod
+    def after(cls, sequence: int, digest_before: bytes, writes_count: int) -> "Commit":
+        """Make the record of a batch."""
+        return cls(sequence, writes_count.to_bytes(4, "big") + digest_before)
+
+    def follows(self, before: "Commit") -> bool:
+        """Tell whether this batch is the one after ``before``."""
+        return self.sequence == before.sequence + 1 and self.value[4:] == before.digest
+
+
+def open_store(
+    path: Path, *, offload: Offload, new_lineage: bytes, recovery: DBRecoveryMode | None = None
+) -> RocksStore:
+    """Open the store in a folder, or make it there.
+
+    Blocks: before there is anything to serve.
+
+    Args:
+        path: The folder; made with its parents when it is missing.
+        offload: Runs what blocks.
+        new_lineage: 16 random bytes, for a store that is new.
+        recovery: Of the log; None: refuse all but a torn end.
+
+    Raises:
+        DataDirInUse: Another process has it open.
+        StoreCorrupt: What is there is not what was written.
+        StoreTooNew: A newer taskd wrote it.
+        StoreFailed: The disk refused.
+    """
+    new = engine.is_new(path)
+    if new:
+        _make_folder(path)
+    database = engine.open_database(path, create=new, recovery=recovery)
+    try:
+        lineage = _read_head(database, path) or _write_head(database, path, new_lineage)
+        last = check_commits(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last)
+
+
+def check_commits(database: Rdict, path: Path) -> Commit:
+    """Follow the chain of the commit records that are kept; return the last.
+
+    Raises:
+        StoreCorrupt: One is missing, or is not the successor of the one before it.
+    """
+    last: Commit | None = None
+    for key, value in engine.walk(database, COMMIT_PREFIX, successor(COMMIT_PREFIX)):
+        commit = Commit(int.from_bytes(key[len(COMMIT_PREFIX) :], "big"), value)
+        if last is not None and not commit.follows(last):
+            raise StoreCorrupt(
+                f"the store at {path} lacks what was committed between {last.sequence} and {commit.sequence};"
+                f" {engine.RECOVER_ADVICE}"
+            )
+        last = commit
+    return last or Commit(0, b"")
+
+
+def _read_head(database: Rdict, path: Path) -> bytes:
+    """Check the format; return the lineage, empty when the store is still without its head."""
+    written, lineage = engine.get_many(database, [FORMAT_KEY, LINEAGE_KEY])
+    if written is None or lineage is None:
+        if next(engine.walk(database, b"", b"\xff"), None) is None:
+            return b""
+        raise StoreCorrupt(f"the store at {path} has lost its format mark; {engine.RECOVER_ADVICE}")
+    if int(written) > FORMAT:
+        raise StoreTooNew(
+            f"the store at {path} has format {int(written)}, this taskd knows {FORMAT}: use the newer taskd"
+        )
+    return lineage
+
+
+def _write_head(database: Rdict, path: Path, lineage: bytes) -> bytes:
+    """Mark a new store as one, durably, down to its entry in the parent folder."""
+    batch = WriteBatch(raw_mode=True)
+    batch.put(FORMAT_KEY, b"%d" % FORMAT)
+    batch.put(LINEAGE_KEY, lineage)
+    try:
+        database.write(batch)
+        database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
+        for folder in (path, path.parent):
+            _sync_folder(folder)
+    except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+        raise StoreFailed(engine.translate(error, path).message) from None
+    return lineage
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"cannot make the folder {path}: {error.strerror}; choose another data directory") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
