@@ -1,0 +1,218 @@
+"""The agent's rules: what it holds, what it owes the server, what its executors are to end.
+
+Invariants:
+- A lease is with one pool from LEASE until it is reported, forgotten or given back; then its report, if any,
+  is kept until RECORDED.
+- What the server no longer counts as this agent's is never reported.
+
+Pure: messages and ends of attempts come in, messages and kills go out; knows no sockets, processes or clocks.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from taskd.agent.reports import Ended, Reports
+from taskd.agent.slots import Slots
+from taskd.agent.wire import Returned
+from taskd_protocol.errors import UnexpectedMessage
+from taskd_protocol.messages import Ack, Heartbeat, HostStats, Lease, LeaseCredit, Logs, Mark, Nack, Offer, Recorded
+from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
+
+REPORTS_BYTES = 64 * 1024 * 1024
+"""Results that the server has not recorded; while there are more, no more work is asked for."""
+
+
+class Kill(NamedTuple):
+    """An order for a pool's executor: end these attempts, started or not."""
+
+    pool: int
+    tokens: list[int]
+
+
+class AgentCore:
+    """One agent's state, from its start to its end, over any number of connections.
+
+    Attributes:
+        pools: In the order of the OFFER.
+        reports: What has ended and is not recorded.
+        mark: The newest commit mark seen.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        queues: Sequence[str] = (),
+        labels: dict[str, str] | None = None,
+        resources: dict[str, float] | None = None,
+    ) -> None:
+        self.pools: Final = [Slots(pool.slots) for pool in pools]
+        self.reports: Final = Reports()
+        self.mark: Mark | None = None
+        self.session: bytes | None = None
+        self._offer: Final = Offer(list(pools), list(queues), labels or {}, resources or {})
+        self._lease_number = 0
+        self._heartbeats = 0
+        self._ordered: dict[int, str] = {}  # held leases with an order to end: "cancel" is reported, "forget" is not
+        self._offered = False
+
+    # -- the server ---------------------------------------------------------------------
+
+    def welcome(self, session: bytes, mark: Mark) -> Offer:
+        """Begin a connection; return what to say first."""
+        if session != self.session:
+            self.session, self._lease_number = session, 0
+        self.see_mark(mark)
+        self.reports.connect()
+        for slots in self.pools:
+            slots.disconnect()
+        self._offered = False
+        holding = [Held(grant.token, grant.spec.id, grant.attempt) for s in self.pools for grant in s.held.values()]
+        offer = self._offer
+        return Offer(offer.pools, offer.queues, offer.labels, offer.resources, holding + self.reports.holding())
+
+    def offered(self, stale: Iterable[int]) -> list[Kill]:
+        """Go on under the server's answer to OFFER; return what is to be killed without a report."""
+        self._offered = True
+        tokens = list(stale)
+        self.reports.recorded(tokens)
+        return self._order(tokens, "forget")
+
+    def lease(self, lease: Lease) -> None:
+        """Hold what was leased.
+
+        Raises:
+            UnexpectedMessage: For a pool that was not offered.
+        """
+        if not 0 <= lease.pool < len(self.pools):
+            raise UnexpectedMessage(f"a lease for pool {lease.pool}; {len(self.pools)} were offered")
+        self._lease_number = lease.number
+        slots = self.pools[lease.pool]
+        slots.receive(lease.grants)
+        if slots.closed:  # it crossed our DRAIN
+            self.give_back(slots.drop_waiting())
+
+    def revoke(self, tokens: Iterable[int]) -> list[Kill]:
+        """Return what is to be killed and then reported as cancelled; what has ended has been reported."""
+        return self._order(tokens, "cancel")
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Forget reports that are on the server's disk, or of no interest to it."""
+        self.reports.recorded(recorded.tokens)
+        self.reports.recorded(recorded.stale)
+        if recorded.mark is not None:
+            self.see_mark(recorded.mark)
+
+    def see_mark(self, mark: Mark) -> None:
+        """Keep the mark if it is newer, or of another store."""
+        old = self.mark
+        if old is None or mark.lineage != old.lineage or mark.sequence > old.sequence:
+            self.mark = mark
+
+    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit]:
+        """Take what is to be sent now; call again until there is nothing."""
+        if not self._offered:
+            return []
+        messages: list[Ack | Nack | Logs | LeaseCredit] = []
+        if self.reports.unrecorded_bytes < REPORTS_BYTES:
+            for index, slots in enumerate(self.pools):
+                due = slots.credit_due()
+                if due:
+                    messages.append(LeaseCredit(index, due))
+        messages += self.reports.messages()
+        return messages
+
+    def heartbeat(self, host: HostStats) -> Heartbeat:
+        """Return the next sign of life."""
+        self._heartbeats += 1
+        held = [token for slots in self.pools for token in slots.held]
+        return Heartbeat(self._heartbeats, self._lease_number, [*held, *self.reports.unrecorded], host)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is held and everything is recorded."""
+        return not self.reports.unrecorded and not any(slots.held for slots in self.pools)
+
+    # -- the executors ------------------------------------------------------------------
+
+    def succeeded(self, pool: int, returned: Iterable[Returned]) -> None:
+        """Report attempts that returned."""
+        slots = self.pools[pool]
+        finish, ordered = slots.finish, self._ordered
+        reports: list[Ended] = []
+        times: dict[str, list[float]] = {}
+        for end in returned:
+            token, result, started_at_ms, run_us = end.token, end.result, end.started_at_ms, end.run_us
+            grant = finish(token)
+            if grant is None or (ordered and ordered.pop(token, "") == "forget"):
+                continue
+            spec = grant.spec
+            reports.append(Report(token, spec.id, grant.attempt, result, started_at_ms))
+            runs = times.get(spec.name)
+            if runs is None:
+                runs = times[spec.name] = []
+            runs.append(run_us)
+        self.reports.add(reports)
+        for name, runs in times.items():
+            mean_us = sum(runs) / len(runs)
+            slots.pace.add(mean_us, len(runs))
+            slots.pace_of(name).add(mean_us, len(runs))
+
+    def failed(self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None) -> None:
+        """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""
+        report = self.failure_report(pool, token, failure, started_at_ms, run_us)
+        if report is not None:
+            self.reports.add([report])
+
+    def failure_report(
+        self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None
+    ) -> FailureReport | None:
+        """Let go of an attempt that failed; return its report, None when there is nobody to tell."""
+        slots = self.pools[pool]
+        grant = slots.finish(token)
+        order = self._ordered.pop(token, "")
+        if grant is None or order == "forget":
+            return None
+        if run_us is not None:
+            slots.pace.add(run_us)
+            slots.pace_of(grant.spec.name).add(run_us)
+        if order == "cancel":
+            return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
+        return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)
+
+    def dropped(self, pool: int, token: int) -> None:
+        """Let go of a lease that waited, on an order."""
+        grant = self.pools[pool].drop(token)
+        if grant is not None:
+            self.give_back([grant])
+
+    def give_back(self, grants: Iterable[Grant]) -> None:
+        """Report leases, no longer held, that were not carried through: they cost the task nothing."""
+        for grant in grants:
+            order = self._ordered.pop(grant.token, "")
+            if order != "forget":
+                outcome = "cancelled" if order == "cancel" else "released"
+                self.reports.add([FailureReport(grant.token, grant.spec.id, grant.attempt, outcome)])
+
+    def drain(self) -> None:
+        """Ask for nothing more, and give back what waits."""
+        for slots in self.pools:
+            slots.closed = True
+            self.give_back(slots.drop_waiting())
+
+    def output(self, piece: LogPiece) -> None:
+        """Send output of a running attempt."""
+        self.reports.add_output(piece)
+
+    def _order(self, tokens: Iterable[int], order: str) -> list[Kill]:
+        """Order the end of those that are held; a lease that nobody counts as ours stays so."""
+        wanted = list(tokens)
+        kills: list[Kill] = []
+        for index, slots in enumerate(self.pools):
+            held = [token for token in wanted if token in slots.held]
+            for token in held:
+                if self._ordered.get(token) != "forget":
+                    self._ordered[token] = order
+            if held:
+                kills.append(Kill(index, held))
+        return kills

@@ -1,0 +1,141 @@
+"""Crew: which worker process has which leases.
+
+A worker gets as much as it is thought to finish within ``BATCH_US``, so that the
+cost of handing over is shared, and a task of unknown or long run time alone, so
+that nothing waits behind it. Where the guess was wrong, what waits behind a long
+task is taken back and dealt to others.
+
+Invariants:
+- A lease is with one worker at most. One that was taken back will not be started where it was.
+- Of a worker that died only the lease that it was running can be blamed.
+
+Pure: the shell writes to workers, reads what they run, and tells time by calling.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from taskd.agent.slots import Slots
+from taskd_protocol.task import Grant
+
+BATCH_US = 10_000.0
+"""Work that one worker has at a time."""
+
+BATCH_TASKS = 512
+"""Tasks that one worker has at a time, however short they are."""
+
+BATCH_BYTES = 1024 * 1024
+"""Arguments in one batch, unless one task alone has more: it is what a pipe is asked to hold."""
+
+
+class Member:
+    """One worker as the crew sees it.
+
+    Attributes:
+        assigned: Leases by token, in the order of their running, from handing over to the end.
+        batch: Number of the last batch that was handed over; numbers start from 1.
+        recalling: The last batch was recalled and the worker has not confirmed it: it is dealt nothing.
+    """
+
+    __slots__ = ("assigned", "batch", "cost_us", "ended", "ended_at_look", "recalling")
+
+    def __init__(self) -> None:
+        self.assigned: dict[int, Grant] = {}
+        self.batch = 0
+        self.recalling = False
+        self.cost_us = 0.0
+        self.ended = 0
+        self.ended_at_look = -1
+
+
+class Crew:
+    """All workers of one pool."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.members: Final[list[Member]] = []
+        self._slots = slots
+
+    def deal(self) -> list[tuple[Member, list[Grant]]]:
+        """Hand waiting leases to workers; return a batch for each that gets one, ``batch`` counted up."""
+        slots = self._slots
+        if not slots.waiting:
+            return []
+        free = [member for member in self.members if not member.recalling and member.cost_us < BATCH_US / 2]
+        free.sort(key=_cost)
+        dealt: list[tuple[Member, list[Grant]]] = []
+        for left, member in zip(range(len(free), 0, -1), free, strict=True):
+            batch = self._batch(member, -(-slots.waiting // left))
+            if batch:
+                member.batch += 1
+                member.assigned.update([(grant.token, grant) for grant in batch])
+                dealt.append((member, batch))
+        return dealt
+
+    def ended(self, member: Member, tokens: Iterable[int]) -> None:
+        """Take note that a worker is done with these."""
+        assigned = member.assigned
+        before = len(assigned)
+        for token in tokens:
+            assigned.pop(token, None)
+        member.ended += before - len(assigned)
+        if assigned:
+            member.cost_us *= len(assigned) / before
+        else:
+            member.cost_us = 0.0
+            member.recalling = False  # nothing is left that it could start
+
+    def held_up(self) -> list[Member]:
+        """Return the workers that ended nothing since the last call while leases wait behind what they run."""
+        stuck: list[Member] = []
+        for member in self.members:
+            if len(member.assigned) > 1 and member.ended == member.ended_at_look and not member.recalling:
+                stuck.append(member)
+            member.ended_at_look = member.ended
+        return stuck
+
+    def recalled(self, member: Member, running: int) -> None:
+        """Take back all that a worker has not started, after a recall that it can no longer miss.
+
+        Args:
+            member: Whose.
+            running: The token that it runs now, 0 for none; that one stays with it.
+        """
+        back = [grant for token, grant in member.assigned.items() if token != running]
+        for grant in back:
+            del member.assigned[grant.token]
+        member.recalling = bool(member.assigned)
+        member.cost_us = BATCH_US if member.assigned else 0.0
+        self._slots.put_back(back)
+
+    def left(self, member: Member, running: int) -> Grant | None:
+        """Take back all that a dead worker had; return the lease that it died of, if it was running one."""
+        blamed = member.assigned.pop(running, None)
+        self._slots.put_back(member.assigned.values())
+        member.assigned.clear()
+        self.members.remove(member)
+        return blamed
+
+    def _batch(self, member: Member, share: int) -> list[Grant]:
+        slots = self._slots
+        batch: list[Grant] = []
+        cost_us, size = member.cost_us, 0
+        room = min(share, BATCH_TASKS - len(member.assigned))
+        while len(batch) < room:
+            grant = slots.peek()
+            if grant is None:
+                break
+            pace = slots.pace_of(grant.spec.name)
+            expected_us = pace.mean_us if pace.samples else BATCH_US
+            alone = not batch and not member.assigned
+            if not alone and (cost_us + expected_us > BATCH_US or size + len(grant.spec.payload) > BATCH_BYTES):
+                break
+            slots.take()
+            batch.append(grant)
+            cost_us += expected_us
+            size += len(grant.spec.payload)
+        member.cost_us = cost_us
+        return batch
+
+
+def _cost(member: Member) -> float:
+    return member.cost_us

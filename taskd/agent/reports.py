@@ -1,0 +1,162 @@
+"""Reports: what has ended and what it printed, kept until the server has it on its disk.
+
+Invariants:
+- A report is unrecorded from the end of its attempt until RECORDED names its token, however often it is sent.
+- On each connection every unrecorded report is sent once, and a report never before output that came before it.
+- Output under way is at most ``LOG_BYTES_UNRECORDED_MAX``.
+
+Pure: knows neither workers nor connections.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX
+from taskd_protocol.messages import Ack, Logs, Nack
+from taskd_protocol.task import FailureReport, Held, LogPiece, Report
+
+MESSAGE_BYTES = 192 * 1024
+"""Results in one ACK, output in one LOGS: a frame, with room for the envelopes."""
+
+BATCH_BYTES = 1024 * 1024
+"""Results handed out at a time, roughly: a heartbeat need not wait for the encoding of more."""
+
+REPORT_BYTES = 64
+"""What a report costs beside its result."""
+
+Ended = Report | FailureReport
+
+
+class Reports:
+    """Everything that the server has still to record.
+
+    Attributes:
+        unrecorded: Reports by fencing token.
+    """
+
+    def __init__(self) -> None:
+        self.unrecorded: dict[int, Ended] = {}
+        self.unrecorded_bytes = 0
+        self._unsent: deque[Ended] = deque()
+        self._output: deque[LogPiece | Ended] = deque()
+        self._underway: deque[LogPiece] = deque()
+        self._underway_bytes = 0
+        self._recorded_bytes = 0
+        self._waiting_bytes = 0
+
+    def add(self, reports: Iterable[Ended]) -> None:
+        """Report attempts that have ended."""
+        for report in reports:
+            self.unrecorded[report.token] = report
+            self.unrecorded_bytes += _size(report)
+            self._unsent.append(report)
+
+    def add_after_output(self, report: Ended) -> None:
+        """Report an attempt that has ended, after the output that was added before."""
+        self.unrecorded[report.token] = report
+        self.unrecorded_bytes += _size(report)
+        self._output.append(report)
+
+    def add_output(self, piece: LogPiece) -> None:
+        """Send a piece of output when credit allows."""
+        self._output.append(piece)
+        self._waiting_bytes += len(piece.data)
+
+    @property
+    def output_bytes(self) -> int:
+        """Output that is not recorded; a source of it pauses while this is over its limit."""
+        return self._waiting_bytes + self._underway_bytes
+
+    def recorded(self, tokens: Iterable[int]) -> None:
+        """Forget reports that need not be sent again."""
+        pop = self.unrecorded.pop
+        for token in tokens:
+            report = pop(token, None)
+            if report is not None:
+                self.unrecorded_bytes -= _size(report)
+
+    def output_recorded(self, data_bytes: int) -> None:
+        """Forget so much output, oldest first: as much may be sent again."""
+        self._recorded_bytes += data_bytes
+        underway = self._underway
+        while underway and self._recorded_bytes >= len(underway[0].data):
+            size = len(underway.popleft().data)
+            self._recorded_bytes -= size
+            self._underway_bytes -= size
+        if not underway:
+            self._recorded_bytes = 0
+
+    def connect(self) -> None:
+        """Send everything again that is not recorded: a new connection is about to be used."""
+        self._output.extendleft(reversed(self._underway))
+        self._waiting_bytes += self._underway_bytes
+        self._underway.clear()
+        self._underway_bytes = self._recorded_bytes = 0
+        behind_output = {item.token for item in self._output if not isinstance(item, LogPiece)}
+        self._unsent = deque([report for token, report in self.unrecorded.items() if token not in behind_output])
+
+    def holding(self) -> list[Held]:
+        """Return the leases of unrecorded reports, for OFFER."""
+        return [Held(report.token, report.id, report.attempt) for report in self.unrecorded.values()]
+
+    def messages(self) -> list[Ack | Nack | Logs]:
+        """Take what is to be sent now, at most ``BATCH_BYTES`` of results; empty when there is nothing."""
+        messages: list[Ack | Nack | Logs] = []
+        self._take_output(messages)
+        unsent = self._unsent
+        taken_bytes = 0
+        while unsent and taken_bytes < BATCH_BYTES:
+            acks: list[Report] = []
+            nacks: list[FailureReport] = []
+            message_bytes = 0
+            while unsent and (not message_bytes or message_bytes + _size(unsent[0]) <= MESSAGE_BYTES):
+                report = unsent.popleft()
+                if report.token not in self.unrecorded:
+                    continue  # recorded, or dropped as stale, before it was sent here
+                message_bytes += _size(report)
+                if type(report) is Report:
+                    acks.append(report)
+                else:
+                    assert isinstance(report, FailureReport)
+                    nacks.append(report)
+            taken_bytes += message_bytes
+            if acks:
+                messages.append(Ack(acks))
+            if nacks:
+                messages.append(Nack(nacks))
+        return messages
+
+    def _take_output(self, messages: list[Ack | Nack | Logs]) -> None:
+        """Take output while credit lasts, and hand on the reports that waited behind it."""
+        output = self._output
+        pieces: list[LogPiece] = []
+        pieces_bytes = 0
+        while output:
+            item = output[0]
+            if not isinstance(item, LogPiece):
+                self._unsent.append(item)
+                output.popleft()
+                continue
+            size = len(item.data)
+            if self._underway and self._underway_bytes + size > LOG_BYTES_UNRECORDED_MAX:
+                break
+            if pieces and pieces_bytes + size > MESSAGE_BYTES:
+                messages.append(Logs(pieces))
+                pieces, pieces_bytes = [], 0
+            pieces.append(item)
+            pieces_bytes += size
+            output.popleft()
+            self._underway.append(item)
+            self._underway_bytes += size
+            self._waiting_bytes -= size
+        if pieces:
+            messages.append(Logs(pieces))
+
+
+def _size(report: Ended) -> int:
+    """Return roughly what the report takes on the wire."""
+    if type(report) is Report:
+        return REPORT_BYTES + len(report.result)
+    assert isinstance(report, FailureReport)
+    failure = report.failure
+    return REPORT_BYTES + (len(failure.traceback) + len(failure.message) if failure is not None else 0)

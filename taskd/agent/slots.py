@@ -1,0 +1,124 @@
+"""Slots: one pool's room, the leases in it, and the credit that asks for more.
+
+Invariants:
+- What the server may still send plus what is held never exceeds the slots and what is worth holding ahead,
+  as both were when the credit was given.
+- A lease is held once, from its arrival until it is finished or dropped; those that wait start in order of arrival.
+
+Pure: knows neither workers nor connections.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from taskd.agent.pace import Pace
+from taskd_protocol.task import Grant
+
+_CREDIT_STEP = 4
+"""More is asked for when a quarter of the room is free: not one message for each task that ends."""
+
+AHEAD_BYTES = 32 * 1024 * 1024
+"""Of arguments that wait in one pool: tasks with large ones are fetched in smaller numbers."""
+
+
+class Slots:
+    """One pool of an agent.
+
+    Attributes:
+        count: Attempts that run at the same time.
+        held: Leases by fencing token: waiting or handed to a worker.
+        pace: Of everything that the pool runs.
+        closed: Nothing more is asked for, because the agent is going.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.held: dict[int, Grant] = {}
+        self.pace = Pace()
+        self.closed = False
+        self._waiting: deque[Grant] = deque()
+        self._dropped = 0
+        self._credit = 0
+        self._payload_bytes = 0.0
+        self._paces: dict[str, Pace] = {}
+
+    def pace_of(self, name: str) -> Pace:
+        """Return the pace of one task name."""
+        pace = self._paces.get(name)
+        if pace is None:
+            pace = self._paces[name] = Pace()
+        return pace
+
+    def receive(self, grants: Sequence[Grant]) -> None:
+        """Hold leases that came under credit."""
+        self._credit -= len(grants)
+        held = self.held
+        fresh = [grant for grant in grants if grant.token not in held]
+        held.update({grant.token: grant for grant in fresh})
+        self._waiting.extend(fresh)
+        if grants:
+            mean = sum([len(grant.spec.payload) for grant in grants]) / len(grants)
+            self._payload_bytes = max(mean, (self._payload_bytes + mean) / 2)
+
+    def disconnect(self) -> None:
+        """Forget the credit: on a new connection the server starts from none."""
+        self._credit = 0
+
+    def credit_due(self) -> int:
+        """Return how many more leases to ask for now, and count them as asked for."""
+        if self.closed:
+            return 0
+        ahead = min(self.pace.ahead(self.count), int(AHEAD_BYTES / (self._payload_bytes + 1)))
+        due = self.count + ahead - len(self.held) - self._credit
+        if due <= 0 or (due * _CREDIT_STEP < ahead and self.waiting):
+            return 0
+        self._credit += due
+        return due
+
+    @property
+    def waiting(self) -> int:
+        """Leases that no worker has yet."""
+        return len(self._waiting) - self._dropped
+
+    def peek(self) -> Grant | None:
+        """Return the lease that ``take`` would give, and leave it."""
+        waiting, held = self._waiting, self.held
+        while waiting:
+            grant = waiting[0]
+            if grant.token in held:
+                return grant
+            waiting.popleft()
+            self._dropped -= 1
+        return None
+
+    def take(self) -> Grant | None:
+        """Take the lease that has waited longest; it stays held."""
+        grant = self.peek()
+        if grant is not None:
+            self._waiting.popleft()
+        return grant
+
+    def put_back(self, grants: Iterable[Grant]) -> None:
+        """Let leases that were taken and not started wait again, before all others, in their order."""
+        held = self.held
+        self._waiting.extendleft([grant for grant in grants if grant.token in held][::-1])
+
+    def finish(self, token: int) -> Grant | None:
+        """Let go of a lease that a worker had; None when it was dropped meanwhile."""
+        return self.held.pop(token, None)
+
+    def drop(self, token: int) -> Grant | None:
+        """Let go of a lease that waits; None when it is not held."""
+        grant = self.held.pop(token, None)
+        if grant is not None:
+            self._dropped += 1
+        return grant
+
+    def drop_waiting(self, keep: int = 0) -> list[Grant]:
+        """Let go of all that wait but the ``keep`` that have waited longest; return them in order."""
+        live = [grant for grant in self._waiting if grant.token in self.held]
+        self._dropped = 0
+        self._waiting = deque(live[:keep])
+        for grant in live[keep:]:
+            del self.held[grant.token]
+        return live[keep:]

@@ -1,0 +1,144 @@
+"""The wire between an agent and its own processes: workers, and the runners that watch over them.
+
+Frames as on the network, a msgpack array each. Both ends are of one release: a
+worker of another is refused by ``VERSION``, so nothing here needs to stay compatible.
+"""
+
+import msgspec
+
+from taskd_protocol.framing import frame
+from taskd_protocol.limits import MESSAGE_BYTES_MAX
+from taskd_protocol.task import Failure, Grant
+
+VERSION = 1
+"""Counted up with every change in this module."""
+
+FRAME_BYTES = 2 * MESSAGE_BYTES_MAX
+"""Largest frame between own processes: one full payload or result, unchunked."""
+
+READ_BYTES = 256 * 1024
+"""What one read from a pipe takes at most."""
+
+FDS_VARIABLE = "_TASKD_FDS"
+"""Set for a worker by its runner: the numbers of the descriptors that it inherits, comma-separated."""
+
+PAGE_BYTES = 4096
+PAGE_RUNNING = 0
+"""Word of the shared page in which a worker keeps the fencing token that it is running; 0: none."""
+PAGE_RECALLED = 1
+"""Word in which the agent puts the number of the last batch that it takes back."""
+
+
+class Setup(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """To a worker: what it is from now on."""
+
+    kind: str
+    """``process``, ``asyncio`` or ``trio``."""
+    concurrency: int
+    """Coroutines at the same time."""
+
+
+class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """To a worker: run these, in order, unless the page says that the batch was recalled."""
+
+    number: int
+    clock_ahead_ms: int
+    """The server's wall clock less this machine's."""
+    result_bytes_max: int
+    grants: list[Grant]
+
+
+class Stop(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """To an event-loop worker: drop or cancel these, and report each."""
+
+    tokens: list[int]
+
+
+class Known(msgspec.Struct, array_like=True, frozen=True):
+    """A task that a worker found in the modules."""
+
+    name: str
+    kind: str
+    """``process``, ``asyncio`` or ``trio``."""
+
+
+class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):
+    """From a worker, first: the modules are imported, or why not."""
+
+    version: int
+    tasks: list[Known] = []
+    error: str = ""
+
+
+class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
+    """From a worker: the function returned."""
+
+    token: int
+    result: bytes
+    started_at_ms: int
+    run_us: float
+
+
+class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
+    """From a worker: the attempt ended without a result, and the worker goes on."""
+
+    token: int
+    failure: Failure
+    started_at_ms: int
+    run_us: float
+
+
+class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
+    """From a worker: of this batch nothing more will be started."""
+
+    number: int
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
+    """To a runner, first: start this, in a session of its own. All strings are bytes, as the system has them."""
+
+    argv: list[bytes]
+    environ: list[tuple[bytes, bytes]]
+    cwd: bytes
+    inherit: int
+    """So many descriptors after the first three are inherited and named in ``FDS_VARIABLE``."""
+
+
+class Signal(msgspec.Struct, array_like=True, frozen=True, tag=33):
+    """To a runner: end it. TERM goes to the group; KILL to every process that came from it."""
+
+    kill: bool
+
+
+class Started(msgspec.Struct, array_like=True, frozen=True, tag=34):
+    """From a runner: it runs."""
+
+    pid: int
+
+
+class NotStarted(msgspec.Struct, array_like=True, frozen=True, tag=35):
+    """From a runner: the system refused, and why."""
+
+    reason: str
+
+
+class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
+    """From a runner, last: neither the process nor anything that came from it is left."""
+
+    code: int
+    """Exit code; negative: the signal that ended it."""
+    killed: bool
+    """The signal was sent on the agent's order."""
+
+
+ToWorker = Setup | Batch | Stop
+FromWorker = Ready | Returned | Raised | Recalled
+ToRunner = Run | Signal
+FromRunner = Started | NotStarted | Exited
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode(message: ToWorker | FromWorker | ToRunner | FromRunner) -> bytes:
+    """Return the message as a frame."""
+    return frame(_ENCODER.encode(message))
