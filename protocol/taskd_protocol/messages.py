@@ -94,7 +94,7 @@ class Error(msgspec.Struct, array_like=True, frozen=True, tag=3):
 class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=4):
     """A piece of a message whose encoding does not fit one frame.
 
-    The pieces of one stream, put together in order, are the message. Other
+    The pieces of one stream, put together in order, are the message. Control
     messages may pass between two pieces. A chunk never carries a chunk.
     """
 
@@ -480,18 +480,18 @@ class Offer(msgspec.Struct, array_like=True, frozen=True, tag=64):
     labels: dict[str, str] = {}
     resources: dict[str, float] = {}
     holding: list[Held] = []
-    """Every lease it still holds from before: they are taken up again."""
+    """Every lease of earlier connections that is not recorded: they are taken up again. In the first OFFER only."""
 
 
 class Offered(msgspec.Struct, array_like=True, frozen=True, tag=65):
-    """The offer stands; of what the agent holds, these are no longer its own: kill and forget them."""
+    """The offer stands, all credit is 0; of what the agent holds, these are no longer its own: kill and forget them."""
 
     stale: list[int] = []
     """Fencing tokens."""
 
 
 class LeaseCredit(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=66):
-    """The agent's pool can take so many more leases."""
+    """The agent's pool can take so many more leases. Sent after OFFERED: a control message may overtake an OFFER."""
 
     pool: int
     """Index in the OFFER's pools."""
@@ -502,7 +502,7 @@ class Lease(msgspec.Struct, array_like=True, frozen=True, tag=67):
     """Pushed under credit: run these."""
 
     number: int
-    """Rises by one with every LEASE of the session; echoed in heartbeats."""
+    """1, 2, 3, ... on a connection; echoed in heartbeats."""
     pool: int
     grants: list[Grant]
 
@@ -533,7 +533,7 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag=71):
 
     number: int
     lease_number: int
-    """Highest LEASE received in this session."""
+    """Highest LEASE received on this connection; 0: none yet."""
     held: list[int]
     """Fencing tokens: waiting, running, or finished and not yet recorded."""
     host: HostStats = HostStats()

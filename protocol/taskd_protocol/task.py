@@ -10,6 +10,9 @@ from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import is_task_id
 
+TRACEPARENT_CHARS = 55
+"""Of W3C trace context, version 00: ``00-<32 digits>-<16 digits>-<2 digits>``, hexadecimal."""
+
 DEFAULT_QUEUE = "default"
 COMMAND_NAME = "taskd.command"
 """The name under which every agent offers to run commands (argv lists)."""
@@ -52,7 +55,7 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str = ""
     """Idempotency key; empty: none. A second submit with the key finds the first task."""
     traceparent: str = ""
-    """W3C trace context of the submit; empty: none."""
+    """W3C trace context of the submit, version 00; empty: none."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -171,8 +174,8 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
         raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
     if spec.retry is not None:
         _check_retry(spec.retry)
-    if len(spec.traceparent) > limits.NAME_CHARS_MAX:
-        raise BadRequest("traceparent is longer than W3C trace context allows; leave it out")
+    if (trace := spec.traceparent) and (len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-"):
+        raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
 
 
 def check_name(what: str, name: str) -> None:
