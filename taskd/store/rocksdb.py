@@ -13,22 +13,22 @@ Invariants:
 Knows nothing of what the records mean.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import trio
-from rocksdict import DBRecoveryMode, Rdict, WriteBatch, WriteOptions
+from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from taskd.core.records import Key, Kind
 from taskd.store import engine
+from taskd.store.history import COMMITS_KEPT, Commit, check_history
 from taskd.store.interface import Offload, Write
 from taskd.store.keys import (
-    COMMIT_PREFIX,
     FORMAT_KEY,
     ID_START,
     LINEAGE_KEY,
@@ -36,16 +36,13 @@ from taskd.store.keys import (
     make_key,
     successor,
 )
-from taskd_protocol.errors import StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew
+from taskd_protocol.errors import StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew, TaskdError
 
 FORMAT: Final = 1
 """Of keys and the store's own records. A store of a higher one is refused."""
 
-COMMITS_KEPT: Final = 4096
-"""Commit records kept: more than lie in the logs that can be live at one time."""
-
-INLINE_KEYS_MAX: Final = 64
-"""Keys read on the loop: about as long as handing them to a thread takes."""
+INLINE_KEYS_MAX: Final = 16
+"""Keys read on the loop: in less time than handing them to a thread takes, and few when each waits for the disk."""
 
 SLICE_ENTRIES: Final = 256
 """Entries read between two turns of the scheduler: iterators hold the interpreter's lock, in threads too."""
@@ -54,13 +51,15 @@ SLICE_ENTRIES: Final = 256
 class RocksStore:
     """A store in a folder. Made by ``open_store``."""
 
-    def __init__(self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: "Commit") -> None:
+    def __init__(self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: Commit) -> None:
         self.lineage = lineage
         self.staged_sequence = last.sequence
         # What a start reads from the log it writes into a synced table before it serves.
         self.durable_sequence = last.sequence
         self._digest = last.digest
-        self._database: Rdict | None = database
+        self._database = database
+        self._finished = ""  # why nothing more is done
+        self._closed = False
         self._path = path
         self._offload = offload
         self._flushing = False
@@ -120,7 +119,7 @@ class RocksStore:
             failure = engine.translate(error, self._path)
             if isinstance(failure, StoreStalled):
                 raise failure from None
-            self._database = None
+            self._finished = failure.message
             raise StoreFailed(failure.message) from None
         self.staged_sequence = sequence
         self._digest = commit.digest
@@ -137,49 +136,35 @@ class RocksStore:
         try:
             await self._offload(partial(database.flush_wal, True))  # noqa: FBT003 - sync, by position in rocksdict
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
-            self._database = None
-            raise StoreFailed(engine.translate(error, self._path).message) from None
+            self._finished = engine.translate(error, self._path).message
+            raise StoreFailed(self._finished) from None
         finally:
             self._flushing = False
         self.durable_sequence = covered
         return covered
 
     async def close(self) -> None:
-        """See ``Store.close``."""
-        if self._database is not None:
+        """See ``Store.close``. A store that has failed lets go of its files; nothing is written any more."""
+        if self._closed:
+            return
+        failed = bool(self._finished)
+        if not failed:
             await self.flush()
-            database, self._database = self._database, None
-            await self._offload(database.close)
+        self._closed = True
+        self._finished = f"the store at {self._path} is closed; open it again"
+        try:
+            await self._offload(self._database.close)
+        except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+            if not failed:
+                raise StoreFailed(engine.translate(error, self._path).message) from None
 
     def _open_database(self) -> Rdict:
-        if self._database is None:
-            raise StoreFailed(f"the store at {self._path} is closed, or has failed; open it again")
+        if self._finished:
+            raise StoreFailed(self._finished)
         return self._database
 
 
-class Commit:
-    """A batch's own record: how many writes it had, and the digest of the record before it."""
-
-    __slots__ = ("digest", "sequence", "value")
-
-    def __init__(self, sequence: int, value: bytes) -> None:
-        self.sequence = sequence
-        self.value = value
-        self.digest = hashlib.blake2b(commit_key(sequence) + value, digest_size=16).digest()
-
-    @classmethod
-    def after(cls, sequence: int, digest_before: bytes, writes_count: int) -> "Commit":
-        """Make the record of a batch."""
-        return cls(sequence, writes_count.to_bytes(4, "big") + digest_before)
-
-    def follows(self, before: "Commit") -> bool:
-        """Tell whether this batch is the one after ``before``."""
-        return self.sequence == before.sequence + 1 and self.value[4:] == before.digest
-
-
-def open_store(
-    path: Path, *, offload: Offload, new_lineage: bytes, recovery: DBRecoveryMode | None = None
-) -> RocksStore:
+def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStore:
     """Open the store in a folder, or make it there.
 
     Blocks: before there is anything to serve.
@@ -188,7 +173,6 @@ def open_store(
         path: The folder; made with its parents when it is missing.
         offload: Runs what blocks.
         new_lineage: 16 random bytes, for a store that is new.
-        recovery: Of the log; None: refuse all but a torn end.
 
     Raises:
         DataDirInUse: Another process has it open.
@@ -199,32 +183,15 @@ def open_store(
     new = engine.is_new(path)
     if new:
         _make_folder(path)
-    database = engine.open_database(path, create=new, recovery=recovery)
+    database = engine.open_database(path, create=new)
     try:
         lineage = _read_head(database, path) or _write_head(database, path, new_lineage)
-        last = check_commits(database, path)
-    except BaseException:
-        database.close()
+        last = check_history(database, path)
+    except TaskdError:
+        with suppress(Exception):  # what is wrong with it is told already
+            database.close()
         raise
     return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last)
-
-
-def check_commits(database: Rdict, path: Path) -> Commit:
-    """Follow the chain of the commit records that are kept; return the last.
-
-    Raises:
-        StoreCorrupt: One is missing, or is not the successor of the one before it.
-    """
-    last: Commit | None = None
-    for key, value in engine.walk(database, COMMIT_PREFIX, successor(COMMIT_PREFIX)):
-        commit = Commit(int.from_bytes(key[len(COMMIT_PREFIX) :], "big"), value)
-        if last is not None and not commit.follows(last):
-            raise StoreCorrupt(
-                f"the store at {path} lacks what was committed between {last.sequence} and {commit.sequence};"
-                f" {engine.RECOVER_ADVICE}"
-            )
-        last = commit
-    return last or Commit(0, b"")
 
 
 def _read_head(database: Rdict, path: Path) -> bytes:
@@ -234,6 +201,8 @@ def _read_head(database: Rdict, path: Path) -> bytes:
         if next(engine.walk(database, b"", b"\xff"), None) is None:
             return b""
         raise StoreCorrupt(f"the store at {path} has lost its format mark; {engine.RECOVER_ADVICE}")
+    if not written.isdigit():
+        raise StoreCorrupt(f"the store at {path} has no readable format mark; {engine.RECOVER_ADVICE}")
     if int(written) > FORMAT:
         raise StoreTooNew(
             f"the store at {path} has format {int(written)}, this taskd knows {FORMAT}: use the newer taskd"
@@ -249,8 +218,9 @@ def _write_head(database: Rdict, path: Path, lineage: bytes) -> bytes:
     try:
         database.write(batch)
         database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
+        database.flush()  # into a table: a log that is lost must not make the store look new
         for folder in (path, path.parent):
-            _sync_folder(folder)
+            sync_folder(folder)
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
         raise StoreFailed(engine.translate(error, path).message) from None
     return lineage
@@ -263,7 +233,8 @@ def _make_folder(path: Path) -> None:
         raise StoreFailed(f"cannot make the folder {path}: {error.strerror}; choose another data directory") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
