@@ -1,0 +1,142 @@
+"""What the server tells, as JSON documents of fixed fields and as rows for people.
+
+The fields of tasks, queues, agents and tokens are what scripts rely on: none is renamed or removed.
+Instants are ISO 8601 in UTC with milliseconds, null where there is none yet.
+"""
+
+import base64
+import datetime as dt
+import math
+from typing import Final, TypeAlias
+
+from taskd.cli.output import Json
+from taskd_protocol.errors import PayloadUnpackable
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.messages import AgentView, CertView, QueueView, TaskView, TokenView
+from taskd_protocol.payload import unpack
+from taskd_protocol.task import Failure
+
+Document: TypeAlias = dict[str, Json]
+
+_MIB: Final = 1024 * 1024
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def iso(unix_ms: int | None) -> str | None:
+    """Return the instant as ``2026-11-21T23:59:59.123Z``; None stays None."""
+    if unix_ms is None:
+        return None
+    text = (_EPOCH + dt.timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def task_document(view: TaskView) -> Document:
+    """Return a task as scripts see it."""
+    return {
+        "id": format_task_id(view.id),
+        "name": view.name,
+        "queue": view.queue,
+        "state": view.state,
+        "priority": view.priority,
+        "attempt": view.attempt,
+        "max_attempts": view.max_attempts,
+        "agent": view.agent or None,
+        "created_at": iso(view.created_at_ms),
+        "started_at": iso(view.started_at_ms),
+        "finished_at": iso(view.finished_at_ms),
+        "result": None if view.result is None else result_json(view.result),
+        "error": None if view.failure is None else error_document(view.failure),
+        "trace_id": view.traceparent[3:35] or None,
+    }
+
+
+def error_document(failure: Failure) -> Document:
+    """Return why a task failed, as scripts see it."""
+    return {
+        "type": failure.type or None,
+        "message": failure.message,
+        "traceback": failure.traceback or None,
+        "code": failure.code,
+    }
+
+
+def queue_document(view: QueueView) -> Document:
+    """Return a queue as scripts see it."""
+    return {
+        "name": view.name,
+        "ready": view.ready,
+        "scheduled": view.scheduled,
+        "running": view.running,
+        "paused": view.paused,
+    }
+
+
+def agent_document(view: AgentView) -> Document:
+    """Return an agent as scripts see it."""
+    return {
+        "name": view.name,
+        "boot_id": view.boot_id.hex(),
+        "state": view.state,
+        "slots": view.slots,
+        "running": view.running,
+        "cpu_percent": round(view.host.cpu_percent, 1),
+        "memory_used": view.host.memory_used,
+        "memory_total": view.host.memory_total,
+        "labels": dict(view.labels),
+    }
+
+
+def token_document(view: TokenView) -> Document:
+    """Return what may be known of a token."""
+    return {
+        "key_id": view.key_id,
+        "role": view.role,
+        "label": view.label,
+        "created_at": iso(view.created_at_ms),
+        "expires_at": iso(view.expires_at_ms),
+        "revoked": view.revoked,
+    }
+
+
+def certificate_document(view: CertView) -> Document:
+    """Return the facts of the server's certificate."""
+    return {
+        "host_names": list(view.host_names),
+        "not_before": iso(view.not_before_ms),
+        "not_after": iso(view.not_after_ms),
+        "sha256": view.sha256.hex(),
+        "ca_sha256": view.ca_sha256.hex(),
+    }
+
+
+def result_json(packed: bytes) -> Json:
+    """Return a packed result as JSON carries it: see ``plain``.
+
+    A value of a type that only the tasks' own modules know is told as ``{"packed": BASE64}``.
+    """
+    try:
+        value = unpack(packed)
+    except PayloadUnpackable:
+        return {"packed": base64.b64encode(packed).decode()}
+    return plain(value)
+
+
+def plain(value: object) -> Json:
+    """Return the value as JSON carries it.
+
+    Bytes become base64; tuples and sets lists; keys, dates and all else that JSON has no word for become text.
+    """
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
+
+
+def mebibytes(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{count / _MIB:,.0f} MiB"
