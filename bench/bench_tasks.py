@@ -1,0 +1,42 @@
+"""The tasks that the benchmark's agents run."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from taskd import App, current
+
+app = App()
+
+EPOCH_SHIFT = 31
+"""A fencing token's bits above this are the server's epoch, which rises with every start."""
+STAMPED_S = 0.02
+
+
+@app.task
+def noop(value: int) -> int:
+    """Do nothing, in a worker process."""
+    return value
+
+
+@app.task
+async def anoop(value: int) -> int:
+    """Do nothing, on a worker's event loop."""
+    return value
+
+
+@app.task
+def stamp(directory: str) -> None:
+    """Leave word, the first time for each epoch of the server, of when a body that it leased began to run.
+
+    The word is a file named after the epoch, holding CLOCK_MONOTONIC in nanoseconds, which is
+    the same for all processes of a machine.
+    """
+    now = time.monotonic_ns()
+    epoch = Path(directory) / str(current().fencing_token >> EPOCH_SHIFT)
+    with suppress(FileExistsError):
+        descriptor = os.open(epoch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(descriptor, str(now).encode())
+        os.close(descriptor)
+    time.sleep(STAMPED_S)
