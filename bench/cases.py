@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -96,19 +96,15 @@ def _taskd() -> str:
 
 
 def _wait_for_agents() -> None:
-    with Client() as client:
+    with closing(Client()) as client:
         for _ in programs.until(f"{AGENTS} agents are live", START_WITHIN_S):
-            page = client.call(AgentList(0))
-            assert isinstance(page, AgentPage)
-            if sum(agent.state == "live" for agent in page.agents) == AGENTS:
+            if sum(agent.state == "live" for agent in client.call(AgentList(0), AgentPage).agents) == AGENTS:
                 return
 
 
 def _stats() -> Stats:
-    with Client() as client:
-        stats = client.call(StatsQuery(0))
-    assert isinstance(stats, Stats)
-    return stats
+    with closing(Client()) as client:
+        return client.call(StatsQuery(0), Stats)
 
 
 def throughput(directory: Path, function: str, count: int, *, tls: bool) -> measure.Facts:
