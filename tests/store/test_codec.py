@@ -1,0 +1,154 @@
+"""Keys, and records to bytes and back. The golden bytes are what stores on disk hold: a change of them loses data."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskd.core import records
+from taskd.core.records import Key, Record
+from taskd.store import codec, keys
+from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.task import Failure, Retry, TaskSpec
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
+
+TASK_ID = bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab")
+FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", None)
+
+SAMPLES: dict[str, tuple[Key, Record]] = {
+    "spec, all fields": (
+        (records.SPEC, TASK_ID),
+        records.SpecRecord(
+            7,
+            1_763_760_000_000,
+            "key1",
+            TaskSpec(
+                TASK_ID,
+                "app.tasks.add",
+                b"\x92\x01\x02",
+                "images",
+                -5,
+                60_000,
+                Retry(5, 100, 1.5, 9_000, 0.1),
+                "k",
+                "00-a-b-01",
+            ),
+        ),
+    ),
+    "spec, defaults": ((records.SPEC, TASK_ID), records.SpecRecord(1, 2, "", TaskSpec(TASK_ID, "f"))),
+    "state, succeeded": (
+        (records.STATE, TASK_ID),
+        records.StateRecord("succeeded", 2, 1, 1 << 62, "agent-1", 10, 20, 0, b"\xc0", logs=3, log_bytes=4096),
+    ),
+    "state, result apart": (
+        (records.STATE, TASK_ID),
+        records.StateRecord("succeeded", 1, 0, 5, "agent-1", 10, 20, result_apart=True),
+    ),
+    "state, scheduled": (
+        (records.STATE, TASK_ID),
+        records.StateRecord("scheduled", 1, 1, 5, "agent-1", 10, due_at_ms=99, failure=FAILURE),
+    ),
+    "lease": (
+        (records.LEASE, TASK_ID),
+        records.LeaseRecord(
+            (1 << 62) + 1, 3, 2, "agent-2", 30, cancelling=True, failure=FAILURE, logs=2, log_bytes=100
+        ),
+    ),
+    "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
+    "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)))),
+    "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),
+    "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
+    "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
+    "counters": (
+        (records.META, b"counters"),
+        records.CountersRecord({"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77),
+    ),
+    "epoch": ((records.META, b"epoch"), records.EpochRecord(1_763_760_000)),
+}
+
+
+def golden() -> dict[str, str]:
+    stored: dict[str, str] = json.loads(GOLDEN.read_text())
+    return stored
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_record_is_written_as_it_always_was(name: str) -> None:
+    (kind, record_id), record = SAMPLES[name]
+    [(key, value)] = codec.encode([(kind, record_id, record)])
+    assert value is not None
+    assert f"{key.hex()} {value.hex()}" == golden()[name]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_record_of_old_is_read(name: str) -> None:
+    (kind, record_id), record = SAMPLES[name]
+    key, value = (bytes.fromhex(part) for part in golden()[name].split())
+    assert keys.split_key(key) == (kind, record_id)
+    assert codec.decode(kind, record_id, value) == record
+    assert codec.decode_as(type(record), kind, record_id, value) == record
+
+
+def test_every_record_class_has_golden_bytes() -> None:
+    assert set(golden()) == set(SAMPLES)
+    assert {type(record) for _, record in SAMPLES.values()} == {
+        *records.READERS.values(),
+        *records.META_READERS.values(),
+    }
+
+
+def test_a_kind_is_written_together_and_in_order() -> None:
+    mutations: list[records.Mutation] = [
+        (records.STATE, b"2", b"a"),
+        (records.READY, b"9", None),
+        (records.STATE, b"1", None),
+        (records.READY, b"1", b"x"),
+        (records.STATE, b"2", None),
+    ]
+    assert codec.encode(mutations) == [
+        (b"\x00r9", None),
+        (b"\x00r1", b"x"),
+        (b"\x00t2", b"a"),
+        (b"\x00t1", None),
+        (b"\x00t2", None),
+    ]
+    assert codec.encode([]) == []
+
+
+def test_what_is_no_record_is_named() -> None:
+    for kind, record_id, value in [
+        (records.SPEC, TASK_ID, b""),
+        (records.SPEC, TASK_ID, b"\xc1"),
+        (records.SPEC, TASK_ID, golden_value("lease")),
+        (records.SPEC, TASK_ID, golden_value("spec, defaults")[:-1]),
+        (records.META, b"counters", b"\x91\x09"),  # a version to come
+        (records.LINE, TASK_ID, b"\x94\x02\xa1q\xa1n\x01"),
+    ]:
+        with pytest.raises(StoreCorrupt, match="does not decode") as caught:
+            codec.decode(kind, record_id, value)
+        assert f"{kind.decode()}/" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    for kind, record_id in [(records.META, b"unheard-of"), (records.READY, b"x"), (records.Kind(b"!"), b"x")]:
+        with pytest.raises(StoreCorrupt, match="no record is known"):
+            codec.decode(kind, record_id, b"\x90")
+
+
+def golden_value(name: str) -> bytes:
+    return bytes.fromhex(golden()[name].split()[1])
+
+
+@given(st.binary(min_size=1, max_size=4), st.binary(max_size=6))
+def test_the_successor_bounds_a_prefix(tail: bytes, other: bytes) -> None:
+    """A key is below the bound, and not below the prefix, iff it begins with the prefix."""
+    prefix, key = keys.SHARD + tail, keys.SHARD + other
+    for candidate in (key, prefix + other, prefix[:-1] + other):
+        assert (prefix <= candidate < keys.successor(prefix)) == candidate.startswith(prefix)
+
+
+def test_keys_read_as_people_read() -> None:
+    assert keys.describe_key(keys.make_key(records.META, b"counters")) == "m/counters"
+    assert keys.describe_key(keys.make_key(records.SPEC, TASK_ID)) == f"s/{TASK_ID.hex()}"
+    assert keys.describe_key(keys.FORMAT_KEY) == "store/format"
