@@ -9,12 +9,13 @@ Knows nothing of tasks, peers or storage.
 
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import trio
 
+from taskd.server.addresses import Listen, open_sockets
 from taskd.server.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -25,18 +26,6 @@ class Offload(Protocol):
 
     async def __call__(self, work: Callable[[], T], /) -> T:
         """Return what ``work`` returns; raise what it raises. Not cut short by cancellation."""
-        ...
-
-
-class Listen(Protocol):
-    """Opens listening sockets."""
-
-    async def __call__(self, host: str, port: int, backlog: int, /) -> Sequence[trio.SocketListener]:
-        """Listen on every address that ``host`` names, all with one port; port 0 takes a free one.
-
-        Raises:
-            OSError: No address of that name, or the port is taken or not allowed.
-        """
         ...
 
 
@@ -60,13 +49,9 @@ def system_platform() -> Platform:
         rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
         token_bytes=secrets.token_bytes,
         offload=_offload,
-        listen=_listen,
+        listen=open_sockets,
     )
 
 
 async def _offload(work: Callable[[], T], /) -> T:
     return await trio.to_thread.run_sync(work)
-
-
-async def _listen(host: str, port: int, backlog: int, /) -> Sequence[trio.SocketListener]:
-    return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
