@@ -142,7 +142,7 @@ class Listener:
             for error in group.exceptions:
                 if isinstance(error.__cause__, ssl.SSLError):
                     self._notices.tell("handshake_failed", peer, error.__cause__.reason or str(error.__cause__))
-        except* Exception:  # a fault in serving one peer must not be one for all others
+        except* Exception:  # noqa: BLE001 - a fault in serving one peer must not be one for all others
             _log.exception("connection_failed", peer=peer)
         finally:
             await _close(stream)
