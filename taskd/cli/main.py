@@ -11,6 +11,7 @@ from taskd import __version__
 from taskd.cli.exits import Exit, exit_code
 from taskd.cli.lazy import Later, LazyGroup
 from taskd.cli.options import server_options
+from taskd.cli.output import hint
 from taskd_protocol.errors import TaskdError
 
 _BROKEN_PIPE: Final = 141
@@ -75,7 +76,7 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"taskd: {' '.join(message.split())}", err=True)
+    hint(f"taskd: {' '.join(message.split())}")
     return code
 
 

@@ -6,6 +6,7 @@ Instants are ISO 8601 in UTC with milliseconds, null where there is none yet.
 
 import base64
 import datetime as dt
+import json
 import math
 from typing import Final, TypeAlias
 
@@ -13,12 +14,14 @@ from taskd.cli.output import Json
 from taskd_protocol.errors import PayloadUnpackable
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import AgentView, CertView, QueueView, TaskView, TokenView
-from taskd_protocol.payload import unpack
+from taskd_protocol.payload import unpack, unpack_arguments
 from taskd_protocol.task import Failure
 
 Document: TypeAlias = dict[str, Json]
 
 _MIB: Final = 1024 * 1024
+_TEXT_CHARS_MAX: Final = 2_000
+"""What a person is shown of one value; `--json` shows all of it."""
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -137,6 +140,26 @@ def plain(value: object) -> Json:
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
 
 
+def result_text(packed: bytes) -> str:
+    """Return a packed result as one line of JSON, cut when it is long."""
+    return _cut(json.dumps(result_json(packed), ensure_ascii=False))
+
+
+def arguments_text(payload: bytes) -> str:
+    """Return packed arguments as people write a call's, cut when they are long."""
+    try:
+        positional, named = unpack_arguments(payload)
+    except PayloadUnpackable as error:
+        return f"{len(payload)} bytes that cannot be read here: {error.message}"
+    told = [json.dumps(plain(value), ensure_ascii=False) for value in positional]
+    told += [f"{name}={json.dumps(plain(value), ensure_ascii=False)}" for name, value in named.items()]
+    return _cut(", ".join(told))
+
+
 def mebibytes(count: int) -> str:
     """Return a number of bytes as people read it."""
     return f"{count / _MIB:,.0f} MiB"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARS_MAX else f"{text[:_TEXT_CHARS_MAX]}… ({len(text):,} characters)"

@@ -1,0 +1,136 @@
+"""`taskd run`: a command on some agent, as if it ran here: its output live, its exit code, Ctrl-C."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Final
+
+import click
+
+from taskd.cli.connection import server
+from taskd.cli.exits import Exit
+from taskd.cli.options import name_and_value, server_options
+from taskd.cli.output import hint
+from taskd.client.client import Client
+from taskd.client.outcome import error_of
+from taskd.client.trace import make_traceparents
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
+from taskd_protocol.messages import Cancel, Cancelled
+from taskd_protocol.payload import pack_arguments
+from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, TaskSpec
+
+_SIGNALLED: Final = 128
+"""Added by shells to the number of the signal that ended a command."""
+_STDOUT: Final = 1
+
+
+@server_options
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--queue", metavar="NAME", default=DEFAULT_QUEUE, show_default=True, help="Where it waits for an agent.")
+@click.option("--priority", type=click.IntRange(PRIORITY_MIN, PRIORITY_MAX), default=0, help="Higher runs sooner.")
+@click.option("--cwd", metavar="DIR", help="Where it runs, on the agent; else where the agent does.")
+@click.option(
+    "--env", "variables", metavar="NAME=VALUE", type=name_and_value, multiple=True, help="Set in its environment."
+)
+@click.option(
+    "--max-attempts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Run it again when it fails.",
+    show_default=True,
+)
+def run(
+    *,
+    command: tuple[str, ...],
+    queue: str,
+    priority: int,
+    cwd: str | None,
+    variables: tuple[tuple[str, str], ...],
+    max_attempts: int,
+) -> int:
+    """Run COMMAND on an agent. Shows its output as it comes, ends with its exit code; Ctrl-C cancels it."""
+    payload = pack_arguments([], {"argv": list(command), "env": dict(variables) or None, "cwd": cwd})
+    with server() as client:
+        spec = TaskSpec(
+            id=client.make_ids(1)[0],
+            name=COMMAND_NAME,
+            payload=payload,
+            queue=queue,
+            priority=priority,
+            retry=Retry(max_attempts=max_attempts),
+            traceparent=make_traceparents(1)[0],
+        )
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            task_id = client.submit([spec])[0]
+        except KeyboardInterrupt:
+            client.call(Cancel(0, [spec.id]), Cancelled)  # it may have arrived all the same
+            raise
+        output = _Output(client, task_id)
+        try:
+            output.show()
+            return _exit_code(client.wait([task_id])[0])
+        except KeyboardInterrupt:
+            return _cancel(client, task_id, output)
+        except BrokenPipeError:
+            client.call(Cancel(0, [task_id]), Cancelled)
+            raise
+
+
+class _Output:
+    """The command's output on its way to ours; goes on after an interruption where it was."""
+
+    def __init__(self, client: Client, task_id: bytes) -> None:
+        self._client = client
+        self._task_id = task_id
+        self._sequence = 0
+        self._attempt = 0
+
+    def show(self) -> None:
+        """Copy output until the command has ended."""
+        for entry in self._client.follow(self._task_id, self._sequence):
+            if self._attempt and entry.attempt != self._attempt:
+                hint(f"taskd: attempt {entry.attempt} begins: the one before failed, or its agent was lost")
+            self._attempt = entry.attempt
+            stream = sys.stdout.buffer if entry.stream == _STDOUT else sys.stderr.buffer
+            stream.write(entry.data)
+            stream.flush()
+            self._sequence = entry.sequence + 1
+
+
+def _cancel(client: Client, task_id: bytes, output: _Output) -> int:
+    """Cancel the command and show what it still says; interrupted once more, leave it to the agent."""
+    hint("taskd: cancelling; Ctrl-C again leaves without waiting")
+    try:
+        client.call(Cancel(0, [task_id]), Cancelled)
+        output.show()
+        client.wait([task_id])
+    except KeyboardInterrupt:
+        hint(f"taskd: left while it ends; see taskd task show {format_task_id(task_id)}")
+    return Exit.INTERRUPTED
+
+
+def _exit_code(outcome: Outcome) -> int:
+    """Return the command's own exit code, as a shell would.
+
+    Raises:
+        TaskdError: It has none: cancelled by somebody else, or never started.
+    """
+    if outcome.state == "succeeded":
+        return Exit.DONE
+    failure = outcome.failure
+    if outcome.state == "dead" and failure is not None:
+        if failure.code == TaskCodes.COMMAND_NOT_STARTED:
+            hint(f"taskd: {failure.message}")
+            return Exit.NOT_STARTED
+        if failure.code == TaskCodes.COMMAND_FAILED and failure.exit_code is not None:
+            return failure.exit_code if failure.exit_code >= 0 else _SIGNALLED - failure.exit_code
+    raise error_of(outcome)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

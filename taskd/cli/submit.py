@@ -1,0 +1,70 @@
+"""`taskd submit`: one task, by its name."""
+
+import click
+
+from taskd.cli.connection import server
+from taskd.cli.endings import say_accepted, say_end
+from taskd.cli.options import duration_ms, json_list_or_object, json_object, json_option, server_options
+from taskd.client.trace import make_traceparents
+from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
+from taskd_protocol.payload import pack_arguments
+from taskd_protocol.task import DEFAULT_QUEUE, Retry, TaskSpec
+
+
+@json_option
+@server_options
+@click.command
+@click.argument("name")
+@click.argument("arguments", metavar="[JSON-ARGS]", type=json_list_or_object, default="[]")
+@click.option("--kwargs", metavar="JSON", type=json_object, default="{}", help="Named arguments, as an object.")
+@click.option("--queue", metavar="NAME", default=DEFAULT_QUEUE, show_default=True, help="Where it waits.")
+@click.option(
+    "--priority",
+    type=click.IntRange(PRIORITY_MIN, PRIORITY_MAX),
+    default=0,
+    help="Higher runs sooner.",
+    show_default=True,
+)
+@click.option("--delay", "delay_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Not before: 90s, 15m.")
+@click.option("--key", default="", help="A second submit with the same key finds the first task.")
+@click.option("--max-attempts", metavar="N", type=click.IntRange(min=1), help="Failed attempts until it is dead.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
+@click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
+def submit(
+    *,
+    name: str,
+    arguments: list[object] | dict[str, object],
+    kwargs: dict[str, object],
+    queue: str,
+    priority: int,
+    delay_ms: int,
+    key: str,
+    max_attempts: int | None,
+    wait: bool,
+    timeout_ms: int | None,
+    as_json: bool,
+) -> None:
+    """Submit the task called NAME, with JSON-ARGS as its arguments: '[1, "two"]'.
+
+    Prints the task's id as soon as the server has it on disk. An object as JSON-ARGS names the arguments.
+    """
+    named = {**(arguments if isinstance(arguments, dict) else {}), **kwargs}
+    payload = pack_arguments(arguments if isinstance(arguments, list) else [], named)
+    retry = None if max_attempts is None else Retry(max_attempts=max_attempts)
+    with server() as client:
+        spec = TaskSpec(
+            id=client.make_ids(1)[0],
+            name=name,
+            payload=payload,
+            queue=queue,
+            priority=priority,
+            delay_ms=delay_ms,
+            retry=retry,
+            key=key,
+            traceparent=make_traceparents(1)[0],
+        )
+        task_id = client.submit([spec])[0]
+        if wait:
+            say_end(client, task_id, None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)
+        else:
+            say_accepted(client, task_id, as_json=as_json)
