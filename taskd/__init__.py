@@ -4,4 +4,44 @@ What users import (`App`, `Retry`, `current`, …) comes from `taskd.client` and
 use, so that `import taskd` costs nothing in a process that needs only the version.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskd.client import (
+        App,
+        Client,
+        Retry,
+        Task,
+        TaskCancelled,
+        TaskContext,
+        TaskFailed,
+        TaskHandle,
+        as_completed,
+        current,
+        register_type,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Client",
+    "Retry",
+    "Task",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskFailed",
+    "TaskHandle",
+    "__version__",
+    "as_completed",
+    "current",
+    "register_type",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from taskd import client  # noqa: PLC0415 - at the first use, not with every `import taskd`
+
+    return getattr(client, name)

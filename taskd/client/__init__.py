@@ -3,3 +3,52 @@
 One sans-IO session, which decides on correlation, retries and reconnects, under two thin faces:
 sync and async. Imports the protocol alone.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskd.client.app import App
+    from taskd.client.client import Client
+    from taskd.client.context import TaskContext, current
+    from taskd.client.handle import TaskHandle, as_completed
+    from taskd.client.options import Retry
+    from taskd.client.outcome import TaskCancelled, TaskFailed
+    from taskd.client.task import Task
+    from taskd_protocol.payload import register_type
+
+_ROOMS = {
+    "App": "taskd.client.app",
+    "Client": "taskd.client.client",
+    "Retry": "taskd.client.options",
+    "Task": "taskd.client.task",
+    "TaskCancelled": "taskd.client.outcome",
+    "TaskContext": "taskd.client.context",
+    "TaskFailed": "taskd.client.outcome",
+    "TaskHandle": "taskd.client.handle",
+    "as_completed": "taskd.client.handle",
+    "current": "taskd.client.context",
+    "register_type": "taskd_protocol.payload",
+}
+"""Loaded at their first use: a worker needs no connection, the command line often neither."""
+
+__all__ = [
+    "App",
+    "Client",
+    "Retry",
+    "Task",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskFailed",
+    "TaskHandle",
+    "as_completed",
+    "current",
+    "register_type",
+]
+
+
+def __getattr__(name: str) -> object:
+    room = _ROOMS.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(room), name)

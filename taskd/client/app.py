@@ -1,0 +1,160 @@
+"""The App: where a program declares its tasks, and through which it submits them."""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import ParamSpec, TypeVar, overload
+
+from taskd.client.client import TIMEOUT_S, Client
+from taskd.client.handle import Batch, TaskHandle
+from taskd.client.naming import task_name
+from taskd.client.options import Options, Retry
+from taskd.client.profile import resolve
+from taskd.client.task import AnyTask, AsyncTask, SyncTask, Task
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.ids import parse_task_id
+from taskd_protocol.task import DEFAULT_QUEUE, check_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class App:
+    """A program's tasks, and its way to the server.
+
+    Making one, and declaring tasks, touches neither network nor configuration: an agent's workers import
+    the same module. The first submit finds the server and connects.
+
+    Attributes:
+        tasks: The declared ones by name.
+    """
+
+    def __init__(self, url: str | None = None, *, name: str = "", submit_timeout: float = TIMEOUT_S) -> None:
+        """Make an App.
+
+        Args:
+            url: ``taskd://TOKEN@HOST:PORT?ca=FILE``; None: ``TASKD_URL``, or the profile that
+                `taskd server` or `taskd dev` wrote.
+            name: A label for people who look at the server.
+            submit_timeout: Seconds that a submit may take, with all reconnecting.
+        """
+        self.tasks: dict[str, AnyTask] = {}
+        self._url = url
+        self._name = name
+        self._submit_timeout_s = submit_timeout
+
+    @property
+    def client(self) -> Client:
+        """The client that all tasks of this App share; made by the first who asks.
+
+        Raises:
+            ConfigInvalid: No server is known here.
+        """
+        made = self.__dict__.get("_client")
+        if made is None:
+            # of two threads that get here one wins; what the other made has neither thread nor connection
+            made = self.__dict__.setdefault("_client", Client(resolve(self._url), name=self._name))
+        assert isinstance(made, Client)
+        return made
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[object, object, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # a coroutine is what the second would return
+    @overload
+    def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: float = 0.0,
+        retry: Retry | None = None,
+    ) -> "TaskDecorator": ...
+    def task(
+        self,
+        function: Callable[P, object] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: float = 0.0,
+        retry: Retry | None = None,
+    ) -> object:
+        """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
+
+        Args:
+            function: To be called by agents; they import its module.
+            name: Of the task; None: ``module.function``.
+            queue: Where its calls wait.
+            priority: -100 to 100, higher runs sooner.
+            delay: Seconds: not before.
+            retry: When a failed attempt is tried again; None: the server's default.
+
+        Raises:
+            BadRequest: Another task has that name, an option is out of its range, or the function is
+                defined in a ``__main__`` that no agent can import.
+        """
+        options = Options(queue=queue, priority=priority, delay=delay, retry=retry)
+        decorator = TaskDecorator(self, name, options)
+        return decorator if function is None else decorator(function)
+
+    def declare(self, function: Callable[P, object], name: str | None, options: Options) -> Task[P, object]:
+        """Enter a function as a task; what ``task`` stands on."""
+        chosen = task_name(function) if name is None else name
+        check_name("task name", chosen)
+        known = self.tasks.get(chosen)
+        if known is not None and _place(known.function) != _place(function):
+            raise BadRequest(
+                f"two tasks are named {chosen!r}, at {_place(known.function)} and {_place(function)}:"
+                " rename one, or give it a name="
+            )
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+        task: Task[P, object] = kind(
+            function, name=chosen, options=options, client=lambda: self.client, timeout_s=self._submit_timeout_s
+        )
+        self.tasks[chosen] = task
+        return task
+
+    def handle(self, task_id: str) -> TaskHandle[object]:
+        """Return a handle to a task that was submitted before, by whomever.
+
+        Raises:
+            BadRequest: That is no task id.
+        """
+        return TaskHandle(parse_task_id(task_id), Batch(self.client.link))
+
+    def close(self) -> None:
+        """Hang up. Handles stay good: the next use connects anew."""
+        made = self.__dict__.get("_client")
+        if made is not None:
+            made.close()
+
+    async def aclose(self) -> None:
+        """Hang up; see ``close``."""
+        self.close()
+
+
+class TaskDecorator:
+    """Declares the function that it is put before; made by ``App.task`` with options."""
+
+    def __init__(self, app: App, name: str | None, options: Options) -> None:
+        self._app = app
+        self._name = name
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[object, object, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # see App.task
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, function: Callable[P, object], /) -> object:
+        """Declare the function."""
+        return self._app.declare(function, self._name, self._options)
+
+
+def _place(function: Callable[P, object]) -> str:
+    """Tell where a function is written: the same definition may be run again, by a reload."""
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(function)

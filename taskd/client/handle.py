@@ -1,0 +1,181 @@
+"""Handles: what one holds of a task that was submitted, to ask how it goes and what it returned."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar, cast
+
+from taskd.client import operations
+from taskd.client.client import TIMEOUT_S
+from taskd.client.ends import Awaited, Watch
+from taskd.client.link import Link
+from taskd.client.outcome import value_of
+from taskd.client.waiting import Steps, arun, deadline, run
+from taskd_protocol.errors import TaskUnknown
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskViews
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+HandleT = TypeVar("HandleT", bound="TaskHandle[object]")
+
+
+class Batch:
+    """Tasks that were submitted together: who asks for the end of one asks for all of them.
+
+    Attributes:
+        link: To their server.
+        tasks: Not asked for yet; emptied by the first who asks, so that no handle keeps all others alive.
+    """
+
+    __slots__ = ("link", "tasks")
+
+    def __init__(self, link: Link, tasks: Sequence[Awaited] = ()) -> None:
+        self.link = link
+        self.tasks = tasks
+
+
+class TaskHandle(Awaited, Generic[R_co]):
+    """A task that was submitted. The names with an ``a`` are for asyncio and trio."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, raw_id: bytes, batch: Batch) -> None:
+        self.raw_id = raw_id
+        self.outcome = None
+        self._batch = batch
+
+    @property
+    def id(self) -> str:
+        """The task's id, a UUID as text; ``App.handle`` finds the task again by it."""
+        return format_task_id(self.raw_id)
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the task has ended, and return what it returned.
+
+        Args:
+            timeout: Seconds; None: as long as it takes.
+
+        Raises:
+            TaskFailed: Its attempts are spent; tells the remote type, message and traceback.
+            TaskCancelled: It was cancelled.
+            TimedOut: It has not ended yet. It goes on; ask again.
+            ResultGone: It ended so long ago that its result is not kept any more.
+            TaskUnknown: No such task is stored.
+        """
+        outcome = self.outcome
+        if outcome is None:
+            outcome = run(operations.end_of(self._batch.link, self, self._siblings(), timeout))
+        return cast("R_co", value_of(outcome))
+
+    async def aresult(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - one name in both faces
+        """Wait until the task has ended; see ``result``."""
+        outcome = self.outcome
+        if outcome is None:
+            outcome = await arun(operations.end_of(self._batch.link, self, self._siblings(), timeout))
+        return cast("R_co", value_of(outcome))
+
+    def state(self) -> str:
+        """Ask for the task's state, such as ``ready``, ``running`` or ``succeeded``.
+
+        Raises:
+            TaskUnknown: No such task is stored.
+        """
+        return run(self._state())
+
+    async def astate(self) -> str:
+        """Ask for the task's state; see ``state``."""
+        return await arun(self._state())
+
+    def cancel(self) -> str:
+        """Cancel the task; return its state then.
+
+        ``cancelled`` when it had not started; ``cancelling`` while it is being killed, until every process
+        of it is gone; any other when it had ended already.
+
+        Raises:
+            TaskUnknown: No such task is stored.
+        """
+        return run(self._cancel())
+
+    async def acancel(self) -> str:
+        """Cancel the task; see ``cancel``."""
+        return await arun(self._cancel())
+
+    def __repr__(self) -> str:
+        """Show the id, and the end if it is known."""
+        return f"<TaskHandle {self.id}{f' {self.outcome.state}' if self.outcome else ''}>"
+
+    def _siblings(self) -> Sequence[Awaited]:
+        siblings, self._batch.tasks = self._batch.tasks, ()
+        return siblings
+
+    def _state(self) -> Steps[str]:
+        query = TaskQuery(0, [self.raw_id])
+        view = (yield from operations.call(self._batch.link, query, TaskViews, TIMEOUT_S)).views[0]
+        if view is None:
+            raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
+        return view.state
+
+    def _cancel(self) -> Steps[str]:
+        cancel = Cancel(0, [self.raw_id])
+        state = (yield from operations.call(self._batch.link, cancel, Cancelled, TIMEOUT_S)).states[0]
+        if state == "unknown":
+            raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
+        return state
+
+
+class Completions(Generic[HandleT]):
+    """Handles in the order in which their tasks end; for ``for`` and for ``async for``."""
+
+    def __init__(self, handles: Iterable[HandleT], timeout_s: float | None) -> None:
+        self._handles = list(handles)
+        self._timeout_s = timeout_s
+
+    def __iter__(self) -> Iterator[HandleT]:
+        """Block until the next task has ended."""
+        watch, until_s = self._begin()
+        try:
+            for first in self._handles:
+                yield cast("HandleT", run(self._next(first, watch, until_s)))
+        finally:
+            self._leave(watch)
+
+    async def __aiter__(self) -> AsyncIterator[HandleT]:
+        """Wait until the next task has ended."""
+        watch, until_s = self._begin()
+        try:
+            for first in self._handles:
+                yield cast("HandleT", await arun(self._next(first, watch, until_s)))
+        finally:
+            self._leave(watch)
+
+    def _begin(self) -> tuple[Watch, float | None]:
+        watch = Watch()
+        for link, handles in self._by_link():
+            link.watch((), handles, watch)
+        return watch, deadline(self._timeout_s)
+
+    def _next(self, some: HandleT, watch: Watch, until_s: float | None) -> Steps[Awaited]:
+        return operations.next_end(some._batch.link, watch, self._timeout_s, until_s)  # noqa: SLF001 - same room
+
+    def _leave(self, watch: Watch) -> None:
+        for link, handles in self._by_link():
+            left = [handle for handle in handles if handle.outcome is None]
+            if left:
+                link.unwatch(left, watch)
+
+    def _by_link(self) -> Iterable[tuple[Link, list[HandleT]]]:
+        groups: dict[int, tuple[Link, list[HandleT]]] = {}
+        for handle in self._handles:
+            link = handle._batch.link  # noqa: SLF001 - same room
+            groups.setdefault(id(link), (link, []))[1].append(handle)
+        return groups.values()
+
+
+def as_completed(handles: Iterable[HandleT], timeout: float | None = None) -> Completions[HandleT]:
+    """Give back handles as their tasks end, each once; use it with ``for``, or ``async for`` on asyncio and trio.
+
+    Args:
+        handles: Of any number of submits; the end of a task may have been good or bad, ``result`` tells.
+        timeout: Seconds for all of them; then TimedOut is raised.
+    """
+    return Completions(handles, timeout)

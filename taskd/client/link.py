@@ -1,0 +1,147 @@
+"""The link: what callers of any thread or event loop hold of the one connection that they share.
+
+Invariants:
+- A process has at most one live pump per link; it is started by the first use.
+- A forked child never speaks on its parent's connection: it drops it and starts a pump of its own.
+- Dropping the last reference, or the interpreter's exit, ends the pump.
+"""
+
+import atexit
+import os
+import random
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
+
+from taskd.client.dial import tls_context
+from taskd.client.ends import Awaited, Watch
+from taskd.client.profile import Profile
+from taskd.client.promise import Following, Request, Signal
+from taskd.client.pump import Pump
+from taskd.client.session import Session
+from taskd_protocol.handshake import BOOT_ID_BYTES
+
+CLOSE_WITHIN_S: Final = 1.0
+"""How long closing waits for the thread, which may be in the midst of connecting."""
+
+
+class Link:
+    """One process's line to one server.
+
+    Attributes:
+        profile: Where it leads.
+    """
+
+    def __init__(self, profile: Profile, *, name: str, software: str) -> None:
+        """Prepare a link; nothing is connected yet.
+
+        Raises:
+            ConfigInvalid: The profile's CA is no certificate.
+        """
+        self.profile = profile
+        self._name = name
+        self._software = software
+        self._context = tls_context(profile)
+        self._pump: Pump | None = None
+        self._starting = threading.Lock()
+        _LINKS.add(self)
+
+    @property
+    def session(self) -> Session | None:
+        """The session, for reading its plain attributes; None: not started."""
+        pump = self._pump
+        return None if pump is None else pump.session
+
+    def ask(self, request: Request) -> None:
+        """Have a request sent; its signal fires when it is answered."""
+        self._post(lambda pump: pump.session.ask(request))
+
+    def ask_and_flush(self, request: Request) -> Signal:
+        """Have a request sent; the signal returned fires when the kernel has taken it, or no hope is left."""
+        flushed = Signal()
+
+        def act(pump: Pump) -> None:
+            pump.flush_then(flushed)
+            pump.session.ask(request)
+
+        self._post(act)
+        return flushed
+
+    def give_up(self, request: Request) -> None:
+        """Forget a request."""
+        self._post(lambda pump: pump.session.give_up(request))
+
+    def take_more(self, following: Following) -> None:
+        """Have the next page of output sent."""
+        self._post(lambda pump: pump.session.take_more(following))
+
+    def watch(self, wanted: Sequence[Awaited], targets: Sequence[Awaited], watch: Watch) -> None:
+        """Have the ends of all these sent here, and the watch told of those of ``targets``, known ones too."""
+
+        def act(pump: Pump) -> None:
+            fresh = pump.ends.want((*wanted, *targets))
+            pump.ends.watch(targets, watch)
+            if fresh:
+                pump.session.await_ends(fresh)
+
+        self._post(act)
+
+    def unwatch(self, targets: Iterable[Awaited], watch: Watch) -> None:
+        """Tell the watch no more."""
+        self._post(lambda pump: pump.ends.unwatch(targets, watch))
+
+    def close(self) -> None:
+        """Hang up; whoever waits is told. A later use connects anew."""
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.stop(CLOSE_WITHIN_S)
+
+    def after_fork_in_child(self) -> None:
+        """Drop the parent's connection; runs while the child has no other thread."""
+        self._starting = threading.Lock()  # a thread that the child does not have may hold the other one
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.drop()
+
+    def _post(self, act: Callable[[Pump], None]) -> None:
+        while True:
+            pump = self._pump
+            if pump is None or pump.ended:
+                pump = self._start()
+            if pump.post(partial(act, pump)):
+                return
+
+    def _start(self) -> Pump:
+        with self._starting:
+            pump = self._pump
+            if pump is None or pump.ended:
+                session = Session(
+                    token=self.profile.token,
+                    name=self._name,
+                    boot_id=os.urandom(BOOT_ID_BYTES),
+                    chance=random.Random().random,  # noqa: S311 - jitter is no secret; seeded by the system
+                    software=self._software,
+                )
+                pump = self._pump = Pump(self.profile, self._context, session)
+                weakref.finalize(self, pump.stop, 0.0).atexit = False
+            return pump
+
+
+_LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_LINKS):
+        link.after_fork_in_child()
+
+
+def _at_exit() -> None:
+    for link in list(_LINKS):
+        link.close()
+
+
+if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

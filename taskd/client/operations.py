@@ -1,0 +1,203 @@
+"""What a client can ask, each once, for every face: generators that yield where they have to wait.
+
+Invariants:
+- An operation that ends without its answer, for whatever reason, gives its requests up.
+- Time limits are the caller's: when one passes, the error says what stood in the way.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+from taskd.client.ends import Awaited, Watch
+from taskd.client.link import Link
+from taskd.client.promise import Following, Request
+from taskd.client.session import Session
+from taskd.client.waiting import Pause, Steps, deadline
+from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
+from taskd_protocol.messages import (
+    Accepted,
+    CertRenew,
+    Invite,
+    LogEntry,
+    Submit,
+    TokenCreate,
+    ToPeer,
+    ToServer,
+    Welcome,
+)
+from taskd_protocol.task import Outcome, TaskSpec
+
+SUBMITS_UNANSWERED_MAX: Final = 8
+"""SUBMITs of one bulk submit under way: covers a slow flush of the server's disk, bounds what a resend repeats."""
+
+_NOT_REPEATABLE = (TokenCreate, Invite, CertRenew)
+"""Asked twice, these do twice."""
+
+ReplyT = TypeVar("ReplyT", bound=ToPeer)
+
+
+def connect(link: Link, timeout_s: float | None) -> Steps[Session]:
+    """Return once the server has welcomed us, at once if it has before.
+
+    Raises:
+        TaskdError: Why that cannot be: nobody there, the wrong CA, a refused token.
+    """
+    session = link.session
+    if session is None or session.clock_offset_ms is None:
+        yield from _ask(link, Request(None), Welcome, timeout_s)
+        session = link.session
+        if session is None:
+            raise ConnectionLost("this client was closed while it connected")
+    return session
+
+
+def call(link: Link, message: ToServer, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
+    """Ask anything that is answered by one message; the request id is set on the way."""
+    request = Request(message, repeatable=not isinstance(message, _NOT_REPEATABLE))
+    return (yield from _ask(link, request, reply, timeout_s))
+
+
+def submit(link: Link, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | None) -> Steps[list[Accepted]]:
+    """Submit chunk after chunk, each made while those before are under way; return when all are durable.
+
+    Args:
+        link: To the server.
+        chunks: Each is one SUBMIT, accepted or refused as a whole.
+        timeout_s: For each chunk.
+
+    Raises:
+        TaskdError: A chunk was refused. Those before it are accepted, of those after it some may be.
+    """
+    accepted: list[Accepted] = []
+    unanswered: deque[tuple[Request, float | None]] = deque()
+    try:
+        for specs in chunks:
+            if len(unanswered) >= SUBMITS_UNANSWERED_MAX:
+                accepted.append((yield from _settle(link, *unanswered[0], Accepted, timeout_s)))
+                unanswered.popleft()
+            request, until_s = Request(Submit(0, list(specs))), deadline(timeout_s)
+            unanswered.append((request, until_s))
+            flushed = link.ask_and_flush(request)
+            if len(specs) > 1:
+                # Who packs without a break keeps the sending thread from the interpreter: 5 ms at each of its calls.
+                yield Pause(flushed, until_s)
+        while unanswered:
+            accepted.append((yield from _settle(link, *unanswered[0], Accepted, timeout_s)))
+            unanswered.popleft()
+    finally:
+        for request, _ in unanswered:
+            link.give_up(request)
+    return accepted
+
+
+def end_of(link: Link, task: Awaited, siblings: Sequence[Awaited], timeout_s: float | None) -> Steps[Outcome]:
+    """Wait until a task has ended.
+
+    Args:
+        link: To the server.
+        task: Wait for this one.
+        siblings: Ask for these too while asking: whoever wants one of a bulk submit will want the others.
+        timeout_s: None: as long as it takes.
+    """
+    watch = Watch()
+    link.watch(siblings, (task,), watch)
+    try:
+        yield from next_end(link, watch, timeout_s, deadline(timeout_s))
+    finally:
+        if task.outcome is None:
+            link.unwatch((task,), watch)
+    assert task.outcome is not None
+    return task.outcome
+
+
+def ends_of(link: Link, tasks: Sequence[Awaited], timeout_s: float | None) -> Steps[None]:
+    """Wait until all these tasks have ended."""
+    watch, until_s = Watch(), deadline(timeout_s)
+    link.watch((), tasks, watch)
+    try:
+        for _ in tasks:
+            yield from next_end(link, watch, timeout_s, until_s)
+    finally:
+        link.unwatch([task for task in tasks if task.outcome is None], watch)
+
+
+def next_end(link: Link, watch: Watch, timeout_s: float | None, until_s: float | None) -> Steps[Awaited]:
+    """Take the next task that has ended out of a watch.
+
+    Args:
+        link: To the server, for what to say when it takes too long.
+        watch: Set up with ``link.watch``.
+        timeout_s: What ``until_s`` was made from, for the same.
+        until_s: A time of ``mono_s``; None: no limit.
+    """
+    while not watch.arrived:
+        watch.signal.rearm()
+        if watch.arrived:
+            break
+        if watch.error is not None:
+            raise again(watch.error)
+        if not (yield Pause(watch.signal, until_s)) and not watch.arrived:
+            raise _too_late(link, None, timeout_s)
+    return watch.arrived.popleft()
+
+
+def next_page(link: Link, following: Following, timeout_s: float | None) -> Steps[list[LogEntry] | None]:
+    """Take the next page of a task's output, and ask for the one after it; None: that was all."""
+    until_s = deadline(timeout_s)
+    while not following.pages:
+        following.signal.rearm()
+        if following.pages:
+            break
+        if following.error is not None:
+            raise following.error
+        if following.ended:
+            return None
+        if not (yield Pause(following.signal, until_s)) and not following.pages:
+            raise _too_late(link, following, timeout_s)
+    page = following.pages.popleft()
+    if not following.ended:
+        link.take_more(following)
+    return page
+
+
+def again(error: TaskdError) -> TaskdError:
+    """Make an error that says the same: one exception raised in many places collects all their tracebacks."""
+    twin = type(error)(error.message, retry_after_ms=error.retry_after_ms)
+    twin.code, twin.retryable = error.code, error.retryable
+    return twin
+
+
+def _ask(link: Link, request: Request, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
+    until_s = deadline(timeout_s)
+    link.ask(request)
+    try:
+        return (yield from _settle(link, request, until_s, reply, timeout_s))
+    finally:
+        if not request.signal.fired:
+            link.give_up(request)
+
+
+def _settle(
+    link: Link, request: Request, until_s: float | None, reply: type[ReplyT], timeout_s: float | None
+) -> Steps[ReplyT]:
+    """Wait for the answer of a request that was asked."""
+    if not request.signal.fired and not (yield Pause(request.signal, until_s)):
+        raise _too_late(link, request, timeout_s)
+    if request.error is not None:
+        raise request.error
+    if not isinstance(request.reply, reply):
+        raise UnexpectedMessage(f"{reply.__name__} was due, {type(request.reply).__name__} came: upgrade taskd here")
+    return request.reply
+
+
+def _too_late(link: Link, request: Request | None, timeout_s: float | None) -> TaskdError:
+    """Say what a caller waited for in vain, and what stood in the way."""
+    session, address, limit = link.session, link.profile.address, f"{timeout_s:g} s"
+    if session is not None and session.trouble is not None:
+        return CannotConnect(f"no connection to {address} within {limit}: {session.trouble.message}")
+    if request is None:
+        return TimedOut(f"the task has not ended within {limit}; wait longer, or look at it with `taskd task show`")
+    if request.refusal is not None:
+        return TimedOut(f"{address} put the request off for {limit}: {request.refusal.message}")
+    return TimedOut(f"{address} has not answered within {limit}; what was asked may still take effect")

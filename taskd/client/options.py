@@ -1,0 +1,83 @@
+"""How a task is to be run: what its decorator says, and what one submit says instead."""
+
+import msgspec
+
+from taskd_protocol import task
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.task import DEFAULT_QUEUE, TaskSpec, check_spec
+
+_SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
+"""A well-formed task id, to have everything else of a spec checked."""
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When a failed attempt is tried again: exponential backoff, in seconds."""
+
+    max_attempts: int = 3
+    """Failed attempts after which the task is dead, at least 1: no second try."""
+    base: float = 1.0
+    """Seconds before the second attempt."""
+    factor: float = 2.0
+    """Each further wait is so many times the one before."""
+    max: float = 300.0
+    """No wait is longer, jitter aside."""
+    jitter: float = 0.25
+    """Each wait is moved by up to this share of itself, up or down; 0 to 1."""
+
+    def to_wire(self) -> task.Retry:
+        """Return it as the server is told, in milliseconds."""
+        return task.Retry(
+            max_attempts=self.max_attempts,
+            base_ms=round(self.base * 1000),
+            factor=float(self.factor),
+            max_ms=round(self.max * 1000),
+            jitter=float(self.jitter),
+        )
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a submit says of its task beside its arguments."""
+
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    """-100 to 100, higher runs sooner."""
+    delay: float = 0.0
+    """Seconds: not before."""
+    retry: Retry | None = None
+    """None: the server's default."""
+    key: str = ""
+    """Idempotency key: a second submit with it finds the first one's task. Empty: none."""
+
+    def with_changes(
+        self, *, queue: str | None, priority: int | None, delay: float | None, retry: Retry | None, key: str | None
+    ) -> "Options":
+        """Return a copy; what is None stays."""
+        return Options(
+            queue=self.queue if queue is None else queue,
+            priority=self.priority if priority is None else priority,
+            delay=self.delay if delay is None else delay,
+            retry=self.retry if retry is None else retry,
+            key=self.key if key is None else key,
+        )
+
+    def template(self, name: str) -> TaskSpec:
+        """Return a spec of that task name with these options, whose other fields are to be replaced.
+
+        Raises:
+            BadRequest: A field is of the wrong type or out of its range; it is named.
+        """
+        for field, kinds in (("queue", str), ("priority", int), ("delay", int | float), ("key", str)):
+            if not isinstance(getattr(self, field), kinds):
+                raise BadRequest(f"{field} of task {name!r} is of the wrong type; see the documentation of options()")
+        retry = None if self.retry is None else self.retry.to_wire()
+        template = TaskSpec(
+            id=_SOME_ID,
+            name=name,
+            queue=self.queue,
+            priority=self.priority,
+            delay_ms=round(self.delay * 1000),
+            retry=retry,
+            key=self.key,
+        )
+        check_spec(template, payload_bytes_max=0)
+        return template

@@ -1,0 +1,86 @@
+"""How a task's end shows to who asked for it: its value, or an error that tells what happened there."""
+
+from taskd_protocol.errors import TaskCodes, TaskdError, error_from_code
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.payload import unpack
+from taskd_protocol.task import Failure, Outcome
+
+
+class TaskFailed(TaskdError):
+    """The task's attempts are spent, and the last one failed.
+
+    Attributes:
+        code: Why, as a stable word such as ``task.raised`` or ``worker.killed``.
+        task_id: As text.
+        attempt: The last one's number.
+        type: Of the remote exception, ``module.Class``; empty when nothing was raised.
+        reason: What the remote exception said, or what happened to the worker.
+        traceback: Of the remote exception, as text; empty when nothing was raised.
+        exit_code: Of the worker or command; negative: the signal that ended it; None: none ended.
+    """
+
+    code = "task.failed"
+
+    def __init__(self, task_id: str, attempt: int, failure: Failure) -> None:
+        said = f"{failure.type}: {failure.message}" if failure.type else failure.message
+        super().__init__(f"task {task_id} failed on attempt {attempt}: {said}")
+        self.code = failure.code
+        self.task_id = task_id
+        self.attempt = attempt
+        self.type = failure.type
+        self.reason = failure.message
+        self.traceback = failure.traceback
+        self.exit_code = failure.exit_code
+
+    def __str__(self) -> str:
+        """Show the message, and under it where it was raised."""
+        return f"{self.message}\n\n{self.traceback.rstrip()}\n" if self.traceback else self.message
+
+    def __reduce__(self) -> tuple[type["TaskFailed"], tuple[str, int, Failure]]:
+        """Let it pass between processes: a task may raise what another task's result raised."""
+        failure = Failure(self.code, self.reason, self.type, self.traceback, self.exit_code)
+        return TaskFailed, (self.task_id, self.attempt, failure)
+
+
+class TaskCancelled(TaskdError):
+    """The task was cancelled before it succeeded.
+
+    Attributes:
+        task_id: As text.
+    """
+
+    code = TaskCodes.CANCELLED
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} was cancelled")
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple[type["TaskCancelled"], tuple[str]]:
+        """Let it pass between processes."""
+        return TaskCancelled, (self.task_id,)
+
+
+def value_of(outcome: Outcome) -> object:
+    """Return the task's result, unpacked afresh.
+
+    Raises:
+        TaskFailed: It is dead.
+        TaskCancelled: It was cancelled.
+        TaskUnknown: No such task is stored.
+        ResultGone: It ended, and what it returned is kept no longer.
+        PayloadUnpackable: The result holds a type that is not registered here.
+    """
+    if outcome.state == "succeeded":
+        return unpack(outcome.result)
+    raise error_of(outcome)
+
+
+def error_of(outcome: Outcome) -> TaskdError:
+    """Make the error that an outcome other than success stands for."""
+    task_id = format_task_id(outcome.id)
+    failure = outcome.failure
+    if outcome.state == "cancelled":
+        return TaskCancelled(task_id)
+    if outcome.state == "unknown" and failure is not None:
+        return error_from_code(failure.code, failure.message or f"task {task_id} is not stored")
+    return TaskFailed(task_id, outcome.attempt, failure or Failure(f"task.{outcome.state}", f"it is {outcome.state}"))

@@ -1,0 +1,252 @@
+"""The pump: a thread that moves bytes between a session and its server, and tells who waits.
+
+It alone touches the session, the socket and the table of ends; callers leave what they want in its inbox.
+
+Invariants:
+- What was put into the inbox is done, or refused by ``post``: nothing stays behind when the pump ends.
+- Whoever waits is told when the pump ends, whatever ended it.
+- The thread is a daemon: it never keeps a process alive.
+"""
+
+import contextlib
+import selectors
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from taskd.client.clock import mono_s
+from taskd.client.dial import dial
+from taskd.client.ends import Ends
+from taskd.client.profile import Profile
+from taskd.client.promise import Signal
+from taskd.client.session import Abandoned, Answered, Ended, HangUp, Session
+from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError
+
+READ_BYTES: Final = 256 * 1024
+READS_PER_TURN: Final = 32
+"""TLS gives 16 KiB a read at most; after so many the writing side gets its turn."""
+
+_WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Pump:
+    """One thread, with one session and at most one connection at a time.
+
+    Attributes:
+        session: Belongs to the thread; others read its plain attributes alone.
+        ends: Likewise.
+        ended: The thread does no more; make a new pump.
+    """
+
+    def __init__(self, profile: Profile, context: ssl.SSLContext | None, session: Session) -> None:
+        self._profile = profile
+        self._context = context
+        self.session = session
+        self.ends = Ends()
+        self.ended = False
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._closing = False
+        self._woken = False
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)  # noqa: FBT003 - the socket module's own shape
+        self._wake_out.setblocking(False)  # noqa: FBT003
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._socket: socket.socket | None = None
+        self._writable_asked = False
+        self._more_to_read = False
+        self._unsent = memoryview(b"")
+        self._flushes: list[Signal] = []
+        self._thread = threading.Thread(target=self._run, name="taskd-client", daemon=True)
+        self._thread.start()
+
+    # -- from any thread ------------------------------------------------------------------
+
+    def post(self, act: Callable[[], None]) -> bool:
+        """Have the thread do something soon; False: it has ended and will not."""
+        self._inbox.append(act)
+        if self.ended:  # looked at after the append: the thread sets it before it empties the inbox for the last time
+            try:
+                self._inbox.remove(act)
+            except ValueError:
+                return True  # it was done, and whoever waits was told
+            return False
+        self._wake()
+        return True
+
+    def stop(self, within_s: float) -> None:
+        """End the thread, which hangs up and tells whoever waits; return when it has ended or the time has passed."""
+        self._closing = True
+        self._woken = False
+        self._wake()
+        if within_s and self._thread is not threading.current_thread():
+            self._thread.join(within_s)
+
+    def drop(self) -> None:
+        """In a forked child: close the copies of the parent's descriptors, without a word on them."""
+        self.ended = True
+        for held in (self._socket, self._wake_in, self._wake_out, self._selector):
+            if held is not None:
+                with contextlib.suppress(OSError):
+                    held.close()  # no shutdown, no TLS close_notify: the parent goes on with the connection
+
+    def _wake(self) -> None:
+        """Have the thread look into its inbox.
+
+        One byte is enough for many: the flag is set after the inbox was filled, cleared before it is emptied.
+        """
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+                self._wake_out.send(b"\0")
+
+    # -- in the thread --------------------------------------------------------------------
+
+    def flush_then(self, flushed: Signal) -> None:
+        """Fire the signal when all that is to be sent now was taken by the kernel."""
+        self._flushes.append(flushed)
+
+    def _run(self) -> None:
+        why = ConnectionLost("this client was closed")
+        try:
+            while not self._closing:
+                self._turn()
+        except BaseException as error:
+            why = ConnectionLost(f"the client's own thread failed ({error!r}); report it as a bug of taskd")
+            raise  # to threading.excepthook, which shows it
+        finally:
+            self._end(why)
+
+    def _turn(self) -> None:
+        due_s = self.session.deadline_s()
+        timeout_s = None if due_s is None else max(0.0, due_s - mono_s())
+        ready = self._selector.select(0.0 if self._more_to_read else timeout_s)
+        if self._more_to_read or any(key.fileobj is self._socket for key, _ in ready):
+            self._read()
+        if any(key.fileobj is self._wake_in for key, _ in ready):
+            with contextlib.suppress(BlockingIOError):
+                self._wake_in.recv(4096)
+        self._woken = False
+        self._work_off()
+        now_s = mono_s()
+        self.session.tick(now_s)
+        self._tell()
+        if self.session.wants_connection(now_s):
+            self._connect()
+        self._write()
+        self._tell()
+
+    def _work_off(self) -> None:
+        inbox = self._inbox
+        while inbox:
+            inbox.popleft()()
+
+    def _tell(self) -> None:
+        """Pass on what happened; last of all nothing is left that somebody waits for."""
+        for event in self.session.take_events():
+            match event:
+                case Answered():
+                    event.request.signal.fire()
+                case Ended():
+                    self.ends.end(event.outcomes)
+                case Abandoned():
+                    self.ends.give_up(event.error)
+                    self._fire_flushes()
+                case HangUp():
+                    self._hang_up()
+                case _:
+                    assert_never(event)
+
+    def _connect(self) -> None:
+        try:
+            connection = dial(self._profile, self._context)
+        except TaskdError as error:
+            self.session.lose(error, mono_s())
+            return
+        self._socket = connection
+        self._writable_asked = False
+        self._selector.register(connection, selectors.EVENT_READ)
+        self.session.connected(mono_s())
+
+    def _read(self) -> None:
+        """Read what is there: a TLS socket may hold bytes that the selector does not see."""
+        self._more_to_read = False
+        for _ in range(READS_PER_TURN):
+            if self._socket is None:
+                return
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except _WOULD_BLOCK:
+                return
+            except OSError as error:
+                self._broke(error.strerror or str(error))
+                return
+            if not data:
+                self._broke("the server closed it")
+                return
+            self.session.receive(data, mono_s())
+            self._tell()
+        self._more_to_read = self._socket is not None
+
+    def _write(self) -> None:
+        """Write as much as the kernel takes; the rest goes when the socket is writable."""
+        if self._socket is None:
+            return
+        blocked = False
+        while not blocked:
+            if not self._unsent:
+                self._unsent = memoryview(self.session.data_to_send())
+                if not self._unsent:
+                    break
+            try:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            except _WOULD_BLOCK:
+                blocked = True
+            except OSError as error:
+                self._broke(error.strerror or str(error))
+                return
+        if blocked != self._writable_asked:
+            self._writable_asked = blocked
+            asked = selectors.EVENT_READ | selectors.EVENT_WRITE if blocked else selectors.EVENT_READ
+            self._selector.modify(self._socket, asked)
+        if not blocked and self._flushes and self.session.live:
+            self._fire_flushes()
+
+    def _fire_flushes(self) -> None:
+        flushes, self._flushes = self._flushes, []
+        for flushed in flushes:
+            flushed.fire()
+
+    def _broke(self, why: str) -> None:
+        if self.session.live:
+            error: TaskdError = ConnectionLost(f"the connection to {self._profile.address} broke ({why})")
+        else:
+            error = CannotConnect(
+                f"{self._profile.address} took the connection and ended it ({why}):"
+                " is it a taskd server, and with TLS as the address says?"
+            )
+        self.session.lose(error, mono_s())
+        self._tell()
+
+    def _hang_up(self) -> None:
+        connection, self._socket = self._socket, None
+        self._unsent = memoryview(b"")
+        self._more_to_read = False
+        if connection is not None:
+            self._selector.unregister(connection)
+            with contextlib.suppress(OSError):
+                connection.close()
+
+    def _end(self, why: TaskdError) -> None:
+        self.ended = True
+        self._work_off()
+        self.session.end(why)
+        self._tell()
+        self._hang_up()
+        self._fire_flushes()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()

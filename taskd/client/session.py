@@ -1,0 +1,496 @@
+"""The client's session with a server, over as many connections as it takes.
+
+Owns correlation of requests and answers, what is waited for, when to connect again, what to send
+again, liveness, and the server's clock as seen from here. Time and chance are handed in; what happened is
+handed out as events; bytes are moved by somebody else.
+
+Invariants:
+- A request that was asked is answered exactly once, or given up by who asked it.
+- After a connection was lost, what was unanswered is sent again as it was, under the same ids, and
+  what is waited for is waited for again. A request that is not ``repeatable`` fails instead.
+- Before the first WELCOME a failure is told at once; after it only what no patience can mend is.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from taskd.client.promise import Following, Request
+from taskd_protocol import limits
+from taskd_protocol.connection import Connection, UnknownMessage, peer_side
+from taskd_protocol.errors import (
+    BadRequest,
+    CannotConnect,
+    ConnectionLost,
+    HandshakeTimedOut,
+    ProtocolViolation,
+    TaskdError,
+    UnexpectedMessage,
+    UnknownKind,
+    VersionUnsupported,
+    error_from_code,
+)
+from taskd_protocol.handshake import HELLO_CLIENT
+from taskd_protocol.messages import (
+    Accepted,
+    Drain,
+    Error,
+    Follow,
+    FollowMore,
+    Hello,
+    LogPage,
+    Mark,
+    OutcomeCredit,
+    Outcomes,
+    PeerLimits,
+    Ping,
+    Pong,
+    ToPeer,
+    ToServer,
+    Wait,
+    Welcome,
+)
+from taskd_protocol.task import Failure, Outcome
+
+RECONNECT_FIRST_S: Final = 0.5
+"""The first try after a lost connection comes within so long; each further one within twice the last."""
+RECONNECT_MAX_S: Final = 5.0
+"""Long enough for a server that restarts under a thousand clients, short enough for a person."""
+WELCOME_WITHIN_S: Final = 10.0
+PING_AFTER_S: Final = 10.0
+"""After so long a silence the server is asked whether it is there."""
+PONG_WITHIN_S: Final = 10.0
+"""And after so long a silence again the connection is given up."""
+BUSY_FIRST_S: Final = 0.05
+"""Wait before a request that the server put off is sent again, when it did not say; doubled each time."""
+BUSY_MAX_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request has its reply or its error; a following one may have a page instead."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Tasks that were waited for have ended."""
+
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Nothing is waited for any longer: the server will not have us."""
+
+    error: TaskdError
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The connection is over: close it. Connect again when ``wants_connection`` says so."""
+
+    error: TaskdError
+
+
+Event = Answered | Ended | Abandoned | HangUp
+
+
+class Session:
+    """One client's dealings with one server.
+
+    Attributes:
+        limits: What the server allows; the defaults until the first WELCOME.
+        clock_offset_ms: Server's wall clock minus the local monotonic one; None until the first WELCOME.
+        trouble: Why there is no connection, when one was lost or could not be made.
+    """
+
+    def __init__(
+        self, *, token: str, name: str, boot_id: bytes, chance: Callable[[], float], software: str = ""
+    ) -> None:
+        """Make a session that has not connected yet.
+
+        Args:
+            token: Shown to the server in HELLO.
+            name: A label for people.
+            boot_id: 16 random bytes of this process's life.
+            chance: Gives numbers from 0 up to 1, for jitter.
+            software: Name and version, for people.
+        """
+        self._token = token
+        self._name = name
+        self._boot_id = boot_id
+        self._chance = chance
+        self._software = software
+        self._connection: Connection[ToPeer] | None = None
+        self._live = False
+        self._known = False  # a server has welcomed us before
+        self._session_id: bytes | None = None
+        self._mark: Mark | None = None
+        self._numbers = 0
+        self._pending: dict[int, Request] = {}
+        self._waits: dict[int, Request] = {}  # WAITs that are not answered; made anew on each connection
+        self._waiting: dict[bytes, None] = {}
+        self._later: list[tuple[float, int]] = []
+        self._losses = 0
+        self._connect_at_s = 0.0
+        self._heard_s = 0.0
+        self._pinged = False
+        self._credit_spent = 0
+        self._events: list[Event] = []
+        self.limits = PeerLimits()
+        self.clock_offset_ms: float | None = None
+        self.trouble: TaskdError | None = None
+
+    # -- what callers want --------------------------------------------------------------
+
+    def ask(self, request: Request) -> None:
+        """Take on a request: send it now, or as soon as there is a connection."""
+        request.number = self._number()
+        if request.message is not None:
+            request.message = _numbered(request.message, request.number)
+        self._pending[request.number] = request
+        if self._live:
+            self._send(request)
+
+    def give_up(self, request: Request) -> None:
+        """Forget a request whose asker has gone; an answer that still comes is dropped."""
+        self._pending.pop(request.number, None)
+
+    def await_ends(self, ids: Iterable[bytes]) -> None:
+        """Wait for these tasks, in addition to those waited for already."""
+        fresh = [task_id for task_id in ids if task_id not in self._waiting]
+        self._waiting.update(dict.fromkeys(fresh))
+        if self._live:
+            self._send_waits(fresh)
+
+    def take_more(self, following: Following) -> None:
+        """Ask for the next page of output; the one before was taken."""
+        if self._live and self._connection is not None and following.number in self._pending:
+            self._connection.send(FollowMore(following.number))
+
+    # -- the connection -----------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """There is a connection, and the server has welcomed us on it."""
+        return self._live
+
+    def wants_connection(self, now_s: float) -> bool:
+        """Tell whether to connect now."""
+        return self._connection is None and bool(self._pending or self._waiting) and now_s >= self._connect_at_s
+
+    def deadline_s(self) -> float | None:
+        """When ``tick`` is due, or ``wants_connection`` may turn; None: only when something comes in."""
+        if self._connection is None:
+            return self._connect_at_s if self._pending or self._waiting else None
+        if not self._live:
+            return self._heard_s + WELCOME_WITHIN_S
+        silent_s = self._heard_s + (PING_AFTER_S + PONG_WITHIN_S if self._pinged else PING_AFTER_S)
+        return min(silent_s, self._later[0][0]) if self._later else silent_s
+
+    def connected(self, now_s: float) -> None:
+        """Start over on a fresh connection: HELLO goes first, the rest after WELCOME."""
+        self._connection = peer_side()
+        self._heard_s = now_s
+        self._pinged = False
+        self._credit_spent = 0
+        self._connection.send(
+            Hello(
+                version_min=limits.PROTOCOL_VERSION_MIN,
+                version_max=limits.PROTOCOL_VERSION_MAX,
+                role=HELLO_CLIENT,
+                token=self._token,
+                name=self._name,
+                boot_id=self._boot_id,
+                session=self._session_id,
+                mark=self._mark,
+                software=self._software,
+            )
+        )
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        """Take bytes of the connection, cut up in any way."""
+        if self._connection is None:
+            return
+        self._heard_s = now_s
+        self._pinged = False
+        try:
+            messages = self._connection.receive(data)
+        except TaskdError as error:
+            self.lose(error if self._live else _no_taskd(error), now_s)
+            return
+        for message in messages:
+            self._take(message, now_s)
+            if not self._connected():
+                return
+
+    def lose(self, error: TaskdError, now_s: float) -> None:
+        """The connection broke, or could not be made: decide what that means for whom."""
+        was_connected = self._connection is not None
+        self._connection = None
+        self._live = False
+        self._waits.clear()
+        self._later.clear()
+        self.trouble = error
+        if self._hopeless(error):
+            self._abandon_all(error)
+        else:
+            widest_s = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2**self._losses)
+            self._losses += 1
+            self._connect_at_s = now_s + self._chance() * widest_s
+            for request in list(self._pending.values()):
+                if request.sent and not request.repeatable:
+                    self._fail(
+                        request, ConnectionLost("the connection broke before the answer came; look, then ask again")
+                    )
+                request.sent = False
+        if was_connected:
+            self._events.append(HangUp(error))
+
+    def end(self, error: TaskdError) -> None:
+        """Give up everything, for this reason: the client is closed."""
+        self._connection = None
+        self._live = False
+        self._abandon_all(error)
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due by time: resend what was put off, ask whether the server is there, give it up."""
+        if self._connection is None or now_s < (self.deadline_s() or 0.0):
+            return
+        while self._later and self._later[0][0] <= now_s:
+            number = heapq.heappop(self._later)[1]
+            request = self._pending.get(number) or self._waits.get(number)
+            if request is not None:
+                self._send(request)
+        if not self._live and now_s >= self._heard_s + WELCOME_WITHIN_S:
+            self.lose(CannotConnect(f"connected, but no WELCOME came within {WELCOME_WITHIN_S:.0f} s"), now_s)
+        elif now_s >= self._heard_s + PING_AFTER_S + PONG_WITHIN_S:
+            self.lose(ConnectionLost(f"the server was silent for {PING_AFTER_S + PONG_WITHIN_S:.0f} s"), now_s)
+        elif self._live and not self._pinged and now_s >= self._heard_s + PING_AFTER_S:
+            self._pinged = True
+            self._connection.send(Ping(self._number()))
+
+    def data_to_send(self) -> bytes:
+        """Take the next bytes to be sent; empty: nothing now."""
+        return b"" if self._connection is None else self._connection.data_to_send()
+
+    def take_events(self) -> list[Event]:
+        """Take what happened since the last time, in order."""
+        events, self._events = self._events, []
+        return events
+
+    # -- what the server says -------------------------------------------------------------
+
+    def _take(self, message: ToPeer | UnknownMessage, now_s: float) -> None:
+        match message:
+            case Welcome():
+                self._welcome(message, now_s)
+            case Error(request_id=0):
+                self.lose(_told(message), now_s)
+            case _ if self._live:
+                self._take_live(message, now_s)
+            case _:
+                self.lose(UnexpectedMessage(f"the server began with {type(message).__name__}, not WELCOME"), now_s)
+
+    def _take_live(self, message: ToPeer | UnknownMessage, now_s: float) -> None:
+        match message:
+            case Outcomes():
+                self._outcomes(message)
+            case Error():
+                self._refused(message, now_s)
+            case LogPage():
+                self._page(message)
+            case Ping():
+                self._reply(Pong(message.nonce))
+            case Pong():
+                self._set_clock(message.server_time_ms, now_s)
+            case Drain():
+                pass  # the server closes the connection when it has finished
+            case UnknownMessage():
+                self._unknown(message)
+            case _:
+                self._answer(message, now_s)
+
+    def _welcome(self, welcome: Welcome, now_s: float) -> None:
+        if self._live:
+            self.lose(UnexpectedMessage("a second WELCOME"), now_s)
+            return
+        if not limits.PROTOCOL_VERSION_MIN <= welcome.version <= limits.PROTOCOL_VERSION_MAX:
+            self.lose(
+                VersionUnsupported(f"the server chose protocol version {welcome.version}: upgrade taskd here"), now_s
+            )
+            return
+        self._live = self._known = True
+        self._losses = 0
+        self.trouble = None
+        self._session_id = welcome.session
+        self.limits = welcome.limits
+        self._set_clock(welcome.server_time_ms, now_s)
+        self._keep_mark(welcome.mark)
+        for request in list(self._pending.values()):
+            if request.message is None:
+                request.reply = welcome
+            self._send(request)
+        self._send_waits(list(self._waiting))
+
+    def _answer(self, message: ToPeer, now_s: float) -> None:
+        number = getattr(message, "request_id", None)
+        if number is None:
+            self.lose(UnexpectedMessage(f"{type(message).__name__} is nothing that a client is told"), now_s)
+            return
+        if isinstance(message, Accepted):
+            self._keep_mark(message.mark)
+        self._waits.pop(number, None)
+        request = self._pending.pop(number, None)
+        if request is not None:  # else its asker has gone
+            request.reply = message
+            self._events.append(Answered(request))
+
+    def _refused(self, error: Error, now_s: float) -> None:
+        request = self._pending.get(error.request_id) or self._waits.get(error.request_id)
+        if request is None:
+            return
+        told = _told(error)
+        if not told.retryable or not request.repeatable:
+            self._fail(request, told)
+            return
+        request.refusal = told
+        wait_s = max(error.retry_after_ms / 1000, min(BUSY_MAX_S, BUSY_FIRST_S * 2**request.refusals))
+        request.refusals = min(request.refusals + 1, 10)
+        # never sooner than the server asked for, and not everybody at once
+        heapq.heappush(self._later, (now_s + wait_s * (1 + 0.5 * self._chance()), request.number))
+
+    def _outcomes(self, message: Outcomes) -> None:
+        self._credit_spent += len(message.outcomes)
+        if self._credit_spent >= max(1, self.limits.outcome_credit // 4):
+            self._reply(OutcomeCredit(self._credit_spent))
+            self._credit_spent = 0
+        waiting = self._waiting
+        for outcome in message.outcomes:
+            waiting.pop(outcome.id, None)
+        self._events.append(Ended(message.outcomes))
+
+    def _page(self, page: LogPage) -> None:
+        following = self._pending.get(page.request_id)
+        if not isinstance(following, Following):
+            return
+        following.pages.append(page.entries)
+        if page.entries:
+            following.sequence = page.entries[-1].sequence + 1
+            following.message = Follow(following.number, following.task_id, following.sequence)
+        if page.end:
+            following.ended = True
+            del self._pending[page.request_id]
+        self._events.append(Answered(following))
+
+    def _unknown(self, message: UnknownMessage) -> None:
+        request = self._pending.get(message.request_id)
+        if request is not None:
+            self._fail(
+                request, UnknownKind(f"the server answered with message type {message.kind}: upgrade taskd here")
+            )
+
+    # -- the inside -----------------------------------------------------------------------
+
+    def _connected(self) -> bool:
+        return self._connection is not None
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _reply(self, message: ToServer) -> None:
+        assert self._connection is not None
+        self._connection.send(message)
+
+    def _send(self, request: Request) -> None:
+        """Put a request into the outbox; one that cannot be encoded is answered with the reason."""
+        assert self._connection is not None
+        if request.message is None:
+            self._pending.pop(request.number, None)
+            self._events.append(Answered(request))
+            return
+        try:
+            self._connection.send(request.message)
+        except TaskdError as error:
+            self._fail(request, error)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._fail(request, BadRequest(f"{type(request.message).__name__} cannot be encoded: {error}"))
+        else:
+            request.sent = True
+
+    def _send_waits(self, ids: Sequence[bytes]) -> None:
+        for start in range(0, len(ids), limits.WAIT_IDS_MAX):
+            number = self._number()
+            request = Request(Wait(number, list(ids[start : start + limits.WAIT_IDS_MAX])))
+            request.number = number
+            self._waits[number] = request
+            self._send(request)
+
+    def _abandon_all(self, error: TaskdError) -> None:
+        self._connect_at_s = 0.0
+        self._losses = 0
+        self._waits.clear()
+        self._later.clear()
+        for request in list(self._pending.values()):
+            self._fail(request, error)
+        self._waiting.clear()
+        self._events.append(Abandoned(error))
+
+    def _fail(self, request: Request, error: TaskdError) -> None:
+        self._pending.pop(request.number, None)
+        if self._waits.pop(request.number, None) is not None and isinstance(request.message, Wait):
+            failure = Failure(error.code, error.message)
+            lost = [Outcome(task_id, "unknown", failure=failure) for task_id in request.message.ids]
+            for outcome in lost:
+                self._waiting.pop(outcome.id, None)
+            self._events.append(Ended(lost))
+            return
+        # each asker raises its own: an exception collects the tracebacks of all who raise it
+        request.error = error_from_code(
+            error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms
+        )
+        if isinstance(request, Following):
+            request.ended = True
+        self._events.append(Answered(request))
+
+    def _keep_mark(self, mark: Mark) -> None:
+        """Keep the newest; another lineage replaces it, for the server was restored and says so."""
+        kept = self._mark
+        if kept is None or kept.lineage != mark.lineage or kept.sequence <= mark.sequence:
+            self._mark = mark
+
+    def _set_clock(self, server_time_ms: int, now_s: float) -> None:
+        if server_time_ms:
+            self.clock_offset_ms = server_time_ms - now_s * 1000
+
+    def _hopeless(self, error: TaskdError) -> bool:
+        """Tell whether trying again is of no use, or not what a first caller wants to wait for."""
+        broken = isinstance(error, CannotConnect | ConnectionLost | HandshakeTimedOut)
+        if broken:
+            return not self._known
+        return not error.retryable
+
+
+def _numbered(message: ToServer, number: int) -> ToServer:
+    """Give a request its id; the asker left 0 there."""
+    return msgspec.structs.replace(message, request_id=number)
+
+
+def _told(error: Error) -> TaskdError:
+    return error_from_code(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
+
+
+def _no_taskd(error: TaskdError) -> TaskdError:
+    """Say of bytes that are no WELCOME what they most likely mean."""
+    if isinstance(error, ProtocolViolation) or error.code == "protocol.too_large":
+        return CannotConnect(
+            "what answers there does not speak taskd's protocol in the clear; if it is a taskd"
+            " server, it speaks TLS: use taskd:// and its CA"
+        )
+    return error

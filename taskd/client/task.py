@@ -1,0 +1,242 @@
+"""Tasks: a user's function, and the ways to have it called by an agent."""
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Generic, ParamSpec, Protocol, TypeVar, cast
+
+from taskd.client import operations
+from taskd.client.binding import Binder
+from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
+from taskd.client.handle import Batch, TaskHandle
+from taskd.client.options import Options, Retry
+from taskd.client.trace import make_traceparents
+from taskd.client.waiting import Steps, arun, run
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.ids import TaskId
+from taskd_protocol.task import TaskSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Submitter(Generic[P, R]):
+    """Submits calls of one function under certain options.
+
+    Attributes:
+        name: Of the task, as agents know it.
+    """
+
+    def __init__(
+        self, *, name: str, binder: Binder, options: Options, client: Callable[[], Client], timeout_s: float
+    ) -> None:
+        """Prepare to submit.
+
+        Args:
+            name: Of the task.
+            binder: Of its function.
+            options: For each submit.
+            client: Gives the client of now; connecting waits for the first submit.
+            timeout_s: How long a submit may take.
+
+        Raises:
+            BadRequest: An option is out of its range.
+        """
+        self.name = name
+        self._binder = binder
+        self._options = options
+        self._client = client
+        self._timeout_s = timeout_s
+        self._template = options.template(name)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Have an agent call the function; return once that is durable on the server.
+
+        A call whose answer was lost with the connection is sent again under the same id: it makes no second task.
+
+        Raises:
+            TypeError: The function does not take these arguments.
+            PayloadUnpackable: An argument is no data that can travel; it is named.
+            PayloadTooLarge: All arguments together are over the server's limit.
+            TaskdError: The server cannot be reached, or refuses.
+        """
+        return run(self._submit(args, kwargs))
+
+    async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Have an agent call the function, on asyncio or trio; see ``submit``."""
+        return await arun(self._submit(args, kwargs))
+
+    def map(self, first: Iterable[object], *more: Iterable[object]) -> list[TaskHandle[R]]:
+        """Have the function called once for each item; return once all calls are durable on the server.
+
+        Like the built-in ``map``: with several iterables the function gets one item of each, and the shortest ends
+        it. It is sent in pieces, each accepted or refused as a whole: after an error those before it are accepted.
+
+        Raises:
+            TypeError: The function does not take so many arguments.
+            TaskdError: As of ``submit``.
+        """
+        return run(self._map((first, *more)))
+
+    async def amap(self, first: Iterable[object], *more: Iterable[object]) -> list[TaskHandle[R]]:
+        """Have the function called once for each item, on asyncio or trio; see ``map``."""
+        return await arun(self._map((first, *more)))
+
+    def options(
+        self,
+        *,
+        priority: int | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        delay: float | None = None,
+        retry: Retry | None = None,
+    ) -> "Submitter[P, R]":
+        """Return the same with other options; what is not given stays.
+
+        Args:
+            priority: -100 to 100, higher runs sooner.
+            queue: Where it waits; agents may be bound to queues.
+            key: Idempotency key: a second submit with it finds the first one's task.
+            delay: Seconds: not before.
+            retry: When a failed attempt is tried again.
+
+        Raises:
+            BadRequest: An option is out of its range; it is named.
+        """
+        changed = self._options.with_changes(queue=queue, priority=priority, delay=delay, retry=retry, key=key)
+        return Submitter(
+            name=self.name,
+            binder=self._binder,
+            options=changed,
+            client=self._client,
+            timeout_s=self._timeout_s,
+        )
+
+    def _submit(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[TaskHandle[R]]:
+        self._binder.check(args, kwargs)
+        payload = self._binder.pack(args, kwargs)
+        client = self._client()
+        session = yield from operations.connect(client.link, self._timeout_s)
+        self._binder.check_size(payload, session.limits.payload_bytes_max)
+        ids, _ = client.make_ids_nowait(1, 0)
+        specs = self._specs(ids, [payload])
+        accepted = yield from operations.submit(client.link, [specs], self._timeout_s)
+        existing = accepted[0].existing
+        return TaskHandle(existing[0][1] if existing else ids[0], Batch(client.link))
+
+    def _map(self, columns: tuple[Iterable[object], ...]) -> Steps[list[TaskHandle[R]]]:
+        if self._options.key:
+            raise BadRequest("a key names one task: call options(key=…).submit() for each instead of map()")
+        self._binder.check(columns, {})
+        client = self._client()
+        session = yield from operations.connect(client.link, self._timeout_s)
+        handles: list[TaskHandle[R]] = []
+        batch = Batch(client.link, handles)
+        tasks_max = min(CHUNK_TASKS, session.limits.submit_tasks_max)
+        packed = self._pack_in_chunks(columns, tasks_max, session.limits.payload_bytes_max)
+        yield from operations.submit(client.link, self._chunks(packed, client, batch, handles), self._timeout_s)
+        return handles
+
+    def _pack_in_chunks(
+        self, columns: tuple[Iterable[object], ...], tasks_max: int, bytes_max: int
+    ) -> Iterator[list[bytes]]:
+        payloads: list[bytes] = []
+        size = 0
+        pack, no_names = self._binder.pack, dict[str, object]()
+        for args in zip(*columns, strict=False):
+            payload = pack(args, no_names)
+            payloads.append(payload)
+            size += len(payload)
+            if len(payloads) >= tasks_max or size >= CHUNK_BYTES:
+                self._binder.check_size(max(payloads, key=len), bytes_max)
+                yield payloads
+                payloads, size = [], 0
+        if payloads:
+            self._binder.check_size(max(payloads, key=len), bytes_max)
+            yield payloads
+
+    def _chunks(
+        self, packed: Iterable[list[bytes]], client: Client, batch: Batch, handles: list[TaskHandle[R]]
+    ) -> Iterator[list[TaskSpec]]:
+        last_ms = 0
+        for payloads in packed:
+            # the order of the ids is the order of the calls, so each chunk is of a later millisecond
+            ids, last_ms = client.make_ids_nowait(len(payloads), last_ms + 1)
+            handles.extend([TaskHandle(task_id, batch) for task_id in ids])
+            yield self._specs(ids, payloads)
+
+    def _specs(self, ids: list[TaskId], payloads: list[bytes]) -> list[TaskSpec]:
+        t = self._template
+        name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
+        return [
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace)
+            for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
+        ]
+
+
+class TaskFunction(Protocol):
+    """A user's function, as a worker calls it: with arguments that were checked when they were submitted."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Return the result, or a coroutine that does."""
+        ...
+
+
+class AnyTask(Protocol):
+    """A declared task, as those see it who do not know its function's types."""
+
+    name: str
+    is_async: bool
+    function: TaskFunction
+
+
+class Task(Submitter[P, R]):
+    """A function that was declared as a task. Calling it is a plain call, here and now.
+
+    Attributes:
+        function: The user's own, for workers.
+        is_async: It is an ``async def``.
+    """
+
+    is_async = False
+
+    def __init__(
+        self,
+        function: Callable[P, object],
+        *,
+        name: str,
+        options: Options,
+        client: Callable[[], Client],
+        timeout_s: float,
+    ) -> None:
+        super().__init__(name=name, binder=Binder(function, name), options=options, client=client, timeout_s=timeout_s)
+        self.function = cast("TaskFunction", function)
+        self.__module__ = function.__module__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function  # inspect.signature and documentation tools follow it
+
+    def __reduce__(self) -> str:
+        """Be pickled as functions are, by name: a task is its module's, and not copied."""
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        """Show the name."""
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class SyncTask(Task[P, R]):
+    """A task that is a plain function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now."""
+        return cast("R", self.function(*args, **kwargs))
+
+
+class AsyncTask(Task[P, R]):
+    """A task that is an ``async def``."""
+
+    is_async = True
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now; await what it returns."""
+        return await cast("Coroutine[object, object, R]", self.function(*args, **kwargs))
