@@ -134,7 +134,7 @@ async def test_a_silent_peer_is_closed_on_in_time(certificates: Certificates, au
     async def drip() -> None:
         for byte in b"\x16\x03\x01\x02\x00" + bytes(500):
             await theirs.send_all(bytes([byte]))
-            await trio.sleep(1)
+            await trio.sleep(3)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drip)
