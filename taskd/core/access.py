@@ -56,7 +56,8 @@ def use_invitation(w: Working, command: UseInvitation, now: Now) -> None:
     Raises:
         InvitationRefused: It is unknown, used or too old.
     """
-    if not is_good(w.tokens.get(command.invitation), now):
+    invitation = w.tokens.get(command.invitation)
+    if invitation is None or invitation.role != JOIN or not is_good(invitation, now):
         raise InvitationRefused("the join code was used or is too old; make a new one with `taskd agents invite`")
     del w.tokens[command.invitation]
     w.delete(records.TOKEN, command.invitation.encode())

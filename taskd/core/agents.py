@@ -21,7 +21,7 @@ CREDIT_MAX = 100_000
 """Leases that one pool may be owed."""
 
 STALL_MS = 1_000
-"""A longer gap between two ticks is a stall of the server's own."""
+"""A longer gap between two ticks is a stall of the server's own; the shell ticks twice as often, or more."""
 
 
 def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
@@ -41,7 +41,8 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
         )
     elif agent.connection and agent.connection != command.connection:
         w.effects.append(AgentReplaced(agent.name, agent.connection))
-    if agent.connection != command.connection:
+    is_first = agent.connection != command.connection
+    if is_first:
         agent.lease_number = 0
         agent.draining = False
     agent.boot_id = command.boot_id
@@ -51,7 +52,8 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     agent.labels = dict(command.labels)
     agent.software = command.software
     agent.seen_mono_ms = now.mono_ms
-    return AgentAccepted(_take_up(w, agent, command, now))
+    # A later offer of a connection tells what the agent has, not what it holds: leases may be on their way to it.
+    return AgentAccepted(_take_up(w, agent, command, now) if is_first else [])
 
 
 def lose_connection(w: Working, command: LoseConnection) -> None:
@@ -110,7 +112,7 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
     """
     stalled_ms = gap_ms if gap_ms > STALL_MS else 0
     for agent in list(w.agents.values()):
-        agent.seen_mono_ms += stalled_ms
+        agent.seen_mono_ms = min(agent.seen_mono_ms + stalled_ms, now.mono_ms)
         if now.mono_ms - agent.seen_mono_ms < w.settings.silence_ms:
             continue
         leases = list(agent.leases.values())

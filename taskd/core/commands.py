@@ -20,7 +20,11 @@ class Now(NamedTuple):
 
 
 class NeedRecords(Exception):
-    """The command concerns records that are not in memory; nothing was changed. Load them and apply it again."""
+    """The command concerns records that are not in memory; nothing was changed. Load them and apply it again.
+
+    Attributes:
+        keys: All that the command needs as things stand, not only what is new since it was applied last.
+    """
 
     def __init__(self, keys: Sequence[Key]) -> None:
         super().__init__(f"{len(keys)} records")
@@ -28,7 +32,10 @@ class NeedRecords(Exception):
 
 
 Loaded = Mapping[Key, Record | bytes | None]
-"""What was asked for with ``NeedRecords``, as it stands now; None: there is none."""
+"""What was asked for with ``NeedRecords``; None: there is none.
+
+As it stands now: what was decided since it was read, in this turn too, is laid over it.
+"""
 
 NOTHING_LOADED: Loaded = {}
 
@@ -75,6 +82,7 @@ class OfferAgent:
     """Empty: all."""
     labels: Mapping[str, str] = field(default_factory=dict)
     holding: Sequence[Held] = ()
+    """Leases from before the connection; of its first offer only."""
     software: str = ""
 
 

@@ -39,7 +39,7 @@ from taskd.core.commands import (
     UseInvitation,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
-from taskd.core.lines import REFILL_TASKS, Task
+from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, Task
 from taskd.core.records import Mutation
 from taskd.core.working import Settings, Working
 
@@ -137,7 +137,7 @@ class Coordinator:
         for line in w.dirty_lines.values():
             if line.wants_refill:
                 line.start_refill()
-                w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS))
+                w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS, REFILL_BYTES))
         if w.ended:
             w.effects.append(TasksEnded(w.ended))
         w.close_turn(now.wall_ms)

@@ -1,7 +1,8 @@
 """Effects: what the shell is to do once the turn that decided so is durable.
 
 The ``Want…`` effects ask for records; they tell nobody anything and are carried
-out at once.
+out as soon as the turn is staged: not before, since what the turn has deleted must
+not be read, and without waiting for a flush.
 """
 
 from collections.abc import Sequence
@@ -75,7 +76,10 @@ class WantLine(NamedTuple):
 
     line: bytes
     after: int
+    """Rank to read beyond; -1: from the line's first."""
     limit: int
+    bytes_max: int
+    """Stop once so many bytes of arguments are read."""
 
 
 class WantTimers(NamedTuple):

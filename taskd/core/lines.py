@@ -25,8 +25,17 @@ WINDOW_TASKS_MAX = 32_768
 WINDOW_LOW = 8_192
 """A refill is asked for below this, so that it comes back before the window is empty."""
 
+WINDOW_BYTES_MAX = 64 * 1024 * 1024
+"""Arguments in one window, one task's apart: tasks with large ones have a shorter window."""
+
+WINDOW_BYTES_LOW = WINDOW_BYTES_MAX // 4
+"""A refill is asked for below both this and ``WINDOW_LOW``."""
+
 REFILL_TASKS = 16_384
 """Read by one refill."""
+
+REFILL_BYTES = WINDOW_BYTES_MAX // 2
+"""Arguments that one refill is to read, roughly."""
 
 ORDER_BITS = 64
 RANK_BYTES = 9
@@ -89,11 +98,12 @@ class Line:
     Attributes:
         ready: Entries on disk.
         complete: The window is the whole line.
-        tail: Highest rank that the window may hold while it is not complete.
+        tail: Highest rank that the window may hold while it is not complete; -1: none.
         refilling: A refill is under way; what changes beyond the tail meanwhile is noted.
     """
 
     __slots__ = (
+        "_bytes",
         "_head",
         "_late",
         "_removed",
@@ -117,6 +127,7 @@ class Line:
         self.refilling = False
         self._window: list[Task] = []
         self._head = 0
+        self._bytes = 0
         self._late: dict[int, Task] = {}
         self._removed: set[int] = set()
 
@@ -128,7 +139,20 @@ class Line:
     @property
     def wants_refill(self) -> bool:
         """The window runs low and the disk holds more."""
-        return not self.complete and not self.refilling and self.window_count < WINDOW_LOW
+        return (
+            not self.complete
+            and not self.refilling
+            and self.window_count < WINDOW_LOW
+            and self._bytes < WINDOW_BYTES_LOW
+        )
+
+    @property
+    def overfull(self) -> bool:
+        """Tasks that overtook those at the window's end have made it too large; never during a refill."""
+        return not self.refilling and (
+            len(self._window) - self._head > WINDOW_TASKS_MAX + WINDOW_TASKS_MAX // 4
+            or self._bytes > WINDOW_BYTES_MAX + WINDOW_BYTES_MAX // 4
+        )
 
     def head_rank(self) -> int:
         """Return the rank of the first task in the window; there must be one."""
@@ -141,15 +165,17 @@ class Line:
     def add(self, task: Task) -> bool:
         """Count a task that has become ready; return whether it is now in the window."""
         self.ready += 1
+        window = self._window
         rank = task.rank
-        if self.complete:
-            if self.window_count < WINDOW_TASKS_MAX:
-                self._insert(task)
-                return True
+        if self.complete and (len(window) - self._head >= WINDOW_TASKS_MAX or self._bytes >= WINDOW_BYTES_MAX):
             self.complete = False
-            self.tail = self._window[-1].rank
-        if rank < self.tail:
-            self._insert(task)
+            self.tail = window[-1].rank
+        if self.complete or rank <= self.tail:
+            self._bytes += len(task.spec.payload)
+            if not window or rank > window[-1].rank:
+                window.append(task)
+            else:
+                insort(window, task, self._head, key=_rank)
             return True
         if self.refilling:
             self._late[rank] = task
@@ -164,6 +190,7 @@ class Line:
             end = bisect_left(window, below, head, end, key=_rank)
         taken = window[head:end]
         self.ready -= len(taken)
+        self._bytes -= sum([len(task.spec.payload) for task in taken])
         self._head = end
         if end * 2 >= len(window):
             del window[:end]
@@ -173,13 +200,34 @@ class Line:
     def remove(self, rank: int) -> Task | None:
         """Count a task out that left the line from its middle; return it if it was in the window."""
         self.ready -= 1
-        index = bisect_left(self._window, rank, self._head, key=_rank)
-        if index < len(self._window) and self._window[index].rank == rank:
-            return self._window.pop(index)
+        window = self._window
+        index = bisect_left(window, rank, self._head, key=_rank)
+        if index < len(window) and window[index].rank == rank:
+            task = window.pop(index)
+            self._bytes -= len(task.spec.payload)
+            return task
         if self.refilling:
             self._late.pop(rank, None)
             self._removed.add(rank)
+        elif self.ready == len(window) - self._head:
+            self.complete = True  # that was all there was beyond the window
         return None
+
+    def spill(self) -> list[Task]:
+        """Shorten an overfull window from its end; return the tasks that are on disk only from now on."""
+        window, head = self._window, self._head
+        end = min(len(window), head + WINDOW_TASKS_MAX)
+        spilled_bytes = sum([len(task.spec.payload) for task in window[end:]])
+        while end > head + 1 and self._bytes - spilled_bytes > WINDOW_BYTES_MAX:
+            end -= 1
+            spilled_bytes += len(window[end].spec.payload)
+        spilled = window[end:]
+        if spilled:
+            del window[end:]
+            self._bytes -= spilled_bytes
+            self.complete = False
+            self.tail = window[-1].rank
+        return spilled
 
     def start_refill(self) -> None:
         """Note that the disk is being read beyond the tail."""
@@ -193,22 +241,14 @@ class Line:
             last: The line ended with these when it was read.
         """
         self.refilling = False
-        reach = tasks[-1].rank if tasks and not last else None
+        reach = tasks[-1].rank if tasks else self.tail
         found = {task.rank: task for task in tasks if task.rank not in self._removed}
-        found |= {rank: task for rank, task in self._late.items() if reach is None or rank <= reach}
+        found |= {rank: task for rank, task in self._late.items() if last or rank <= reach}
         self._late.clear()
         self._removed.clear()
         added = [found[rank] for rank in sorted(found)]
-        if last:
-            self.complete = True
-        elif reach is not None:
-            self.tail = reach
+        self.complete = last
+        self.tail = reach
         self._window.extend(added)
+        self._bytes += sum([len(task.spec.payload) for task in added])
         return added
-
-    def _insert(self, task: Task) -> None:
-        window = self._window
-        if not window or task.rank > window[-1].rank:
-            window.append(task)
-        else:
-            insort(window, task, self._head, key=_rank)

@@ -153,17 +153,15 @@ def _sort(
                 stale.append(report.token)
             continue
         key = (records.STATE, report.id)
-        if key not in loaded:
-            needed.append(key)
-            continue
-        state = loaded[key]
+        needed.append(key)
+        state = loaded.get(key)
         same = isinstance(state, StateRecord) and (state.token, state.attempt, state.agent) == (
             report.token,
             report.attempt,
             agent_name,
         )
         (recorded if same else stale).append(report.token)
-    w.need(needed)
+    w.need(needed, loaded)
     return recorded, stale, counting
 
 

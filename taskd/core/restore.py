@@ -39,10 +39,12 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     """
     w.epoch = max(stored.epoch.epoch + 1 if stored.epoch else 1, now.wall_ms // 1000)
     w.put(records.META, b"epoch", EpochRecord(w.epoch))
-    w.recent = RecentIds(stored.newest_id)
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
+    # An id that was purged may be younger than all that are stored, and must not pass for a new one.
+    newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
+    w.recent = RecentIds(max(stored.newest_id, newest_purged))
     for line_id, record in stored.lines:
         line = Line(record.queue, record.name, ready=record.ready)
         if line.id != line_id:

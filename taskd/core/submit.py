@@ -7,10 +7,10 @@ none: everything is checked before anything changes.
 import hashlib
 
 from taskd.core import records, timers
-from taskd.core.commands import Loaded, NeedRecords, Now, SubmitTasks, Submitted
+from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
-from taskd.core.records import Key, KeyRecord, SpecRecord, StateRecord
+from taskd.core.records import Key, KeyRecord, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, SubmitConflict, SubmitTooOld
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
@@ -79,21 +79,20 @@ def _check(  # noqa: C901 - one pass over the batch: each rule once, in the orde
         if task_id[:6] > newest:
             raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
         if may_be_stored(task_id):
-            if (records.SPEC, task_id) not in loaded:
-                needed.append((records.SPEC, task_id))
-            elif _is_resend(w, command.owner, spec, loaded):
+            needed.append((records.SPEC, task_id))
+            if needed[-1] in loaded and _is_resend(w, command.owner, spec, loaded):
                 existing.append((index, task_id))
                 continue
         if spec.key:
-            first = keys.get(spec.key) or _first_of_key(spec, loaded, needed)
+            needed.append((records.KEY, spec.key.encode()))
+            first = keys.get(spec.key) or _first_of_key(loaded.get(needed[-1]))
             if first is None:
                 keys[spec.key] = (task_id, _digest(spec))
             elif first[1] != _digest(spec):
                 raise SubmitConflict(f"key {spec.key[:64]!r} belongs to another task; the same key means the same work")
             else:
                 existing.append((index, first[0]))
-    if needed:
-        raise NeedRecords(needed)
+    w.need(needed, loaded)
     return existing
 
 
@@ -108,12 +107,7 @@ def _is_resend(w: Working, owner: str, spec: TaskSpec, loaded: Loaded) -> bool:
     return False
 
 
-def _first_of_key(spec: TaskSpec, loaded: Loaded, needed: list[Key]) -> tuple[bytes, bytes] | None:
-    key: Key = (records.KEY, spec.key.encode())
-    if key not in loaded:
-        needed.append(key)
-        return None
-    stored = loaded[key]
+def _first_of_key(stored: Record | bytes | None) -> tuple[bytes, bytes] | None:
     return (stored.task_id, stored.digest) if isinstance(stored, KeyRecord) else None
 
 

@@ -11,6 +11,7 @@ Invariants:
 
 import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
@@ -19,7 +20,6 @@ from taskd.core.lines import Line, Task, ready_id
 from taskd.core.records import Key, LineRecord, Mutation, TokenRecord
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskd.core.effects import Effect, EndedTask
@@ -197,8 +197,7 @@ class Working:
         Raises:
             NeedRecords: Some are not.
         """
-        missing = [key for key in keys if key not in loaded]
-        if missing:
+        if not all([key in loaded for key in keys]):
             raise NeedRecords(keys)
 
     # -- lines --------------------------------------------------------------------------
@@ -223,6 +222,9 @@ class Working:
         if line.add(task):
             self.tasks[task.spec.id] = task
             self.active[line.id] = line
+            if line.overfull:
+                for spilled in line.spill():
+                    del self.tasks[spilled.spec.id]
         else:
             self.tasks.pop(task.spec.id, None)
         self.dirty_lines[line.id] = line

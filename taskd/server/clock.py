@@ -15,6 +15,10 @@ class Clock(Protocol):
         """Return UTC milliseconds since 1970; may step either way."""
         ...
 
+    def cpu_ns(self) -> int:
+        """Return nanoseconds of processor time that this process has used, all threads."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -22,6 +26,10 @@ class SystemClock:
     def mono_ns(self) -> int:
         """Return nanoseconds of the kernel's monotonic clock."""
         return time.monotonic_ns()
+
+    def cpu_ns(self) -> int:
+        """Return what the kernel accounts to the process."""
+        return time.process_time_ns()
 
     def wall_ms(self) -> int:
         """Return UTC milliseconds of the machine's wall clock."""

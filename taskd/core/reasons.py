@@ -1,0 +1,28 @@
+"""Reasons: why a task that waits is not running yet, in words that say what would help."""
+
+from taskd.core.lifecycle import State
+from taskd.core.working import Working
+
+
+def why_waiting(w: Working, state: str, queue: str, name: str) -> str:  # noqa: PLR0911 - one return a reason
+    """Return the reason in one line; empty for a task that does not wait."""
+    if state == State.SCHEDULED:
+        return "waits for its time"
+    if state == State.CANCELLING:
+        return "is to end: waits for its agent to prove that its work is gone"
+    if state != State.READY:
+        return ""
+    agents = [agent for agent in w.agents.values() if agent.connection]
+    if not agents:
+        return "no agent is connected; start one with `taskd agent MODULE`"
+    knowing = [agent for agent in agents if any(name in pool.names for pool in agent.pools)]
+    if not knowing:
+        return f"no connected agent has a task named {name!r}; start one that loads its module"
+    serving = [agent for agent in knowing if not agent.queues or queue in agent.queues]
+    if not serving:
+        return f"no agent that has {name!r} serves queue {queue!r}; start one with --queues {queue}"
+    if all(agent.draining for agent in serving):
+        return "every agent that could run it is draining"
+    if any(pool.credit for agent in serving for pool in agent.pools if name in pool.names and not agent.draining):
+        return "is about to be placed"
+    return "every agent that could run it is busy"

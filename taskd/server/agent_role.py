@@ -1,0 +1,116 @@
+"""What an agent's session asks of the core, and how it is answered."""
+
+from taskd.core.commands import (
+    AckAttempts,
+    AddCredit,
+    AgentAccepted,
+    Answer,
+    AppendLogs,
+    BeatHeart,
+    Command,
+    DrainAgent,
+    LogsKept,
+    LoseConnection,
+    NackAttempts,
+    OfferAgent,
+    ReportsRecorded,
+)
+from taskd.server.session import Session
+from taskd_protocol.errors import TaskdError, UnexpectedMessage
+from taskd_protocol.messages import (
+    Ack,
+    Drain,
+    Heartbeat,
+    HeartbeatSeen,
+    Hello,
+    LeaseCredit,
+    Logs,
+    LogsRecorded,
+    Nack,
+    Offer,
+    Offered,
+    Recorded,
+    ToServer,
+)
+from taskd_protocol.task import Outcome
+
+
+class AgentRole:
+    """One agent's session."""
+
+    def __init__(self, session: Session, hello: Hello) -> None:
+        self._session = session
+        self._services = session.services
+        self._name = hello.name
+        self._boot_id = hello.boot_id
+        self._software = hello.software
+
+    def receive(self, message: ToServer) -> None:
+        """See ``Role``."""
+        name, connection = self._name, self._session.connection
+        match message:
+            case Ack():
+                self._ask(AckAttempts(name, message.reports))
+                self._services.loop.stages.counts["completed"] += len(message.reports)
+            case Nack():
+                self._ask(NackAttempts(name, message.failures))
+            case LeaseCredit():
+                self._ask(AddCredit(name, connection, message.pool, message.leases))
+            case Heartbeat():
+                self._beat(message)
+            case Logs():
+                self._ask(AppendLogs(name, message.pieces))
+            case Offer():
+                self._ask(self._offer(message))
+            case Drain():
+                self._ask(DrainAgent(name, connection))
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} is no message of an agent")
+
+    def tell_outcomes(self, outcomes: list[Outcome]) -> None:
+        """See ``Role``: an agent waits for none."""
+
+    def tell_logs(self, task_id: bytes) -> None:
+        """See ``Role``: an agent follows none."""
+
+    def sent(self) -> None:
+        """See ``Role``."""
+
+    def close(self) -> None:
+        """See ``Role``."""
+        self._services.hub.leave(self._session, set(), set())
+        self._services.loop.ask(LoseConnection(self._name, self._session.connection))
+
+    def _offer(self, message: Offer) -> OfferAgent:
+        return OfferAgent(
+            agent=self._name,
+            boot_id=self._boot_id,
+            connection=self._session.connection,
+            pools=message.pools,
+            queues=frozenset(message.queues),
+            labels=message.labels,
+            holding=message.holding,
+            software=self._software,
+        )
+
+    def _beat(self, message: Heartbeat) -> None:
+        wall_ms = self._services.platform.clock.wall_ms()
+        self._services.hub.hosts[self._name] = (message.host, wall_ms)
+        self._session.send(HeartbeatSeen(message.number, wall_ms))
+        self._ask(BeatHeart(self._name, self._session.connection, message.lease_number, message.held))
+
+    def _ask(self, command: Command) -> None:
+        self._services.loop.ask(command, self._answered)
+
+    def _answered(self, answer: Answer | TaskdError) -> None:
+        match answer:
+            case ReportsRecorded():
+                self._session.send(Recorded(answer.recorded, answer.stale, self._services.mark()))
+            case AgentAccepted():
+                self._session.send(Offered(answer.stale))
+            case LogsKept():
+                self._session.send(LogsRecorded(answer.data_bytes))
+            case TaskdError():
+                self._session.end(answer)
+            case _:
+                pass

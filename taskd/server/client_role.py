@@ -1,0 +1,258 @@
+"""What the sessions of clients, viewers, operators and admins ask, and how they are answered.
+
+Changes go to the core as commands. Reads take what is in memory and on disk, and
+are answered once everything that they saw is durable.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from taskd.core import records
+from taskd.core.commands import Answer, CancelStates, CancelTasks, RevokeToken, StoreToken, SubmitTasks, Submitted
+from taskd.core.records import TokenRecord
+from taskd.server import tokens
+from taskd.server.following import Following
+from taskd.server.outcomes import Outcomes as OutcomePusher
+from taskd.server.session import Session, error_message
+from taskd.server.views import agent_views, queue_views, task_counts, task_keys, task_view
+from taskd_protocol import limits
+from taskd_protocol import messages as m
+from taskd_protocol.errors import BadRequest, TaskdError, UnexpectedMessage
+from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
+from taskd_protocol.task import Outcome
+
+SCAN_ROWS_MAX = 4_000
+"""Tasks looked at for one page of a listing: a filter that fits nothing must not read the whole store."""
+
+TOKEN_ROLES = ("client", HELLO_AGENT, "viewer", "operator", "admin")
+TOKEN_MS_MAX = 10 * 366 * 24 * 3600 * 1000
+INVITATION_MS_MAX = 10 * 60 * 1000
+
+
+class ClientRole:
+    """One session of a peer that is no agent."""
+
+    def __init__(self, session: Session, hello: m.Hello) -> None:
+        del hello
+        self._session = session
+        self._services = session.services
+        self._outcomes = OutcomePusher(session)
+        self._following = Following(session)
+
+    def receive(self, message: m.ToServer) -> None:  # noqa: C901, PLR0912 - one case a message: the table itself
+        """See ``Role``."""
+        match message:
+            case m.Submit():
+                self._submit(message)
+            case m.Wait():
+                _check_ids(message.ids)
+                self._session.send(m.Done(message.request_id))
+                self._outcomes.wait(message.ids)
+            case m.OutcomeCredit():
+                self._outcomes.add_credit(message.outcomes)
+            case m.Cancel():
+                self._cancel(message)
+            case m.TaskQuery():
+                _check_ids(message.ids)
+                self._read(message.request_id, partial(self._show, message))
+            case m.TaskList():
+                self._read(message.request_id, partial(self._list, message))
+            case m.QueueList():
+                self._tell(m.QueuePage(message.request_id, queue_views(self._services.working)))
+            case m.AgentList():
+                views = agent_views(self._services.working, self._services.hub.hosts, self._services.loop.now())
+                self._tell(m.AgentPage(message.request_id, views))
+            case m.Follow():
+                _check_ids([message.id])
+                self._following.follow(message)
+            case m.FollowMore():
+                self._following.more(message.request_id)
+            case m.TokenCreate():
+                self._create_token(message)
+            case m.TokenList():
+                self._tell(m.TokenPage(message.request_id, self._token_views()))
+            case m.TokenRevoke():
+                self._services.loop.ask(RevokeToken(message.key_id), partial(self._answer, message.request_id, _done))
+            case m.Invite():
+                self._invite(message)
+            case m.CertRenew():
+                self._read(message.request_id, partial(self._renew, message))
+            case m.CertQuery():
+                self._tell(self._certificate(message.request_id))
+            case m.StatsQuery():
+                self._tell(self._stats(message.request_id))
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} is no message of a client")
+
+    def tell_outcomes(self, outcomes: list[Outcome]) -> None:
+        """See ``Role``."""
+        self._outcomes.tell(outcomes)
+
+    def tell_logs(self, task_id: bytes) -> None:
+        """See ``Role``."""
+        self._following.tell(task_id)
+
+    def sent(self) -> None:
+        """See ``Role``."""
+        self._outcomes.push()
+
+    def close(self) -> None:
+        """See ``Role``."""
+        self._services.hub.leave(self._session, self._outcomes.waited, self._following.followed)
+
+    # -- changes ------------------------------------------------------------------------
+
+    def _submit(self, message: m.Submit) -> None:
+        most = self._services.limits.submit_tasks_max
+        if not 0 < len(message.tasks) <= most:
+            raise BadRequest(f"a submit holds 1 to {most} tasks, not {len(message.tasks)}; send several")
+        full = self._services.room_on_disk()
+        if full is not None:
+            raise full
+        command = SubmitTasks(self._session.key_id, message.tasks)
+        self._services.loop.ask(command, partial(self._submitted, message.request_id))
+
+    def _submitted(self, request_id: int, answer: Answer | TaskdError) -> None:
+        if isinstance(answer, Submitted):
+            self._session.send(m.Accepted(request_id, self._services.mark(), answer.existing))
+        elif isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+
+    def _cancel(self, message: m.Cancel) -> None:
+        _check_ids(message.ids)
+        self._services.loop.ask(CancelTasks(message.ids), partial(self._cancelled, message.request_id))
+
+    def _cancelled(self, request_id: int, answer: Answer | TaskdError) -> None:
+        if isinstance(answer, CancelStates):
+            self._session.send(m.Cancelled(request_id, answer.states))
+        elif isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+
+    def _answer(self, request_id: int, make: Callable[[int], m.Message], answer: Answer | TaskdError) -> None:
+        """Answer a request whose command has no answer of its own."""
+        if isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+        else:
+            self._session.send(make(request_id))
+
+    # -- access -------------------------------------------------------------------------
+
+    def _create_token(self, message: m.TokenCreate) -> None:
+        if message.role not in TOKEN_ROLES:
+            raise BadRequest(f"role {message.role[:32]!r} is unknown; use one of {', '.join(TOKEN_ROLES)}")
+        if not 0 < message.expires_in_ms <= TOKEN_MS_MAX:
+            raise BadRequest("a token is good for more than nothing and at most ten years")
+        text, command = self._mint(message.role, message.label, message.expires_in_ms)
+        make = partial(_token_created, text)
+        self._services.loop.ask(command, partial(self._answer, message.request_id, make))
+
+    def _invite(self, message: m.Invite) -> None:
+        if not 0 < message.expires_in_ms <= INVITATION_MS_MAX:
+            raise BadRequest("an invitation is good for at most ten minutes")
+        text, command = self._mint(HELLO_JOIN, "invitation", message.expires_in_ms)
+        services = self._services
+        make = partial(_invitation, text, services.certificates.ca_sha256, services.addresses)
+        services.loop.ask(command, partial(self._answer, message.request_id, make))
+
+    def _mint(self, role: str, label: str, expires_in_ms: int) -> tuple[str, StoreToken]:
+        platform = self._services.platform
+        minted = tokens.mint(role, platform.token_bytes(tokens.ENTROPY_BYTES))
+        now_ms = platform.clock.wall_ms()
+        record = TokenRecord(role, minted.secret_sha256, label, now_ms, now_ms + expires_in_ms)
+        return minted.text, StoreToken(minted.key_id, record)
+
+    def _token_views(self) -> list[m.TokenView]:
+        return [
+            m.TokenView(key_id, r.role, r.label, r.created_at_ms, r.expires_at_ms, r.revoked)
+            for key_id, r in self._services.working.tokens.items()
+            if r.role != HELLO_JOIN
+        ]
+
+    async def _renew(self, message: m.CertRenew) -> m.Message:
+        platform = self._services.platform
+        await self._services.certificates.renew(message.host_names, platform.clock.wall_ms(), platform.offload)
+        return self._certificate(message.request_id)
+
+    def _certificate(self, request_id: int) -> m.CertView:
+        facts = self._services.certificates.facts()
+        return m.CertView(
+            request_id, list(facts.host_names), facts.not_before_ms, facts.not_after_ms, facts.sha256, facts.ca_sha256
+        )
+
+    # -- reads --------------------------------------------------------------------------
+
+    async def _show(self, message: m.TaskQuery) -> m.Message:
+        keys = [key for task_id in message.ids for key in task_keys(task_id)]
+        found = await self._services.reader.read(keys)
+        working = self._services.working
+        return m.TaskViews(
+            message.request_id, [task_view(working, task_id, found, whole=True) for task_id in message.ids]
+        )
+
+    async def _list(self, message: m.TaskList) -> m.Message:
+        limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
+        views: list[m.TaskView] = []
+        cursor = message.cursor
+        budget = SCAN_ROWS_MAX
+        while budget > 0 and len(views) < limit:
+            step = min(limits.PAGE_ROWS_MAX, budget)
+            found = await self._services.store.scan(records.SPEC, after=cursor, limit=step, reverse=True)
+            ids = [task_id for task_id, _ in found]
+            keys = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
+            rows = await self._services.reader.read(keys)
+            for task_id in ids:
+                view = task_view(self._services.working, task_id, rows, whole=False)
+                cursor = task_id
+                if view is not None and _fits(view, message):
+                    views.append(view)
+                if len(views) == limit:
+                    return m.TaskPage(message.request_id, views, cursor)
+            if len(found) < step:
+                cursor = b""
+                break
+            budget -= step
+        return m.TaskPage(message.request_id, views, cursor)
+
+    def _stats(self, request_id: int) -> m.Stats:
+        stages = self._services.loop.stages
+        cpu_ns = self._services.platform.clock.cpu_ns()
+        return m.Stats(request_id, task_counts(self._services.working), dict(stages.ns), dict(stages.counts), cpu_ns)
+
+    def _tell(self, message: m.Message) -> None:
+        """Send an answer that shows the state, once what it shows is durable."""
+        self._services.loop.after_durable(partial(self._session.send, message))
+
+    def _read(self, request_id: int, work: Callable[[], Awaitable[m.Message]]) -> None:
+        assert self._session.nursery is not None
+        self._session.nursery.start_soon(self._read_and_tell, request_id, work)
+
+    async def _read_and_tell(self, request_id: int, work: Callable[[], Awaitable[m.Message]]) -> None:
+        try:
+            self._tell(await work())
+        except TaskdError as refusal:
+            self._session.send(error_message(request_id, refusal))
+
+
+def _check_ids(ids: Sequence[bytes]) -> None:
+    if len(ids) > limits.WAIT_IDS_MAX or any(len(task_id) != 16 for task_id in ids):  # noqa: PLR2004 - a UUID's bytes
+        raise BadRequest(f"at most {limits.WAIT_IDS_MAX} task ids of 16 bytes in one request")
+
+
+def _fits(view: m.TaskView, wanted: m.TaskList) -> bool:
+    return (
+        (not wanted.state or view.state == wanted.state)
+        and (not wanted.queue or view.queue == wanted.queue)
+        and (not wanted.name or view.name == wanted.name)
+    )
+
+
+def _done(request_id: int) -> m.Message:
+    return m.Done(request_id)
+
+
+def _token_created(text: str, request_id: int) -> m.Message:
+    return m.TokenCreated(request_id, text)
+
+
+def _invitation(secret: str, ca_sha256: bytes, addresses: list[str], request_id: int) -> m.Message:
+    return m.Invitation(request_id, secret, ca_sha256, addresses)

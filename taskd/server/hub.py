@@ -1,0 +1,171 @@
+"""The hub: who is connected, who waits for what, and how effects reach them.
+
+Knows sessions by connection number. What a session has waited for and was told is
+forgotten; so is everything about a session that has gone.
+"""
+
+from typing import Protocol
+
+import structlog
+
+from taskd.core.effects import (
+    AgentLost,
+    AgentReplaced,
+    Continue,
+    Effect,
+    EndedTask,
+    LogsAppended,
+    SendLease,
+    SendRevoke,
+    TasksEnded,
+    TokenRevoked,
+    WantFinished,
+    WantLine,
+    WantTimers,
+)
+from taskd_protocol.errors import AgentDuplicate, AuthRefused, TaskdError
+from taskd_protocol.messages import HostStats, Lease, Message, Revoke
+from taskd_protocol.task import Outcome
+
+log = structlog.get_logger("taskd.server")
+
+
+class Peer(Protocol):
+    """A session as the hub sees it."""
+
+    connection: int
+    key_id: str
+
+    def send(self, message: Message) -> None:
+        """Put a message into the outbox."""
+
+    def tell_outcomes(self, outcomes: list[Outcome]) -> None:
+        """Tell of ends that the peer waits for, under its credit."""
+
+    def tell_logs(self, task_id: bytes) -> None:
+        """A task that it follows has more output, or has ended."""
+
+    def end(self, why: TaskdError) -> None:
+        """Tell why, and close."""
+
+
+class Hub:
+    """The sessions.
+
+    Attributes:
+        hosts: What each connected agent measured last; by agent name.
+    """
+
+    def __init__(self) -> None:
+        self._peers: dict[int, Peer] = {}
+        self._waiters: dict[bytes, list[Peer]] = {}
+        self._followers: dict[bytes, list[Peer]] = {}
+        self.hosts: dict[str, tuple[HostStats, int]] = {}
+        self._last_connection = 0
+
+    def next_connection(self) -> int:
+        """Return the number of a new connection; they rise."""
+        self._last_connection += 1
+        return self._last_connection
+
+    def join(self, peer: Peer) -> None:
+        """Take in a session."""
+        self._peers[peer.connection] = peer
+
+    def leave(self, peer: Peer, waited: set[bytes], followed: set[bytes]) -> None:
+        """Forget a session, and what it waited for."""
+        self._peers.pop(peer.connection, None)
+        for task_id in waited:
+            _drop(self._waiters, task_id, peer)
+        for task_id in followed:
+            _drop(self._followers, task_id, peer)
+
+    def wait(self, peer: Peer, task_id: bytes) -> None:
+        """Tell this session when the task ends; asked twice, told once."""
+        peers = self._waiters.setdefault(task_id, [])
+        if peer not in peers:
+            peers.append(peer)
+
+    def stop_waiting(self, peer: Peer, task_id: bytes) -> bool:
+        """Forget that it waits; return whether it did."""
+        return _drop(self._waiters, task_id, peer)
+
+    def follow(self, peer: Peer, task_id: bytes) -> None:
+        """Tell this session when the task has more output."""
+        peers = self._followers.setdefault(task_id, [])
+        if peer not in peers:
+            peers.append(peer)
+
+    def stop_following(self, peer: Peer, task_id: bytes) -> None:
+        """Forget that it follows."""
+        _drop(self._followers, task_id, peer)
+
+    def end_all(self, why: TaskdError) -> None:
+        """End every session."""
+        for peer in list(self._peers.values()):
+            peer.end(why)
+
+    def deliver(self, effect: Effect) -> None:  # noqa: C901 - one case an effect: the table itself
+        """Carry out an effect that is durable."""
+        match effect:
+            case SendLease():
+                peer = self._peers.get(effect.connection)
+                if peer is not None:
+                    peer.send(Lease(effect.number, effect.pool, effect.grants))
+            case TasksEnded():
+                self._tell_ended(effect)
+            case SendRevoke():
+                peer = self._peers.get(effect.connection)
+                if peer is not None:
+                    peer.send(Revoke(effect.tokens))
+            case LogsAppended():
+                for task_id in effect.ids:
+                    self._tell_followers(task_id)
+            case TokenRevoked():
+                for peer in [peer for peer in self._peers.values() if peer.key_id == effect.key_id]:
+                    peer.end(AuthRefused("the token was revoked; ask for another one"))
+            case AgentReplaced():
+                self._end_agent(effect)
+            case AgentLost():
+                log.warning("agent lost", agent=effect.agent, requeued=effect.requeued)
+            case WantLine() | WantTimers() | WantFinished() | Continue():
+                raise AssertionError("the loop reads for the core itself")
+
+    def _tell_ended(self, effect: TasksEnded) -> None:
+        outcomes: dict[int, list[Outcome]] = {}
+        waiters = self._waiters
+        for ended in effect.ended:
+            peers = waiters.pop(ended.id, None)
+            if peers is not None:
+                outcome = outcome_of(ended)
+                for peer in peers:
+                    outcomes.setdefault(peer.connection, []).append(outcome)
+            if self._followers:
+                self._tell_followers(ended.id)
+        for connection, told in outcomes.items():
+            self._peers[connection].tell_outcomes(told)
+
+    def _tell_followers(self, task_id: bytes) -> None:
+        for peer in self._followers.get(task_id, ()):
+            peer.tell_logs(task_id)
+
+    def _end_agent(self, effect: AgentReplaced) -> None:
+        peer = self._peers.get(effect.connection)
+        if peer is not None:
+            peer.end(AgentDuplicate(f"agent {effect.agent!r} was silent for too long, or is back on a new connection"))
+
+
+def outcome_of(ended: EndedTask) -> Outcome:
+    """Return how a task ended, as its waiters are told."""
+    state = ended.state
+    return Outcome(ended.id, state.state, state.attempt, ended.result or b"", state.failure)
+
+
+def _drop(table: dict[bytes, list[Peer]], task_id: bytes, peer: Peer) -> bool:
+    peers = table.get(task_id)
+    if peers is None or peer not in peers:
+        return False
+    peers.remove(peer)
+    if not peers:
+        del table[task_id]
+    return True

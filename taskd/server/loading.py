@@ -1,0 +1,100 @@
+"""Loading: records that the core asks for, as they stand when it gets them.
+
+A read takes time, and turns go on meanwhile. Whatever is staged or decided between
+the read's start and the moment at which the core gets the records is laid over
+what was read, so that the core always sees its own newest word.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from taskd.core import records
+from taskd.core.commands import LineEntry, Loaded, RefillTimers, RefillWindow
+from taskd.core.effects import WantFinished, WantLine, WantTimers
+from taskd.core.lines import RANK_BYTES, ready_id
+from taskd.core.records import Key, Mutation, Record, SpecRecord, StateRecord
+from taskd.core.working import Working
+from taskd.store import codec
+from taskd.store.interface import Store
+
+BARE = frozenset({records.READY, records.TIMER, records.RESULT})
+"""Kinds whose values are bytes, not records."""
+
+
+Found = Mapping[Key, Record | bytes | None]
+"""What was read, as it stood then."""
+
+
+class Loader:
+    """Reads for the core."""
+
+    def __init__(self, store: Store, working: Working) -> None:
+        self._store = store
+        self._working = working
+        self._open = 0
+        self._overlay: dict[Key, Record | bytes | None] = {}
+        self._noted = 0
+
+    def open(self) -> None:
+        """Begin a read whose records will be taken: from here on, nothing that is decided may be missed."""
+        self._open += 1
+
+    def begin_turn(self) -> None:
+        """Begin to note afresh; what no open read can have missed is dropped."""
+        self._noted = 0
+        if not self._open:
+            self._overlay.clear()
+
+    def note(self, mutations: Sequence[Mutation]) -> None:
+        """Remember what this turn has decided so far, if a read is open."""
+        if self._open:
+            for kind, record_id, value in mutations[self._noted :]:
+                self._overlay[kind, record_id] = value
+        self._noted = len(mutations)
+
+    def take(self, found: Found) -> Loaded:
+        """Close a read: return its records as they stand now."""
+        self.note(self._working.mutations)
+        self._open -= 1
+        overlay = self._overlay
+        return {key: overlay.get(key, value) for key, value in found.items()}
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Record | bytes | None]:
+        """Read records by key.
+
+        Raises:
+            StoreCorrupt: A value is not what was written.
+        """
+        values = await self._store.load(keys)
+        return {
+            key: value if value is None or key[0] in BARE else codec.decode(*key, value)
+            for key, value in zip(keys, values, strict=True)
+        }
+
+    async def read_line(self, want: WantLine) -> RefillWindow:
+        """Read a line beyond its window."""
+        found = await self._store.scan(
+            records.READY,
+            want.line,
+            after=ready_id(want.line, want.after) if want.after >= 0 else b"",
+            limit=want.limit,
+        )
+        ids = [task_id for _, task_id in found]
+        loaded = await self.read([(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)])
+        entries = []
+        for ready, task_id in found:
+            spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+            if isinstance(spec, SpecRecord):
+                rank = int.from_bytes(ready[-RANK_BYTES:], "big")
+                entries.append(LineEntry(rank, spec, state if isinstance(state, StateRecord) else None))
+        return RefillWindow(want.line, entries, last=len(found) < want.limit)
+
+    async def read_timers(self, want: WantTimers) -> RefillTimers:
+        """Read timers beyond the cursor."""
+        found = await self._store.scan(records.TIMER, after=want.after, limit=want.limit)
+        within = [(timer, int.from_bytes(length, "big")) for timer, length in found if timer <= want.until]
+        return RefillTimers(within, last=len(within) < want.limit)
+
+    async def read_finished(self, want: WantFinished) -> list[bytes]:
+        """Read the oldest FINISHED ids that are from before the instant."""
+        found = await self._store.scan(records.FINISHED, limit=want.limit)
+        return [finished for finished, _ in found if int.from_bytes(finished[:8], "big") < want.before_ms]

@@ -1,0 +1,314 @@
+"""The commit loop: the one path of everything that happens to the state.
+
+A turn gathers what has arrived, lets the core decide, stages all mutations as one
+atomic batch, and, when a flush covers the batch, releases answers and effects.
+While a flush runs, the next turns are gathered, decided and staged: deciding ahead
+is safe because the log is a prefix, and nothing of it is told before it is durable.
+
+Invariants:
+- Answers and effects leave in the order in which they were decided.
+- What leaves is covered by a flush of the newest batch that it has seen.
+- After a storage error nothing leaves any more, and the process ends.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import trio
+
+from taskd.core.commands import NOTHING_LOADED, Answer, Command, NeedRecords, Now, PurgeFinished, SubmitTasks
+from taskd.core.coordinator import Coordinator
+from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTimers
+from taskd.core.records import Key
+from taskd.server.clock import Clock
+from taskd.server.loading import Found, Loader
+from taskd.store import codec
+from taskd.store.interface import Store, Write
+from taskd_protocol.errors import ServerBusy, StoreStalled, TaskdError
+
+TURN_WEIGHT_MAX = 4_000
+"""Tasks decided in one turn: about 50 ms of work, so that reports never wait longer behind submits."""
+
+BACKLOG_WEIGHT_MAX = 100_000
+"""Tasks that may wait to be decided; beyond it submits are refused before anything moved."""
+
+BUSY_RETRY_MS = 200
+"""What a refused submitter is told to wait: the backlog above, decided in that time, would be gone twice."""
+
+TICK_SECONDS = 0.5
+"""Time is looked at so often at least, so that a longer gap is known for a stall of our own."""
+
+STALL_SECONDS = 0.01
+"""Wait before a batch that the store was too busy for is staged again."""
+
+Respond = Callable[[Answer | TaskdError], None]
+"""Called when the answer may leave."""
+
+
+class Request(NamedTuple):
+    """A command, and who is told."""
+
+    command: Command
+    respond: Respond | None
+    weight: int
+    """In tasks, at least 1."""
+    found: Found | None = None
+    """What was read for it, when the core had asked."""
+
+
+class Deliver(Protocol):
+    """Carries out what the core wants told."""
+
+    def __call__(self, effect: Effect, /) -> None:
+        """Carry out one effect; it is durable."""
+
+
+class Stages:
+    """What the loop's time went into, in ns since the start; ``decode`` and ``send`` include the sessions'."""
+
+    def __init__(self) -> None:
+        self.ns = {"decode": 0, "decide": 0, "encode": 0, "stage": 0, "send": 0}
+        self.counts = {
+            "turns": 0,
+            "flushes": 0,
+            "submitted": 0,
+            "leased": 0,
+            "completed": 0,
+            "bytes_in": 0,
+            "bytes_out": 0,
+        }
+
+
+class CommitLoop:
+    """Owns the coordinator and the store; others talk to it by ``ask`` and ``after_durable``."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        store: Store,
+        clock: Clock,
+        deliver: Deliver,
+        fail: Callable[[TaskdError], None],
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            coordinator: Restored.
+            store: What it was restored from.
+            clock: Of the server.
+            deliver: Carries out effects.
+            fail: Ends the process after a storage error; does not return in earnest.
+        """
+        self.coordinator = coordinator
+        self.store = store
+        self.stages = Stages()
+        self._clock = clock
+        self._deliver = deliver
+        self._fail = fail
+        self.loader = Loader(store, coordinator.working)
+        self._urgent: deque[Request] = deque()
+        self._bulk: deque[Request] = deque()
+        self._bulk_weight = 0
+        self._unreleased: deque[tuple[int, Callable[[], None]]] = deque()
+        self._wake = trio.Event()
+        self._staged = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._failed = False
+
+    # -- what others call ---------------------------------------------------------------
+
+    def now(self) -> Now:
+        """Return this instant."""
+        return Now(self._clock.mono_ns() // 1_000_000, self._clock.wall_ms())
+
+    def ask(self, command: Command, respond: Respond | None = None) -> None:
+        """Put a command in line for the next turn. Agents' reports and all that is small go first.
+
+        Raises:
+            ServerBusy: Too many submits wait already.
+        """
+        if isinstance(command, SubmitTasks):
+            weight = len(command.specs)
+            if self._bulk_weight + weight > BACKLOG_WEIGHT_MAX and self._bulk:
+                raise ServerBusy(
+                    f"{self._bulk_weight} submits wait to be decided; submit again a little later",
+                    retry_after_ms=BUSY_RETRY_MS,
+                )
+            self._bulk_weight += weight
+            self._bulk.append(Request(command, respond, weight))
+        else:
+            self._urgent.append(Request(command, respond, 1))
+        self._wake.set()
+
+    def after_durable(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` once all that is staged now is durable: at once, if it is."""
+        if self.store.durable_sequence >= self.store.staged_sequence and not self._unreleased:
+            tell()
+        else:
+            self._unreleased.append((self.store.staged_sequence, tell))
+
+    async def until_durable(self) -> None:
+        """Return once all that is staged now is durable."""
+        done = trio.Event()
+        self.after_durable(done.set)
+        await done.wait()
+
+    # -- the turns ----------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Turn until cancelled; what is staged then is flushed by closing the store."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._flush_for_ever)
+            task_status.started()
+            while True:
+                await self._turn()
+                if not (self._urgent or self._bulk):
+                    await self._sleep()
+                else:
+                    await trio.lowlevel.checkpoint()
+
+    async def _sleep(self) -> None:
+        self._wake = trio.Event()
+        with trio.move_on_after(self._seconds_to_deadline()):
+            await self._wake.wait()
+
+    def _seconds_to_deadline(self) -> float:
+        wait_ms = self.coordinator.next_deadline_mono_ms() - self._clock.mono_ns() // 1_000_000
+        return min(max(wait_ms / 1000, 0.0), TICK_SECONDS)
+
+    def _gather(self) -> list[Request]:
+        """Take what has arrived: all that is urgent, then submits up to the turn's bound."""
+        gathered = list(self._urgent)
+        self._urgent.clear()
+        room = TURN_WEIGHT_MAX
+        while self._bulk and room > 0:
+            request = self._bulk.popleft()
+            room -= request.weight
+            self._bulk_weight -= request.weight
+            gathered.append(request)
+        return gathered
+
+    async def _turn(self) -> None:
+        began_ns = self._clock.mono_ns()
+        now = self.now()
+        self.coordinator.tick(now)
+        self.loader.begin_turn()
+        answered: list[tuple[Respond, Answer | TaskdError]] = []
+        for request in self._gather():
+            self._decide(request, now, answered)
+        turn = self.coordinator.take_turn(now)
+        decided_ns = self._clock.mono_ns()
+        self.stages.ns["decide"] += decided_ns - began_ns
+        self.stages.counts["turns"] += 1
+        if turn.mutations:
+            self.loader.note(turn.mutations)
+            writes = codec.encode(turn.mutations)
+            encoded_ns = self._clock.mono_ns()
+            self.stages.ns["encode"] += encoded_ns - decided_ns
+            await self._stage(writes)
+            self.stages.ns["stage"] += self._clock.mono_ns() - encoded_ns
+        told = self._sort_effects(turn.effects)
+        if answered or told:
+            self.after_durable(lambda: self._release(answered, told))
+
+    def _decide(self, request: Request, now: Now, answered: list[tuple[Respond, Answer | TaskdError]]) -> None:
+        loaded = NOTHING_LOADED if request.found is None else self.loader.take(request.found)
+        try:
+            answer: Answer | TaskdError = self.coordinator.apply(request.command, now, loaded)
+        except NeedRecords as need:
+            self.loader.open()
+            self._start(partial(self._load_for, request, need.keys))
+            return
+        except TaskdError as refusal:
+            answer = refusal
+        if request.respond is not None:
+            answered.append((request.respond, answer))
+
+    async def _stage(self, writes: Sequence[Write]) -> None:
+        """Stage the turn's batch; while the store stalls no new turn starts, so the order stays."""
+        while not self._failed:
+            try:
+                self.store.stage(writes)
+            except StoreStalled:
+                await trio.sleep(STALL_SECONDS)
+            except TaskdError as failure:
+                await self._end(failure)
+            else:
+                self._staged.set()
+                return
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._staged.wait()
+            self._staged = trio.Event()
+            try:
+                durable = await self.store.flush()
+            except TaskdError as failure:
+                await self._end(failure)
+                return
+            self.stages.counts["flushes"] += 1
+            began_ns = self._clock.mono_ns()
+            unreleased = self._unreleased
+            while unreleased and unreleased[0][0] <= durable:
+                unreleased.popleft()[1]()
+            self.stages.ns["send"] += self._clock.mono_ns() - began_ns
+
+    def _release(self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect]) -> None:
+        for respond, answer in answered:
+            respond(answer)
+        for effect in told:
+            self._deliver(effect)
+
+    async def _end(self, failure: TaskdError) -> None:
+        """Tell nobody anything any more: what the disk holds is unknown."""
+        self._failed = True
+        self._unreleased.clear()
+        self._fail(failure)
+        await trio.sleep_forever()
+
+    # -- records that the core asks for --------------------------------------------------
+
+    def _sort_effects(self, effects: Sequence[Effect]) -> list[Effect]:
+        """Start the reads that the core asks for; return what is to be told."""
+        told: list[Effect] = []
+        for effect in effects:
+            match effect:
+                case WantLine():
+                    self._start(partial(self._read_line, effect))
+                case WantTimers():
+                    self._start(partial(self._read_timers, effect))
+                case WantFinished():
+                    self._start(partial(self._read_finished, effect))
+                case Continue():
+                    self.ask(effect.command)
+                case _:
+                    told.append(effect)
+        return told
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None, "the loop is not running"
+        self._nursery.start_soon(self._guarded, work)
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except TaskdError as failure:  # a read that fails is a store that does not hold what was written
+            await self._end(failure)
+
+    async def _load_for(self, request: Request, keys: Sequence[Key]) -> None:
+        self._urgent.append(request._replace(found=await self.loader.read(keys)))
+        self._wake.set()
+
+    async def _read_line(self, want: WantLine) -> None:
+        self.ask(await self.loader.read_line(want))
+
+    async def _read_timers(self, want: WantTimers) -> None:
+        self.ask(await self.loader.read_timers(want))
+
+    async def _read_finished(self, want: WantFinished) -> None:
+        for finished_id in await self.loader.read_finished(want):
+            self.ask(PurgeFinished(finished_id))

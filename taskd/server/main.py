@@ -1,0 +1,214 @@
+"""The server, put together: data directory, store, core, loop, listener.
+
+The nursery tree: the commit loop and its flusher live longest; the listener and its
+sessions inside them; so that what a session is owed can still be decided when the
+port is already closed.
+"""
+
+import gc
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from taskd import __version__
+from taskd.core.commands import Answer, StoreToken
+from taskd.core.coordinator import Coordinator
+from taskd.core.records import TokenRecord
+from taskd.core.restore import restore
+from taskd.core.working import Settings
+from taskd.server import tokens
+from taskd.server.addresses import Address
+from taskd.server.agent_role import AgentRole
+from taskd.server.certificates import Certificates, names_for, open_certificates
+from taskd.server.client_role import ClientRole
+from taskd.server.datadir import DataDir, open_data_dir
+from taskd.server.disk import DiskWatch
+from taskd.server.hub import Hub
+from taskd.server.listener import open_listener
+from taskd.server.loop import CommitLoop
+from taskd.server.platform import Platform
+from taskd.server.services import Services
+from taskd.server.session import Role, Session
+from taskd.server.starting import read_stored
+from taskd.store.interface import Store
+from taskd.store.rocksdb import open_store
+from taskd_protocol.errors import ServerStopping, TaskdError
+from taskd_protocol.handshake import HELLO_AGENT
+from taskd_protocol.messages import Hello, PeerLimits
+
+log = structlog.get_logger("taskd.server")
+
+EXIT_STORE_FAILED = 74
+
+ADMIN_TOKEN_MS = 365 * 24 * 3600 * 1000
+"""The token that a server writes into its own user's profile."""
+
+GC_THRESHOLD = 50_000
+"""Objects between two collections of the youngest generation: messages and records are freed by count and
+hold no cycles, so collecting at Python's 700 finds nothing and costs a tenth of the loop's time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What to serve, where."""
+
+    data_dir: Path
+    listen: Address
+    host_names: tuple[str, ...] = ()
+    tls: bool = True
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A server that serves."""
+
+    address: Address
+    """With the real port."""
+    ca_pem: str
+    data_dir: Path
+    tls: bool
+    ready: Callable[[], bool]
+    """Whether commands are being decided: false once the server stops."""
+    stop: Callable[[], None]
+    """Begins an orderly end; ``serve`` returns when it is done."""
+    mint_admin: Callable[[], Awaitable[str]]
+    """Makes a durable admin token, for the profile of the server's own user."""
+
+
+class _Ending:
+    """How the server is asked to end, and why."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.why: TaskdError | None = None
+
+    def __call__(self, why: TaskdError | None = None) -> None:
+        self.why = self.why or why
+        self.asked.set()
+
+
+async def serve(
+    plan: ServerPlan, platform: Platform, *, task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until ``Serving.stop`` is called; all that was acknowledged is on disk whenever this ends, however.
+
+    Raises:
+        TaskdError: It cannot start, or had to stop; the code tells the exit code.
+    """
+    data_dir = open_data_dir(plan.data_dir, platform.token_bytes)
+    try:
+        names = names_for(plan.listen.host, socket.gethostname(), [], plan.host_names)
+        certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms())
+        store = open_store(data_dir.store, offload=platform.offload, new_lineage=platform.token_bytes(16))
+        await _serve_store(plan, platform, data_dir, certificates, store, task_status)
+    finally:
+        data_dir.close()
+
+
+async def _serve_store(  # noqa: PLR0917 - the second half of serve
+    plan: ServerPlan,
+    platform: Platform,
+    data_dir: DataDir,
+    certificates: Certificates,
+    store: Store,
+    task_status: trio.TaskStatus[Serving],
+) -> None:
+    hub = Hub()
+    ending = _Ending()
+    coordinator = Coordinator(plan.settings, platform.rng)
+    loop = CommitLoop(
+        coordinator=coordinator, store=store, clock=platform.clock, deliver=hub.deliver, fail=_exit_at_once
+    )
+    restore(coordinator.working, await read_stored(store), loop.now())
+    listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)
+    disk = DiskWatch(data_dir.root, platform.clock)
+    services = Services(
+        platform=platform,
+        loop=loop,
+        hub=hub,
+        certificates=certificates,
+        mark_key=data_dir.mark_key,
+        limits=PeerLimits(
+            payload_bytes_max=plan.settings.payload_bytes_max,
+            heartbeat_ms=plan.settings.heartbeat_ms,
+            heartbeats_missed=plan.settings.heartbeats_missed,
+        ),
+        software=f"taskd {__version__}",
+        addresses=[str(listener.address)],
+        room_on_disk=disk.refusal,
+        stop=ending,
+    )
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(loop.run)
+        await loop.until_durable()  # the epoch, before the first lease
+        async with trio.open_nursery() as sessions:
+            await sessions.start(listener.serve, partial(_serve_connection, services))
+            task_status.started(
+                Serving(
+                    address=listener.address,
+                    ca_pem=certificates.ca_pem,
+                    data_dir=data_dir.root,
+                    tls=plan.tls,
+                    ready=lambda: not ending.asked.is_set(),
+                    stop=ending,
+                    mint_admin=partial(_mint_admin, services),
+                )
+            )
+            log.info(
+                "serving", address=str(listener.address), data_dir=str(data_dir.root), epoch=services.working.epoch
+            )
+            await ending.asked.wait()
+            listener.close()
+            hub.end_all(ServerStopping("the server is stopping; reconnect when it is back", retry_after_ms=500))
+        await loop.until_durable()
+        nursery.cancel_scope.cancel()
+    await store.close()
+    log.info("stopped")
+    if ending.why is not None:
+        raise ending.why
+
+
+async def _serve_connection(
+    services: Services, stream: trio.abc.Stream, peer_address: str, authenticated: Callable[[], None]
+) -> None:
+    await Session(services, stream, peer_address).run(authenticated, _make_role)
+
+
+def _make_role(session: Session, hello: Hello) -> Role:
+    return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
+
+
+async def _mint_admin(services: Services) -> str:
+    platform = services.platform
+    minted = tokens.mint("admin", platform.token_bytes(tokens.ENTROPY_BYTES))
+    now_ms = platform.clock.wall_ms()
+    record = TokenRecord("admin", minted.secret_sha256, "made by the server", now_ms, now_ms + ADMIN_TOKEN_MS)
+    done = trio.Event()
+    refused: list[TaskdError] = []
+
+    def respond(answer: Answer | TaskdError) -> None:
+        if isinstance(answer, TaskdError):
+            refused.append(answer)
+        done.set()
+
+    services.loop.ask(StoreToken(minted.key_id, record), respond)
+    await done.wait()
+    if refused:
+        raise refused[0]
+    return minted.text
+
+
+def _exit_at_once(failure: TaskdError) -> None:
+    """End the process: what the disk holds is unknown, so that nothing may be told or written any more."""
+    log.critical("store_failed", code=failure.code, reason=failure.message)
+    os._exit(EXIT_STORE_FAILED)

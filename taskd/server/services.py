@@ -1,0 +1,53 @@
+"""What every session is given: the parts of the server that it works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from taskd.core.working import Working
+from taskd.server.certificates import Certificates
+from taskd.server.hub import Hub
+from taskd.server.loading import Loader
+from taskd.server.loop import CommitLoop
+from taskd.server.platform import Platform
+from taskd.store.interface import Store
+from taskd_protocol.errors import TaskdError
+from taskd_protocol.handshake import make_mark
+from taskd_protocol.messages import Mark, PeerLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The running server's parts."""
+
+    platform: Platform
+    loop: CommitLoop
+    hub: Hub
+    certificates: Certificates
+    mark_key: bytes
+    limits: PeerLimits
+    software: str
+    addresses: list[str]
+    """``host:port`` as it listens."""
+    room_on_disk: Callable[[], TaskdError | None]
+    """Why no new task can be taken, or None."""
+    stop: Callable[[TaskdError], None]
+    """Ends the server in good order, with the exit code of the error."""
+
+    @property
+    def working(self) -> Working:
+        """The core's working set, to be read."""
+        return self.loop.coordinator.working
+
+    @property
+    def store(self) -> Store:
+        """The store, to be read."""
+        return self.loop.store
+
+    @property
+    def reader(self) -> Loader:
+        """Reads records."""
+        return self.loop.loader
+
+    def mark(self) -> Mark:
+        """Return the mark of the newest durable commit."""
+        return make_mark(self.mark_key, self.store.lineage, self.store.durable_sequence)

@@ -1,0 +1,325 @@
+"""A session: one peer's connection, from HELLO to its end.
+
+A pump: bytes in become messages, messages become commands or reads; answers and
+effects become messages, and bytes. Reading never waits on writing. What a slow
+reader leaves unread is bounded; then the connection is closed.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from taskd.core.access import is_good
+from taskd.core.commands import Answer, UseInvitation
+from taskd.core.records import TokenRecord
+from taskd.server import tokens
+from taskd.server.services import Services
+from taskd_protocol import limits
+from taskd_protocol.connection import Connection, UnknownMessage, server_side
+from taskd_protocol.errors import (
+    HandshakeTimedOut,
+    InvitationRefused,
+    ServerBusy,
+    ServerRolledBack,
+    TaskdError,
+    UnexpectedMessage,
+    UnknownKind,
+)
+from taskd_protocol.handshake import (
+    HELLO_JOIN,
+    check_allowed,
+    check_hello,
+    check_mark,
+    check_role,
+    choose_version,
+)
+from taskd_protocol.ids import SESSION_ID_BYTES
+from taskd_protocol.messages import (
+    Ca,
+    CaRequest,
+    Error,
+    Hello,
+    Joined,
+    Message,
+    Ping,
+    Pong,
+    ToServer,
+    Welcome,
+)
+from taskd_protocol.task import Outcome
+
+log = structlog.get_logger("taskd.server")
+
+RECEIVE_BYTES = 256 * 1024
+"""Asked of the stream at once: what the kernel may hold of a busy peer."""
+
+GOODBYE_SECONDS = 2.0
+"""A peer that does not read is not waited for longer when its connection ends."""
+
+YEAR_MS = 365 * 24 * 3600 * 1000
+
+
+class Role(Protocol):
+    """What a kind of peer may ask, and how it is told; one object a session."""
+
+    def receive(self, message: ToServer) -> None:
+        """Take one message that the role may send.
+
+        Raises:
+            TaskdError: A request is refused.
+        """
+
+    def tell_outcomes(self, outcomes: list[Outcome]) -> None:
+        """Tell of ends that the peer waits for."""
+
+    def tell_logs(self, task_id: bytes) -> None:
+        """A task that it follows has more output, or has ended."""
+
+    def sent(self) -> None:
+        """The outbox has been emptied: there is room for more."""
+
+    def close(self) -> None:
+        """The connection is gone: forget what it waited for."""
+
+
+MakeRole = Callable[["Session", Hello], Role]
+
+
+class Session:
+    """One connection.
+
+    Attributes:
+        connection: Its number.
+        key_id: Of the token that it was opened with; empty before.
+        nursery: For reads that take time; ends with the connection.
+    """
+
+    def __init__(self, services: Services, stream: trio.abc.Stream, peer_address: str) -> None:
+        self.services = services
+        self.peer_address = peer_address
+        self.connection = services.hub.next_connection()
+        self.key_id = ""
+        self.role_name = ""
+        self.nursery: trio.Nursery | None = None
+        self._stream = stream
+        self._wire: Connection[ToServer] = server_side()
+        self._outgoing = trio.Event()
+        self._reading = trio.CancelScope()
+        self._written = trio.Event()
+        self._ending = False
+        self._role: Role | None = None
+
+    @property
+    def outbox_bytes(self) -> int:
+        """What waits to be sent."""
+        return self._wire.outbox_bytes
+
+    async def run(self, authenticated: Callable[[], None], make_role: MakeRole) -> None:
+        """Serve the peer until either side ends it; the listener closes the stream."""
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            nursery.start_soon(self._write)
+            try:
+                with self._reading:
+                    await self._serve(authenticated, make_role)
+            except TaskdError as why:
+                log.info("connection_refused", peer=self.peer_address, code=why.code, reason=why.message)
+                self.end(why)
+            except trio.BrokenResourceError:
+                self._written.set()
+            finally:
+                if self._role is not None:
+                    self._role.close()
+            self._ending = True
+            self._outgoing.set()
+            with trio.move_on_after(GOODBYE_SECONDS):
+                await self._written.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, authenticated: Callable[[], None], make_role: MakeRole) -> None:
+        hello = await self._meet()
+        if hello is not None:
+            self._role = make_role(self, hello)
+            authenticated()
+            self.services.hub.join(self)
+            await self._read(self._role)
+
+    def send(self, message: Message) -> None:
+        """Put a message into the outbox."""
+        if self._ending:
+            return
+        self._wire.send(message)
+        self._outgoing.set()
+        if self._wire.outbox_bytes > limits.OUTBOX_BYTES_MAX:
+            self.end(ServerBusy("what was sent was not read; read faster, or ask for less at a time"))
+
+    def end(self, why: TaskdError) -> None:
+        """Tell why, read nothing more, and close."""
+        if not self._ending:
+            self._wire.send(error_message(0, why))
+            self._ending = True
+            self._outgoing.set()
+            self._reading.cancel()
+
+    def tell_outcomes(self, outcomes: list[Outcome]) -> None:
+        """See ``Role``."""
+        if self._role is not None:
+            self._role.tell_outcomes(outcomes)
+
+    def tell_logs(self, task_id: bytes) -> None:
+        """See ``Role``."""
+        if self._role is not None:
+            self._role.tell_logs(task_id)
+
+    # -- reading and writing ------------------------------------------------------------
+
+    async def _read(self, role: Role) -> None:
+        clock, stages = self.services.platform.clock, self.services.loop.stages
+        while not self._ending:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                return
+            began_ns = clock.mono_ns()
+            messages = self._wire.receive(bytes(data))
+            stages.counts["bytes_in"] += len(data)
+            stages.ns["decode"] += clock.mono_ns() - began_ns
+            for message in messages:
+                self._take(message, role)
+
+    def _take(self, message: ToServer | UnknownMessage, role: Role) -> None:
+        if isinstance(message, UnknownMessage):
+            refusal = UnknownKind(f"message type {message.kind} is unknown to this server; upgrade it, or do without")
+            self._refuse(message.request_id, refusal)
+        elif isinstance(message, Ping):
+            self.send(Pong(message.nonce, self.services.platform.clock.wall_ms()))
+        elif not isinstance(message, Pong):
+            try:
+                check_allowed(self.role_name, message)
+                role.receive(message)
+            except UnexpectedMessage:
+                raise
+            except TaskdError as refusal:
+                self._refuse(getattr(message, "request_id", 0), refusal)
+
+    def _refuse(self, request_id: int, refusal: TaskdError) -> None:
+        if not request_id:
+            raise refusal
+        self.send(error_message(request_id, refusal))
+
+    async def _write(self) -> None:
+        counts = self.services.loop.stages.counts
+        try:
+            while True:
+                data = self._wire.data_to_send()
+                if data:
+                    await self._stream.send_all(data)
+                    counts["bytes_out"] += len(data)
+                elif self._ending:
+                    return
+                else:
+                    if self._role is not None:
+                        self._role.sent()
+                    if not self._wire.outbox_bytes:
+                        self._outgoing = trio.Event()
+                        await self._outgoing.wait()
+        except trio.BrokenResourceError:
+            self._ending = True
+            self._reading.cancel()
+        finally:
+            self._written.set()
+
+    # -- who is there ---------------------------------------------------------------------
+
+    async def _meet(self) -> Hello | None:
+        """Return the HELLO of a peer that may come in; None when all was said before."""
+        with trio.move_on_after(limits.PREAUTH_SECONDS) as patience:
+            first = await self._first_message()
+        if patience.cancelled_caught:
+            raise HandshakeTimedOut(f"no HELLO within {limits.PREAUTH_SECONDS:.0f} s")
+        if first is None:
+            return None
+        if isinstance(first, CaRequest):
+            self.send(Ca(self.services.certificates.ca_pem))
+            return None
+        if not isinstance(first, Hello):
+            raise UnexpectedMessage("the first message of a connection is HELLO")
+        return await self._welcome(first)
+
+    async def _first_message(self) -> ToServer | UnknownMessage | None:
+        while True:
+            data = await self._stream.receive_some(limits.PREAUTH_BYTES_MAX)
+            if not data:
+                return None
+            messages = self._wire.receive(bytes(data))
+            if len(messages) > 1:
+                raise UnexpectedMessage("wait for WELCOME before the next message")
+            if messages:
+                return messages[0]
+
+    async def _welcome(self, hello: Hello) -> Hello | None:
+        version = choose_version(hello)
+        check_hello(hello)
+        parsed = tokens.parse(hello.token)
+        record = self._good_token(parsed)
+        if hello.role == HELLO_JOIN:
+            await self._join(parsed.key_id, record)
+            return None
+        if record is None:
+            raise tokens.refusal()
+        check_role(hello.role, record.role)
+        services = self.services
+        try:
+            check_mark(services.mark_key, hello.mark, services.store.lineage, services.store.durable_sequence)
+        except ServerRolledBack as why:
+            services.stop(why)
+            raise
+        self.key_id, self.role_name = parsed.key_id, record.role
+        self._wire.trust()
+        self.send(
+            Welcome(
+                version=version,
+                session=hello.session or services.platform.token_bytes(SESSION_ID_BYTES),
+                epoch=services.working.epoch,
+                server_time_ms=services.platform.clock.wall_ms(),
+                limits=services.limits,
+                mark=services.mark(),
+                role=record.role,
+                software=services.software,
+            )
+        )
+        return hello
+
+    def _good_token(self, parsed: tokens.ParsedToken) -> TokenRecord | None:
+        record = self.services.working.tokens.get(parsed.key_id)
+        fits = tokens.secret_matches(parsed, None if record is None else record.secret_sha256)
+        return record if fits and is_good(record, self.services.loop.now()) else None
+
+    async def _join(self, invitation: str, record: TokenRecord | None) -> None:
+        """Give an invited agent its token, once."""
+        if record is None or record.role != HELLO_JOIN:
+            raise InvitationRefused("the join code is unknown, used or too old; make one with `taskd agents invite`")
+        now_ms = self.services.platform.clock.wall_ms()
+        minted = tokens.mint("agent", self.services.platform.token_bytes(tokens.ENTROPY_BYTES))
+        kept = TokenRecord(
+            "agent", minted.secret_sha256, f"joined from {self.peer_address}"[:200], now_ms, now_ms + YEAR_MS
+        )
+        done = trio.Event()
+        refused: list[TaskdError] = []
+
+        def respond(answer: Answer | TaskdError) -> None:
+            if isinstance(answer, TaskdError):
+                refused.append(answer)
+            done.set()
+
+        self.services.loop.ask(UseInvitation(invitation, minted.key_id, kept), respond)
+        await done.wait()
+        if refused:
+            raise refused[0]
+        self.send(Joined(minted.text))
+
+
+def error_message(request_id: int, refusal: TaskdError) -> Error:
+    """Return the answer to a request that was refused."""
+    return Error(request_id, refusal.code, refusal.message, refusal.retryable, refusal.retry_after_ms)

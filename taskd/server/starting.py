@@ -1,0 +1,62 @@
+"""Starting: reading what is in motion out of the store."""
+
+from collections.abc import Sequence
+
+from taskd.core import records
+from taskd.core.records import (
+    CountersRecord,
+    EpochRecord,
+    Kind,
+    LeaseRecord,
+    LineRecord,
+    Record,
+    SpecRecord,
+    TokenRecord,
+)
+from taskd.core.restore import Stored
+from taskd.store import codec
+from taskd.store.interface import Store
+
+PAGE = 5_000
+"""Entries read at once."""
+
+
+async def read_stored(store: Store) -> Stored:
+    """Read what ``restore`` wants: everything that is in motion, and none of the backlog.
+
+    Raises:
+        StoreCorrupt: A record is not what was written.
+    """
+    counters, epoch = await store.load([(records.META, b"counters"), (records.META, b"epoch")])
+    newest = await store.scan(records.SPEC, limit=1, reverse=True)
+    return Stored(
+        counters=None if counters is None else codec.decode_as(CountersRecord, records.META, b"counters", counters),
+        epoch=None if epoch is None else codec.decode_as(EpochRecord, records.META, b"epoch", epoch),
+        tokens=[(i, r) for i, r in await _read_all(store, records.TOKEN) if isinstance(r, TokenRecord)],
+        lines=[(i, r) for i, r in await _read_all(store, records.LINE) if isinstance(r, LineRecord)],
+        leases=await _read_leases(store),
+        newest_id=newest[0][0] if newest else b"",
+    )
+
+
+async def _read_all(store: Store, kind: Kind) -> list[tuple[bytes, Record]]:
+    found: list[tuple[bytes, Record]] = []
+    after = b""
+    while page := await store.scan(kind, after=after, limit=PAGE):
+        found += [(record_id, codec.decode(kind, record_id, value)) for record_id, value in page]
+        after = page[-1][0]
+    return found
+
+
+async def _read_leases(store: Store) -> Sequence[tuple[bytes, LeaseRecord, SpecRecord | None]]:
+    leases = await _read_all(store, records.LEASE)
+    values = await store.load([(records.SPEC, task_id) for task_id, _ in leases])
+    return [
+        (
+            task_id,
+            lease,
+            None if value is None else codec.decode_as(SpecRecord, records.SPEC, task_id, value),
+        )
+        for (task_id, lease), value in zip(leases, values, strict=True)
+        if isinstance(lease, LeaseRecord)
+    ]

@@ -1,0 +1,117 @@
+"""Views: what people and programs are shown of the state."""
+
+from taskd.core import records
+from taskd.core.commands import Now
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task
+from taskd.core.reasons import why_waiting
+from taskd.core.records import Key, SpecRecord, StateRecord
+from taskd.core.working import Agent, Working
+from taskd.server.loading import Found
+from taskd_protocol.messages import AgentView, HostStats, QueueView, TaskView
+from taskd_protocol.task import DEFAULT_RETRY
+
+
+def task_keys(task_id: bytes) -> list[Key]:
+    """Return what ``task_view`` wants to have read."""
+    return [(records.SPEC, task_id), (records.STATE, task_id), (records.RESULT, task_id)]
+
+
+def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskView | None:
+    """Return a task as it stands, or None if it is not stored.
+
+    Args:
+        w: What is in memory counts before what was read.
+        task_id: Which.
+        found: ``task_keys``, read; RESULT may be left out.
+        whole: With payload and result; listings go without.
+    """
+    spec_record = found.get((records.SPEC, task_id))
+    state = found.get((records.STATE, task_id))
+    task = w.tasks.get(task_id)
+    if not isinstance(spec_record, SpecRecord):
+        return None
+    stored = state if isinstance(state, StateRecord) else StateRecord(State.READY, 0, 0, 0, "", 0)
+    if task is not None:
+        stored = _state_in_memory(task, stored)
+    spec = spec_record.spec
+    result = found.get((records.RESULT, task_id)) if stored.result_apart else stored.result
+    retry = spec.retry or DEFAULT_RETRY
+    return TaskView(
+        id=task_id,
+        name=spec.name,
+        queue=spec.queue,
+        state=str(stored.state),
+        priority=spec.priority,
+        attempt=stored.attempt,
+        failures=stored.failures,
+        max_attempts=retry.max_attempts,
+        agent=stored.agent,
+        created_at_ms=spec_record.created_at_ms,
+        due_at_ms=stored.due_at_ms or None,
+        started_at_ms=stored.started_at_ms or None,
+        finished_at_ms=stored.finished_at_ms or None,
+        payload=spec.payload if whole else b"",
+        result=result if whole and isinstance(result, bytes) else None,
+        failure=stored.failure,
+        key=spec.key,
+        traceparent=spec.traceparent,
+        waits_for=why_waiting(w, stored.state, spec.queue, spec.name),
+    )
+
+
+def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
+    leased = State.CANCELLING if task.cancelling else State.RUNNING
+    state = leased if task.token else State.READY
+    return StateRecord(
+        state,
+        task.attempt,
+        task.failures,
+        task.token,
+        task.agent or stored.agent,
+        task.granted_at_ms or stored.started_at_ms,
+        failure=task.failure,
+    )
+
+
+def queue_views(w: Working) -> list[QueueView]:
+    """Return every queue that holds a task that has not ended, by name."""
+    views = []
+    for name, states in sorted(w.counters.by_queue.items()):
+        running = states.get(State.RUNNING, 0) + states.get(State.CANCELLING, 0)
+        ready, scheduled = states.get(State.READY, 0), states.get(State.SCHEDULED, 0)
+        if ready or scheduled or running:
+            views.append(QueueView(name, ready, scheduled, running))
+    return views
+
+
+def agent_views(w: Working, hosts: dict[str, tuple[HostStats, int]], now: Now) -> list[AgentView]:
+    """Return every agent that is connected or holds leases, by name."""
+    return [_agent_view(agent, hosts, now) for _, agent in sorted(w.agents.items())]
+
+
+def _agent_view(agent: Agent, hosts: dict[str, tuple[HostStats, int]], now: Now) -> AgentView:
+    host, _ = hosts.get(agent.name, (HostStats(), 0))
+    live = "draining" if agent.draining else "live"
+    return AgentView(
+        name=agent.name,
+        boot_id=agent.boot_id,
+        state=live if agent.connection else "lost",
+        slots=sum(pool.pool.slots for pool in agent.pools),
+        running=len(agent.leases),
+        host=host,
+        labels=agent.labels,
+        task_names=sorted({name for pool in agent.pools for name in pool.names}),
+        queues=sorted(agent.queues),
+        software=agent.software,
+        seen_at_ms=now.wall_ms - (now.mono_ms - agent.seen_mono_ms),
+    )
+
+
+def task_counts(w: Working) -> dict[str, int]:
+    """Return stored tasks by state."""
+    counts: dict[str, int] = {}
+    for states in [*w.counters.by_queue.values(), w.counters.ended]:
+        for state, count in states.items():
+            counts[str(state)] = counts.get(str(state), 0) + count
+    return {state: count for state, count in sorted(counts.items()) if count}
