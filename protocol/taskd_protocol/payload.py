@@ -22,8 +22,8 @@ from taskd_protocol.errors import BadRequest, PayloadUnpackable
 
 T = TypeVar("T")
 
-PAYLOAD_DEPTH_MAX = 511
-"""Lists and mappings inside each other, within one extension value: what msgpack writes; it reads some more."""
+PAYLOAD_DEPTH_MAX = 1024
+"""Lists and mappings inside each other, within one extension value: msgpack's own bound, both ways."""
 
 EXTENSION_DEPTH_MAX = 16
 """Extension values inside each other, such as tuples in tuples.
