@@ -14,12 +14,27 @@ from typing import Final, NamedTuple
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
 from taskd.agent.wire import Returned
-from taskd_protocol.errors import UnexpectedMessage
-from taskd_protocol.messages import Ack, Heartbeat, HostStats, Lease, LeaseCredit, Logs, Mark, Nack, Offer, Recorded
+from taskd_protocol.errors import TaskCodes, UnexpectedMessage
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+from taskd_protocol.messages import (
+    Ack,
+    Heartbeat,
+    HostStats,
+    Lease,
+    LeaseCredit,
+    Logs,
+    Mark,
+    Nack,
+    Offer,
+    Recorded,
+    Welcome,
+)
 from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""
+
+_ENDED_ALL_THE_SAME = Failure(TaskCodes.CANCELLED, "cancelled")
 
 
 class Kill(NamedTuple):
@@ -36,6 +51,9 @@ class AgentCore:
         pools: In the order of the OFFER.
         reports: What has ended and is not recorded.
         mark: The newest commit mark seen.
+        session: What the last WELCOME called it; None: there was none.
+        clock_ahead_ms: The server's wall clock less this machine's.
+        result_bytes_max: Largest result that the server takes.
     """
 
     def __init__(
@@ -50,6 +68,8 @@ class AgentCore:
         self.reports: Final = Reports()
         self.mark: Mark | None = None
         self.session: bytes | None = None
+        self.clock_ahead_ms = 0
+        self.result_bytes_max = PAYLOAD_BYTES_MAX
         self._offer: Final = Offer(list(pools), list(queues), labels or {}, resources or {})
         self._lease_number = 0
         self._heartbeats = 0
@@ -58,11 +78,18 @@ class AgentCore:
 
     # -- the server ---------------------------------------------------------------------
 
-    def welcome(self, session: bytes, mark: Mark) -> Offer:
-        """Begin a connection; return what to say first."""
-        if session != self.session:
-            self.session, self._lease_number = session, 0
-        self.see_mark(mark)
+    def welcome(self, welcome: Welcome, wall_ms: int) -> Offer:
+        """Begin a connection; return what to say first.
+
+        Args:
+            welcome: The server's.
+            wall_ms: This machine's wall clock when it came.
+        """
+        self.session = welcome.session
+        self.clock_ahead_ms = welcome.server_time_ms - wall_ms
+        self.result_bytes_max = welcome.limits.payload_bytes_max
+        self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
+        self._see_mark(welcome.mark)
         self.reports.connect()
         for slots in self.pools:
             slots.disconnect()
@@ -101,13 +128,7 @@ class AgentCore:
         self.reports.recorded(recorded.tokens)
         self.reports.recorded(recorded.stale)
         if recorded.mark is not None:
-            self.see_mark(recorded.mark)
-
-    def see_mark(self, mark: Mark) -> None:
-        """Keep the mark if it is newer, or of another store."""
-        old = self.mark
-        if old is None or mark.lineage != old.lineage or mark.sequence > old.sequence:
-            self.mark = mark
+            self._see_mark(recorded.mark)
 
     def messages(self) -> list[Ack | Nack | Logs | LeaseCredit]:
         """Take what is to be sent now; call again until there is nothing."""
@@ -153,32 +174,52 @@ class AgentCore:
                 runs = times[spec.name] = []
             runs.append(run_us)
         self.reports.add(reports)
-        for name, runs in times.items():
-            mean_us = sum(runs) / len(runs)
-            slots.pace.add(mean_us, len(runs))
-            slots.pace_of(name).add(mean_us, len(runs))
+        for name, runs_us in times.items():
+            self._learn(pool, name, runs_us)
 
     def failed(self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None) -> None:
         """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""
-        report = self.failure_report(pool, token, failure, started_at_ms, run_us)
+        grant = self.pools[pool].held.get(token)
+        if grant is not None and run_us is not None:
+            self._learn(pool, grant.spec.name, [run_us])
+        report = self._failure(pool, token, failure, started_at_ms)
         if report is not None:
             self.reports.add([report])
 
-    def failure_report(
-        self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None
-    ) -> FailureReport | None:
+    def ended_with_output(
+        self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float
+    ) -> None:
+        """Report the end of an attempt, result or failure, after all output of it that was added before."""
+        token = grant.token
+        self._learn(pool, grant.spec.name, [run_us])
+        if isinstance(end, Failure) or token in self._ordered:
+            failure = end if isinstance(end, Failure) else _ENDED_ALL_THE_SAME
+            report: Ended | None = self._failure(pool, token, failure, started_at_ms)
+        elif self.pools[pool].finish(token) is not None:
+            report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms)
+        else:
+            report = None
+        if report is not None:
+            self.reports.add_after_output(report)
+
+    def is_ordered(self, token: int) -> bool:
+        """Tell whether the attempt's end was ordered and has not come."""
+        return token in self._ordered
+
+    def _failure(self, pool: int, token: int, failure: Failure, started_at_ms: int) -> FailureReport | None:
         """Let go of an attempt that failed; return its report, None when there is nobody to tell."""
-        slots = self.pools[pool]
-        grant = slots.finish(token)
+        grant = self.pools[pool].finish(token)
         order = self._ordered.pop(token, "")
         if grant is None or order == "forget":
             return None
-        if run_us is not None:
-            slots.pace.add(run_us)
-            slots.pace_of(grant.spec.name).add(run_us)
         if order == "cancel":
             return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
         return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)
+
+    def _learn(self, pool: int, name: str, runs_us: Sequence[float]) -> None:
+        mean_us = sum(runs_us) / len(runs_us)
+        self.pools[pool].pace.add(mean_us, len(runs_us))
+        self.pools[pool].pace_of(name).add(mean_us, len(runs_us))
 
     def dropped(self, pool: int, token: int) -> None:
         """Let go of a lease that waited, on an order."""
@@ -203,6 +244,12 @@ class AgentCore:
     def output(self, piece: LogPiece) -> None:
         """Send output of a running attempt."""
         self.reports.add_output(piece)
+
+    def _see_mark(self, mark: Mark) -> None:
+        """Keep the mark if it is newer, or of another store."""
+        old = self.mark
+        if old is None or mark.lineage != old.lineage or mark.sequence > old.sequence:
+            self.mark = mark
 
     def _order(self, tokens: Iterable[int], order: str) -> list[Kill]:
         """Order the end of those that are held; a lease that nobody counts as ours stays so."""

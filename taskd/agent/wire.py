@@ -58,8 +58,7 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
     """A task that a worker found in the modules."""
 
     name: str
-    kind: str
-    """``process``, ``asyncio`` or ``trio``."""
+    is_async: bool
 
 
 class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):

@@ -1,0 +1,189 @@
+"""Real processes as the agent sees them, each through the runner that watches over it."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+
+import msgspec
+import trio
+
+from taskd.agent import wire
+from taskd.agent.platform import Exit
+from taskd_protocol import limits
+from taskd_protocol.framing import FrameDecoder
+
+_FROM_RUNNER = msgspec.msgpack.Decoder(wire.FromRunner)
+
+
+class Runner:
+    """The agent's end of one runner's control socket: a process, and all that comes from it."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.pid = 0
+        self._control = control
+        self._frames = FrameDecoder(wire.FRAME_BYTES)
+        self._heard: deque[wire.FromRunner] = deque()
+        self._exit: Exit | None = None
+        self._killed = False
+
+    async def start(self, run: wire.Run) -> None:
+        """Have it start the process.
+
+        Raises:
+            OSError: The system refused.
+        """
+        data = memoryview(wire.encode(run))
+        while data:
+            await trio.lowlevel.wait_writable(self._control)
+            data = data[self._control.send(data) :]
+        match await self._next():
+            case wire.Started(pid):
+                self.pid = pid
+            case wire.NotStarted(reason):
+                raise OSError(reason)
+            case _:
+                raise OSError("its runner was killed")
+
+    async def wait(self) -> Exit:
+        """Wait until nothing is left of the process."""
+        while self._exit is None:
+            match await self._next():
+                case wire.Exited(code, killed):
+                    self._exit = Exit(code, killed)
+                case None:  # somebody killed the runner, and so the kernel its process
+                    self._exit = Exit(-signal.SIGKILL, self._killed)
+                case _:
+                    pass
+        return self._exit
+
+    def terminate(self) -> None:
+        """Send TERM to the process's group."""
+        self._order(wire.Signal(kill=False))
+
+    def kill(self) -> None:
+        """Kill the process and all that came from it."""
+        self._killed = True
+        self._order(wire.Signal(kill=True))
+
+    def close(self) -> None:
+        """Hang up: the runner kills what is left."""
+        self._control.close()
+
+    async def _next(self) -> wire.FromRunner | None:
+        while not self._heard:
+            await trio.lowlevel.wait_readable(self._control)
+            try:
+                data = self._control.recv(wire.READ_BYTES)
+            except ConnectionError:
+                data = b""
+            if not data:
+                return None
+            self._heard.extend(_FROM_RUNNER.decode(body) for body in self._frames.feed(data))
+        return self._heard.popleft()
+
+    def _order(self, order: wire.Signal) -> None:
+        with contextlib.suppress(OSError):  # it has ended: nothing is left to be ordered
+            self._control.send(wire.encode(order))
+
+
+class Worker(Runner):
+    """A worker process: its runner, two pipes, and the page."""
+
+    def __init__(self, control: socket.socket, to_worker: int, from_worker: int, page: memoryview[int]) -> None:
+        super().__init__(control)
+        self._to: int | None = to_worker
+        self._from = from_worker
+        self._page = page
+        self._unsent = bytearray()
+        self._more = trio.Event()
+
+    def send(self, frames: bytes) -> None:
+        """Hand over frames without waiting."""
+        if self._to is None:
+            return
+        written = 0
+        if not self._unsent:
+            try:
+                written = os.write(self._to, frames)
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:
+                return  # it is dead: its runner tells
+        if written < len(frames):
+            self._unsent += frames[written:]
+            self._more.set()
+
+    async def pump(self) -> None:
+        """Write what did not fit into the pipe, for ever."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._unsent and self._to is not None:
+                await trio.lowlevel.wait_writable(self._to)
+                try:
+                    written = os.write(self._to, self._unsent)
+                except BrokenPipeError:
+                    return
+                del self._unsent[:written]
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; empty: the worker has closed its end."""
+        while True:
+            await trio.lowlevel.wait_readable(self._from)
+            with contextlib.suppress(BlockingIOError):  # read by `receive_nowait` meanwhile
+                return os.read(self._from, wire.READ_BYTES)
+
+    def receive_nowait(self) -> bytes:
+        """Return bytes that are there."""
+        pieces: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._from, wire.READ_BYTES):
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    def running(self) -> int:
+        """Return the token that runs, or ran at the end."""
+        return self._page[wire.PAGE_RUNNING]
+
+    def recall(self, batch: int) -> None:
+        """Take back batches up to this one."""
+        self._page[wire.PAGE_RECALLED] = batch
+
+    def hang_up(self) -> None:
+        """Close the pipe to the worker."""
+        if self._to is not None:
+            trio.lowlevel.notify_closing(self._to)
+            os.close(self._to)
+            self._to = None
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.hang_up()
+        if self._from >= 0:
+            os.close(self._from)
+            self._from = -1
+        super().close()
+
+
+class Command(Runner):
+    """A command: its runner, and its two outputs."""
+
+    def __init__(self, control: socket.socket, stdout: int, stderr: int) -> None:
+        super().__init__(control)
+        self._outputs = [stdout, stderr]
+
+    async def read(self, stream: int) -> bytes:
+        """Wait for output of stream 1 or 2; empty: its end."""
+        fd = self._outputs[stream - 1]
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            with contextlib.suppress(BlockingIOError):
+                return os.read(fd, limits.LOG_DATA_BYTES_MAX)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        while self._outputs:
+            os.close(self._outputs.pop())
+        super().close()

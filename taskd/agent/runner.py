@@ -1,0 +1,213 @@
+"""A runner: the parent of one worker or command, and of everything that comes from it.
+
+It starts the process in a session of its own, adopts whatever detaches itself
+from it, and ends only when nothing of all this is left: an agent that hears
+``Exited`` has the proof. It kills everything when it is told to, when the agent is
+gone, and when the process itself has ended.
+
+Forked from the warden; runs no user code.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from taskd.agent import wire
+from taskd.agent.prctl import adopt_orphans, die_with_parent
+from taskd_protocol.framing import FrameDecoder
+
+KILL_AGAIN_MS = (5, 10, 20, 50, 100)
+"""Pauses between two rounds of killing: a process that forks faster than it is killed is met again soon."""
+
+BLAME_OOM_FIRST = b"500"
+"""Added to the badness by which the kernel chooses whom to kill for memory: user code before the agent."""
+
+_DECODER = msgspec.msgpack.Decoder(wire.ToRunner)
+
+
+def main(fds: Sequence[int]) -> NoReturn:
+    """Run one process to its end; ``fds`` are the control socket, standard streams, and what is inherited."""
+    adopt_orphans()
+    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    control = socket.socket(fileno=fds[0])
+    orders = _Orders(control)
+    run = orders.wait_for_run()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(BLAME_OOM_FIRST)
+    try:
+        process = _start(run, fds[1:4], fds[4:])
+    except OSError as error:
+        what = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, bytes | str) else ""
+        orders.tell(wire.NotStarted(f"{error.strerror or error}{what}"))
+        os._exit(0)
+    for fd in fds[1:]:
+        os.close(fd)
+    orders.tell(wire.Started(process.pid))
+    code = _watch(orders, process.pid, woken)
+    orders.tell(wire.Exited(code, orders.killing))
+    os._exit(0)
+
+
+def children() -> list[int]:
+    """Return the processes whose parent this one is."""
+    return _children_of(os.getpid(), _parents())
+
+
+def kill_tree(root: int) -> None:
+    """Send SIGKILL to a process and to all that descend from it, parents first."""
+    parents = _parents()
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+        todo += _children_of(pid, parents)
+
+
+class _Orders:
+    """The agent's side of the conversation.
+
+    Attributes:
+        killing: KILL was ordered, or the agent is gone.
+        terminating: TERM was ordered and not yet passed on.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.killing = False
+        self.terminating = False
+        self.gone = False
+        self._frames = FrameDecoder(wire.FRAME_BYTES)
+
+    def wait_for_run(self) -> wire.Run:
+        """Block until it is known what to start; end if the agent is gone."""
+        while True:
+            for order in self._receive():
+                if isinstance(order, wire.Run):
+                    return order
+            if self.gone:
+                os._exit(0)
+
+    def take(self) -> None:
+        """Read orders that have come."""
+        for order in self._receive():
+            if isinstance(order, wire.Signal) and order.kill:
+                self.killing = True
+            elif isinstance(order, wire.Signal):
+                self.terminating = True
+        self.killing = self.killing or self.gone
+
+    def tell(self, message: wire.FromRunner) -> None:
+        """Tell the agent, if it is there."""
+        with contextlib.suppress(OSError):
+            self.control.sendall(wire.encode(message))
+
+    def _receive(self) -> list[wire.ToRunner]:
+        try:
+            data = self.control.recv(wire.READ_BYTES)
+        except ConnectionError:
+            data = b""
+        self.gone = not data
+        return [_DECODER.decode(body) for body in self._frames.feed(data)]
+
+
+def _start(run: wire.Run, streams: Sequence[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    environ = dict(run.environ)
+    if run.inherit:
+        environ[wire.FDS_VARIABLE.encode()] = ",".join(map(str, inherited)).encode()
+    return subprocess.Popen(  # noqa: S603 - an argv list, started as it was asked for
+        run.argv,
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        pass_fds=inherited,
+        env=environ,
+        cwd=run.cwd or None,
+        start_new_session=True,
+        # There is one thread here, so that code between fork and exec is safe.
+        preexec_fn=_before_exec(os.getpid()),  # noqa: PLW1509
+    )
+
+
+def _before_exec(runner_pid: int) -> Callable[[], None]:
+    def prepare() -> None:
+        die_with_parent(runner_pid)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+
+    return prepare
+
+
+def _watch(orders: _Orders, main_pid: int, woken: int) -> int:
+    """Return the process's exit code when it has ended and nothing that came from it is left."""
+    poll = select.poll()
+    poll.register(orders.control, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    code: int | None = None
+    rounds = 0
+    while True:
+        # Children first: a SIGCHLD from before the wake-up descriptor was set has woken nobody.
+        code, left = _reap(main_pid, code)
+        if not left:
+            assert code is not None
+            return code
+        if orders.terminating and code is None:
+            orders.terminating = False
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(main_pid, signal.SIGTERM)
+        timeout_ms = None
+        if orders.killing or code is not None:
+            for pid in children():
+                kill_tree(pid)
+            timeout_ms = KILL_AGAIN_MS[min(rounds, len(KILL_AGAIN_MS) - 1)]
+            rounds += 1
+        ready = [fd for fd, _ in poll.poll(timeout_ms)]
+        if woken in ready:
+            swallow(woken)
+        if orders.control.fileno() in ready:
+            orders.take()
+        if orders.gone and orders.control.fileno() in ready:
+            poll.unregister(orders.control)
+
+
+def _reap(main_pid: int, code: int | None) -> tuple[int | None, bool]:
+    """Reap what has ended; return the main process's exit code once it has, and whether anything is left."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code, False
+        if not pid:
+            return code, True
+        if pid == main_pid:
+            code = os.waitstatus_to_exitcode(status)
+
+
+def swallow(fd: int) -> None:
+    """Read away what is in a wake-up pipe."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)
+
+
+def _children_of(pid: int, parents: dict[int, int]) -> list[int]:
+    return [child for child, parent in parents.items() if parent == pid]
+
+
+def _parents() -> dict[int, int]:
+    """Return every process's parent, as /proc tells it now."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                stat = (entry / "stat").read_bytes()
+                parents[int(entry.name)] = int(stat[stat.rindex(b")") + 2 :].split(b" ", 2)[1])
+    return parents

@@ -1,0 +1,184 @@
+"""Starting real processes: the warden, and through it a runner for each worker and command."""
+
+import array
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from taskd.agent import warden, wire
+from taskd.agent.platform import CommandPlan
+from taskd.agent.processes import Command, Runner, Worker
+from taskd_protocol.errors import ConfigInvalid
+
+PIPE_BYTES: Final = 512 * 1024
+"""Asked of the kernel for a worker's pipes: a worker need not wait while the agent is busy."""
+
+_F_SETPIPE_SZ: Final = 1031
+_GOODBYE_S: Final = 5.0
+"""How long the warden may take to see its last runner end, when the agent goes in good order."""
+
+
+class RealSpawner:
+    """Starts processes; see ``Spawner``."""
+
+    def __init__(self, worker_argv: Sequence[str]) -> None:
+        """Prepare.
+
+        Args:
+            worker_argv: The interpreter, and what makes it a worker.
+        """
+        self._worker_argv = worker_argv
+        self._warden: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._asking = trio.Lock()
+
+    async def worker(self) -> Worker:
+        """Start a worker.
+
+        Raises:
+            ConfigInvalid: The interpreter cannot be started.
+        """
+        with contextlib.ExitStack() as inherited:
+            to_worker, from_worker = _pipe(), _pipe()
+            memory = os.memfd_create("taskd-worker")
+            os.ftruncate(memory, wire.PAGE_BYTES)
+            for fd in (to_worker[0], from_worker[1], memory):
+                inherited.callback(os.close, fd)
+            page = memoryview(mmap.mmap(memory, wire.PAGE_BYTES)).cast("Q")
+            os.set_blocking(to_worker[1], False)
+            os.set_blocking(from_worker[0], False)
+            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            inherited.callback(os.close, devnull)
+            fds = [devnull, 2, 2, to_worker[0], from_worker[1], memory]
+            control = await self._runner(fds)
+            worker = Worker(control, to_worker[1], from_worker[0], page)
+            try:
+                await _start(worker, self._worker_argv, os.environ, None, inherit=3)
+            except OSError as error:
+                worker.close()
+                raise ConfigInvalid(
+                    f"the Python for workers, {self._worker_argv[0]!r}, cannot be started ({error.strerror or error}):"
+                    " name another with --python"
+                ) from None
+            except BaseException:
+                worker.close()
+                raise
+        return worker
+
+    async def command(self, plan: CommandPlan) -> Command:
+        """Start a command.
+
+        Raises:
+            OSError: The system refused.
+        """
+        with contextlib.ExitStack() as inherited:
+            stdout, stderr = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            for fd in (stdout[1], stderr[1], devnull):
+                inherited.callback(os.close, fd)
+            for fd in (stdout[0], stderr[0]):
+                os.set_blocking(fd, False)
+            command = Command(await self._runner([devnull, stdout[1], stderr[1]]), stdout[0], stderr[0])
+            try:
+                await _start(command, plan.argv, {**os.environ, **plan.environ}, plan.cwd, inherit=0)
+            except BaseException:
+                command.close()
+                raise
+        return command
+
+    def close(self) -> None:
+        """Hang up: every runner that is left kills what it watches over; return when the last has ended."""
+        if self._link is not None:
+            self._link.close()
+        if self._warden is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # what the kernel does not let die stays its child
+                self._warden.wait(_GOODBYE_S)
+
+    async def _runner(self, fds: Sequence[int]) -> socket.socket:
+        """Have a runner forked that holds these descriptors; return our end of its control socket."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003 - the socket module's own shape
+        with theirs:
+            try:
+                async with self._asking:
+                    await self._send([theirs.fileno(), *fds])
+            except BaseException:
+                ours.close()
+                raise
+        return ours
+
+    async def _send(self, fds: Sequence[int]) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        for _ in range(2):  # a warden that somebody killed is replaced, once
+            link = self._link or self._start_warden()
+            try:
+                while True:
+                    try:
+                        link.sendmsg([b"r"], ancillary)
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(link)
+                    else:
+                        return
+            except ConnectionError:
+                self._link = None
+        raise ConfigInvalid("the process that starts workers ends at once; see what it says on standard error")
+
+    def _start_warden(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            self._warden = subprocess.Popen(  # noqa: S603 - this very program
+                [*_warden_argv(), str(fd)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[fd],
+                start_new_session=True,  # Ctrl-C is for the agent
+            )
+        ours.setblocking(False)  # noqa: FBT003 - the socket module's own shape
+        self._link = ours
+        return ours
+
+
+@contextlib.asynccontextmanager
+async def open_spawner(worker_argv: Sequence[str]) -> AsyncIterator[RealSpawner]:
+    """Start processes as long as this is open; at its end nothing is left of them."""
+    spawner = RealSpawner(worker_argv)
+    try:
+        yield spawner
+    finally:
+        spawner.close()
+
+
+def _warden_argv() -> list[str]:
+    if getattr(sys, "frozen", False):
+        return [sys.executable, warden.ARGUMENT]
+    # -P: a module of the user's in this folder must not stand in for one of Python's own.
+    return [sys.executable, "-P", "-m", "taskd.agent.warden"]
+
+
+async def _start(
+    runner: Runner, argv: Sequence[str], environ: Mapping[str, str], cwd: str | None, *, inherit: int
+) -> None:
+    await runner.start(
+        wire.Run(
+            [os.fsencode(word) for word in argv],
+            [(os.fsencode(name), os.fsencode(value)) for name, value in environ.items()],
+            os.fsencode(cwd or ""),
+            inherit,
+        )
+    )
+
+
+def _pipe() -> tuple[int, int]:
+    """Open a pipe with as much room as the kernel allows us."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # the user's share is spent: the usual size works as well, only slower
+        fcntl.fcntl(ends[1], _F_SETPIPE_SZ, PIPE_BYTES)
+    return ends

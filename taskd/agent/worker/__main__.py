@@ -1,0 +1,45 @@
+"""Where a worker starts: ``python -m taskd.agent.worker MODULE…``, by an agent's runner."""
+
+import gc
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from taskd.agent import wire
+from taskd.agent.clock import SystemClock
+from taskd.agent.worker import blocking
+from taskd.agent.worker.link import Link
+from taskd.agent.worker.loading import load
+
+
+def main(modules: Sequence[str]) -> None:
+    """Import the modules, tell what is in them, and run what the agent sends."""
+    link = Link(os.environ.pop(wire.FDS_VARIABLE))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a task prints is seen when it prints it
+    loaded = load(modules)
+    link.tell(wire.Ready(wire.VERSION, loaded.tasks, loaded.error))
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection need look at it again
+    try:
+        (setup,) = link.receive()
+    except EOFError:
+        return
+    assert isinstance(setup, wire.Setup)
+    clock = SystemClock()
+    # An event loop is imported by the worker that runs it, after the user's modules.
+    if setup.kind == "asyncio":
+        from taskd.agent.worker import on_asyncio  # noqa: PLC0415
+
+        on_asyncio.serve(link, loaded.functions, clock, setup.concurrency)
+    elif setup.kind == "trio":
+        from taskd.agent.worker import on_trio  # noqa: PLC0415
+
+        on_trio.serve(link, loaded.functions, clock, setup.concurrency)
+    else:
+        blocking.serve(link, loaded.functions, clock)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,117 @@
+"""Calls: a lease's payload into the function's arguments, its end into a result or a failure."""
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from taskd.client.context import TaskContext
+from taskd.client.task import TaskFunction
+from taskd_protocol.errors import PayloadUnpackable, TaskCodes
+from taskd_protocol.payload import pack, unpack_arguments
+from taskd_protocol.task import Failure, Grant
+
+Functions = Mapping[str, TaskFunction]
+"""The users' functions by task name."""
+
+MESSAGE_CHARS = 1_000
+"""Of a failure's line for people."""
+
+TRACEBACK_CHARS = 60 * 1024
+"""Of a traceback: below what a server keeps, so that the cut is made here, where it can be shown."""
+
+_HEAD_CHARS = 8 * 1024
+"""How much of a long traceback is its beginning: the end tells more, the beginning tells from where."""
+
+_OWN_FILES = str(Path(__file__).parent)
+
+
+def context_of(grant: Grant) -> TaskContext:
+    """Return what user code may know of the attempt."""
+    spec = grant.spec
+    return TaskContext(
+        raw_id=spec.id,
+        name=spec.name,
+        queue=spec.queue,
+        attempt=grant.attempt,
+        fencing_token=grant.token,
+        traceparent=spec.traceparent,
+    )
+
+
+def read_arguments(grant: Grant) -> tuple[list[object], dict[str, object]] | Failure:
+    """Unpack a call's arguments."""
+    try:
+        return unpack_arguments(grant.spec.payload)
+    except PayloadUnpackable as error:
+        return Failure(TaskCodes.ARGUMENTS_UNREADABLE, line(error.message))
+    except Exception as error:  # noqa: BLE001 - a registered type's own code may raise anything
+        return _failed(TaskCodes.ARGUMENTS_UNREADABLE, error)
+
+
+def pack_result(result: object, bytes_max: int) -> bytes | Failure:
+    """Pack what the function returned."""
+    try:
+        data = pack(result)
+    except PayloadUnpackable as error:
+        return Failure(TaskCodes.RESULT_UNPACKABLE, line(f"the result cannot be packed: {error.message}"))
+    except Exception as error:  # noqa: BLE001 - a registered type's own code may raise anything
+        return _failed(TaskCodes.RESULT_UNPACKABLE, error)
+    if len(data) > bytes_max:
+        return Failure(
+            TaskCodes.RESULT_TOO_LARGE,
+            f"the result is {len(data)} bytes, the limit {bytes_max}: store it elsewhere and return a reference",
+        )
+    return data
+
+
+def unknown(name: str) -> Failure:
+    """Return the failure of a task that this worker does not have."""
+    return Failure(TaskCodes.NAME_UNKNOWN, line(f"the worker has no task {name!r}: restart agents after renaming one"))
+
+
+def raised(error: BaseException) -> Failure:
+    """Return the failure of a function that raised."""
+    return _failed(TaskCodes.RAISED, error)
+
+
+def line(text: str) -> str:
+    """Return the first line of a text that may hold anything, bounded and fit for the wire."""
+    return _clean(text.strip().partition("\n")[0][:MESSAGE_CHARS])
+
+
+def _failed(code: str, error: BaseException) -> Failure:
+    kind = type(error)
+    try:
+        message = line(str(error))
+    except Exception:  # noqa: BLE001 - an exception whose own text raises is told by its type
+        message = ""
+    return Failure(
+        code,
+        message or kind.__qualname__,
+        _clean(f"{kind.__module__}.{kind.__qualname__}"),
+        _traceback_text(error),
+    )
+
+
+def _traceback_text(error: BaseException) -> str:
+    """Return the traceback from the user's first frame on, without its middle if it is very long."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
+    except Exception as broken:  # noqa: BLE001 - the user's classes take part in the formatting
+        text = f"(the traceback cannot be shown: {type(broken).__name__})\n"
+    if len(text) > TRACEBACK_CHARS:
+        tail = TRACEBACK_CHARS - _HEAD_CHARS
+        text = f"{text[:_HEAD_CHARS]}\n… {len(text) - TRACEBACK_CHARS} characters left out …\n{text[-tail:]}"
+    return _clean(text)
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+        trace = trace.tb_next
+    return trace
+
+
+def _clean(text: str) -> str:
+    """Spell out lone surrogates, which UTF-8 cannot carry."""
+    return text.encode("utf-8", "backslashreplace").decode()

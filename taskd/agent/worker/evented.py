@@ -1,0 +1,144 @@
+"""Coroutines: what is alike on every event loop.
+
+Tasks are started straight from the batch, up to the concurrency; their results
+are written once per round of the loop.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from taskd.agent import wire
+from taskd.agent.clock import Clock
+from taskd.agent.worker import calls
+from taskd.agent.worker.link import Link
+from taskd.agent.worker.watched import watched
+from taskd.client.context import running
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.task import Failure, Grant
+
+
+class Floor:
+    """The coroutines that run, those that wait for room, and the results that wait to be written.
+
+    Attributes:
+        running: What to call to cancel each attempt, by token.
+        stopping: Attempts that were cancelled on the agent's order.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        functions: calls.Functions,
+        clock: Clock,
+        *,
+        concurrency: int,
+        start: Callable[[Grant], Callable[[], object]],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            link: To the agent.
+            functions: By task name.
+            clock: For run times.
+            concurrency: Attempts at the same time.
+            start: Starts ``attempt`` on the loop; returns what cancels it.
+            soon: Has the loop call something in its next round.
+        """
+        self.running: dict[int, Callable[[], object]] = {}
+        self.stopping: set[int] = set()
+        self._link = link
+        self._functions = functions
+        self._clock = clock
+        self._start = start
+        self._soon = soon
+        self._concurrency = concurrency
+        self._waiting: deque[Grant] = deque()
+        self._frames: list[bytes] = []
+        self._ahead_ms = 0
+        self._result_bytes_max = 0
+
+    def readable(self) -> bool:
+        """Take in what the agent said; return False when it closed the link."""
+        try:
+            messages = self._link.receive()
+        except EOFError:
+            return False
+        for message in messages:
+            if isinstance(message, wire.Batch):
+                self._ahead_ms = message.clock_ahead_ms
+                self._result_bytes_max = message.result_bytes_max
+                self._waiting.extend(message.grants)
+                self._fill()
+            elif isinstance(message, wire.Stop):
+                self._stop(message.tokens)
+        return True
+
+    async def attempt(self, grant: Grant, cancelled: type[BaseException]) -> None:
+        """Run one attempt and tell its end.
+
+        Args:
+            grant: What to run.
+            cancelled: What the loop raises in a coroutine that is cancelled.
+        """
+        token = grant.token
+        start_ns = self._clock.mono_ns()
+        started_at_ms = self._clock.wall_ms() + self._ahead_ms
+        end: bytes | Failure
+        running.set(calls.context_of(grant))
+        try:
+            end = await self._call(grant)
+        except BaseException as error:
+            stopped = isinstance(error, cancelled) and token in self.stopping
+            end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error)
+            if isinstance(error, cancelled):
+                raise  # the loop keeps count of its cancellations
+        finally:
+            self.stopping.discard(token)
+            self.running.pop(token, None)
+            run_us = (self._clock.mono_ns() - start_ns) / 1_000
+            if isinstance(end, bytes):
+                self._tell(wire.Returned(token, end, started_at_ms, run_us))
+            else:
+                self._tell(wire.Raised(token, end, started_at_ms, run_us))
+            if self._waiting:
+                self._fill()
+
+    async def _call(self, grant: Grant) -> bytes | Failure:
+        function = self._functions.get(grant.spec.name)
+        if function is None:
+            return calls.unknown(grant.spec.name)
+        arguments = calls.read_arguments(grant)
+        if isinstance(arguments, Failure):
+            return arguments
+        args, kwargs = arguments
+        coro = function(*args, **kwargs)
+        result = await watched(coro, grant.token, self._link.page)
+        return calls.pack_result(result, self._result_bytes_max)
+
+    def _fill(self) -> None:
+        waiting = self._waiting
+        while waiting and len(self.running) < self._concurrency:
+            grant = waiting.popleft()
+            self.running[grant.token] = self._start(grant)
+
+    def _stop(self, tokens: list[int]) -> None:
+        dropped = {grant.token for grant in self._waiting}.intersection(tokens)
+        self._waiting = deque([grant for grant in self._waiting if grant.token not in dropped])
+        for token in tokens:
+            if token in dropped:
+                self._tell(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))
+            elif token in self.running:
+                self.stopping.add(token)
+                # In the next round: an attempt that has not taken its first step could not tell its end.
+                self._soon(self.running[token])  # type: ignore[arg-type]  # what it returns is of no interest
+
+    def _tell(self, message: wire.FromWorker) -> None:
+        if not self._frames:
+            self._soon(self._flush)
+        self._frames.append(wire.encode(message))
+
+    def _flush(self) -> None:
+        frames = b"".join(self._frames)
+        self._frames.clear()
+        self._link.write(frames)

@@ -1,0 +1,56 @@
+"""Loading: the user's modules imported, and the tasks that are in them."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from taskd.agent import wire
+from taskd.agent.worker.calls import line
+from taskd.client.app import App
+from taskd.client.task import TaskFunction
+
+
+class Loaded(NamedTuple):
+    """What the modules hold."""
+
+    tasks: list[wire.Known]
+    functions: dict[str, TaskFunction]
+    error: str
+    """Why a module could not be imported, naming it; empty when all were."""
+
+
+def load(modules: Sequence[str]) -> Loaded:
+    """Import the modules and find every task of every App that is an attribute of one of them."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    tasks: list[wire.Known] = []
+    functions: dict[str, TaskFunction] = {}
+    seen: set[int] = set()
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except BaseException as error:  # noqa: BLE001 - a module may even call sys.exit()
+            return Loaded([], {}, _why(name, error))
+        for value in list(vars(module).values()):
+            if not isinstance(value, App) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            for task in value.tasks.values():
+                if task.name in functions and functions[task.name] is not task.function:
+                    return Loaded([], {}, f"module {name!r} has a second task named {task.name!r}: rename one of them")
+                tasks.append(wire.Known(task.name, task.is_async))
+                functions[task.name] = task.function
+    return Loaded(tasks, functions, "")
+
+
+def _why(module: str, error: BaseException) -> str:
+    """Return one line that names the module, what was raised, and where."""
+    text = line(f"module {module!r} failed to import: {type(error).__name__}: {error}")
+    frames = traceback.extract_tb(error.__traceback__)
+    # A module that is not there at all fails inside the import system: no place worth naming.
+    users = [frame for frame in frames if not frame.filename.startswith(("<frozen", __file__, importlib.__file__))]
+    return f"{text} ({users[-1].filename}:{users[-1].lineno})" if users else text

@@ -1,0 +1,36 @@
+"""Coroutines on an asyncio event loop."""
+
+import asyncio
+from collections.abc import Callable
+
+from taskd.agent.clock import Clock
+from taskd.agent.worker.calls import Functions
+from taskd.agent.worker.evented import Floor
+from taskd.agent.worker.link import Link
+from taskd_protocol.task import Grant
+
+
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+    """Run batches until the agent closes the link."""
+    asyncio.run(_serve(link, functions, clock, concurrency))
+
+
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+    loop = asyncio.get_running_loop()
+    closed = loop.create_future()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def start(grant: Grant) -> Callable[[], object]:
+        task = loop.create_task(floor.attempt(grant, asyncio.CancelledError))
+        tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(tasks.discard)
+        return task.cancel
+
+    def read() -> None:
+        if not floor.readable():
+            loop.remove_reader(link.fd)
+            closed.set_result(None)
+
+    floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=loop.call_soon)
+    loop.add_reader(link.fd, read)
+    await closed

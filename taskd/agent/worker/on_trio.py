@@ -1,0 +1,38 @@
+"""Coroutines on a trio event loop."""
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from taskd.agent.clock import Clock
+from taskd.agent.worker.calls import Functions
+from taskd.agent.worker.evented import Floor
+from taskd.agent.worker.link import Link
+from taskd_protocol.task import Grant
+
+
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+    """Run batches until the agent closes the link."""
+    trio.run(_serve, link, functions, clock, concurrency)
+
+
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+    token = trio.lowlevel.current_trio_token()
+    async with trio.open_nursery() as nursery:
+
+        async def attempt(grant: Grant, scope: trio.CancelScope) -> None:
+            with scope:
+                await floor.attempt(grant, trio.Cancelled)
+
+        def start(grant: Grant) -> Callable[[], object]:
+            scope = trio.CancelScope()
+            nursery.start_soon(attempt, grant, scope)
+            return scope.cancel
+
+        floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=partial(token.run_sync_soon))
+        while True:
+            await trio.lowlevel.wait_readable(link.fd)
+            if not floor.readable():
+                break
+        nursery.cancel_scope.cancel()
