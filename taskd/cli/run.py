@@ -2,13 +2,13 @@
 
 import signal
 import sys
-from types import FrameType
 from typing import Final
 
 import click
 
 from taskd.cli.connection import server
 from taskd.cli.exits import Exit
+from taskd.cli.interrupts import take_as_ctrl_c
 from taskd.cli.options import name_and_value, server_options
 from taskd.cli.output import hint
 from taskd.client.client import Client
@@ -64,7 +64,7 @@ def run(
             retry=Retry(max_attempts=max_attempts),
             traceparent=make_traceparents(1)[0],
         )
-        signal.signal(signal.SIGTERM, _interrupt)
+        take_as_ctrl_c(signal.SIGTERM)
         try:
             task_id = client.submit([spec])[0]
         except KeyboardInterrupt:
@@ -130,7 +130,3 @@ def _exit_code(outcome: Outcome) -> int:
         if failure.code == TaskCodes.COMMAND_FAILED and failure.exit_code is not None:
             return failure.exit_code if failure.exit_code >= 0 else _SIGNALLED - failure.exit_code
     raise error_of(outcome)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
