@@ -132,7 +132,11 @@ class Connection(Generic[Incoming]):
         return messages
 
     def send(self, message: Message) -> None:
-        """Put a message into the outbox; nothing is sent yet."""
+        """Put a message into the outbox; nothing is sent yet.
+
+        Raises:
+            FrameTooLarge: Not even chunks may carry it. The outbox is as it was; divide the message's lists.
+        """
         body = _ENCODER.encode(message)
         if len(body) > limits.FRAME_BYTES_MAX:
             self._send_in_chunks(body)
@@ -180,7 +184,9 @@ class Connection(Generic[Incoming]):
 
     def _send_in_chunks(self, body: bytes) -> None:
         if len(body) > limits.MESSAGE_BYTES_MAX:
-            raise FrameTooLarge(f"a message of {len(body)} bytes exceeds {limits.MESSAGE_BYTES_MAX}")
+            raise FrameTooLarge(
+                f"a message of {len(body)} bytes; no more than {limits.MESSAGE_BYTES_MAX} travel at once, ask for less"
+            )
         stream = self._next_stream
         self._next_stream = (stream + 1) % limits.CHUNK_STREAMS_MAX
         for start in range(0, len(body), limits.CHUNK_DATA_BYTES):

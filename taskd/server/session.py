@@ -19,6 +19,7 @@ from taskd.server.services import Services
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import (
+    FrameTooLarge,
     HandshakeTimedOut,
     InvitationRefused,
     ServerBusy,
@@ -147,10 +148,17 @@ class Session:
             await self._read(self._role)
 
     def send(self, message: Message) -> None:
-        """Put a message into the outbox."""
+        """Put a message into the outbox; in place of an answer that no message can hold goes the reason."""
         if self._ending:
             return
-        self._wire.send(message)
+        try:
+            self._wire.send(message)
+        except FrameTooLarge as why:
+            request_id = getattr(message, "request_id", 0)
+            if not request_id:
+                self.end(why)
+                return
+            self._wire.send(error_message(request_id, why))
         self._outgoing.set()
         if self._wire.outbox_bytes > limits.OUTBOX_BYTES_MAX:
             self.end(ServerBusy("what was sent was not read; read faster, or ask for less at a time"))
