@@ -1,0 +1,65 @@
+"""What an operator may choose about a server.
+
+Knows no source: ``settings`` reads it from flags, environment and file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from taskd.core.working import Settings
+from taskd.server.addresses import Address
+from taskd.server.logs import Form, Level
+from taskd.server.settings import ByteCount, Milliseconds
+from taskd_protocol import limits
+
+SECTION: Final = "server"
+
+_SECOND: Final = 1_000
+_MINUTE: Final = 60 * _SECOND
+_DAY: Final = 24 * 60 * _MINUTE
+_MIB: Final = 1 << 20
+_GIB: Final = 1 << 30
+
+_Retention = Annotated[Milliseconds, msgspec.Meta(ge=_MINUTE, description="it goes from 1m up")]
+_RetentionSize = Annotated[ByteCount, msgspec.Meta(ge=_MIB, description="it goes from 1MiB up")]
+_Payload = Annotated[
+    ByteCount, msgspec.Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX, description="it goes from 1KiB to 16MiB")
+]
+_Heartbeat = Annotated[Milliseconds, msgspec.Meta(ge=500, le=_MINUTE, description="it goes from 500ms to 1m")]
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One server's settings; the names in quotes are those that people write."""
+
+    data_dir: Path
+    """Where everything that must last is kept; made at the first start."""
+    listen: Address = Address("127.0.0.1", 7070)
+    """Where clients and agents connect."""
+    http: Address = Address("127.0.0.1", 7071)
+    """Where browsers and probes connect; plain on loopback, TLS elsewhere."""
+    host_names: tuple[str, ...] = ()
+    """Names and addresses added to the certificate, and allowed as Host of an HTTP request."""
+    tls: bool = True
+    """Off only on loopback."""
+    payload_bytes_max: _Payload = msgspec.field(default=ByteCount(limits.PAYLOAD_BYTES_MAX), name="payload_max")
+    """A task's packed arguments, or its packed result."""
+    retention_age_ms: _Retention = msgspec.field(default=Milliseconds(7 * _DAY), name="retention_age")
+    """Finished tasks and their results are kept so long."""
+    retention_bytes: _RetentionSize = msgspec.field(default=ByteCount(4 * _GIB), name="retention_size")
+    """And while they weigh less in all than this."""
+    heartbeat_ms: _Heartbeat = msgspec.field(default=Milliseconds(limits.HEARTBEAT_MS), name="heartbeat")
+    """How often agents give a sign of life; three missed and their tasks go to others."""
+    log_level: Level = "info"
+    log_form: Form = "auto"
+    """``auto``: for people on a terminal, JSON elsewhere."""
+
+    def settings(self) -> Settings:
+        """Return what the core needs of it."""
+        return Settings(
+            payload_bytes_max=self.payload_bytes_max,
+            retention_age_ms=self.retention_age_ms,
+            retention_bytes=self.retention_bytes,
+            heartbeat_ms=self.heartbeat_ms,
+        )
