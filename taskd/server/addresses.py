@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+import psutil
 import trio
 
 from taskd_protocol.errors import AddressInsecure, AddressInUse, ConfigInvalid, TaskdError
@@ -107,6 +108,24 @@ def port_of(listeners: Sequence[trio.SocketListener]) -> int:
     return port
 
 
+def only_loopback(listeners: Sequence[trio.SocketListener]) -> bool:
+    """Tell whether nobody but this machine can reach any of them."""
+    hosts = [listener.socket.getsockname()[0] for listener in listeners]
+    return all(ipaddress.ip_address(host.partition("%")[0]).is_loopback for host in hosts)
+
+
+def machine_addresses() -> list[str]:
+    """Return this machine's own addresses that others may reach, in the order of its interfaces."""
+    texts = [
+        entry.address.partition("%")[0]
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in {socket.AF_INET, socket.AF_INET6}
+    ]
+    addresses = [ipaddress.ip_address(text) for text in texts]
+    return [str(address) for address in addresses if not address.is_loopback and not address.is_link_local]
+
+
 def close_sockets(listeners: Sequence[trio.SocketListener]) -> None:
     """Let the port go; what waits to be accepted is reset."""
     for listener in listeners:
@@ -137,7 +156,7 @@ async def bind(
         listeners = await listen(address.host, address.port, BACKLOG)
     except OSError as error:
         raise _refused(address, source, error) from None
-    if not secured and not all(_is_loopback(listener.socket.getsockname()[0]) for listener in listeners):
+    if not secured and not only_loopback(listeners):
         close_sockets(listeners)
         raise AddressInsecure(
             f"{source} {address} can be reached by others and TLS is off: leave it on or use 127.0.0.1"
@@ -174,7 +193,3 @@ def _refused(address: Address, source: str, error: OSError) -> TaskdError:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return ConfigInvalid(f"{source} {address}: not allowed to listen there; choose a port above 1023")
     return ConfigInvalid(f"{source} {address}: {error.strerror or error}; choose an address of this machine")
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
