@@ -1,5 +1,7 @@
 """How a task is to be run: what its decorator says, and what one submit says instead."""
 
+import math
+
 import msgspec
 
 from taskd_protocol import task
@@ -25,12 +27,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Each wait is moved by up to this share of itself, up or down; 0 to 1."""
 
     def to_wire(self) -> task.Retry:
-        """Return it as the server is told, in milliseconds."""
+        """Return it as the server is told, in milliseconds.
+
+        Raises:
+            BadRequest: A wait is no finite number of seconds.
+        """
         return task.Retry(
             max_attempts=self.max_attempts,
-            base_ms=round(self.base * 1000),
+            base_ms=_milliseconds("retry base", self.base),
             factor=float(self.factor),
-            max_ms=round(self.max * 1000),
+            max_ms=_milliseconds("retry max", self.max),
             jitter=float(self.jitter),
         )
 
@@ -66,18 +72,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BadRequest: A field is of the wrong type or out of its range; it is named.
         """
-        for field, kinds in (("queue", str), ("priority", int), ("delay", int | float), ("key", str)):
-            if not isinstance(getattr(self, field), kinds):
-                raise BadRequest(f"{field} of task {name!r} is of the wrong type; see the documentation of options()")
+        try:
+            msgspec.convert(msgspec.to_builtins(self), type=Options)
+        except (msgspec.ValidationError, TypeError) as error:  # the second: of a type that is no data at all
+            raise BadRequest(f"options of task {name!r}: {str(error).replace('$.', '')}") from None
         retry = None if self.retry is None else self.retry.to_wire()
         template = TaskSpec(
             id=_SOME_ID,
             name=name,
             queue=self.queue,
             priority=self.priority,
-            delay_ms=round(self.delay * 1000),
+            delay_ms=_milliseconds("delay", self.delay),
             retry=retry,
             key=self.key,
         )
         check_spec(template, payload_bytes_max=0)
         return template
+
+
+def _milliseconds(what: str, seconds: float) -> int:
+    if not math.isfinite(seconds):
+        raise BadRequest(f"{what} of {seconds} seconds is out of range; it goes from 0 to ten years")
+    return round(seconds * 1000)
