@@ -111,8 +111,10 @@ def check_role(hello_role: str, token_role: str) -> None:
         token_role: The role that the server stored with the token.
 
     Raises:
-        RoleRefused: An agent's token in a client's hand, or the other way round.
+        RoleRefused: An agent's token in a client's hand, or the other way round; or no token of a session at all.
     """
+    if token_role == HELLO_JOIN:
+        raise RoleRefused("the secret of an invitation opens no session; join with it, and use the token that you get")
     if token_role not in ALLOWED:
         raise RoleRefused(f"the token's role {token_role[:64]!r} is unknown to this server; upgrade it")
     if (hello_role == HELLO_AGENT) != (token_role == HELLO_AGENT):
