@@ -8,6 +8,7 @@ port is already closed.
 import gc
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +39,7 @@ from taskd.server.session import Role, Session
 from taskd.server.starting import read_stored
 from taskd.store.interface import Store
 from taskd.store.rocksdb import open_store
-from taskd_protocol.errors import ServerStopping, TaskdError
+from taskd_protocol.errors import AuthRefused, ServerStopping, TaskdError
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import Hello, PeerLimits
 
@@ -48,6 +49,9 @@ EXIT_STORE_FAILED = 74
 
 ADMIN_TOKEN_MS = 365 * 24 * 3600 * 1000
 """The token that a server writes into its own user's profile."""
+
+ADMIN_TOKEN_LEFT_MS = 30 * 24 * 3600 * 1000
+"""A start replaces the one in the profile when it has less left."""
 
 GC_THRESHOLD = 50_000
 """Objects between two collections of the youngest generation: messages and records are freed by count and
@@ -74,12 +78,20 @@ class Serving:
     ca_pem: str
     data_dir: Path
     tls: bool
+    tls_context: ssl.SSLContext
+    """With the certificate of now; follows renewals."""
+    host_names: tuple[str, ...]
+    """What the certificate is good for."""
     ready: Callable[[], bool]
     """Whether commands are being decided: false once the server stops."""
     stop: Callable[[], None]
     """Begins an orderly end; ``serve`` returns when it is done."""
+    wait_stopping: Callable[[], Awaitable[None]]
+    """Returns when the end has begun."""
     mint_admin: Callable[[], Awaitable[str]]
     """Makes a durable admin token, for the profile of the server's own user."""
+    knows_admin: Callable[[str], bool]
+    """Whether this is an admin token that is good for some time yet: the one in the profile may be another store's."""
 
 
 class _Ending:
@@ -159,9 +171,13 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
                     ca_pem=certificates.ca_pem,
                     data_dir=data_dir.root,
                     tls=plan.tls,
+                    tls_context=certificates.context,
+                    host_names=certificates.facts().host_names,
                     ready=lambda: not ending.asked.is_set(),
                     stop=ending,
+                    wait_stopping=ending.asked.wait,
                     mint_admin=partial(_mint_admin, services),
+                    knows_admin=partial(_knows_admin, services),
                 )
             )
             log.info(
@@ -206,6 +222,17 @@ async def _mint_admin(services: Services) -> str:
     if refused:
         raise refused[0]
     return minted.text
+
+
+def _knows_admin(services: Services, text: str) -> bool:
+    try:
+        shown = tokens.parse(text)
+    except AuthRefused:
+        return False
+    record = services.working.tokens.get(shown.key_id)
+    if record is None or record.role != "admin" or not tokens.secret_matches(shown, record.secret_sha256):
+        return False
+    return not record.revoked and record.expires_at_ms > services.platform.clock.wall_ms() + ADMIN_TOKEN_LEFT_MS
 
 
 def _exit_at_once(failure: TaskdError) -> None:
