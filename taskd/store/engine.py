@@ -8,6 +8,7 @@ The one room that names rocksdict's traps, so that no other has to know them:
   ``keys``, ``items`` and ``values`` have no status and are not used.
 - ``create_if_missing`` would put an empty store over one that lost its CURRENT file, so ``is_new`` decides.
 - ``set_iterate_lower_bound`` sets the upper bound (0.3.29): a walk begins with a seek, or compares.
+- Some damage of a log's headers makes RocksDB read for ever, so ``wal`` looks at them first.
 - Errors are bare ``Exception``s and told apart by their text; an unknown text is a failure.
 """
 
@@ -26,6 +27,7 @@ from rocksdict import (
     ReadOptions,
 )
 
+from taskd.store.wal import check_logs
 from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed, StoreStalled, TaskdError
 
 MEMTABLE_BYTES = 16 * 1024 * 1024
@@ -75,6 +77,8 @@ def open_database(
     """
     options = make_options(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
     options.create_if_missing(create)
+    if recovery is None:
+        check_logs(path, RECOVER_ADVICE)
     try:
         return Rdict(str(path), options, access_type=access or AccessType.read_write())
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class

@@ -26,6 +26,7 @@ from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from taskd.core.records import Key, Kind
 from taskd.store import engine
+from taskd.store.durable_mark import DurableMark, marked_sequence
 from taskd.store.history import COMMITS_KEPT, Commit, check_history
 from taskd.store.interface import Offload, Write
 from taskd.store.keys import (
@@ -51,8 +52,11 @@ SLICE_ENTRIES: Final = 256
 class RocksStore:
     """A store in a folder. Made by ``open_store``."""
 
-    def __init__(self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: Commit) -> None:
+    def __init__(
+        self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: Commit, mark: DurableMark
+    ) -> None:
         self.lineage = lineage
+        self._mark = mark
         self.staged_sequence = last.sequence
         # What a start reads from the log it writes into a synced table before it serves.
         self.durable_sequence = last.sequence
@@ -134,7 +138,7 @@ class RocksStore:
             return covered
         self._flushing = True
         try:
-            await self._offload(partial(database.flush_wal, True))  # noqa: FBT003 - sync, by position in rocksdict
+            await self._offload(partial(self._make_durable, database, covered))
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
             self._finished = engine.translate(error, self._path).message
             raise StoreFailed(self._finished) from None
@@ -152,11 +156,16 @@ class RocksStore:
             await self.flush()
         self._closed = True
         self._finished = f"the store at {self._path} is closed; open it again"
+        self._mark.close()
         try:
             await self._offload(self._database.close)
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
             if not failed:
                 raise StoreFailed(engine.translate(error, self._path).message) from None
+
+    def _make_durable(self, database: Rdict, covered: int) -> None:
+        database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
+        self._mark.write(covered)  # after, so that the mark is never ahead
 
     def _open_database(self) -> Rdict:
         if self._finished:
@@ -187,11 +196,13 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
     try:
         lineage = _read_head(database, path) or _write_head(database, path, new_lineage)
         last = check_history(database, path)
+        _check_mark(path, lineage, last.sequence)
+        mark = _open_mark(path, lineage, last.sequence)
     except TaskdError:
         with suppress(Exception):  # what is wrong with it is told already
             database.close()
         raise
-    return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last)
+    return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last, mark=mark)
 
 
 def _read_head(database: Rdict, path: Path) -> bytes:
@@ -224,6 +235,24 @@ def _write_head(database: Rdict, path: Path, lineage: bytes) -> bytes:
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
         raise StoreFailed(engine.translate(error, path).message) from None
     return lineage
+
+
+def _check_mark(path: Path, lineage: bytes, sequence: int) -> None:
+    durable = marked_sequence(path, lineage)
+    if sequence < durable:
+        raise StoreCorrupt(
+            f"the store at {path} ends at batch {sequence} and had {durable} on disk: its log lost its end;"
+            f" {engine.RECOVER_ADVICE}"
+        )
+
+
+def _open_mark(path: Path, lineage: bytes, sequence: int) -> DurableMark:
+    try:
+        mark = DurableMark(path, lineage)
+        mark.write(sequence)
+    except OSError as error:
+        raise StoreFailed(engine.translate(error, path).message) from None
+    return mark
 
 
 def _make_folder(path: Path) -> None:

@@ -104,7 +104,7 @@ class RocksHouse:
         self._synced_bytes = {log.name: log.stat().st_size for log in self.path.glob("*.log")}
 
     async def _offload(self, work: Callable[[], T], /) -> T:
-        if getattr(getattr(work, "func", None), "__name__", "") == "flush_wal":
+        if getattr(getattr(work, "func", None), "__name__", "") == "_make_durable":
             if self.flush_gate is not None:
                 await self.flush_gate()
             if self.flush_fails:

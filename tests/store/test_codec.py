@@ -152,3 +152,14 @@ def test_keys_read_as_people_read() -> None:
     assert keys.describe_key(keys.make_key(records.META, b"counters")) == "m/counters"
     assert keys.describe_key(keys.make_key(records.SPEC, TASK_ID)) == f"s/{TASK_ID.hex()}"
     assert keys.describe_key(keys.FORMAT_KEY) == "store/format"
+
+
+def write_golden() -> None:
+    """For a record that is new, or was changed before any release held it: ``python tests/store/test_codec.py``."""
+    encoded = {name: codec.encode([(*key, record)])[0] for name, (key, record) in SAMPLES.items()}
+    lines = {name: f"{key.hex()} {(value or b'').hex()}" for name, (key, value) in encoded.items()}
+    GOLDEN.write_text(json.dumps(lines, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    write_golden()

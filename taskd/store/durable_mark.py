@@ -1,0 +1,59 @@
+"""The durable mark: what was durable, told beside the log.
+
+A log that was cut short, or whose last length field is damaged, reads like one
+whose end was torn by a crash, and what was acknowledged would be gone without a
+word. So each flush writes its sequence into a small file, unsynced: it is never
+ahead of the log, and after a kill it is exact. A store that opens below its mark
+has lost what was acknowledged.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = "durable.mark"
+_LINEAGE_BYTES: Final = 16
+_SEQUENCE_BYTES: Final = 8
+
+
+class DurableMark:
+    """The file, open for the store's life. May be used from the flushing thread."""
+
+    def __init__(self, folder: Path, lineage: bytes) -> None:
+        """Open it, or make it.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self._lineage = lineage
+        self._descriptor = os.open(folder / _NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, sequence: int) -> None:
+        """Note that all up to ``sequence`` is durable.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        os.pwrite(self._descriptor, self._lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big"), 0)
+
+    def close(self) -> None:
+        """Let go of the file; calling it twice is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def marked_sequence(folder: Path, lineage: bytes) -> int:
+    """Return what is known to have been durable; 0 when the file is missing, or tells of another lineage."""
+    try:
+        content = (folder / _NAME).read_bytes()
+    except FileNotFoundError:
+        return 0
+    if len(content) != _LINEAGE_BYTES + _SEQUENCE_BYTES or content[:_LINEAGE_BYTES] != lineage:
+        return 0
+    return int.from_bytes(content[_LINEAGE_BYTES:], "big")
+
+
+def remove_mark(folder: Path) -> None:
+    """Forget it: the folder is a copy that may hold less."""
+    (folder / _NAME).unlink(missing_ok=True)
