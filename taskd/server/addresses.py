@@ -126,6 +126,14 @@ def machine_addresses() -> list[str]:
     return [str(address) for address in addresses if not address.is_loopback and not address.is_link_local]
 
 
+def reachable(address: Address) -> list[Address]:
+    """Return where others may find what listens there: every address of this machine when it listens on all."""
+    if address.host not in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        return [address]
+    own = [host for host in machine_addresses() if (":" in host) == (":" in address.host)]
+    return [Address(host, address.port) for host in own] or [address]
+
+
 def close_sockets(listeners: Sequence[trio.SocketListener]) -> None:
     """Let the port go; what waits to be accepted is reset."""
     for listener in listeners:

@@ -22,10 +22,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from taskd.server.datadir import write_durably
-from taskd.server.issuing import host_names_of, is_host_name, issue, make_ca, merge_host_names, private_pem
+from taskd.server.issuing import (
+    HOST_NAMES_MAX,
+    host_names_of,
+    is_host_name,
+    issue,
+    make_ca,
+    merge_host_names,
+    private_pem,
+)
 from taskd.server.platform import Offload
 from taskd_protocol.errors import ConfigInvalid
 
+_ADDRESSES_MAX: Final = 64
+"""Of the machine's own that are taken in: more belong to containers."""
 RENEW_BELOW_DAYS: Final = 30
 """A start renews a certificate that has less left."""
 
@@ -119,7 +129,9 @@ def open_certificates(root: Path, host_names: Sequence[str], now_ms: int) -> Cer
     known = host_names_of(leaf) if leaf is not None else []
     expiring = leaf is None or leaf.not_valid_after_utc - now < dt.timedelta(days=RENEW_BELOW_DAYS)
     if expiring or not set(wanted) <= set(known):
-        _issue(root, ca, merge_host_names(known, wanted), now)
+        # Addresses come and go with the networks that a machine is in: what it no longer asks for stays while there is room.
+        kept = [name for name in known if name not in wanted]
+        _issue(root, ca, [*wanted, *kept][:HOST_NAMES_MAX], now)
     return Certificates(root, ca)
 
 
@@ -139,7 +151,7 @@ def names_for(listen_host: str, hostname: str, addresses: Iterable[str], host_na
     if is_host_name(hostname):
         names.append(hostname)
     if listen_host in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        names += filter(is_host_name, addresses)
+        names += list(filter(is_host_name, addresses))[:_ADDRESSES_MAX]
     else:
         names.append(listen_host)
     return merge_host_names(names, host_names)

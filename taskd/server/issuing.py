@@ -24,7 +24,7 @@ CA_DAYS: Final = 3650
 SERVER_DAYS: Final = 365
 _SKEW: Final = dt.timedelta(days=1)
 """Certificates are good from a day before they are made, for peers whose clocks lag."""
-_HOST_NAMES_MAX: Final = 200
+HOST_NAMES_MAX: Final = 200
 """A certificate goes to every peer in every handshake."""
 _DNS_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _DNS_CHARS_MAX: Final = 253
@@ -93,8 +93,8 @@ def merge_host_names(*groups: Iterable[str]) -> list[str]:
         ConfigInvalid: One is no name and no address, or they are too many for one certificate.
     """
     names = list(dict.fromkeys(_canonical(name) for group in groups for name in group))
-    if len(names) > _HOST_NAMES_MAX:
-        raise ConfigInvalid(f"{len(names)} host names are too many for one certificate; {_HOST_NAMES_MAX} fit")
+    if len(names) > HOST_NAMES_MAX:
+        raise ConfigInvalid(f"{len(names)} host names are too many for one certificate; {HOST_NAMES_MAX} fit")
     return names
 
 

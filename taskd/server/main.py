@@ -24,7 +24,7 @@ from taskd.core.records import TokenRecord
 from taskd.core.restore import restore
 from taskd.core.working import Settings
 from taskd.server import tokens
-from taskd.server.addresses import Address
+from taskd.server.addresses import Address, machine_addresses, reachable
 from taskd.server.agent_role import AgentRole
 from taskd.server.certificates import Certificates, names_for, open_certificates
 from taskd.server.client_role import ClientRole
@@ -115,8 +115,10 @@ async def serve(
         TaskdError: It cannot start, or had to stop; the code tells the exit code.
     """
     data_dir = open_data_dir(plan.data_dir, platform.token_bytes)
+    if data_dir.volatile:
+        log.warning("data_dir_in_memory", data_dir=str(data_dir.root), loses="everything, when the machine restarts")
     try:
-        names = names_for(plan.listen.host, socket.gethostname(), [], plan.host_names)
+        names = names_for(plan.listen.host, socket.gethostname(), machine_addresses(), plan.host_names)
         certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms())
         store = open_store(data_dir.store, offload=platform.offload, new_lineage=platform.token_bytes(16))
         await _serve_store(plan, platform, data_dir, certificates, store, task_status)
@@ -153,7 +155,7 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
             heartbeats_missed=plan.settings.heartbeats_missed,
         ),
         software=f"taskd {__version__}",
-        addresses=[str(listener.address)],
+        addresses=[str(address) for address in reachable(listener.address)],
         room_on_disk=disk.refusal,
         stop=ending,
     )

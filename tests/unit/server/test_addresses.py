@@ -5,7 +5,8 @@ import socket
 import pytest
 import trio
 
-from taskd.server.addresses import Address, bind, close_sockets, open_sockets, parse_address, port_of
+from taskd.server import addresses
+from taskd.server.addresses import Address, bind, close_sockets, open_sockets, parse_address, port_of, reachable
 from taskd_protocol.errors import AddressInsecure, AddressInUse, ConfigInvalid
 
 
@@ -76,3 +77,14 @@ async def test_plain_tcp_stays_on_loopback(host: str) -> None:
     listeners, address = await bind(Address("127.0.0.1", ports[0]), "--listen", open_sockets, secured=False)
     assert address.port == ports[0]
     close_sockets(listeners)
+
+
+def test_all_addresses_are_told_as_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can connect to 0.0.0.0: who is invited gets the machine's own addresses, of the kind listened on."""
+    monkeypatch.setattr(addresses, "machine_addresses", lambda: ["10.0.0.5", "2001:db8::7", "192.0.2.1"])
+    assert list(map(str, reachable(Address("0.0.0.0", 7)))) == ["10.0.0.5:7", "192.0.2.1:7"]  # noqa: S104
+    assert list(map(str, reachable(Address("::", 7)))) == ["[2001:db8::7]:7"]
+    assert reachable(Address("box", 7)) == [Address("box", 7)]
+    monkeypatch.undo()
+    for host in addresses.machine_addresses():
+        assert not host.startswith(("127.", "::1", "fe80"))

@@ -95,9 +95,20 @@ def test_a_new_name_is_added_to_the_old_ones(tmp_path: Path) -> None:
     """A start with another --host-name takes none away."""
     first = open_certificates(tmp_path, [*LOCAL, "one.example"], NOW_MS).facts()
     second = open_certificates(tmp_path, [*LOCAL, "Two.Example."], NOW_MS).facts()
-    assert second.host_names == (*LOCAL, "one.example", "two.example")
+    assert second.host_names == (*LOCAL, "two.example", "one.example")
     assert second.ca_sha256 == first.ca_sha256
     assert second.sha256 != first.sha256
+
+
+def test_names_of_former_networks_do_not_pile_up(tmp_path: Path) -> None:
+    """A machine that moves about keeps starting; the names asked for now are always in."""
+    for net in range(5):
+        wanted = [*LOCAL, *(f"10.{net}.0.{host}" for host in range(60))]
+        facts = open_certificates(tmp_path, wanted, NOW_MS).facts()
+        assert set(wanted) <= set(facts.host_names)
+    assert len(facts.host_names) == 200
+    with pytest.raises(ConfigInvalid, match="too many for one certificate"):
+        open_certificates(tmp_path, [f"10.9.0.{host}" for host in range(201)], NOW_MS)
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(334, False), (336, True), (400, True)])
