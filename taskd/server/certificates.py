@@ -129,7 +129,7 @@ def open_certificates(root: Path, host_names: Sequence[str], now_ms: int) -> Cer
     known = host_names_of(leaf) if leaf is not None else []
     expiring = leaf is None or leaf.not_valid_after_utc - now < dt.timedelta(days=RENEW_BELOW_DAYS)
     if expiring or not set(wanted) <= set(known):
-        # Addresses come and go with the networks that a machine is in: what it no longer asks for stays while there is room.
+        # Addresses come and go with the networks a machine is in: those it had before stay while there is room.
         kept = [name for name in known if name not in wanted]
         _issue(root, ca, [*wanted, *kept][:HOST_NAMES_MAX], now)
     return Certificates(root, ca)
