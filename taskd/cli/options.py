@@ -59,7 +59,7 @@ def duration_ms(unit: str) -> Callable[[str], int]:
     """
 
     def read(text: str) -> int:
-        found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?|\.\d+)(ms|[smhdw])?", text.strip())
+        found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?|\.\d+)(ms|[smhdw])?", text.strip(), re.ASCII)
         if found is None:
             raise click.BadParameter(f"{text[:40]!r} is no duration; write it as 90s, 15m, 1.5h or 30d")
         return round(float(found[1]) * _UNITS_MS[found[2] or unit])

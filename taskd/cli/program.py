@@ -41,7 +41,23 @@ COMMANDS: Final = (
     Later("completion", "taskd.cli.completion:completion", "Print the completion script of a shell."),
 )
 
-root = server_options(LazyGroup("taskd", _TEXT, COMMANDS))
+
+class _ReaderLeft(Exception):
+    """Standard output was closed by whoever read it."""
+
+
+class _Root(LazyGroup):
+    """All of taskd."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; tell of a reader that left in our words, as click would end the process by itself."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderLeft from None
+
+
+root = server_options(_Root("taskd", _TEXT, COMMANDS))
 root = click.version_option(version=__version__, prog_name="taskd", message="%(prog)s %(version)s")(root)
 
 
@@ -59,7 +75,7 @@ def run(words: Sequence[str]) -> int:
         return _fail(error.message, exit_code(error))
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except (_ReaderLeft, BrokenPipeError):
         # What is still buffered has no reader: it must not fail once more when Python shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE

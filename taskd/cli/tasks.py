@@ -26,16 +26,16 @@ def task() -> None:
 @json_option
 @server_options
 @task.command("ls")
-@click.option("--state", type=click.Choice(_STATES), default="", help="Only tasks in this state.", show_default=False)
+@click.option("--state", type=click.Choice(_STATES), help="Only tasks in this state.")
 @click.option("--queue", metavar="NAME", default="", help="Only tasks of this queue.")
 @click.option("--name", metavar="NAME", default="", help="Only tasks of this name.")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
-def list_tasks(*, state: str, queue: str, name: str, limit: int, as_json: bool) -> None:
+def list_tasks(*, state: str | None, queue: str, name: str, limit: int, as_json: bool) -> None:
     """List tasks, newest first."""
     with server() as client:
-        views = list(_pages(client, TaskList(0, state, queue, name, limit)))
+        views = list(_pages(client, TaskList(0, state or "", queue, name, limit)))
     if as_json:
         say_json([task_document(view) for view in views])
         return

@@ -1,0 +1,63 @@
+"""`taskd server`: the command."""
+
+import os
+from pathlib import Path
+
+import click
+
+from taskd.cli.folders import state_dir
+
+
+@click.command
+@click.option("--data-dir", metavar="DIR", help="Where tasks, results, certificates and tokens are kept.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where clients and agents connect; else 127.0.0.1:7070, port 0 takes a free one.",
+)
+@click.option("--http", metavar="HOST:PORT", help="Where the HTTP API is; else 127.0.0.1:7071.")
+@click.option(
+    "--host-name",
+    "host_names",
+    metavar="NAME",
+    multiple=True,
+    help="One more name or address that peers use for this machine.",
+)
+@click.option("--tls/--no-tls", default=None, help="Plain TCP is for loopback only.")
+@click.option("--retention-age", metavar="TIME", help="Keep finished tasks so long; else 7d.")
+@click.option("--retention-size", metavar="SIZE", help="And while they weigh no more than this in all; else 4GiB.")
+@click.option("--payload-max", metavar="SIZE", help="Largest arguments or result of one task; else 16MiB.")
+@click.option(
+    "--heartbeat",
+    metavar="TIME",
+    help="How often agents give a sign of life; else 5s. Three missed, and their tasks go to others.",
+)
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; else info.")
+@click.option("--log-form", metavar="FORM", help="people or json; else by whether standard error is a terminal.")
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Settings; else taskd.toml of this folder, if there is one.",
+)
+def server(*, file: Path | None, **flags: str | bool | tuple[str, ...] | None) -> int:
+    """Run the server.
+
+    Its first start makes certificates, an admin token and the profile that lets commands, agents and programs of
+    this user find it. Once it serves it says so: "serving taskd://HOST:PORT http://HOST:PORT". Each option is also
+    TASKD_OPTION_NAME in the environment and option_name under [server] in taskd.toml.
+    """
+    from taskd.cli import serving
+    from taskd.server.config import SECTION, ServerConfig
+    from taskd.server.settings import load_settings
+
+    config = load_settings(
+        ServerConfig,
+        SECTION,
+        flags=flags,
+        environ=os.environ,
+        file=file,
+        defaults={"data_dir": str(state_dir() / "server")},
+    )
+    return serving.run(config)

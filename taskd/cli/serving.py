@@ -1,0 +1,132 @@
+"""The server as a program: started, known to its user, told to the service manager, stopped by a signal.
+
+The nursery tree: the server, HTTP beside it, and who waits for signals. The server's end, for
+whatever reason, ends the others.
+"""
+
+import os
+import signal
+import sys
+from typing import Final
+
+import msgspec
+import trio
+
+from taskd.cli.exits import Exit
+from taskd.cli.output import say
+from taskd.client import profile as profiles
+from taskd.client.profile import SCHEME, SCHEME_PLAIN, Profile
+from taskd.http.app import make_app
+from taskd.http.serve import HttpAddress, serve_http
+from taskd.server.addresses import Address
+from taskd.server.config import ServerConfig
+from taskd.server.logs import configure_logs
+from taskd.server.main import ServerPlan, Serving, serve
+from taskd.server.notify import Notifier, open_notifier
+from taskd.server.platform import Platform, system_platform
+from taskd_protocol.errors import TaskdError
+
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+
+def run(config: ServerConfig) -> int:
+    """Serve until a signal asks for the end; return the exit code.
+
+    Raises:
+        TaskdError: It cannot start, or had to stop.
+    """
+    configure_logs(level=config.log_level, form=config.log_form)
+    try:
+        trio.run(_run, config, system_platform())
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+    return Exit.DONE
+
+
+async def _run(config: ServerConfig, platform: Platform) -> None:
+    plan = ServerPlan(
+        data_dir=config.data_dir,
+        listen=config.listen,
+        host_names=config.host_names,
+        tls=config.tls,
+        settings=config.settings(),
+    )
+    notifier = open_notifier(os.environ)
+    async with trio.open_nursery() as nursery:
+        # From the first moment on: who asks for the end while the log is being read is heard when that is done.
+        asked = await nursery.start(_receive_signals)
+        serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
+        http = await nursery.start(_serve_http, config.http, serving, platform)
+        await _write_profile(serving, http)
+        say(f"serving {SCHEME if serving.tls else SCHEME_PLAIN}://{serving.address} {http}")
+        sys.stdout.flush()
+        notifier.ready(f"serving {serving.address}")
+        nursery.start_soon(notifier.keep_watchdog)
+        nursery.start_soon(_stop_when, asked, serving, notifier)
+
+
+async def _serve(
+    all_of_it: trio.CancelScope, plan: ServerPlan, platform: Platform, *, task_status: trio.TaskStatus[Serving]
+) -> None:
+    await serve(plan, platform, task_status=task_status)
+    all_of_it.cancel()
+
+
+async def _serve_http(
+    address: Address, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[HttpAddress]
+) -> None:
+    app = make_app(ready=serving.ready, hosts=(*serving.host_names, address.host))
+    tls = serving.tls_context if serving.tls else None
+    await serve_http(app, address, tls, platform, until=serving.wait_stopping, task_status=task_status)
+
+
+async def _receive_signals(*, task_status: trio.TaskStatus[trio.Event]) -> None:
+    """Set the event at the first signal, and end this process at the second."""
+    asked = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started(asked)
+        async for _ in signals:
+            if asked.is_set():
+                os._exit(Exit.INTERRUPTED)  # all that was acknowledged is on disk
+            asked.set()
+
+
+async def _stop_when(asked: trio.Event, serving: Serving, notifier: Notifier) -> None:
+    await asked.wait()
+    notifier.stopping()
+    serving.stop()
+
+
+async def _write_profile(serving: Serving, http: HttpAddress) -> None:
+    """Let this user's commands, agents and programs find the server; keep the token that they have."""
+    data_dir = str(serving.data_dir)
+    before = next((known for known in profiles.profiles() if known.data_dir == data_dir), None)
+    token = before.token if before is not None and serving.knows_admin(before.token) else await serving.mint_admin()
+    wanted = Profile(
+        address=str(_reachable(serving.address)),
+        token=token,
+        ca_pem=serving.ca_pem if serving.tls else "",
+        http=f"{http.scheme}://{_reachable(http.address)}",
+        data_dir=data_dir,
+        tls=serving.tls,
+    )
+    if before is None or msgspec.structs.replace(wanted, name=before.name) != before:
+        profiles.save(wanted)
+
+
+def _reachable(address: Address) -> Address:
+    """Return an address that reaches a server which listens on all of them, from this machine."""
+    if address.host not in _EVERYWHERE:
+        return address
+    return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that is to be told; all of them, when one is none of ours."""
+    ours, others = group.split(TaskdError)
+    if ours is None or others is not None:
+        return group
+    error: BaseException = ours
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.messages import TaskViews
+from taskd_protocol.payload import pack, unpack_arguments
+from taskd_protocol.task import Outcome, Retry
+from unit.cli.fake_client import FakeClient, Taskd
+from unit.cli.test_tasks import ONE, VIEW
+
+
+def test_submit_prints_the_id_alone(taskd: Taskd, client: FakeClient) -> None:
+    """So that a script can take it as it is."""
+    ended = taskd("submit", "app.add", "[1, 2]")
+    (spec,) = client.submitted
+    assert (ended.code, ended.out, ended.err) == (0, f"{format_task_id(spec.id)}\n", "")
+    assert (spec.name, spec.queue, spec.priority, spec.delay_ms, spec.retry) == ("app.add", "default", 0, 0, None)
+    assert unpack_arguments(spec.payload) == ([1, 2], {})
+    assert spec.traceparent.startswith("00-")
+
+
+def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
+    options = ["--queue", "q", "--priority", "-7", "--delay", "1.5m", "--key", "k", "--max-attempts", "9"]
+    taskd("submit", "app.add", "[1]", "--kwargs", '{"b": null}', *options)
+    (spec,) = client.submitted
+    assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
+    assert spec.retry == Retry(max_attempts=9)
+    assert unpack_arguments(spec.payload) == ([1], {"b": None})
+
+
+def test_an_object_names_the_arguments(taskd: Taskd, client: FakeClient) -> None:
+    taskd("submit", "app.add", '{"a": 1, "b": 2}', "--kwargs", '{"b": 3}')
+    assert unpack_arguments(client.submitted[0].payload) == ([], {"a": 1, "b": 3})
+
+
+def test_submit_without_arguments(taskd: Taskd, client: FakeClient) -> None:
+    taskd("submit", "app.tick")
+    assert unpack_arguments(client.submitted[0].payload) == ([], {})
+
+
+def test_a_key_that_is_known_gives_the_first_tasks_id(taskd: Taskd, client: FakeClient) -> None:
+    client.known_as = ONE
+    assert taskd("submit", "app.add", "[1]", "--key", "k").out == f"{format_task_id(ONE)}\n"
+
+
+def test_submit_and_wait_prints_the_result(taskd: Taskd, client: FakeClient) -> None:
+    client.outcomes = [Outcome(ONE, "succeeded", 1, pack(3))]
+    ended = taskd("submit", "app.add", "[1, 2]", "--wait", "--timeout", "5")
+    assert (ended.code, ended.out) == (0, "3\n")
+    assert client.timeouts == [5.0]
+
+
+def test_submit_as_json_prints_the_task(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [TaskViews(0, [VIEW])]
+    assert json.loads(taskd("submit", "app.fetch", "[]", "--json").out)["id"] == format_task_id(ONE)
+
+
+@pytest.mark.parametrize("timeout", ["", "-1", "1 parsec", "1e3", "٣"])
+def test_a_timeout_that_is_none(timeout: str, taskd: Taskd, client: FakeClient) -> None:
+    assert taskd("submit", "f", "--timeout", timeout).code == 2
+    assert not client.submitted
+
+
+def test_numbers_beyond_64_bits_travel(taskd: Taskd, client: FakeClient) -> None:
+    """JSON has no widest integer, and nothing is rounded."""
+    taskd("submit", "f", f"[{2**80}]")
+    assert unpack_arguments(client.submitted[0].payload) == ([2**80], {})
