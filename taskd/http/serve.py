@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import trio
 from anycorn import serve
 from anycorn.config import Config, Sockets
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskd.server.addresses import BACKLOG, Address, bind, only_loopback
 from taskd.server.platform import Platform
@@ -70,7 +70,16 @@ async def serve_http(
 async def _serve(
     app: ASGIApp, config: Config, until: Callable[[], Awaitable[None]], *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
-    await serve(app, config, shutdown_trigger=until, task_status=task_status, mode="asgi")  # type: ignore[arg-type]
+    async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette takes a cancellation for a failed shutdown and tells anycorn, which raises that in its place.
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    await serve(without_lifespan, config, shutdown_trigger=until, task_status=task_status, mode="asgi")  # type: ignore[arg-type]
 
 
 class _Config(Config):

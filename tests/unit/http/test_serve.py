@@ -83,6 +83,20 @@ async def test_probes_are_answered() -> None:
         await get(where, "/healthz")
 
 
+async def test_a_cancelled_server_ends_quietly() -> None:
+    """Whatever else fails in the process, its error is not buried under ours."""
+    async with trio.open_nursery() as nursery:
+
+        async def start(task_status: trio.TaskStatus[HttpAddress]) -> None:
+            app = make_app(ready=lambda: True, hosts=HOSTS)
+            platform = system_platform()
+            await serve_http(app, LOOPBACK, None, platform, until=trio.sleep_forever, task_status=task_status)
+
+        where = await nursery.start(start)
+        assert (await get(where, "/readyz"))[0] == 200
+        nursery.cancel_scope.cancel()
+
+
 async def test_garbage_does_no_harm() -> None:
     """Neither to the server nor to the next request."""
     async with serving(Answers()) as where:
