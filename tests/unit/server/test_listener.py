@@ -34,6 +34,9 @@ class VirtualClock:
     def wall_ms(self) -> int:
         return int(trio.current_time() * 1e3)
 
+    def cpu_ns(self) -> int:
+        return 0
+
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
