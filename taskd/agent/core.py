@@ -9,7 +9,7 @@ Pure: messages and ends of attempts come in, messages and kills go out; knows no
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
@@ -18,15 +18,19 @@ from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import (
     Ack,
+    Drain,
     Heartbeat,
     HostStats,
     Lease,
     LeaseCredit,
     Logs,
+    LogsRecorded,
     Mark,
     Nack,
     Offer,
+    Offered,
     Recorded,
+    Revoke,
     Welcome,
 )
 from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
@@ -35,6 +39,10 @@ REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""
 
 _ENDED_ALL_THE_SAME = Failure(TaskCodes.CANCELLED, "cancelled")
+
+
+FromServer = Lease | Recorded | LogsRecorded | Revoke | Offered
+"""What the server says after WELCOME that changes what is held or owed."""
 
 
 class Kill(NamedTuple):
@@ -75,6 +83,8 @@ class AgentCore:
         self._heartbeats = 0
         self._ordered: dict[int, str] = {}  # held leases with an order to end: "cancel" is reported, "forget" is not
         self._offered = False
+        self._draining = False
+        self._drain_said = False
 
     # -- the server ---------------------------------------------------------------------
 
@@ -90,22 +100,43 @@ class AgentCore:
         self.result_bytes_max = welcome.limits.payload_bytes_max
         self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
         self._see_mark(welcome.mark)
-        self.reports.connect()
+        self.reports.connect(self.result_bytes_max)
         for slots in self.pools:
             slots.disconnect()
-        self._offered = False
+        self._offered = self._drain_said = False
         holding = [Held(grant.token, grant.spec.id, grant.attempt) for s in self.pools for grant in s.held.values()]
         offer = self._offer
         return Offer(offer.pools, offer.queues, offer.labels, offer.resources, holding + self.reports.holding())
 
-    def offered(self, stale: Iterable[int]) -> list[Kill]:
+    def receive(self, message: FromServer) -> list[Kill]:
+        """Take in what the server says; return what executors are to end.
+
+        Raises:
+            UnexpectedMessage: It makes no sense; close the connection.
+        """
+        match message:
+            case Lease():
+                self._lease(message)
+            case Recorded():
+                self._recorded(message)
+            case LogsRecorded(data_bytes):
+                self.reports.output_recorded(data_bytes)
+            case Revoke(tokens):  # killed, then reported as cancelled; what has ended has been reported
+                return self._order(tokens, "cancel")
+            case Offered(stale):
+                return self._go_on(stale)
+            case _:
+                assert_never(message)
+        return []
+
+    def _go_on(self, stale: Iterable[int]) -> list[Kill]:
         """Go on under the server's answer to OFFER; return what is to be killed without a report."""
         self._offered = True
         tokens = list(stale)
         self.reports.recorded(tokens)
         return self._order(tokens, "forget")
 
-    def lease(self, lease: Lease) -> None:
+    def _lease(self, lease: Lease) -> None:
         """Hold what was leased.
 
         Raises:
@@ -119,22 +150,21 @@ class AgentCore:
         if slots.closed:  # it crossed our DRAIN
             self.give_back(slots.drop_waiting())
 
-    def revoke(self, tokens: Iterable[int]) -> list[Kill]:
-        """Return what is to be killed and then reported as cancelled; what has ended has been reported."""
-        return self._order(tokens, "cancel")
-
-    def recorded(self, recorded: Recorded) -> None:
+    def _recorded(self, recorded: Recorded) -> None:
         """Forget reports that are on the server's disk, or of no interest to it."""
         self.reports.recorded(recorded.tokens)
         self.reports.recorded(recorded.stale)
         if recorded.mark is not None:
             self._see_mark(recorded.mark)
 
-    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit]:
+    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit | Drain]:
         """Take what is to be sent now; call again until there is nothing."""
         if not self._offered:
             return []
-        messages: list[Ack | Nack | Logs | LeaseCredit] = []
+        messages: list[Ack | Nack | Logs | LeaseCredit | Drain] = []
+        if self._draining and not self._drain_said:
+            self._drain_said = True
+            messages.append(Drain("the agent is going"))
         if self.reports.unrecorded_bytes < REPORTS_BYTES:
             for index, slots in enumerate(self.pools):
                 due = slots.credit_due()
@@ -150,9 +180,9 @@ class AgentCore:
         return Heartbeat(self._heartbeats, self._lease_number, [*held, *self.reports.unrecorded], host)
 
     @property
-    def idle(self) -> bool:
-        """Nothing is held and everything is recorded."""
-        return not self.reports.unrecorded and not any(slots.held for slots in self.pools)
+    def held(self) -> int:
+        """Leases that wait or run."""
+        return sum([len(slots.held) for slots in self.pools])
 
     # -- the executors ------------------------------------------------------------------
 
@@ -227,6 +257,13 @@ class AgentCore:
         if grant is not None:
             self.give_back([grant])
 
+    def waits_again(self, pool: int, grants: Iterable[Grant]) -> None:
+        """Take note that leases which a worker had were not started; they wait, unless their end was ordered."""
+        if self._ordered:
+            for grant in grants:
+                if grant.token in self._ordered:
+                    self.dropped(pool, grant.token)
+
     def give_back(self, grants: Iterable[Grant]) -> None:
         """Report leases, no longer held, that were not carried through: they cost the task nothing."""
         for grant in grants:
@@ -237,6 +274,7 @@ class AgentCore:
 
     def drain(self) -> None:
         """Ask for nothing more, and give back what waits."""
+        self._draining = True
         for slots in self.pools:
             slots.closed = True
             self.give_back(slots.drop_waiting())

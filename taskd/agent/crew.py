@@ -35,14 +35,17 @@ class Member:
         assigned: Leases by token, in the order of their running, from handing over to the end.
         batch: Number of the last batch that was handed over; numbers start from 1.
         recalling: The last batch was recalled and the worker has not confirmed it: it is dealt nothing.
+        leaving: It is being ended, or has ended: it is dealt nothing.
+        ended: Leases that it is done with.
     """
 
-    __slots__ = ("assigned", "batch", "cost_us", "ended", "ended_at_look", "recalling")
+    __slots__ = ("assigned", "batch", "cost_us", "ended", "ended_at_look", "leaving", "recalling")
 
     def __init__(self) -> None:
         self.assigned: dict[int, Grant] = {}
         self.batch = 0
         self.recalling = False
+        self.leaving = False
         self.cost_us = 0.0
         self.ended = 0
         self.ended_at_look = -1
@@ -60,7 +63,11 @@ class Crew:
         slots = self._slots
         if not slots.waiting:
             return []
-        free = [member for member in self.members if not member.recalling and member.cost_us < BATCH_US / 2]
+        free = [
+            member
+            for member in self.members
+            if member.cost_us < BATCH_US / 2 and not member.recalling and not member.leaving
+        ]
         free.sort(key=_cost)
         dealt: list[tuple[Member, list[Grant]]] = []
         for left, member in zip(range(len(free), 0, -1), free, strict=True):
@@ -93,12 +100,15 @@ class Crew:
             member.ended_at_look = member.ended
         return stuck
 
-    def recalled(self, member: Member, running: int) -> None:
+    def recalled(self, member: Member, running: int) -> list[Grant]:
         """Take back all that a worker has not started, after a recall that it can no longer miss.
 
         Args:
             member: Whose.
             running: The token that it runs now, 0 for none; that one stays with it.
+
+        Returns:
+            What was taken back; it waits again.
         """
         back = [grant for token, grant in member.assigned.items() if token != running]
         for grant in back:
@@ -106,14 +116,20 @@ class Crew:
         member.recalling = bool(member.assigned)
         member.cost_us = BATCH_US if member.assigned else 0.0
         self._slots.put_back(back)
+        return back
 
-    def left(self, member: Member, running: int) -> Grant | None:
-        """Take back all that a dead worker had; return the lease that it died of, if it was running one."""
+    def left(self, member: Member, running: int) -> tuple[Grant | None, list[Grant]]:
+        """Take back all that a dead worker had.
+
+        Returns:
+            The lease that it died of, if it was running one, and the others; those wait again.
+        """
         blamed = member.assigned.pop(running, None)
-        self._slots.put_back(member.assigned.values())
+        back = list(member.assigned.values())
+        self._slots.put_back(back)
         member.assigned.clear()
         self.members.remove(member)
-        return blamed
+        return blamed, back
 
     def _batch(self, member: Member, share: int) -> list[Grant]:
         slots = self._slots

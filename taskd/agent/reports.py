@@ -11,9 +11,10 @@ Pure: knows neither workers nor connections.
 from collections import deque
 from collections.abc import Iterable
 
+from taskd_protocol.errors import TaskCodes
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX
 from taskd_protocol.messages import Ack, Logs, Nack
-from taskd_protocol.task import FailureReport, Held, LogPiece, Report
+from taskd_protocol.task import Failure, FailureReport, Held, LogPiece, Report
 
 MESSAGE_BYTES = 192 * 1024
 """Results in one ACK, output in one LOGS: a frame, with room for the envelopes."""
@@ -86,8 +87,20 @@ class Reports:
         if not underway:
             self._recorded_bytes = 0
 
-    def connect(self) -> None:
-        """Send everything again that is not recorded: a new connection is about to be used."""
+    def connect(self, result_bytes_max: int) -> None:
+        """Send everything again that is not recorded: a new connection is about to be used.
+
+        Args:
+            result_bytes_max: Larger results become failures: the server, which may have been set up anew, would
+                close the connection over them each time.
+        """
+        for token, report in self.unrecorded.items():
+            if type(report) is Report and len(report.result) > result_bytes_max:
+                failure = Failure(TaskCodes.RESULT_TOO_LARGE, f"the server takes {result_bytes_max} bytes now")
+                self.unrecorded[token] = FailureReport(
+                    token, report.id, report.attempt, "failed", failure, report.started_at_ms
+                )
+        self.unrecorded_bytes = sum(map(_size, self.unrecorded.values()))
         self._output.extendleft(reversed(self._underway))
         self._waiting_bytes += self._underway_bytes
         self._underway.clear()

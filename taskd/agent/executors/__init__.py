@@ -1,1 +1,32 @@
-"""How an attempt is run: one file for each kind of executor."""
+"""How an attempt is run: one file for each kind of executor, one for what keeps a worker process in its seat."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Executor(Protocol):
+    """Runs the leases of one pool. What it does to leases it does through the core."""
+
+    def wake(self) -> None:
+        """Leases have come, or room for output: start what can be started."""
+        ...
+
+    def end(self, tokens: Sequence[int]) -> None:
+        """End these attempts, as the core was ordered; those that have not started, at once."""
+        ...
+
+    async def run(self) -> None:
+        """Work until ``close``; leaves no process behind."""
+        ...
+
+    async def recall(self) -> None:
+        """Have all leases wait again that have not started."""
+        ...
+
+    def stop(self) -> None:
+        """Kill what runs; its leases are given back."""
+        ...
+
+    def close(self) -> None:
+        """Have ``run`` return when the processes have ended; they are asked to."""
+        ...

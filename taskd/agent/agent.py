@@ -1,0 +1,225 @@
+"""The agent: core, executors and link put together, from start to end.
+
+Nursery tree: the agent's nursery holds the link, the end that signals ask for, and
+one task per executor, each with its own nursery of seats, workers' pipes or commands.
+"""
+
+import random
+import secrets
+import signal
+import sys
+
+import structlog
+import trio
+
+from taskd.agent.clock import SystemClock
+from taskd.agent.config import AgentConfig
+from taskd.agent.connect import connector
+from taskd.agent.core import AgentCore
+from taskd.agent.executors import Executor
+from taskd.agent.executors.command import CommandExecutor
+from taskd.agent.executors.coroutine import CoroutineExecutor
+from taskd.agent.executors.process import ProcessExecutor
+from taskd.agent.executors.seat import Hand, hire
+from taskd.agent.host import host_stats, oom_kills
+from taskd.agent.link import FINAL, ServerLink
+from taskd.agent.platform import Platform
+from taskd.agent.spawner import open_spawner
+from taskd_protocol.errors import ConfigInvalid, TaskdError
+from taskd_protocol.handshake import BOOT_ID_BYTES
+from taskd_protocol.task import COMMAND_NAME, Pool
+
+log = structlog.get_logger("taskd.agent")
+
+RECORD_S = 5.0
+"""At the end, for the server to record the last reports; what it has not, it will run again."""
+
+CLOSE_S = 5.0
+"""At the end, for workers to leave by themselves, with what user code does at exit."""
+
+EXIT_OK, EXIT_CONFIG, EXIT_REFUSED = 0, 2, 5
+
+
+class Agent:
+    """One agent, from its start until it is asked to go."""
+
+    def __init__(self, config: AgentConfig, platform: Platform) -> None:
+        self._config = config
+        self._platform = platform
+        self._asked = trio.Event()
+        self._hurry = False
+        self._link: ServerLink | None = None
+        self._failure: TaskdError | None = None
+        self._core: AgentCore | None = None
+        self._executors: list[Executor] = []
+
+    def drain(self) -> None:
+        """Finish what runs, within its grace, give back what has not started, and go."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Go now: what runs is killed and given back."""
+        self._hurry = True
+        self._asked.set()
+        if self._link is not None:
+            self._link.ring()
+
+    async def run(self) -> None:
+        """Work until asked to go.
+
+        Raises:
+            ConfigInvalid: A module cannot be imported, or there is no task in any.
+            TaskdError: The server refuses this agent.
+        """
+        config = self._config
+        hand: Hand | None = None
+        names: dict[bool, list[str]] = {False: [], True: []}
+        if config.modules:
+            hand, names = await self._first_worker()
+        pools = [Pool(kind, slots, known) for kind, slots, known in self._pools(names) if known]
+        core = self._core = AgentCore(pools, queues=config.queues, labels=config.labels, resources=config.resources)
+        link = self._link = ServerLink(
+            self._platform,
+            core,
+            self._executors,
+            name=config.agent_name,
+            token=config.server.token,
+            drain=self.drain,
+        )
+        for index, pool in enumerate(pools):
+            self._executors.append(self._executor(core, index, pool, hand, link))
+            hand = None
+        log.info("agent", name=config.agent_name, tasks=len(names[False]) + len(names[True]), workers=config.slots)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._connect, link)
+            async with trio.open_nursery() as executors:
+                for executor in self._executors:
+                    executors.start_soon(executor.run)
+                await self._asked.wait()
+                await self._go(link)
+                executors.cancel_scope.deadline = trio.current_time() + CLOSE_S
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _first_worker(self) -> tuple[Hand, dict[bool, list[str]]]:
+        """Start a worker to learn what tasks there are."""
+        hand, ready = await hire(self._platform)
+        if ready.error:
+            hand.process.close()
+            raise ConfigInvalid(ready.error)
+        if not ready.tasks:
+            hand.process.close()
+            modules = ", ".join(self._config.modules)
+            raise ConfigInvalid(
+                f"no tasks in {modules}: name the modules that hold a taskd.App and its @app.task functions"
+            )
+        names = {kind: [task.name for task in ready.tasks if task.is_async is kind] for kind in (False, True)}
+        return hand, names
+
+    def _pools(self, names: dict[bool, list[str]]) -> list[tuple[str, int, list[str]]]:
+        config = self._config
+        return [
+            ("process", config.slots, names[False]),
+            ("async", config.concurrency, names[True]),
+            ("command", config.slots, [COMMAND_NAME]),
+        ]
+
+    def _executor(self, core: AgentCore, index: int, pool: Pool, hand: Hand | None, link: ServerLink) -> Executor:
+        platform = self._platform
+        if pool.kind == "process":
+            return ProcessExecutor(platform, core, index, first=hand, ring=link.ring)
+        if pool.kind == "async":
+            return CoroutineExecutor(platform, core, index, loop=self._config.loop, first=hand, ring=link.ring)
+        return CommandExecutor(platform, core, index, ring=link.ring)
+
+    async def _connect(self, link: ServerLink) -> None:
+        try:
+            await link.run()
+        except FINAL as refusal:
+            self._failure = refusal
+            self.stop()
+
+    async def _go(self, link: ServerLink) -> None:
+        """End in good order, in bounded time."""
+        core = self._core
+        assert core is not None
+        core.drain()
+        for executor in self._executors:
+            await executor.recall()
+        core.drain()
+        link.ring()
+        with trio.move_on_after(self._config.drain_s):
+            await link.until(lambda: not core.held or self._hurry)
+        for executor in self._executors:
+            executor.stop()
+        with trio.move_on_after(CLOSE_S):
+            await link.until(lambda: not core.held)
+        for executor in self._executors:
+            executor.close()
+        link.ring()
+        with trio.move_on_after(RECORD_S if link.connected else 0):
+            await link.until(lambda: not core.reports.unrecorded)
+        log.info("agent_gone", unrecorded=len(core.reports.unrecorded), held=core.held)
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Run an agent on the real machine until SIGTERM, SIGINT, or the server asks it to go.
+
+    The first signal drains, the second stops at once.
+
+    Raises:
+        ConfigInvalid: A setting is wrong, or a module cannot be imported.
+        TaskdError: The server refuses this agent.
+    """
+    config.check()
+    connect = connector(config.server)
+    async with open_spawner(config.worker_argv() if config.modules else []) as spawner:
+        platform = Platform(
+            clock=SystemClock(),
+            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
+            boot_id=secrets.token_bytes(BOOT_ID_BYTES),
+            connect=connect,
+            spawner=spawner,
+            host_stats=host_stats,
+            oom_kills=oom_kills,
+        )
+        agent = Agent(config, platform)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_obey_signals, agent)
+            failure = await _outcome(agent)
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+def run(config: AgentConfig) -> int:
+    """Run an agent to its end; say in one line why, if it was not asked to go.
+
+    Returns:
+        The exit code: 0 asked to go, 2 configuration, 5 refused by the server.
+    """
+    try:
+        trio.run(run_agent, config)
+    except TaskdError as error:
+        sys.stderr.write(f"taskd agent: {error.message}\n")
+        return EXIT_CONFIG if error.code.startswith("config.") else EXIT_REFUSED
+    return EXIT_OK
+
+
+async def _outcome(agent: Agent) -> TaskdError | None:
+    try:
+        await agent.run()
+    except TaskdError as error:
+        return error
+    return None
+
+
+async def _obey_signals(agent: Agent) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            log.info("draining")
+            agent.drain()
+            break
+        async for _ in signals:
+            agent.stop()

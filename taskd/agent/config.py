@@ -1,0 +1,93 @@
+"""What an agent is told to be."""
+
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass, field
+
+from taskd.client.profile import Profile
+from taskd_protocol.errors import BadRequest, ConfigInvalid
+from taskd_protocol.task import check_name
+
+PROCESSES_MAX = 4_096
+CONCURRENCY_MAX = 100_000
+LOOPS = ("asyncio", "trio")
+
+DRAIN_S = 30.0
+"""How long what runs may go on after the first SIGTERM; what is left then is killed and run elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """One agent's configuration.
+
+    Attributes:
+        server: Address, CA and token.
+        modules: Imported by the workers; the tasks in them are what the agent offers. None: commands only.
+        name: What people call it; one live agent of a name. Empty: the host's name.
+        processes: Worker processes, and commands at the same time. 0: one for each CPU.
+        concurrency: Coroutines at the same time.
+        queues: Only tasks of these; empty: of all.
+        labels: Shown to people.
+        resources: What it has, by name.
+        python: Interpreter that runs the workers; empty: this one, ``python3`` for the frozen program.
+        loop: Event loop for coroutines: ``asyncio`` or ``trio``.
+        drain_s: Grace for what runs when the agent is asked to go, in seconds.
+    """
+
+    server: Profile
+    modules: tuple[str, ...] = ()
+    name: str = ""
+    processes: int = 0
+    concurrency: int = 100
+    queues: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, float] = field(default_factory=dict)
+    python: str = ""
+    loop: str = "asyncio"
+    drain_s: float = DRAIN_S
+
+    @property
+    def agent_name(self) -> str:
+        """The name, or the host's."""
+        return self.name or socket.gethostname()
+
+    @property
+    def slots(self) -> int:
+        """Worker processes."""
+        return self.processes or len(os.sched_getaffinity(0))
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ConfigInvalid: The setting is named.
+        """
+        if not 0 <= self.processes <= PROCESSES_MAX:
+            raise ConfigInvalid(f"--processes {self.processes} is out of range; it goes from 1 to {PROCESSES_MAX}")
+        if not 1 <= self.concurrency <= CONCURRENCY_MAX:
+            raise ConfigInvalid(
+                f"--concurrency {self.concurrency} is out of range; it goes from 1 to {CONCURRENCY_MAX}"
+            )
+        if self.loop not in LOOPS:
+            raise ConfigInvalid(f"--loop {self.loop!r} is unknown; use asyncio or trio")
+        try:
+            check_name("agent name", self.agent_name)
+            for queue in self.queues:
+                check_name("queue", queue)
+        except BadRequest as error:
+            raise ConfigInvalid(error.message) from None
+
+    def worker_argv(self) -> list[str]:
+        """Return what starts a worker.
+
+        Raises:
+            ConfigInvalid: The interpreter cannot be found.
+        """
+        frozen = bool(getattr(sys, "frozen", False))
+        wanted = self.python or ("python3" if frozen else sys.executable)
+        found = shutil.which(wanted)
+        if found is None:
+            raise ConfigInvalid(f"no Python at {wanted!r} to run the workers: name one that has taskd with --python")
+        return [found, "-m", "taskd.agent.worker", *self.modules]

@@ -1,0 +1,192 @@
+"""Commands: argv lists, each in a session of its own, with its output kept as the task's log.
+
+The slot is free when the command and all that came from it are gone; its report
+follows its output, which may take longer.
+"""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from taskd.agent.core import AgentCore
+from taskd.agent.executors.crash import signal_name
+from taskd.agent.executors.seat import TERM_S
+from taskd.agent.platform import CommandPlan, CommandProcess, Platform
+from taskd_protocol.command import CommandCall, read_command
+from taskd_protocol.errors import PayloadUnpackable, TaskCodes
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
+from taskd_protocol.payload import pack
+from taskd_protocol.task import Failure, Grant, LogPiece
+
+GATHER_S = 0.05
+"""Output of so long becomes one piece, unless it fills one sooner."""
+
+STREAMS = (1, 2)
+
+
+class _Running:
+    """One command under way."""
+
+    def __init__(self) -> None:
+        self.process: CommandProcess | None = None
+        self.ended = trio.Event()
+        self.output_bytes = 0
+
+
+class CommandExecutor:
+    """The pool of commands."""
+
+    def __init__(self, platform: Platform, core: AgentCore, pool: int, *, ring: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            platform: Starts the commands.
+            core: Holds the leases.
+            pool: The pool's index.
+            ring: To be called when there is something to tell the server.
+        """
+        self._platform = platform
+        self._core = core
+        self._pool = pool
+        self._slots = core.pools[pool]
+        self._ring = ring
+        self._running: dict[int, _Running] = {}
+        self._nursery: trio.Nursery | None = None
+        self._closed = trio.Event()
+        self._room = trio.Event()
+        self._stopping = False
+
+    # -- for the agent ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See ``Executor``."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self.wake()
+            await self._closed.wait()
+
+    def wake(self) -> None:
+        """See ``Executor``."""
+        if self._core.reports.output_bytes < LOG_BYTES_UNRECORDED_MAX:
+            self._room.set()
+        if self._nursery is None:
+            return
+        while len(self._running) < self._slots.count and (grant := self._slots.take()) is not None:
+            self._running[grant.token] = running = _Running()
+            self._nursery.start_soon(self._run, grant, running)
+
+    def end(self, tokens: Sequence[int]) -> None:
+        """See ``Executor``."""
+        for token in tokens:
+            running = self._running.get(token)
+            if running is None:
+                self._core.dropped(self._pool, token)
+            elif running.process is not None:
+                assert self._nursery is not None
+                self._nursery.start_soon(self._end, running.process, running.ended)
+
+    async def recall(self) -> None:
+        """See ``Executor``. What has not started here waits in the pool."""
+
+    def stop(self) -> None:
+        """See ``Executor``."""
+        self._stopping = True
+        for running in self._running.values():
+            if running.process is not None:
+                running.process.kill()
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        self._closed.set()
+
+    # -- one command --------------------------------------------------------------------
+
+    async def _run(self, grant: Grant, running: _Running) -> None:
+        clock = self._platform.clock
+        start_ns = clock.mono_ns()
+        started_at_ms = clock.wall_ms() + self._core.clock_ahead_ms
+        end = await self._attempt(grant, running)
+        running.ended.set()
+        del self._running[grant.token]
+        if self._stopping and not self._core.is_ordered(grant.token):
+            self._slots.finish(grant.token)
+            self._core.give_back([grant])
+        else:
+            run_us = (clock.mono_ns() - start_ns) / 1_000
+            self._core.ended_with_output(self._pool, grant, end, started_at_ms, run_us)
+        self.wake()
+        self._ring()
+
+    async def _attempt(self, grant: Grant, running: _Running) -> bytes | Failure:
+        try:
+            call = read_command(grant.spec.payload)
+        except PayloadUnpackable as error:
+            return Failure(TaskCodes.ARGUMENTS_UNREADABLE, error.message)
+        oom_kills = self._platform.oom_kills()
+        try:
+            process = await self._platform.spawner.command(_plan(grant, call))
+        except OSError as error:
+            message = f"{call.argv[0]!r} could not be started: {error.strerror or error}"
+            return Failure(TaskCodes.COMMAND_NOT_STARTED, message)
+        try:
+            running.process = process
+            if self._core.is_ordered(grant.token) or self._stopping:
+                process.kill()  # ordered while it was being started
+            async with trio.open_nursery() as nursery:
+                for stream in STREAMS:
+                    nursery.start_soon(self._gather, grant, running, process, stream)
+                how = await process.wait()
+                running.ended.set()
+                self._room.set()
+        finally:
+            process.close()
+        if how.code == 0:
+            return _SUCCESS
+        if how.code < 0 and self._platform.oom_kills() > oom_kills and not how.ordered:
+            message = "the kernel killed the command because memory ran out"
+            return Failure(TaskCodes.WORKER_OUT_OF_MEMORY, message, exit_code=how.code)
+        message = f"exit code {how.code}" if how.code > 0 else f"{signal_name(-how.code)} ended the command"
+        return Failure(TaskCodes.COMMAND_FAILED, message, exit_code=how.code)
+
+    async def _gather(self, grant: Grant, running: _Running, process: CommandProcess, stream: int) -> None:
+        """Make pieces of one output until its end; while too many are not recorded, let the command wait."""
+        while True:
+            # What a command that has ended left in its pipe is little, and nothing waits for its slot.
+            while self._core.reports.output_bytes >= LOG_BYTES_UNRECORDED_MAX and not running.ended.is_set():
+                if self._room.is_set():
+                    self._room = trio.Event()
+                await self._room.wait()
+            data = await process.read(stream)
+            if not data:
+                return
+            if running.output_bytes <= LOG_BYTES_PER_ATTEMPT_MAX:  # the server marks the cut where it passes the limit
+                running.output_bytes += len(data)
+                at_ms = self._platform.clock.wall_ms() + self._core.clock_ahead_ms
+                self._core.output(LogPiece(grant.token, grant.spec.id, stream, at_ms, data))
+                self._ring()
+            if len(data) < LOG_DATA_BYTES_MAX:
+                with trio.move_on_after(GATHER_S):
+                    await running.ended.wait()
+
+    async def _end(self, process: CommandProcess, ended: trio.Event) -> None:
+        process.terminate()
+        with trio.move_on_after(TERM_S):
+            await ended.wait()
+        process.kill()
+
+
+_SUCCESS = pack(0)
+
+
+def _plan(grant: Grant, call: CommandCall) -> CommandPlan:
+    return CommandPlan(
+        argv=call.argv,
+        environ={
+            **(call.env or {}),
+            "TASKD_TASK_ID": format_task_id(grant.spec.id),
+            "TASKD_ATTEMPT": str(grant.attempt),
+            "TASKD_FENCING_TOKEN": str(grant.token),
+        },
+        cwd=call.cwd,
+    )

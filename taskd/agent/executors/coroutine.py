@@ -1,0 +1,182 @@
+"""Coroutine functions: many at a time on the event loop of one worker process.
+
+A worker that dies blames the coroutine that was taking a step. If none was, as
+when the kernel killed it while all waited, each that had started is run again,
+and blamed when it was there a second time.
+"""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from taskd.agent import wire
+from taskd.agent.core import AgentCore
+from taskd.agent.crew import BATCH_TASKS, BATCH_US
+from taskd.agent.executors.crash import crash
+from taskd.agent.executors.seat import TERM_S, Hand, Seat
+from taskd.agent.platform import Exit, Platform
+from taskd_protocol.task import Grant
+
+LISTEN_S = 0.001
+"""Pause between two reads while more is to come: the worker writes once for each round of its loop."""
+
+LOSSES_MAX = 2
+"""Workers that may die under an attempt without being known to have died of it."""
+
+
+class CoroutineExecutor:
+    """One pool of coroutines."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        core: AgentCore,
+        pool: int,
+        *,
+        loop: str,
+        first: Hand | None,
+        ring: Callable[[], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            platform: Starts the worker.
+            core: Holds the leases.
+            pool: The pool's index; its slots are the coroutines that run at the same time.
+            loop: ``asyncio`` or ``trio``.
+            first: A worker that is ready.
+            ring: To be called when there is something to tell the server.
+        """
+        self._core = core
+        self._pool = pool
+        self._slots = core.pools[pool]
+        self._seat = Seat(platform, self, wire.Setup(loop, self._slots.count))
+        self._first = first
+        self._ring = ring
+        self._hand: Hand | None = None
+        self._assigned = dict[int, Grant]()
+        self._losses: dict[int, int] = {}
+        self._batch = 0
+        self._done = 0
+        self._stopping = False
+        self._nursery: trio.Nursery | None = None
+
+    # -- for the agent ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See ``Executor``."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._seat.run(self._first)
+            nursery.cancel_scope.cancel()
+
+    def wake(self) -> None:
+        """See ``Executor``."""
+        hand, slots = self._hand, self._slots
+        if hand is None or hand.ended.is_set():
+            return
+        room = slots.count + self._ahead() - len(self._assigned)
+        grants: list[Grant] = []
+        while len(grants) < room and (grant := slots.take()) is not None:
+            grants.append(grant)
+        if grants:
+            self._assigned.update([(grant.token, grant) for grant in grants])
+            self._batch += 1
+            batch = wire.Batch(self._batch, self._core.clock_ahead_ms, self._core.result_bytes_max, grants)
+            hand.process.send(wire.encode(batch))
+
+    def end(self, tokens: Sequence[int]) -> None:
+        """See ``Executor``."""
+        with_it = [token for token in tokens if token in self._assigned]
+        if with_it and self._hand is not None:
+            assert self._nursery is not None
+            self._hand.process.send(wire.encode(wire.Stop(with_it)))
+            self._nursery.start_soon(self._insist, self._hand, with_it)
+        for token in tokens:
+            if token not in self._assigned:
+                self._core.dropped(self._pool, token)
+
+    async def recall(self) -> None:
+        """See ``Executor``. Here what a worker has is about to start."""
+
+    def stop(self) -> None:
+        """See ``Executor``."""
+        self._stopping = True
+        if self._hand is not None and self._assigned:
+            self._hand.process.kill()
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        self._seat.closed = True
+        if self._hand is not None:
+            self._hand.process.hang_up()
+
+    # -- for the seat -------------------------------------------------------------------
+
+    def joined(self, hand: Hand) -> None:
+        """See ``Occupant``."""
+        self._hand = hand
+        self._done = 0
+        self.wake()
+
+    def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
+        """See ``Occupant``."""
+        assert hand is self._hand
+        returned = [message for message in messages if type(message) is wire.Returned]
+        self._core.succeeded(self._pool, returned)
+        for end in returned:
+            self._let_go(end.token)
+        for message in messages if len(returned) < len(messages) else ():
+            if isinstance(message, wire.Raised):
+                self._let_go(message.token)
+                self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
+        self._done += len(messages)
+        self.wake()
+        self._ring()
+        return LISTEN_S if len(self._assigned) > self._slots.count else 0.0
+
+    def left(self, hand: Hand, how: Exit, *, out_of_memory: bool) -> bool:
+        """See ``Occupant``."""
+        self._hand = None
+        stepping = hand.process.running()
+        alone = len(self._assigned) == 1
+        back: list[Grant] = []
+        for token, grant in list(self._assigned.items()):
+            losses = self._losses.get(token, 0) + 1
+            blamed = token == stepping or (not stepping and (alone or losses >= LOSSES_MAX))
+            if self._stopping or self._core.is_ordered(token):
+                self._slots.finish(token)
+                self._core.give_back([grant])
+            elif blamed and not how.ordered:
+                self._core.failed(self._pool, token, crash(how, out_of_memory=out_of_memory), 0)
+            else:
+                back.append(grant)
+                if not how.ordered:
+                    self._losses[token] = losses
+                continue
+            self._losses.pop(token, None)
+        self._assigned.clear()
+        self._slots.put_back(back)
+        self._ring()
+        return self._done > 0 or bool(stepping)
+
+    # -- itself -------------------------------------------------------------------------
+
+    def _let_go(self, token: int) -> None:
+        self._assigned.pop(token, None)
+        if self._losses:
+            self._losses.pop(token, None)
+
+    def _ahead(self) -> int:
+        """Return how many leases the worker may have beyond its concurrency: some, when each takes no time."""
+        pace = self._slots.pace
+        if not pace.samples or pace.mean_us >= BATCH_US:
+            return 0
+        return min(BATCH_TASKS, int(self._slots.count * BATCH_US / pace.mean_us))
+
+    async def _insist(self, hand: Hand, tokens: Sequence[int]) -> None:
+        """End the worker if a coroutine does not let itself be cancelled."""
+        with trio.move_on_after(TERM_S):
+            await hand.ended.wait()
+        if self._hand is hand and any(token in self._assigned for token in tokens):
+            hand.process.kill()

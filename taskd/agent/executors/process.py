@@ -1,0 +1,202 @@
+"""Blocking functions in worker processes, one at a time in each."""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from taskd.agent import wire
+from taskd.agent.core import AgentCore
+from taskd.agent.crew import Crew, Member
+from taskd.agent.executors.crash import crash
+from taskd.agent.executors.seat import Hand, Seat
+from taskd.agent.platform import Exit, Platform
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.task import Failure
+
+LOOK_S = 0.05
+"""A worker that ended nothing for so long, though it has more to do, has met a long task."""
+
+SETTLE_S = 0.005
+"""From a recall until every worker must have seen it: one store to memory, and a page that is never paged out."""
+
+LISTEN_SHARE = 0.25
+"""Of the work that a worker has: for so long what it ends may come together before it is read."""
+
+LISTEN_MAX_S = 0.002
+
+
+class ProcessExecutor:
+    """One pool of worker processes."""
+
+    def __init__(
+        self, platform: Platform, core: AgentCore, pool: int, *, first: Hand | None, ring: Callable[[], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            platform: Starts the workers.
+            core: Holds the leases.
+            pool: The pool's index; it has a worker for each slot.
+            first: A worker that is ready.
+            ring: To be called when there is something to tell the server.
+        """
+        self._core = core
+        self._pool = pool
+        self._slots = core.pools[pool]
+        self._crew = Crew(self._slots)
+        self._members: dict[Hand, Member] = {}
+        self._hands: dict[Member, Hand] = {}
+        self._seats = [Seat(platform, self, wire.Setup("process", 1)) for _ in range(self._slots.count)]
+        self._first = first
+        self._ring = ring
+        self._stopping = False
+        self._behind = trio.Event()  # somewhere a lease waits behind another
+        self._nursery: trio.Nursery | None = None
+
+    # -- for the agent ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See ``Executor``."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._look_after)
+            async with trio.open_nursery() as seats:
+                for seat in self._seats:
+                    seats.start_soon(seat.run, self._first)
+                    self._first = None
+            nursery.cancel_scope.cancel()
+
+    def wake(self) -> None:
+        """See ``Executor``."""
+        core = self._core
+        for member, grants in self._crew.deal():
+            batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants)
+            self._hands[member].process.send(wire.encode(batch))
+            if len(member.assigned) > 1:
+                self._behind.set()
+
+    def end(self, tokens: Sequence[int]) -> None:
+        """See ``Executor``."""
+        for member, hand in self._hands.items():
+            with_it = [token for token in tokens if token in member.assigned]
+            if with_it:
+                assert self._nursery is not None
+                self._nursery.start_soon(self._end, member, hand, with_it)
+        assigned = {token for member in self._hands for token in member.assigned}
+        for token in tokens:
+            if token not in assigned:
+                self._core.dropped(self._pool, token)
+
+    async def recall(self) -> None:
+        """See ``Executor``."""
+        async with trio.open_nursery() as nursery:
+            for member, hand in self._hands.items():
+                nursery.start_soon(self._recall, member, hand)
+
+    def stop(self) -> None:
+        """See ``Executor``."""
+        self._stopping = True
+        for member, hand in self._hands.items():
+            if member.assigned:
+                hand.process.kill()
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        for seat in self._seats:
+            seat.closed = True
+        for hand in self._members:
+            hand.process.hang_up()
+
+    # -- for the seats ------------------------------------------------------------------
+
+    def joined(self, hand: Hand) -> None:
+        """See ``Occupant``."""
+        member = Member()
+        self._members[hand] = member
+        self._hands[member] = hand
+        self._crew.members.append(member)
+        self.wake()
+
+    def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
+        """See ``Occupant``."""
+        member = self._members[hand]
+        member.leaving = member.leaving or hand.ended.is_set()
+        returned = [message for message in messages if type(message) is wire.Returned]
+        self._core.succeeded(self._pool, returned)
+        tokens = [end.token for end in returned]
+        recalled = False
+        for message in messages if len(returned) < len(messages) else ():
+            if isinstance(message, wire.Raised):
+                tokens.append(message.token)
+                self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
+            elif isinstance(message, wire.Recalled) and message.number == member.batch:
+                recalled = True  # what it ended before is among the tokens
+        self._crew.ended(member, tokens)
+        if recalled:
+            self._take_back(member, 0)
+        self.wake()
+        self._ring()
+        listen_s = member.cost_us * LISTEN_SHARE / 1e6
+        return min(listen_s, LISTEN_MAX_S) if len(member.assigned) > 1 else 0.0
+
+    def left(self, hand: Hand, how: Exit, *, out_of_memory: bool) -> bool:
+        """See ``Occupant``."""
+        member = self._members.pop(hand)
+        del self._hands[member]
+        blamed, back = self._crew.left(member, hand.process.running())
+        self._core.waits_again(self._pool, back)
+        if blamed is not None:
+            token = blamed.token
+            if self._core.is_ordered(token):
+                self._core.failed(self._pool, token, _ENDED, 0)
+            elif self._stopping:
+                self._slots.finish(token)
+                self._core.give_back([blamed])
+            else:
+                self._core.failed(self._pool, token, crash(how, out_of_memory=out_of_memory), 0)
+        self.wake()
+        self._ring()
+        return blamed is not None or member.ended > 0
+
+    # -- taking back --------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        """Take back what waits behind tasks that run longer than was thought."""
+        while True:
+            await self._behind.wait()
+            await trio.sleep(LOOK_S)
+            async with trio.open_nursery() as nursery:
+                for member in self._crew.held_up():
+                    nursery.start_soon(self._recall, member, self._hands[member])
+            if not any(len(member.assigned) > 1 for member in self._crew.members):
+                self._behind = trio.Event()
+
+    async def _recall(self, member: Member, hand: Hand) -> None:
+        """Take back what a worker has not started; returns when that is certain."""
+        if not member.assigned:
+            return
+        member.recalling = True
+        hand.process.recall(member.batch)
+        await trio.sleep(SETTLE_S)
+        if hand.ended.is_set():
+            return  # its end has given everything back
+        # In this order: what ends between the two lines is taken for running, and its result comes.
+        running = hand.process.running()
+        self.heard(hand, hand.messages_nowait())
+        if member.recalling:
+            self._take_back(member, running)
+            self.wake()
+
+    def _take_back(self, member: Member, running: int) -> None:
+        self._core.waits_again(self._pool, self._crew.recalled(member, running))
+
+    async def _end(self, member: Member, hand: Hand, tokens: Sequence[int]) -> None:
+        """End attempts that were handed to a worker."""
+        await self._recall(member, hand)
+        if any(token in member.assigned for token in tokens):
+            member.leaving = True
+            await hand.end()
+        self._ring()
+
+
+_ENDED = Failure(TaskCodes.CANCELLED, "cancelled")

@@ -1,0 +1,176 @@
+"""A seat: where one worker process after the other works.
+
+Invariants:
+- What a worker wrote before it died is taken in before it is judged.
+- A worker that dies of itself is followed by another, after a pause that grows while none of them gets anything done.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+import trio
+
+from taskd.agent import wire
+from taskd.agent.platform import Exit, Platform, WorkerProcess
+from taskd_protocol.errors import ConfigInvalid
+from taskd_protocol.framing import FrameDecoder
+
+log = structlog.get_logger("taskd.agent")
+
+PAUSE_MIN_S = 0.1
+PAUSE_MAX_S = 30.0
+"""Between two workers that got nothing done: a module that no longer imports is no reason to be busy."""
+
+TERM_S = 5.0
+"""From TERM to KILL: time for user code to tidy up."""
+
+_DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
+
+
+class Hand:
+    """A worker process that is ready, and what of its words is not whole yet."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process
+        self.ended = trio.Event()
+        self._frames = FrameDecoder(wire.FRAME_BYTES)
+
+    async def messages(self) -> list[wire.FromWorker] | None:
+        """Wait for what it says; None: it has closed its end."""
+        data = await self.process.receive()
+        return self._decode(data) if data else None
+
+    def messages_nowait(self) -> list[wire.FromWorker]:
+        """Return what it has said."""
+        return self._decode(self.process.receive_nowait())
+
+    async def end(self) -> None:
+        """End it: TERM, then KILL; return when nothing is left of it."""
+        self.process.terminate()
+        with trio.move_on_after(TERM_S):
+            await self.ended.wait()
+        self.process.kill()
+        await self.ended.wait()
+
+    def _decode(self, data: bytes) -> list[wire.FromWorker]:
+        return [_DECODER.decode(body) for body in self._frames.feed(data)]
+
+
+class Occupant(Protocol):
+    """Whom the worker works for."""
+
+    def joined(self, hand: Hand) -> None:
+        """A worker is ready for batches."""
+        ...
+
+    def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
+        """Take in what a worker said; return for how many seconds it need not be listened to."""
+        ...
+
+    def left(self, hand: Hand, how: Exit, *, out_of_memory: bool) -> bool:
+        """A worker is dead, and all that came from it; return whether it had got anything done."""
+        ...
+
+
+async def hire(platform: Platform) -> tuple[Hand, wire.Ready]:
+    """Start a worker and wait until it has imported the modules, or failed to.
+
+    Raises:
+        ConfigInvalid: It cannot be started, or is no worker of this release.
+    """
+    process = await platform.spawner.worker()
+    hand = Hand(process)
+    try:
+        return hand, await _readiness(hand)
+    except BaseException:
+        process.close()
+        raise
+
+
+async def _readiness(hand: Hand) -> wire.Ready:
+    messages: list[wire.FromWorker] | None = []
+    while messages == []:
+        messages = await hand.messages()
+    if messages is None:
+        how = await hand.process.wait()
+        raise ConfigInvalid(
+            f"a worker ended before it was ready (exit code {how.code}):"
+            " is taskd installed for the Python that --python names?"
+        )
+    ready = messages[0]
+    if not isinstance(ready, wire.Ready) or ready.version != wire.VERSION:
+        raise ConfigInvalid("the Python that --python names has another release of taskd: install this one")
+    return ready
+
+
+class Seat:
+    """Keeps one worker at work."""
+
+    def __init__(self, platform: Platform, occupant: Occupant, setup: wire.Setup) -> None:
+        self.closed = False
+        self._platform = platform
+        self._occupant = occupant
+        self._setup = setup
+        self._pause_s = 0.0
+
+    async def run(self, first: Hand | None = None) -> None:
+        """Have workers work, one after the other, until the seat is closed; ``first`` is one that is ready."""
+        hand = first
+        while not self.closed:
+            hand = hand or await self._hire()
+            done = hand is not None and await self._serve(hand)
+            hand = None
+            self._pause_s = 0.0 if done else min(max(self._pause_s * 2, PAUSE_MIN_S), PAUSE_MAX_S)
+            if not self.closed:
+                await trio.sleep(self._pause_s)
+
+    async def _hire(self) -> Hand | None:
+        """Start a worker that knows the modules; None when that failed, and was logged."""
+        try:
+            hand, ready = await hire(self._platform)
+        except ConfigInvalid as error:
+            log.warning("worker_not_started", reason=error.message, again_in_s=self._pause_s)
+            return None
+        if ready.error:
+            log.warning("worker_not_started", reason=ready.error, again_in_s=self._pause_s)
+            hand.process.close()
+            return None
+        return hand
+
+    async def _serve(self, hand: Hand) -> bool:
+        """Have one worker work until it is dead; return whether it got anything done."""
+        try:
+            return not self.closed and await self._work(hand)
+        finally:
+            hand.process.close()
+
+    async def _work(self, hand: Hand) -> bool:
+        process = hand.process
+        oom_kills = self._platform.oom_kills()
+        process.send(wire.encode(self._setup))
+        self._occupant.joined(hand)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.pump)
+            nursery.start_soon(self._listen, hand)
+            how = await process.wait()
+            nursery.cancel_scope.cancel()
+        hand.ended.set()
+        self._occupant.heard(hand, hand.messages_nowait())
+        log.log(_LOG_LEVELS[self.closed or how.ordered], "worker_ended", pid=process.pid, exit_code=how.code)
+        out_of_memory = self._platform.oom_kills() > oom_kills
+        return self._occupant.left(hand, how, out_of_memory=out_of_memory)
+
+    async def _listen(self, hand: Hand) -> None:
+        while True:
+            messages = await hand.messages()
+            if messages is None:
+                return
+            pause_s = self._occupant.heard(hand, messages)
+            if pause_s:
+                await trio.sleep(pause_s)
+
+
+_LOG_LEVELS = {True: 10, False: 30}
+"""Debug for an end that was asked for, warning for one that was not."""

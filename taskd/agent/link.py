@@ -1,0 +1,294 @@
+"""The agent's link to its server: connects, speaks for the core, and connects again, for ever.
+
+A pump: bytes become messages for the core, its messages become bytes. Work goes
+on while there is no connection. What ends the agent is only that the server
+knows it and does not want it.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+
+import structlog
+import trio
+
+from taskd import __version__
+from taskd.agent.core import AgentCore
+from taskd.agent.executors import Executor
+from taskd.agent.platform import Platform
+from taskd_protocol import limits
+from taskd_protocol.connection import Connection, UnknownMessage, peer_side
+from taskd_protocol.errors import (
+    AgentDuplicate,
+    AuthRefused,
+    BadRequest,
+    CertificateRefused,
+    ConnectionLost,
+    RoleRefused,
+    TaskdError,
+    UnexpectedMessage,
+    VersionUnsupported,
+    error_from_code,
+)
+from taskd_protocol.handshake import HELLO_AGENT
+from taskd_protocol.messages import (
+    Drain,
+    Error,
+    HeartbeatSeen,
+    Hello,
+    Lease,
+    LogsRecorded,
+    Message,
+    Offered,
+    Ping,
+    Pong,
+    Recorded,
+    Revoke,
+    ToPeer,
+    Welcome,
+)
+
+log = structlog.get_logger("taskd.agent")
+
+FINAL = (AgentDuplicate, AuthRefused, BadRequest, CertificateRefused, RoleRefused, VersionUnsupported)
+"""The server is there and will say the same tomorrow: a person must act."""
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 15.0
+TRIES_AT_ONCE = 10
+"""So many tries come within ``BACKOFF_FIRST_S`` of each other: a server that restarts is back in seconds. Then the
+waits double."""
+
+HANDSHAKE_S = 10.0
+"""For WELCOME."""
+
+BUSY_BYTES = 4_096
+BUSY_PAUSE_S = 0.001
+"""After so many bytes at once more will follow: let it come together."""
+
+_STILL_AWAY_S = 30.0
+"""Between two lines of log that say so."""
+
+Incoming = ToPeer | UnknownMessage
+
+
+class ServerLink:
+    """One agent's way to its server.
+
+    Attributes:
+        connected: WELCOME has come on the connection of now.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        core: AgentCore,
+        executors: Sequence[Executor],
+        *,
+        name: str,
+        token: str,
+        drain: Callable[[], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            platform: Connects.
+            core: Whom the link speaks for.
+            executors: In the order of the core's pools.
+            name: Of the agent.
+            token: Of the role agent.
+            drain: To be called when the server asks the agent to go.
+        """
+        self.connected = False
+        self._platform = platform
+        self._core = core
+        self._executors = executors
+        self._name = name
+        self._token = token
+        self._drain = drain
+        self._bell = trio.Event()
+        self._changed = trio.Event()
+        self._tries = 0
+        self._heard_s = 0.0
+        self._heartbeat_s = limits.HEARTBEAT_MS / 1_000
+        self._heartbeats_missed = limits.HEARTBEATS_MISSED
+
+    def ring(self) -> None:
+        """Take note that something has changed: have the core's messages sent."""
+        self._bell.set()
+        self._changed.set()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until something holds of the core. One task may wait."""
+        while not done():
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Be connected whenever that is possible.
+
+        Raises:
+            TaskdError: One of ``FINAL``.
+        """
+        said_s = -_STILL_AWAY_S
+        while True:
+            try:
+                stream = await self._platform.connect()
+                async with _closing(stream):
+                    await self._converse(stream)
+            except FINAL:
+                raise
+            except TaskdError as why:
+                if self.connected or trio.current_time() - said_s >= _STILL_AWAY_S:
+                    log.warning("server_away", reason=why.message, code=why.code)
+                    said_s = trio.current_time()
+            self.connected = False
+            await trio.sleep(self._backoff_s())
+
+    def _backoff_s(self) -> float:
+        """Return the next wait: anywhere up to a limit, so that a thousand agents do not come back as one."""
+        self._tries += 1
+        doublings = max(0, min(self._tries - TRIES_AT_ONCE, 8))
+        return self._platform.rng.uniform(0, min(BACKOFF_FIRST_S * 2**doublings, BACKOFF_MAX_S))
+
+    async def _converse(self, stream: trio.abc.Stream) -> None:
+        """Speak on one connection until it ends, which it does with a ``TaskdError``."""
+        wire = peer_side()
+        try:
+            welcome, rest = await self._meet(stream, wire)
+            self._heartbeat_s = welcome.limits.heartbeat_ms / 1_000
+            self._heartbeats_missed = welcome.limits.heartbeats_missed
+            self.connected, self._tries = True, 0
+            wire.send(self._core.welcome(welcome, self._platform.clock.wall_ms()))
+            log.info("connected", server=welcome.software, agent=self._name)
+            self._take(wire, rest)
+            broken: list[Exception] = []
+            async with trio.open_nursery() as nursery:
+                scope = nursery.cancel_scope
+                nursery.start_soon(_until_broken, partial(self._read, stream, wire), broken, scope)
+                nursery.start_soon(_until_broken, partial(self._write, stream, wire), broken, scope)
+                nursery.start_soon(_until_broken, partial(self._beat, wire), broken, scope)
+            raise broken[0]
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ConnectionLost("the connection to the server broke") from None
+
+    async def _meet(self, stream: trio.abc.Stream, wire: Connection[ToPeer]) -> tuple[Welcome, list[Incoming]]:
+        core = self._core
+        hello = Hello(
+            version_min=limits.PROTOCOL_VERSION_MIN,
+            version_max=limits.PROTOCOL_VERSION_MAX,
+            role=HELLO_AGENT,
+            token=self._token,
+            name=self._name,
+            boot_id=self._platform.boot_id,
+            session=core.session,
+            mark=core.mark,
+            software=f"taskd {__version__}",
+        )
+        with trio.move_on_after(HANDSHAKE_S):
+            first, *rest = await exchange(stream, wire, hello)
+            if isinstance(first, Welcome):
+                return first, rest
+            if isinstance(first, Error):
+                raise _told(first)
+            raise UnexpectedMessage("the server answered HELLO with something else than WELCOME")
+        raise ConnectionLost("the server did not answer in time")
+
+    async def _read(self, stream: trio.abc.Stream, wire: Connection[ToPeer]) -> None:
+        self._heard_s = trio.current_time()
+        while True:
+            data = await stream.receive_some()
+            if not data:
+                raise ConnectionLost("the server closed the connection")
+            self._heard_s = trio.current_time()
+            self._take(wire, wire.receive(bytes(data)))
+
+    async def _write(self, stream: trio.abc.Stream, wire: Connection[ToPeer]) -> None:
+        while True:
+            sent = 0
+            while True:
+                for message in self._core.messages():
+                    wire.send(message)
+                data = wire.data_to_send()
+                if not data:
+                    break
+                await stream.send_all(data)
+                sent += len(data)
+            if sent >= BUSY_BYTES:
+                await trio.sleep(BUSY_PAUSE_S)
+            await self._bell.wait()
+            self._bell = trio.Event()
+        self._changed = trio.Event()
+
+    async def _beat(self, wire: Connection[ToPeer]) -> None:
+        while True:
+            wire.send(self._core.heartbeat(self._platform.host_stats()))
+            self.ring()
+            await trio.sleep(self._heartbeat_s)
+            if trio.current_time() - self._heard_s > self._heartbeat_s * self._heartbeats_missed:
+                raise ConnectionLost("the server has fallen silent")
+
+    def _take(self, wire: Connection[ToPeer], messages: Sequence[Incoming]) -> None:
+        """Have the core take in what came, then let the executors see what that gave them."""
+        core = self._core
+        for message in messages:
+            match message:
+                case Lease() | Recorded() | LogsRecorded() | Revoke() | Offered():
+                    for pool, tokens in core.receive(message):
+                        self._executors[pool].end(tokens)
+                case HeartbeatSeen(_, server_time_ms):
+                    core.clock_ahead_ms = server_time_ms - self._platform.clock.wall_ms()
+                case Ping(nonce):
+                    wire.send(Pong(nonce))
+                case Drain():
+                    self._drain()
+                case Error():
+                    raise _told(message)
+                case UnknownMessage():
+                    log.debug("unknown_message", kind=message.kind)
+                case _:
+                    raise UnexpectedMessage(f"{type(message).__name__} is not for an agent")
+        for executor in self._executors:
+            executor.wake()
+        self.ring()
+
+
+async def _until_broken(work: Callable[[], Awaitable[None]], broken: list[Exception], scope: trio.CancelScope) -> None:
+    """Do one part of a connection's work; at its end note why, and end the others."""
+    try:
+        await work()
+    except (TaskdError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        broken.append(error)
+        scope.cancel()
+
+
+async def exchange(stream: trio.abc.Stream, wire: Connection[ToPeer], message: Message) -> list[Incoming]:
+    """Send one message; return what comes next, at least one.
+
+    Raises:
+        ConnectionLost: The connection broke.
+    """
+    wire.send(message)
+    try:
+        while data := wire.data_to_send():
+            await stream.send_all(data)
+        while data := bytes(await stream.receive_some()):
+            messages = wire.receive(data)
+            if messages:
+                return messages
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    raise ConnectionLost("the server closed the connection")
+
+
+def _told(error: Error) -> TaskdError:
+    return error_from_code(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
+
+
+@contextlib.asynccontextmanager
+async def _closing(stream: trio.abc.Stream) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(1):
+            await stream.aclose()
