@@ -14,11 +14,11 @@ from taskd.cli.output import hint
 from taskd.client.client import Client
 from taskd.client.outcome import error_of
 from taskd.client.trace import make_traceparents
+from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.messages import Cancel, Cancelled
-from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, TaskSpec
 
 _SIGNALLED: Final = 128
@@ -53,7 +53,7 @@ def run(
     max_attempts: int,
 ) -> int:
     """Run COMMAND on an agent. Shows its output as it comes, ends with its exit code; Ctrl-C cancels it."""
-    payload = pack_arguments([], {"argv": list(command), "env": dict(variables) or None, "cwd": cwd})
+    payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
     with server() as client:
         spec = TaskSpec(
             id=client.make_ids(1)[0],
