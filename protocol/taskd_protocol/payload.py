@@ -181,15 +181,26 @@ def unpack_arguments(data: bytes) -> tuple[list[object], dict[str, object]]:
     Raises:
         PayloadUnpackable: The bytes are no packed call.
     """
-    match unpack(data):
-        case [list() as args, dict() as kwargs] if all(isinstance(key, str) for key in kwargs):
+    call = unpack(data)
+    if isinstance(call, list) and len(call) == 2:  # noqa: PLR2004 - positional and keyword arguments
+        args, kwargs = call
+        if isinstance(args, list) and isinstance(kwargs, dict) and (not kwargs or set(map(type, kwargs)) == {str}):
             return args, kwargs
-        case _:
-            raise PayloadUnpackable("the payload is no packed call: [arguments, keyword arguments]")
+    raise PayloadUnpackable("the payload is no packed call: [arguments, keyword arguments]")
 
 
 def _pack(value: object, depth: int) -> bytes:
-    return msgpack.packb(value, default=_ENCODE[depth], strict_types=True)
+    """Pack with a packer that nobody else is using: making one costs as much as a small value."""
+    if depth:
+        return msgpack.packb(value, default=_ENCODE[depth], strict_types=True)
+    try:
+        packer = _spare_packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_ENCODE[0], strict_types=True)
+    data = packer.pack(value)  # where this raises, the packer is not used again
+    if len(data) <= _SPARE_BYTES_MAX:
+        _spare_packers.append(packer)
+    return data
 
 
 def _unpack(data: bytes, depth: int) -> object:
@@ -258,6 +269,12 @@ def _type_name(kind: type) -> str:
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
+
+_spare_packers: list[msgpack.Packer] = []
+"""Of all threads: taking one out and putting it back are single steps."""
+
+_SPARE_BYTES_MAX = 256 * 1024
+"""A packer keeps room for the largest value that it packed; one that grew beyond this is let go."""
 
 _NATIVE = frozenset({type(None), bool, int, float, str, bytes, bytearray, list, dict})
 """What msgpack carries by itself. A bytearray comes back as bytes."""

@@ -55,10 +55,10 @@ def test_order_of_time(first: tuple[int, bytes], second: tuple[int, bytes], one_
 
 @given(INSTANTS)
 def test_chance_is_kept(unix_ms: int) -> None:
-    """All 74 bits of chance are in the id: two draws that differ in any of them make two ids."""
-    zero = bytes(RANDOM_BYTES_PER_TASK_ID)
-    draws = [(1 << bit).to_bytes(RANDOM_BYTES_PER_TASK_ID, "big") for bit in range(74)]
-    ids = make_task_ids(75, unix_ms, zero + b"".join(draws))
+    """74 bits of chance are in the id: two draws that differ in any of them make two ids."""
+    bits = 8 * RANDOM_BYTES_PER_TASK_ID
+    draws = [(1 << bit).to_bytes(RANDOM_BYTES_PER_TASK_ID, "big") for bit in range(bits)]
+    ids = make_task_ids(bits + 1, unix_ms, bytes(RANDOM_BYTES_PER_TASK_ID) + b"".join(draws))
     assert len(set(ids)) == 75
 
 

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import datetime as dt
 import enum
+import sys
+import threading
 import zoneinfo
 
 import pytest
@@ -129,6 +131,41 @@ def test_errors_of_registered_types() -> None:
     data = pack(Point(1, 0))
     with pytest.raises(PayloadUnpackable, match=r"from_plain of 'tests\.point' refused what came in: TypeError"):
         unpack(data)
+
+
+def test_after_a_refusal() -> None:
+    """A value that was refused halfway leaves nothing behind in the next one's bytes."""
+    expected = pack([1, 2, 3])
+    for _ in range(3):
+        with pytest.raises(PayloadUnpackable):
+            pack([1, 2, object()])
+        assert pack([1, 2, 3]) == expected
+    assert pack("x" * 1_000_000) == pack("x" * 1_000_000)
+    assert pack([1, 2, 3]) == expected
+
+
+def test_threads() -> None:
+    """Values packed at the same time, also while packing another, do not mix."""
+    register_type(Point, "tests.point", lambda point: [point.x, unpack(pack(point.y))], lambda plain: Point(*plain))  # type: ignore[misc]
+    mixed: list[object] = []
+
+    def work(number: int) -> None:
+        for turn in range(200):
+            value = [number, turn, Point(number, [turn]), (number,) * 3]
+            if unpack(pack(value)) != value:
+                mixed.append(value)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert mixed == []
 
 
 def test_names_belong_to_one_type() -> None:
