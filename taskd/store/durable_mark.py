@@ -11,7 +11,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-_NAME: Final = "durable.mark"
+NAME: Final = "durable.mark"
+"""Not to be taken along into a copy that may hold less."""
+
 _LINEAGE_BYTES: Final = 16
 _SEQUENCE_BYTES: Final = 8
 
@@ -26,7 +28,7 @@ class DurableMark:
             OSError: The disk refuses.
         """
         self._lineage = lineage
-        self._descriptor = os.open(folder / _NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, sequence: int) -> None:
         """Note that all up to ``sequence`` is durable.
@@ -46,14 +48,9 @@ class DurableMark:
 def marked_sequence(folder: Path, lineage: bytes) -> int:
     """Return what is known to have been durable; 0 when the file is missing, or tells of another lineage."""
     try:
-        content = (folder / _NAME).read_bytes()
+        content = (folder / NAME).read_bytes()
     except FileNotFoundError:
         return 0
     if len(content) != _LINEAGE_BYTES + _SEQUENCE_BYTES or content[:_LINEAGE_BYTES] != lineage:
         return 0
     return int.from_bytes(content[_LINEAGE_BYTES:], "big")
-
-
-def remove_mark(folder: Path) -> None:
-    """Forget it: the folder is a copy that may hold less."""
-    (folder / _NAME).unlink(missing_ok=True)

@@ -50,6 +50,9 @@ def is_new(path: Path) -> bool:
         StoreCorrupt: There are data of a store that has lost its CURRENT file.
     """
     if not path.is_dir():
+        recovering = path.with_name(f"{path.name}.recovering")
+        if recovering.exists():
+            raise StoreCorrupt(f"a recovery was cut short and left {recovering}; run `taskd recover` again")
         return True
     if (path / "CURRENT").exists():
         return False
@@ -75,6 +78,8 @@ def open_database(
         StoreCorrupt: What is there is not what was written.
         StoreFailed: Anything else.
     """
+    if not create and is_new(path):
+        raise StoreFailed(f"there is no store at {path}; name the data directory of a server that has run")
     options = make_options(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
     options.create_if_missing(create)
     if recovery is None:

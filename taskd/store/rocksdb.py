@@ -194,7 +194,7 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
         _make_folder(path)
     database = engine.open_database(path, create=new)
     try:
-        lineage = _read_head(database, path) or _write_head(database, path, new_lineage)
+        lineage = read_head(database, path) or _write_head(database, path, new_lineage)
         last = check_history(database, path)
         _check_mark(path, lineage, last.sequence)
         mark = _open_mark(path, lineage, last.sequence)
@@ -205,8 +205,13 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
     return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last, mark=mark)
 
 
-def _read_head(database: Rdict, path: Path) -> bytes:
-    """Check the format; return the lineage, empty when the store is still without its head."""
+def read_head(database: Rdict, path: Path) -> bytes:
+    """Check the format; return the lineage, empty when the store is still without its head.
+
+    Raises:
+        StoreCorrupt: The head is damaged.
+        StoreTooNew: A newer taskd wrote it.
+    """
     written, lineage = engine.get_many(database, [FORMAT_KEY, LINEAGE_KEY])
     if written is None or lineage is None:
         if next(engine.walk(database, b"", b"\xff"), None) is None:

@@ -43,6 +43,20 @@ def first_damage(log: Path) -> int | None:
             return _first_damage(data, size)
 
 
+def blank_damage(log: Path) -> None:
+    """Turn each impossible header into one whose record fills its block and has a wrong checksum.
+
+    RocksDB stops there, or skips the block, as its recovery mode says; it hangs nowhere.
+    """
+    while (at := first_damage(log)) is not None:
+        rest_of_block = BLOCK_BYTES - at % BLOCK_BYTES - _HEADER.size
+        with log.open("r+b") as file:
+            file.seek(at)
+            checksum, _, _ = _HEADER.unpack(file.read(_HEADER.size))
+            file.seek(at)
+            file.write(_HEADER.pack(checksum ^ 1, rest_of_block, 1))
+
+
 def _first_damage(data: mmap.mmap, size: int) -> int | None:
     unpack, header_bytes = _HEADER.unpack_from, _HEADER.size
     at = 0

@@ -1,0 +1,330 @@
+"""Fsck: is the store whole, and does it agree with itself?
+
+Everything is read. Every index and counter is derived again from the tasks'
+specs, states and leases, and compared with what is stored. A task, and the counts,
+are in memory at a time, never the tasks.
+
+Knows nothing of how to mend what it finds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from rocksdict import Rdict
+
+from taskd.core import records
+from taskd.core.lifecycle import State
+from taskd.core.lines import line_id
+from taskd.core.records import (
+    FINISHED,
+    KEY,
+    LINE,
+    META,
+    READY,
+    TIMER,
+    CountersRecord,
+    EpochRecord,
+    FinishedRecord,
+    Key,
+    KeyRecord,
+    Kind,
+    LineRecord,
+)
+from taskd.core.working import EPOCH_BITS
+from taskd.store import engine
+from taskd.store.codec import decode, decode_as
+from taskd.store.history import check_history
+from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
+from taskd.store.rocksdb import read_head
+from taskd.store.stored_tasks import StoredTask, index_entries, load_tasks, read_tasks
+from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.ids import TASK_ID_BYTES
+
+FINDINGS_MAX: Final = 1000
+"""Findings kept with their text; beyond it they are counted."""
+
+CHUNK: Final = 500
+"""Tasks, or index entries, that are looked up at once."""
+
+_NUMBER_BYTES: Final = 8
+_ID_MASK: Final = (1 << 128) - 1
+_PARTS: Final = 16
+"""Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
+
+_KINDS: Final = frozenset({STORE, META, READY, TIMER, records.RESULT, *records.READERS})
+_STATES: Final = frozenset(State)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    rule: str
+    """A stable word."""
+    key: str
+    """Where, as people read it."""
+    text: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        lineage: Of the store, in hexadecimal.
+        sequence: Of its last batch.
+        counts: Tasks by state.
+        findings: The first ``FINDINGS_MAX``.
+        findings_count: All of them.
+    """
+
+    lineage: str = ""
+    sequence: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    findings_count: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing was found."""
+        return not self.findings_count
+
+
+def fsck(path: Path, *, progress: Callable[[int], None] | None = None) -> Report:
+    """Check the store in a folder, which nobody else may have open.
+
+    Args:
+        path: The folder.
+        progress: Told now and then how many tasks were looked at.
+
+    Raises:
+        DataDirInUse: It is open.
+        StoreCorrupt: It does not open. What cannot be read once it is open is a finding.
+        StoreFailed: There is none.
+        StoreTooNew: A newer taskd wrote it.
+    """
+    database = engine.open_database(path)
+    try:
+        return _Check(database, path, progress or (lambda _: None)).run()
+    finally:
+        database.close()
+
+
+class _Check:
+    """One run over one store."""
+
+    def __init__(self, database: Rdict, path: Path, progress: Callable[[int], None]) -> None:
+        self.report = Report()
+        self._database = database
+        self._path = path
+        self._progress = progress
+        self._by_queue: dict[str, Counter[str]] = {}
+        self._ended: Counter[str] = Counter()
+        self._order_max = 0
+        self._expected: Counter[Kind] = Counter()  # entries that tasks imply and that are there
+        self._ended_sum = 0  # of ids, modulo 2^128: two sets of equal count and sum are taken to be equal
+        self._epoch = 0
+
+    def run(self) -> Report:
+        report = self.report
+        try:
+            report.lineage = read_head(self._database, self._path).hex()
+            report.sequence = check_history(self._database, self._path).sequence
+            self._check_kinds()
+            self._check_meta()
+            self._check_tasks()
+            self._check_strays()
+            self._check_lines()
+            finished_bytes = self._check_finished()
+            self._check_counters(finished_bytes)
+        except StoreCorrupt as error:  # what was not reached is not known to be whole
+            self._note("unreadable", b"", error.message)
+        for states in (*self._by_queue.values(), self._ended):
+            for state, count in states.items():
+                report.counts[state] = report.counts.get(state, 0) + count
+        return report
+
+    def _check_kinds(self) -> None:
+        """Find keys of no known shard and kind; decode what no other rule reads."""
+        at = b""
+        while (entry := next(engine.walk(self._database, at, b"\xff" * 9), None)) is not None:
+            key, _ = entry
+            kind = key[len(SHARD) : ID_START]
+            if key[: len(SHARD)] != SHARD or kind not in _KINDS:
+                self._note("unknown-kind", key, "no record of this kind is known")
+            at = successor(key[:ID_START]) if len(key) >= ID_START else key + b"\x00"
+        for kind in (records.TOKEN, META):
+            for record_id, value in self._walk(kind):
+                decode(kind, record_id, value)
+
+    def _check_meta(self) -> None:
+        stored = engine.get_many(self._database, [make_key(META, b"epoch")])[0]
+        if stored is not None:
+            self._epoch = decode_as(EpochRecord, META, b"epoch", stored).epoch
+
+    def _check_tasks(self) -> None:
+        seen = 0
+        for tasks in _chunks(read_tasks(self._database)):
+            whole = [task for task in tasks if self._check_task(task)]
+            entries = [(task, key) for task in whole for key in index_entries(task)]
+            values = engine.get_many(self._database, [make_key(*key) for _, key in entries])
+            for (task, key), value in zip(entries, values, strict=True):
+                self._check_entry(task, key, value)
+            seen += len(tasks)
+            self._progress(seen)
+
+    def _check_task(self, task: StoredTask) -> bool:
+        """Check what is stored under one id, and count it; tell whether it is a task."""
+        key = make_key(records.SPEC, task.id)
+        if task.spec is None:
+            self._note("orphan", key, "something is stored of a task that is not there")
+            return False
+        if task.spec.spec.id != task.id:
+            self._note("foreign-id", key, "the spec is another task's")
+            return False
+        if task.last is not None and task.lease is not None:
+            self._note("two-states", key, "the task is leased and has a state record")
+        if task.last is not None and task.last.state in {State.RUNNING, State.CANCELLING}:
+            self._note("state", key, f"a state record cannot say {task.last.state!r}")
+        elif task.state not in _STATES:
+            self._note("state", key, f"{task.state!r} is no state")
+        if task.has_result != (task.last is not None and task.last.result_apart):
+            self._note("result", key, "the state record and the RESULT record do not agree")
+        holder = task.lease or task.last
+        if task.logs != (holder.logs if holder else 0):
+            self._note("logs", key, f"{holder.logs if holder else 0} log entries are noted, {task.logs} are numbered")
+        if task.lease is not None and task.lease.token >> EPOCH_BITS > self._epoch:
+            self._note("epoch", key, "the lease's token is of an epoch that has not begun")
+        self._count(task)
+        return True
+
+    def _count(self, task: StoredTask) -> None:
+        assert task.spec is not None
+        self._order_max = max(self._order_max, task.spec.order)
+        if task.has_ended:
+            self._ended[task.state] += 1
+            self._ended_sum += int.from_bytes(task.id, "big")
+        else:
+            self._by_queue.setdefault(task.spec.spec.queue, Counter())[task.state] += 1
+
+    def _check_entry(self, task: StoredTask, key: Key, value: bytes | None) -> None:
+        kind, record_id = key
+        if value is None:
+            self._note("missing-entry", make_key(*key), f"task {task.id.hex()} is {task.state} and has no such entry")
+        elif self._task_of(kind, record_id, value) != task.id:
+            self._note("foreign-entry", make_key(*key), f"the entry of task {task.id.hex()} names another task")
+        else:
+            self._expected[kind] += 1
+
+    @staticmethod
+    def _task_of(kind: Kind, record_id: bytes, value: bytes) -> bytes:
+        """Return the task that an index entry points to."""
+        if kind == READY:
+            return value
+        if kind == TIMER:
+            return record_id[_NUMBER_BYTES:]
+        return decode_as(KeyRecord, kind, record_id, value).task_id
+
+    def _check_strays(self) -> None:
+        """Find entries that no task implies: there are some iff there are more entries than were expected."""
+        for kind in (READY, TIMER, KEY):
+            if sum(1 for _ in self._walk(kind)) == self._expected[kind]:
+                continue
+            for entries in _chunks(self._walk(kind)):
+                ids = [self._task_of(kind, *entry) for entry in entries]
+                for (record_id, _), task in zip(entries, load_tasks(self._database, ids), strict=True):
+                    if task.spec is None or (kind, record_id) not in index_entries(task):
+                        self._note(
+                            "stray-entry", make_key(kind, record_id), f"no task implies it; {task.id.hex()} is named"
+                        )
+
+    def _check_lines(self) -> None:
+        ready: Counter[bytes] = Counter(record_id[:TASK_ID_BYTES] for record_id, _ in self._walk(READY))
+        for record_id, value in self._walk(LINE):
+            line = decode_as(LineRecord, LINE, record_id, value)
+            if line_id(line.queue, line.name) != record_id:
+                self._note("line", make_key(LINE, record_id), "the line stands under a foreign id")
+            if line.ready != ready[record_id]:
+                text = f"the line counts {line.ready} ready tasks, {ready[record_id]} are there"
+                self._note("line", make_key(LINE, record_id), text)
+            del ready[record_id]
+        for record_id, count in ready.items():
+            self._note("line", make_key(LINE, record_id), f"{count} entries stand in a line that is not there")
+
+    def _check_finished(self) -> int:
+        """Compare the tasks that retention knows of with those that have ended; return what they weigh."""
+        weight = listed = total = 0
+        for finished in self._finished():
+            weight += finished.stored_bytes
+            listed += len(finished.ids)
+            total += sum(int.from_bytes(task_id, "big") for task_id in finished.ids)
+        if (listed, total & _ID_MASK) != (sum(self._ended.values()), self._ended_sum & _ID_MASK):
+            for part in range(_PARTS):
+                self._compare_finished(part)
+        return weight
+
+    def _compare_finished(self, part: int) -> None:
+        ended = {task.id for task in read_tasks(self._database) if _part_of(task.id) == part and task.has_ended}
+        listed = Counter(
+            task_id for finished in self._finished() for task_id in finished.ids if _part_of(task_id) == part
+        )
+        for task_id in sorted(ended - listed.keys()):
+            self._note(
+                "finished", make_key(records.STATE, task_id), "the task has ended and retention does not know it"
+            )
+        for task_id, count in sorted(listed.items()):
+            if count > 1 or task_id not in ended:
+                text = f"retention lists it {count} times" if count > 1 else "retention lists a task that has not ended"
+                self._note("finished", make_key(records.STATE, task_id), text)
+
+    def _check_counters(self, finished_bytes: int) -> None:
+        key = make_key(META, b"counters")
+        stored = engine.get_many(self._database, [key])[0]
+        counters = decode_as(CountersRecord, META, b"counters", stored) if stored else CountersRecord({}, {}, 1, 0)
+        found = {queue: _nonzero(states) for queue, states in self._by_queue.items()}
+        counted = {queue: _nonzero(states) for queue, states in counters.by_queue.items() if _nonzero(states)}
+        for queue in sorted(found.keys() | counted.keys()):
+            if found.get(queue) != counted.get(queue):
+                text = f"queue {queue!r} counts {counted.get(queue, {})}, there are {found.get(queue, {})}"
+                self._note("counters", key, text)
+        if _nonzero(counters.ended) != _nonzero(self._ended):
+            text = f"{_nonzero(counters.ended)} are counted as ended, there are {_nonzero(self._ended)}"
+            self._note("counters", key, text)
+        if counters.next_order <= self._order_max:
+            self._note("counters", key, f"the next order is {counters.next_order}, {self._order_max} is taken")
+        if counters.finished_bytes != finished_bytes:
+            text = f"finished tasks are counted with {counters.finished_bytes} bytes and weigh {finished_bytes}"
+            self._note("counters", key, text)
+
+    def _finished(self) -> Iterator[FinishedRecord]:
+        for record_id, value in self._walk(FINISHED):
+            yield decode_as(FinishedRecord, FINISHED, record_id, value)
+
+    def _walk(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+        lower = make_key(kind, b"")
+        for key, value in engine.walk(self._database, lower, successor(lower)):
+            yield split_key(key)[1], value
+
+    def _note(self, rule: str, key: bytes, text: str) -> None:
+        self.report.findings_count += 1
+        if len(self.report.findings) < FINDINGS_MAX:
+            self.report.findings.append(Finding(rule, describe_key(key) if key else "", text))
+
+
+def _chunks(entries: Iterable[_T]) -> Iterator[list[_T]]:
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _nonzero(counts: dict[str, int]) -> dict[str, int]:
+    return {str(name): count for name, count in sorted(counts.items()) if count}
+
+
+def _part_of(task_id: bytes) -> int:
+    return task_id[-1] % _PARTS

@@ -1,0 +1,124 @@
+"""Tasks as they are stored: read in the order of their ids, with what each implies.
+
+The spec, the state and the lease are what is known of a task; every index entry
+follows from them.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from rocksdict import Rdict
+
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lines import line_id, rank_of, ready_id
+from taskd.core.records import (
+    KEY,
+    LEASE,
+    LOG,
+    READY,
+    RESULT,
+    SPEC,
+    STATE,
+    TIMER,
+    Key,
+    Kind,
+    LeaseRecord,
+    LogRecord,
+    SpecRecord,
+    StateRecord,
+)
+from taskd.core.timers import timer_id
+from taskd.store import engine
+from taskd.store.codec import decode_as
+from taskd.store.keys import ID_START, make_key, successor
+from taskd_protocol.ids import TASK_ID_BYTES
+
+
+class StoredTask(NamedTuple):
+    """All that is stored under a task's id."""
+
+    id: bytes
+    spec: SpecRecord | None = None
+    last: StateRecord | None = None
+    lease: LeaseRecord | None = None
+    has_result: bool = False
+    """A RESULT of its own."""
+    logs: int = 0
+    """Entries in LOG; -1: they are not numbered from 0 without a gap."""
+
+    @property
+    def state(self) -> str:
+        """Where it stands, by its primary records."""
+        if self.lease is not None:
+            return State.CANCELLING if self.lease.cancelling else State.RUNNING
+        return State.READY if self.last is None else self.last.state
+
+    @property
+    def has_ended(self) -> bool:
+        """It is in a terminal state."""
+        return self.state in TERMINAL
+
+
+def index_entries(task: StoredTask) -> Iterator[Key]:
+    """Yield what indexes must hold of a task that has a spec."""
+    assert task.spec is not None
+    spec = task.spec.spec
+    if task.state == State.READY:
+        yield READY, ready_id(line_id(spec.queue, spec.name), rank_of(spec.priority, task.spec.order))
+    elif task.state == State.SCHEDULED and task.last is not None:
+        yield TIMER, timer_id(task.last.due_at_ms, task.id)
+    if spec.key:
+        yield KEY, spec.key.encode()
+
+
+def read_tasks(database: Rdict) -> Iterator[StoredTask]:
+    """Yield every id under which anything is stored, in order; one task is in memory at a time.
+
+    Raises:
+        StoreCorrupt: A block, or a record, cannot be read.
+    """
+    entries = heapq.merge(*(_entries(database, kind) for kind in (SPEC, STATE, LEASE, RESULT, LOG)), key=itemgetter(0))
+    for task_id, group in groupby(entries, key=itemgetter(0)):
+        yield _assemble(task_id, group)
+
+
+def load_tasks(database: Rdict, ids: list[bytes]) -> list[StoredTask]:
+    """Return these tasks, without their logs and results."""
+    values = engine.get_many(database, [make_key(kind, task_id) for task_id in ids for kind in (SPEC, STATE, LEASE)])
+    tasks = []
+    for start, task_id in zip(range(0, len(values), 3), ids, strict=True):
+        found = zip((SPEC, STATE, LEASE), values[start : start + 3], strict=True)
+        tasks.append(_assemble(task_id, [(task_id, kind, b"", value) for kind, value in found if value is not None]))
+    return tasks
+
+
+_Entry = tuple[bytes, Kind, bytes, bytes]
+"""Task id, kind, the rest of the id, value."""
+
+
+def _entries(database: Rdict, kind: Kind) -> Iterator[_Entry]:
+    lower = make_key(kind, b"")
+    for key, value in engine.walk(database, lower, successor(lower)):
+        record_id = key[ID_START:]
+        yield record_id[:TASK_ID_BYTES], kind, record_id[TASK_ID_BYTES:], value
+
+
+def _assemble(task_id: bytes, entries: Iterable[_Entry]) -> StoredTask:
+    task = StoredTask(task_id)
+    logs = 0
+    for _, kind, rest, value in entries:
+        if kind == SPEC:
+            task = task._replace(spec=decode_as(SpecRecord, kind, task_id, value))
+        elif kind == STATE:
+            task = task._replace(last=decode_as(StateRecord, kind, task_id, value))
+        elif kind == LEASE:
+            task = task._replace(lease=decode_as(LeaseRecord, kind, task_id, value))
+        elif kind == RESULT:
+            task = task._replace(has_result=True)
+        else:
+            decode_as(LogRecord, kind, task_id + rest, value)
+            logs = logs + 1 if logs >= 0 and int.from_bytes(rest, "big") == logs else -1
+    return task._replace(logs=logs)
