@@ -260,7 +260,9 @@ def _names() -> Iterator[str]:
 def _write(path: Path, data: bytes) -> None:
     """Replace a file whole, readable by its owner alone."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config_dir().parent.mkdir(parents=True, exist_ok=True)  # others have their folders there too
+        for folder in (config_dir(), path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")  # made with mode 0600
         try:
             with os.fdopen(handle, "wb") as file:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from taskd import App
+from taskd.server.certificates import Certificates, open_certificates
+from taskd.server.clock import SystemClock
 from unit.client.faces import FACES, Face
 from unit.client.fake_server import FakeServer
 
@@ -21,6 +23,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     fake = FakeServer()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A CA and a server certificate for 127.0.0.1."""
+    return open_certificates(tmp_path_factory.mktemp("server"), ["127.0.0.1"], SystemClock().wall_ms())
+
+
+@pytest.fixture
+def secure(certificates: Certificates, tmp_path: Path) -> Iterator[FakeServer]:
+    """A server with TLS; its URL names the CA's file."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(certificates.ca_pem)
+    fake = FakeServer(certificates.context, ca_file=ca_file)
     yield fake
     fake.stop()
 

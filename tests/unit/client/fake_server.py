@@ -44,6 +44,7 @@ from taskd_protocol.task import Failure, Outcome, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+from pathlib import Path
 
 TOKEN = "taskd_client_fake_secret_0"
 SERVER_TIME_MS = 1_900_000_000_000
@@ -116,9 +117,12 @@ class FakeServer:
         log: Output that FOLLOW gives of every task, in pages.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, *, limits: PeerLimits | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, *, ca_file: Path | None = None, limits: PeerLimits | None = None
+    ) -> None:
         self.lock = threading.RLock()
         self.tls = tls
+        self.ca_file = ca_file
         self.limits = limits or PeerLimits()
         self.run: Callable[[TaskSpec], Outcome | None] = echo
         self.intercept: Callable[[Peer, ToServer | UnknownMessage], bool] = lambda _peer, _message: False
@@ -139,7 +143,9 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        return f"taskd+tcp://{TOKEN}@{self.address}"
+        if self.tls is None:
+            return f"taskd+tcp://{TOKEN}@{self.address}"
+        return f"taskd://{TOKEN}@{self.address}?ca={self.ca_file}"
 
     def start(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)

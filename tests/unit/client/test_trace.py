@@ -1,0 +1,67 @@
+"""Trace contexts: well formed, fresh where nothing is traced, continued where something is."""
+
+import re
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from taskd.client.context import TaskContext, current, running
+from taskd.client.trace import make_traceparents
+from taskd_protocol.errors import BadRequest
+
+FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def context(traceparent: str) -> TaskContext:
+    return TaskContext(raw_id=bytes(16), name="m.f", queue="q", attempt=1, fencing_token=1, traceparent=traceparent)
+
+
+def test_each_is_a_trace_of_its_own() -> None:
+    made = make_traceparents(100)
+    assert all(FORM.fullmatch(one) for one in made)
+    assert len({one[3:35] for one in made}) == 100
+    assert make_traceparents(0) == []
+
+
+def test_within_a_task_its_trace_goes_on_in_new_spans() -> None:
+    parent = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-00"
+    token = running.set(context(parent))
+    try:
+        made = make_traceparents(10)
+    finally:
+        running.reset(token)
+    assert all(FORM.fullmatch(one) for one in made)
+    assert {one[:36] for one in made} == {parent[:36]}
+    assert len({one[36:52] for one in made} | {parent[36:52]}) == 11
+    assert {one[-2:] for one in made} == {"00"}
+
+
+@pytest.mark.parametrize("broken", ["", "nonsense", "00-xyz"])
+def test_a_task_without_a_proper_trace_starts_one(broken: str) -> None:
+    token = running.set(context(broken))
+    try:
+        [made] = make_traceparents(1)
+    finally:
+        running.reset(token)
+    assert FORM.fullmatch(made)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_under_a_span_of_opentelemetry_the_submit_is_its_child(monkeypatch: pytest.MonkeyPatch, *, valid: bool) -> None:
+    span = SimpleNamespace(is_valid=valid, trace_id=0xABC, span_id=0xDEF, trace_flags=1)
+    module = ModuleType("opentelemetry.trace")
+    module.get_current_span = lambda: SimpleNamespace(get_span_context=lambda: span)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
+    [made] = make_traceparents(1)
+    assert FORM.fullmatch(made)
+    assert (made == f"00-{0xABC:032x}-{0xDEF:016x}-01") is valid
+
+
+def test_outside_a_task_there_is_no_context() -> None:
+    with pytest.raises(BadRequest, match="no task runs here"):
+        current()
+
+
+def test_a_task_knows_its_id_as_text() -> None:
+    assert context("").id == "00000000-0000-0000-0000-000000000000"
