@@ -51,7 +51,6 @@ class AgentRole:
         match message:
             case Ack():
                 self._ask(AckAttempts(name, message.reports))
-                self._services.loop.stages.counts["completed"] += len(message.reports)
             case Nack():
                 self._ask(NackAttempts(name, message.failures))
             case LeaseCredit():

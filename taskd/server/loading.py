@@ -34,6 +34,11 @@ class Loader:
         self._overlay: dict[Key, Record | bytes | None] = {}
         self._noted = 0
 
+    @property
+    def reading(self) -> bool:
+        """A read is open."""
+        return self._open > 0
+
     def open(self) -> None:
         """Begin a read whose records will be taken: from here on, nothing that is decided may be missed."""
         self._open += 1

@@ -18,9 +18,18 @@ from typing import NamedTuple, Protocol
 
 import trio
 
-from taskd.core.commands import NOTHING_LOADED, Answer, Command, NeedRecords, Now, PurgeFinished, SubmitTasks
+from taskd.core.commands import (
+    NOTHING_LOADED,
+    Answer,
+    Command,
+    NeedRecords,
+    Now,
+    PurgeFinished,
+    SubmitTasks,
+    Submitted,
+)
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTimers
+from taskd.core.effects import Continue, Effect, SendLease, TasksEnded, WantFinished, WantLine, WantTimers
 from taskd.core.records import Key
 from taskd.server.clock import Clock
 from taskd.server.loading import Found, Loader
@@ -33,6 +42,12 @@ TURN_WEIGHT_MAX = 4_000
 
 BACKLOG_WEIGHT_MAX = 100_000
 """Tasks that may wait to be decided; beyond it submits are refused before anything moved."""
+
+OWED_WEIGHT_MAX = 100_000
+"""Tasks that may be decided and not durable; beyond it submits wait until the disk has caught up."""
+
+WEIGHT_BYTES = 4096
+"""So many bytes of arguments weigh as much as a task: what is bounded in tasks is bounded in bytes, too."""
 
 BUSY_RETRY_MS = 200
 """What a refused submitter is told to wait: the backlog above, decided in that time, would be gone twice."""
@@ -52,8 +67,8 @@ class Request(NamedTuple):
 
     command: Command
     respond: Respond | None
-    weight: int
-    """In tasks, at least 1."""
+    weight: int = 0
+    """Of a submit, in tasks."""
     found: Found | None = None
     """What was read for it, when the core had asked."""
 
@@ -112,8 +127,11 @@ class CommitLoop:
         self._urgent: deque[Request] = deque()
         self._bulk: deque[Request] = deque()
         self._bulk_weight = 0
+        self._owed_weight = 0
         self._unreleased: deque[tuple[int, Callable[[], None]]] = deque()
+        self._staging = 0  # turns that are decided and not staged: one at most, while the store stalls
         self._wake = trio.Event()
+        self._turned = trio.Event()
         self._staged = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._failed = False
@@ -131,7 +149,7 @@ class CommitLoop:
             ServerBusy: Too many submits wait already.
         """
         if isinstance(command, SubmitTasks):
-            weight = len(command.specs)
+            weight = len(command.specs) + sum([len(spec.payload) for spec in command.specs]) // WEIGHT_BYTES
             if self._bulk_weight + weight > BACKLOG_WEIGHT_MAX and self._bulk:
                 raise ServerBusy(
                     f"{self._bulk_weight} submits wait to be decided; submit again a little later",
@@ -140,21 +158,30 @@ class CommitLoop:
             self._bulk_weight += weight
             self._bulk.append(Request(command, respond, weight))
         else:
-            self._urgent.append(Request(command, respond, 1))
+            self._urgent.append(Request(command, respond))
         self._wake.set()
 
     def after_durable(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` once all that is staged now is durable: at once, if it is."""
-        if self.store.durable_sequence >= self.store.staged_sequence and not self._unreleased:
+        """Call ``tell`` once all that is decided now is durable: at once, if it is."""
+        sequence = self.store.staged_sequence + self._staging
+        if self._failed:
+            return
+        if self.store.durable_sequence >= sequence and not self._unreleased:
             tell()
         else:
-            self._unreleased.append((self.store.staged_sequence, tell))
+            self._unreleased.append((sequence, tell))
 
     async def until_durable(self) -> None:
-        """Return once all that is staged now is durable."""
+        """Return once all that is decided now is durable."""
         done = trio.Event()
         self.after_durable(done.set)
         await done.wait()
+
+    async def until_settled(self) -> None:
+        """Return once all that was asked is decided and durable; who goes on asking keeps it from returning."""
+        while self._urgent or self._bulk or self.loader.reading:
+            await self._turned.wait()
+        await self.until_durable()
 
     # -- the turns ----------------------------------------------------------------------
 
@@ -166,10 +193,10 @@ class CommitLoop:
             task_status.started()
             while True:
                 await self._turn()
-                if not (self._urgent or self._bulk):
-                    await self._sleep()
-                else:
+                if self._urgent or (self._bulk and self._owed_weight < OWED_WEIGHT_MAX):
                     await trio.lowlevel.checkpoint()
+                else:
+                    await self._sleep()
 
     async def _sleep(self) -> None:
         self._wake = trio.Event()
@@ -184,7 +211,7 @@ class CommitLoop:
         """Take what has arrived: all that is urgent, then submits up to the turn's bound."""
         gathered = list(self._urgent)
         self._urgent.clear()
-        room = TURN_WEIGHT_MAX
+        room = min(TURN_WEIGHT_MAX, OWED_WEIGHT_MAX - self._owed_weight)
         while self._bulk and room > 0:
             request = self._bulk.popleft()
             room -= request.weight
@@ -198,7 +225,10 @@ class CommitLoop:
         self.coordinator.tick(now)
         self.loader.begin_turn()
         answered: list[tuple[Respond, Answer | TaskdError]] = []
-        for request in self._gather():
+        gathered = self._gather()
+        owed_weight = sum([request.weight for request in gathered])
+        self._owed_weight += owed_weight
+        for request in gathered:
             self._decide(request, now, answered)
         turn = self.coordinator.take_turn(now)
         decided_ns = self._clock.mono_ns()
@@ -209,11 +239,15 @@ class CommitLoop:
             writes = codec.encode(turn.mutations)
             encoded_ns = self._clock.mono_ns()
             self.stages.ns["encode"] += encoded_ns - decided_ns
+            self._staging = 1
             await self._stage(writes)
+            self._staging = 0
             self.stages.ns["stage"] += self._clock.mono_ns() - encoded_ns
         told = self._sort_effects(turn.effects)
-        if answered or told:
-            self.after_durable(lambda: self._release(answered, told))
+        if answered or told or owed_weight:
+            self.after_durable(lambda: self._release(answered, told, owed_weight))
+        self._turned.set()
+        self._turned = trio.Event()
 
     def _decide(self, request: Request, now: Now, answered: list[tuple[Respond, Answer | TaskdError]]) -> None:
         loaded = NOTHING_LOADED if request.found is None else self.loader.take(request.found)
@@ -225,6 +259,8 @@ class CommitLoop:
             return
         except TaskdError as refusal:
             answer = refusal
+        if isinstance(answer, Submitted) and isinstance(request.command, SubmitTasks):
+            self.stages.counts["submitted"] += len(request.command.specs) - len(answer.existing)
         if request.respond is not None:
             answered.append((request.respond, answer))
 
@@ -257,7 +293,12 @@ class CommitLoop:
                 unreleased.popleft()[1]()
             self.stages.ns["send"] += self._clock.mono_ns() - began_ns
 
-    def _release(self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect]) -> None:
+    def _release(
+        self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int
+    ) -> None:
+        if owed_weight:
+            self._owed_weight -= owed_weight
+            self._wake.set()
         for respond, answer in answered:
             respond(answer)
         for effect in told:
@@ -287,6 +328,10 @@ class CommitLoop:
                     self.ask(effect.command)
                 case _:
                     told.append(effect)
+                    if isinstance(effect, SendLease):
+                        self.stages.counts["leased"] += len(effect.grants)
+                    elif isinstance(effect, TasksEnded):
+                        self.stages.counts["completed"] += len(effect.ended)
         return told
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -300,7 +345,7 @@ class CommitLoop:
             await self._end(failure)
 
     async def _load_for(self, request: Request, keys: Sequence[Key]) -> None:
-        self._urgent.append(request._replace(found=await self.loader.read(keys)))
+        self._urgent.append(request._replace(found=await self.loader.read(keys), weight=0))
         self._wake.set()
 
     async def _read_line(self, want: WantLine) -> None:
