@@ -19,6 +19,11 @@ from taskd.store.interface import Store
 BARE = frozenset({records.READY, records.TIMER, records.RESULT})
 """Kinds whose values are bytes, not records."""
 
+FIRST_ENTRIES = 16
+"""Read of a line before it is known how large its tasks are."""
+
+ENTRIES_MAX = 4_096
+"""Read at once after that."""
 
 Found = Mapping[Key, Record | bytes | None]
 """What was read, as it stood then."""
@@ -83,6 +88,18 @@ class Loader:
             after=ready_id(want.line, want.after) if want.after >= 0 else b"",
             limit=want.limit,
         )
+        entries: list[LineEntry] = []
+        read = read_bytes = 0
+        while read < len(found) and read_bytes < want.bytes_max:
+            count = _count_to_read(read, read_bytes, want.bytes_max)
+            for entry in await self._read_entries(found[read : read + count]):
+                entries.append(entry)
+                read_bytes += len(entry.spec.spec.payload)
+            read += count
+        return RefillWindow(want.line, entries, last=read >= len(found) < want.limit)
+
+    async def _read_entries(self, found: Sequence[tuple[bytes, bytes]]) -> list[LineEntry]:
+        """Read the tasks of READY entries."""
         ids = [task_id for _, task_id in found]
         loaded = await self.read([(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)])
         entries = []
@@ -91,7 +108,7 @@ class Loader:
             if isinstance(spec, SpecRecord):
                 rank = int.from_bytes(ready[-RANK_BYTES:], "big")
                 entries.append(LineEntry(rank, spec, state if isinstance(state, StateRecord) else None))
-        return RefillWindow(want.line, entries, last=len(found) < want.limit)
+        return entries
 
     async def read_timers(self, want: WantTimers) -> RefillTimers:
         """Read timers beyond the cursor."""
@@ -103,3 +120,11 @@ class Loader:
         """Read the oldest FINISHED ids that are from before the instant."""
         found = await self._store.scan(records.FINISHED, limit=want.limit)
         return [finished for finished, _ in found if int.from_bytes(finished[:8], "big") < want.before_ms]
+
+
+def _count_to_read(read: int, read_bytes: int, bytes_max: int) -> int:
+    """Return how many entries to read next, if they are as large as those before."""
+    if not read:
+        return FIRST_ENTRIES
+    fitting = (bytes_max - read_bytes) * read // max(read_bytes, 1)
+    return min(max(fitting, 1), ENTRIES_MAX)
