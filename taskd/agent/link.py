@@ -218,7 +218,6 @@ class ServerLink:
                 await trio.sleep(BUSY_PAUSE_S)
             await self._bell.wait()
             self._bell = trio.Event()
-        self._changed = trio.Event()
 
     async def _beat(self, wire: Connection[ToPeer]) -> None:
         while True:

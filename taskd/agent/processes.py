@@ -91,7 +91,7 @@ class Runner:
 class Worker(Runner):
     """A worker process: its runner, two pipes, and the page."""
 
-    def __init__(self, control: socket.socket, to_worker: int, from_worker: int, page: memoryview[int]) -> None:
+    def __init__(self, control: socket.socket, to_worker: int, from_worker: int, page: "memoryview[int]") -> None:
         super().__init__(control)
         self._to: int | None = to_worker
         self._from = from_worker

@@ -107,7 +107,7 @@ class CoroutineExecutor:
 
     def close(self) -> None:
         """See ``Executor``."""
-        self._seat.closed = True
+        self._seat.close()
         if self._hand is not None:
             self._hand.process.hang_up()
 

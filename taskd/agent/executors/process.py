@@ -103,7 +103,7 @@ class ProcessExecutor:
     def close(self) -> None:
         """See ``Executor``."""
         for seat in self._seats:
-            seat.closed = True
+            seat.close()
         for hand in self._members:
             hand.process.hang_up()
 

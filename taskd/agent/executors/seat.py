@@ -109,7 +109,8 @@ class Seat:
     """Keeps one worker at work."""
 
     def __init__(self, platform: Platform, occupant: Occupant, setup: wire.Setup) -> None:
-        self.closed = False
+        self._closed = False
+        self._empty = trio.CancelScope()
         self._platform = platform
         self._occupant = occupant
         self._setup = setup
@@ -118,13 +119,19 @@ class Seat:
     async def run(self, first: Hand | None = None) -> None:
         """Have workers work, one after the other, until the seat is closed; ``first`` is one that is ready."""
         hand = first
-        while not self.closed:
-            hand = hand or await self._hire()
+        while not self._closed:
+            if hand is None:
+                with trio.CancelScope() as self._empty:
+                    await trio.sleep(self._pause_s)
+                    hand = await self._hire()
             done = hand is not None and await self._serve(hand)
-            hand = None
             self._pause_s = 0.0 if done else min(max(self._pause_s * 2, PAUSE_MIN_S), PAUSE_MAX_S)
-            if not self.closed:
-                await trio.sleep(self._pause_s)
+            hand = None
+
+    def close(self) -> None:
+        """Have ``run`` return when the worker of now, if there is one, has ended."""
+        self._closed = True
+        self._empty.cancel()
 
     async def _hire(self) -> Hand | None:
         """Start a worker that knows the modules; None when that failed, and was logged."""
@@ -142,7 +149,7 @@ class Seat:
     async def _serve(self, hand: Hand) -> bool:
         """Have one worker work until it is dead; return whether it got anything done."""
         try:
-            return not self.closed and await self._work(hand)
+            return not self._closed and await self._work(hand)
         finally:
             hand.process.close()
 
@@ -158,7 +165,7 @@ class Seat:
             nursery.cancel_scope.cancel()
         hand.ended.set()
         self._occupant.heard(hand, hand.messages_nowait())
-        log.log(_LOG_LEVELS[self.closed or how.ordered], "worker_ended", pid=process.pid, exit_code=how.code)
+        log.log(_LOG_LEVELS[self._closed or how.ordered], "worker_ended", pid=process.pid, exit_code=how.code)
         out_of_memory = self._platform.oom_kills() > oom_kills
         return self._occupant.left(hand, how, out_of_memory=out_of_memory)
 

@@ -23,10 +23,9 @@ def main(modules: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()  # what was imported stays: no collection need look at it again
     try:
-        (setup,) = link.receive()
+        setup = link.receive_setup()
     except EOFError:
         return
-    assert isinstance(setup, wire.Setup)
     clock = SystemClock()
     # An event loop is imported by the worker that runs it, after the user's modules.
     if setup.kind == "asyncio":

@@ -14,6 +14,7 @@ import msgspec
 
 from taskd.agent import wire
 from taskd_protocol.framing import FrameDecoder
+from taskd_protocol.limits import FRAME_HEADER_BYTES
 
 _DECODER = msgspec.msgpack.Decoder(wire.ToWorker)
 
@@ -48,6 +49,17 @@ class Link:
             raise EOFError
         return [_DECODER.decode(body) for body in self._frames.feed(data)]
 
+    def receive_setup(self) -> wire.Setup:
+        """Return the first message, and leave in the pipe what follows it: an event loop will wait for that.
+
+        Raises:
+            EOFError: The agent closed the pipe, or is gone: end.
+        """
+        length = int.from_bytes(self._read(FRAME_HEADER_BYTES), "big")
+        setup = _DECODER.decode(self._read(length))
+        assert isinstance(setup, wire.Setup)
+        return setup
+
     def tell(self, message: wire.FromWorker) -> None:
         """Send one message; returns when the kernel has all of it."""
         self.write(wire.encode(message))
@@ -59,6 +71,15 @@ class Link:
             rest = memoryview(frames)
             while written < len(frames):
                 written += os.write(self._out, rest[written:])
+
+    def _read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = os.read(self.fd, count - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
 
     def _fall_silent(self) -> None:
         self.forked = True

@@ -6,7 +6,7 @@ from typing import cast
 from taskd.agent import wire
 
 
-def watched(coro: object, token: int, page: memoryview[int]) -> Awaitable[object]:
+def watched(coro: object, token: int, page: "memoryview[int]") -> Awaitable[object]:
     """Return what awaits the coroutine that a task's function gave."""
     # To the loop an iterator is as good as the generator that the type asks for.
     return Watched(cast("Coroutine[object, object, object]", coro), token, page)  # type: ignore[return-value]
@@ -17,7 +17,7 @@ class Watched:
 
     __slots__ = ("_coro", "_page", "_token")
 
-    def __init__(self, coro: Coroutine[object, object, object], token: int, page: memoryview[int]) -> None:
+    def __init__(self, coro: Coroutine[object, object, object], token: int, page: "memoryview[int]") -> None:
         self._coro = coro
         self._token = token
         self._page = page
