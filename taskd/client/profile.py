@@ -39,6 +39,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     """``HOST:PORT``, an IPv6 address in brackets."""
     token: str
+    agent_token: str = ""
+    """What agents of this machine show; empty: ``token`` too."""
     ca_pem: str = ""
     """The CA that signed the server's certificate; empty: those that the system trusts."""
     http: str = ""

@@ -128,8 +128,7 @@ class Session:
         self._software = software
         self._connection: Connection[ToPeer] | None = None
         self._live = False
-        self._known = False  # a server has welcomed us before
-        self._session_id: bytes | None = None
+        self._welcomed: Welcome | None = None  # the newest
         self._mark: Mark | None = None
         self._numbers = 0
         self._pending: dict[int, Request] = {}
@@ -207,7 +206,7 @@ class Session:
                 token=self._token,
                 name=self._name,
                 boot_id=self._boot_id,
-                session=self._session_id,
+                session=None if self._welcomed is None else self._welcomed.session,
                 mark=self._mark,
                 software=self._software,
             )
@@ -325,16 +324,14 @@ class Session:
                 VersionUnsupported(f"the server chose protocol version {welcome.version}: upgrade taskd here"), now_s
             )
             return
-        self._live = self._known = True
+        self._live = True
         self._losses = 0
         self.trouble = None
-        self._session_id = welcome.session
+        self._welcomed = welcome
         self.limits = welcome.limits
         self._set_clock(welcome.server_time_ms, now_s)
         self._keep_mark(welcome.mark)
         for request in list(self._pending.values()):
-            if request.message is None:
-                request.reply = welcome
             self._send(request)
         self._send_waits(list(self._waiting))
 
@@ -413,6 +410,7 @@ class Session:
         assert self._connection is not None
         if request.message is None:
             self._pending.pop(request.number, None)
+            request.reply = self._welcomed
             self._events.append(Answered(request))
             return
         try:
@@ -473,7 +471,7 @@ class Session:
         """Tell whether trying again is of no use, or not what a first caller wants to wait for."""
         broken = isinstance(error, CannotConnect | ConnectionLost | HandshakeTimedOut)
         if broken:
-            return not self._known
+            return self._welcomed is None
         return not error.retryable
 
 

@@ -148,6 +148,16 @@ def test_hello_goes_first_and_requests_wait_for_welcome() -> None:
     assert submit == Submit(request.number, [TaskSpec(ID, "m.f")])
 
 
+def test_who_asks_for_a_connection_gets_the_welcome_now_or_later() -> None:
+    wire = Wire()
+    early, late = Request(None), Request(None)
+    wire.session.ask(early)
+    wire.welcomed()
+    wire.session.ask(late)
+    assert answered(wire.session.take_events()) == [early, late]
+    assert early.reply == late.reply == welcome()
+
+
 def test_answers_find_their_requests_in_any_order() -> None:
     wire = live_wire()
     first, second = Request(QueueList(0)), a_submit()
