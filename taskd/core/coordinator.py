@@ -61,7 +61,6 @@ class Coordinator:
 
     def __init__(self, settings: Settings, rng: random.Random) -> None:
         self.working = Working(settings, rng)
-        self._ticked_mono_ms: int | None = None
 
     def apply(self, command: Command, now: Now, loaded: Loaded = NOTHING_LOADED) -> Answer:  # noqa: C901, PLR0911, PLR0912 - one case a command: the table itself
         """Decide on one command.
@@ -117,11 +116,12 @@ class Coordinator:
 
     def tick(self, now: Now) -> None:
         """Do what time alone asks for: silent agents, due timers, retention."""
-        gap_ms = 0 if self._ticked_mono_ms is None else now.mono_ms - self._ticked_mono_ms
-        self._ticked_mono_ms = now.mono_ms
-        agents.tick(self.working, now, gap_ms)
-        timers.tick(self.working, now)
-        retention.tick(self.working, now)
+        w = self.working
+        gap_ms = 0 if w.ticked_mono_ms is None else now.mono_ms - w.ticked_mono_ms
+        w.ticked_mono_ms = now.mono_ms
+        agents.tick(w, now, gap_ms)
+        timers.tick(w, now)
+        retention.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""

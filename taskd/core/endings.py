@@ -134,11 +134,10 @@ def backoff_ms(retry: Retry, failures: int, chance: float) -> int:
         failures: Charged attempts so far, at least 1.
         chance: 0 to 1; 0.5 means no jitter.
     """
-    exponent = min(failures - 1, 1_000)  # a float holds no power beyond, and max_ms is passed long before
     try:
-        wait = min(retry.base_ms * retry.factor**exponent, retry.max_ms)
-    except OverflowError:
-        wait = float(retry.max_ms)
+        wait = min(retry.base_ms * retry.factor ** (failures - 1), retry.max_ms)
+    except OverflowError:  # a float holds no such power
+        wait = retry.max_ms if retry.base_ms else 0
     return round(wait * (1 + retry.jitter * (2 * chance - 1)))
 
 

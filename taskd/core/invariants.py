@@ -17,6 +17,7 @@ def check_invariants(w: Working) -> None:
         assert w.lines_by_id[line.id] is line
         assert ranks == sorted(set(ranks)), "a window is in order, and no place is taken twice"
         assert len(window) <= line.ready
+        assert line.window_bytes == sum(len(task.spec.payload) for task in window)
         assert not line.complete or len(window) == line.ready, "a complete window is the whole line"
         assert line.complete or all(rank <= line.tail for rank in ranks), "a window is a prefix"
         assert (line.id in w.active) == bool(window)
@@ -30,7 +31,6 @@ def check_invariants(w: Working) -> None:
     leased = {}
     for name, agent in w.agents.items():
         assert name == agent.name
-        assert agent.connection or agent.leases, "an agent that is away and holds nothing is forgotten"
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)
             assert task.attempt > task.failures

@@ -56,6 +56,7 @@ class Task(msgspec.Struct, gc=False):
     failure: Failure | None = None
     logs: int = 0
     log_bytes: int = 0
+    log_bytes_before: int = 0
     token: int = 0
     """Of its lease; 0: it is in line."""
     agent: str = ""
@@ -100,10 +101,10 @@ class Line:
         complete: The window is the whole line.
         tail: Highest rank that the window may hold while it is not complete; -1: none.
         refilling: A refill is under way; what changes beyond the tail meanwhile is noted.
+        window_bytes: Arguments in the window.
     """
 
     __slots__ = (
-        "_bytes",
         "_head",
         "_late",
         "_removed",
@@ -115,6 +116,7 @@ class Line:
         "ready",
         "refilling",
         "tail",
+        "window_bytes",
     )
 
     def __init__(self, queue: str, name: str, *, ready: int = 0) -> None:
@@ -127,7 +129,7 @@ class Line:
         self.refilling = False
         self._window: list[Task] = []
         self._head = 0
-        self._bytes = 0
+        self.window_bytes = 0
         self._late: dict[int, Task] = {}
         self._removed: set[int] = set()
 
@@ -143,7 +145,7 @@ class Line:
             not self.complete
             and not self.refilling
             and self.window_count < WINDOW_LOW
-            and self._bytes < WINDOW_BYTES_LOW
+            and self.window_bytes < WINDOW_BYTES_LOW
         )
 
     @property
@@ -151,7 +153,7 @@ class Line:
         """Tasks that overtook those at the window's end have made it too large; never during a refill."""
         return not self.refilling and (
             len(self._window) - self._head > WINDOW_TASKS_MAX + WINDOW_TASKS_MAX // 4
-            or self._bytes > WINDOW_BYTES_MAX + WINDOW_BYTES_MAX // 4
+            or self.window_bytes > WINDOW_BYTES_MAX + WINDOW_BYTES_MAX // 4
         )
 
     def head_rank(self) -> int:
@@ -167,11 +169,11 @@ class Line:
         self.ready += 1
         window = self._window
         rank = task.rank
-        if self.complete and (len(window) - self._head >= WINDOW_TASKS_MAX or self._bytes >= WINDOW_BYTES_MAX):
+        if self.complete and (len(window) - self._head >= WINDOW_TASKS_MAX or self.window_bytes >= WINDOW_BYTES_MAX):
             self.complete = False
             self.tail = window[-1].rank
         if self.complete or rank <= self.tail:
-            self._bytes += len(task.spec.payload)
+            self.window_bytes += len(task.spec.payload)
             if not window or rank > window[-1].rank:
                 window.append(task)
             else:
@@ -190,7 +192,7 @@ class Line:
             end = bisect_left(window, below, head, end, key=_rank)
         taken = window[head:end]
         self.ready -= len(taken)
-        self._bytes -= sum([len(task.spec.payload) for task in taken])
+        self.window_bytes -= sum([len(task.spec.payload) for task in taken])
         self._head = end
         if end * 2 >= len(window):
             del window[:end]
@@ -204,7 +206,7 @@ class Line:
         index = bisect_left(window, rank, self._head, key=_rank)
         if index < len(window) and window[index].rank == rank:
             task = window.pop(index)
-            self._bytes -= len(task.spec.payload)
+            self.window_bytes -= len(task.spec.payload)
             return task
         if self.refilling:
             self._late.pop(rank, None)
@@ -218,13 +220,13 @@ class Line:
         window, head = self._window, self._head
         end = min(len(window), head + WINDOW_TASKS_MAX)
         spilled_bytes = sum([len(task.spec.payload) for task in window[end:]])
-        while end > head + 1 and self._bytes - spilled_bytes > WINDOW_BYTES_MAX:
+        while end > head + 1 and self.window_bytes - spilled_bytes > WINDOW_BYTES_MAX:
             end -= 1
             spilled_bytes += len(window[end].spec.payload)
         spilled = window[end:]
         if spilled:
             del window[end:]
-            self._bytes -= spilled_bytes
+            self.window_bytes -= spilled_bytes
             self.complete = False
             self.tail = window[-1].rank
         return spilled
@@ -250,5 +252,5 @@ class Line:
         self.complete = last
         self.tail = reach
         self._window.extend(added)
-        self._bytes += sum([len(task.spec.payload) for task in added])
+        self.window_bytes += sum([len(task.spec.payload) for task in added])
         return added

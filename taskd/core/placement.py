@@ -2,16 +2,18 @@
 
 One pass a turn. It looks at lines and pools, never at the tasks behind a line's
 head: its cost is active lines times pools, and what is granted. The lowest rank
-of all lines goes first, so that priorities hold across queues and names.
+of all lines goes first, so that priorities, and the order of submits within one,
+hold across queues and names.
 """
 
 import heapq
+from typing import Final
 
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
-from taskd.core.lines import Line, Task, ready_id
+from taskd.core.lines import RANK_BYTES, Line, Task
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.task import Grant
@@ -23,6 +25,137 @@ Place = tuple[Agent, int, PoolState]
 """A pool of an agent, with its index."""
 
 
+class _Group:
+    """The places that are able to run some lines, and what was taken out of those lines for them.
+
+    Lines that take turns at being first are dealt out together: a deal costs as much as five tasks.
+    """
+
+    __slots__ = ("mask", "places", "room", "taken")
+
+    def __init__(self, mask: int, places: list[Place]) -> None:
+        self.mask = mask
+        self.places = places
+        self.taken: list[Task] = []
+        self.count_room()
+
+    def count_room(self) -> None:
+        """Count the leases that the places may still get; nothing must be waiting to be dealt."""
+        self.room = sum([pool.credit for _, _, pool in self.places])
+
+
+class _Pass:
+    """One pass: what is dealt out so far."""
+
+    def __init__(self, w: Working, places: list[Place], now: Now) -> None:
+        self._w: Final = w
+        self._places: Final = places
+        self._wall_ms: Final = now.wall_ms
+        self._groups: dict[int, _Group] = {}
+        self._sends: dict[tuple[str, int], SendLease] = {}
+        self.room = sum([pool.credit for _, _, pool in places])
+
+    def group_of(self, line: Line) -> _Group:
+        """Return the group of the places that are able to run the line."""
+        name, queue = line.name, line.queue
+        mask = 0
+        able: list[Place] = []
+        for bit, place in enumerate(self._places):
+            agent, _, pool = place
+            if name in pool.names and (not agent.queues or queue in agent.queues):
+                mask |= 1 << bit
+                able.append(place)
+        group = self._groups.get(mask)
+        if group is None:
+            for other in self._groups.values():
+                if other.mask & mask and other.taken:
+                    self.deal(other)
+            group = self._groups[mask] = _Group(mask, able)
+        return group
+
+    def take(self, line: Line, group: _Group, below: int) -> bool:
+        """Take the line's first tasks, of a rank under ``below``, for the group; return whether it has room."""
+        for other in self._groups.values():
+            if other.taken and other is not group and other.mask & group.mask:
+                self.deal(other)  # its tasks come first, and share some of the room
+        if not group.room:
+            return False
+        tasks = line.take(group.room, below)
+        count = len(tasks)
+        group.taken += tasks
+        group.room -= count
+        self.room -= count
+        w = self._w
+        line_id = line.id
+        w.mutations += [(records.READY, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in tasks]
+        w.dirty_lines[line_id] = line
+        w.counters.move(line.queue, State.READY, State.RUNNING, count)
+        return True
+
+    def deal(self, group: _Group) -> None:
+        """Deal out what was taken for a group."""
+        tasks, group.taken = group.taken, []
+        self._share(tasks, [place for place in group.places if place[2].credit])
+        for other in self._groups.values():
+            if other.mask & group.mask and not other.taken:
+                other.count_room()
+
+    def finish(self) -> list[SendLease]:
+        """Deal out the rest; return what is to be sent."""
+        for group in self._groups.values():
+            if group.taken:
+                self.deal(group)
+        return list(self._sends.values())
+
+    def _share(self, tasks: list[Task], able: list[Place]) -> None:
+        """Deal the tasks out evenly, to the pools with most room first."""
+        able.sort(key=_by_room)
+        start, left = 0, len(able)
+        for agent, index, pool in able:
+            rest = len(tasks) - start
+            if not rest:
+                break
+            count = min(-(-rest // left), pool.credit)
+            self._grant(tasks[start : start + count], agent, index)
+            pool.credit -= count
+            start += count
+            left -= 1
+        if start < len(tasks):  # the even share was more than some had room for
+            self._share(tasks[start:], [place for place in able if place[2].credit])
+
+    def _grant(self, tasks: list[Task], agent: Agent, pool_index: int) -> None:
+        send = self._sends.get((agent.name, pool_index))
+        if send is None:
+            agent.lease_number += 1
+            send = SendLease(agent.name, agent.connection, agent.lease_number, pool_index, [])
+            self._sends[agent.name, pool_index] = send
+        w = self._w
+        mutate = w.mutations.append
+        grants = send.grants
+        leases = agent.leases
+        number, name, wall_ms = send.number, agent.name, self._wall_ms
+        token = _next_tokens(w, len(tasks))
+        for task in tasks:
+            spec = task.spec
+            task_id = spec.id
+            attempt = task.attempt = task.attempt + 1
+            log_bytes = task.log_bytes_before = task.log_bytes
+            task.token = token
+            task.agent = name
+            task.lease_number = number
+            task.granted_at_ms = wall_ms
+            leases[token] = task
+            grants.append(Grant(token, attempt, spec))
+            if not task.fresh:
+                mutate((records.STATE, task_id, None))
+            cancelling = False
+            lease = LeaseRecord(
+                token, attempt, task.failures, name, wall_ms, cancelling, task.failure, task.logs, log_bytes, log_bytes
+            )
+            mutate((records.LEASE, task_id, lease))
+            token += 1
+
+
 def place(w: Working, now: Now) -> None:
     """Grant what can be granted."""
     if not w.active:
@@ -32,102 +165,34 @@ def place(w: Working, now: Now) -> None:
         for agent in w.agents.values()
         if agent.connection and not agent.draining
         for index, pool in enumerate(agent.pools)
-        if pool.credit > 0
+        if pool.credit
     ]
     if not places:
         return
-    granted: dict[tuple[str, int], list[Grant]] = {}
-    heads = [(line.head_rank(), line.id, line) for line in w.active.values()]
+    this = _Pass(w, places, now)
+    # The group is looked up when a line's turn comes: most passes end before, for want of room.
+    heads: list[tuple[int, bytes, Line, _Group | None]]
+    heads = [(line.head_rank(), line.id, line, None) for line in w.active.values()]
     heapq.heapify(heads)
-    while heads:
-        _, _, line = heapq.heappop(heads)
-        able = [place for place in places if _is_able(line, place)]
-        room = sum(pool.credit for _, _, pool in able)
-        if not room:
-            continue
-        below = heads[0][0] if heads else _NO_BOUND
-        tasks = line.take(room, below)
-        _share(w, line, tasks, able, granted, now)
-        if line.window_count:
-            heapq.heappush(heads, (line.head_rank(), line.id, line))
+    while heads and this.room:
+        _, line_id, line, known = heads[0]
+        group = known or this.group_of(line)
+        below = min([head[0] for head in heads[1:3]], default=_NO_BOUND)  # a heap's second is one of these
+        if not this.take(line, group, below):
+            heapq.heappop(heads)
+        elif line.window_count:
+            heapq.heapreplace(heads, (line.head_rank(), line_id, line, group))
         else:
-            del w.active[line.id]
-    for (name, pool_index), grants in granted.items():
-        agent = w.agents[name]
-        agent.lease_number += 1
-        for grant in grants:
-            agent.leases[grant.token].lease_number = agent.lease_number
-        w.effects.append(SendLease(name, agent.connection, agent.lease_number, pool_index, grants))
-
-
-def _is_able(line: Line, place: Place) -> bool:
-    agent, _, pool = place
-    return pool.credit > 0 and line.name in pool.names and (not agent.queues or line.queue in agent.queues)
-
-
-def _share(  # noqa: PLR0917 - its own second half calls it
-    w: Working, line: Line, tasks: list[Task], able: list[Place], granted: dict[tuple[str, int], list[Grant]], now: Now
-) -> None:
-    """Deal the tasks out evenly, to the pools with most room first."""
-    able.sort(key=_by_room)
-    start, left = 0, len(able)
-    for agent, index, pool in able:
-        rest = len(tasks) - start
-        if not rest:
-            break
-        count = min(-(-rest // left), pool.credit)
-        _grant(w, line, tasks[start : start + count], agent, granted.setdefault((agent.name, index), []), now)
-        pool.credit -= count
-        start += count
-        left -= 1
-    if start < len(tasks):  # the even share was more than some had room for
-        _share(w, line, tasks[start:], [place for place in able if place[2].credit > 0], granted, now)
+            heapq.heappop(heads)
+            del w.active[line_id]
+    sends = this.finish()
+    if sends:
+        w.effects += sends
+        w.counters_dirty = True
 
 
 def _by_room(place: Place) -> int:
     return -place[2].credit
-
-
-def _grant(  # noqa: PLR0917 - called once a batch
-    w: Working, line: Line, tasks: list[Task], agent: Agent, grants: list[Grant], now: Now
-) -> None:
-    mutate = w.mutations.append
-    leases = agent.leases
-    name = agent.name
-    wall_ms = now.wall_ms
-    token = _next_tokens(w, len(tasks))
-    for task in tasks:
-        task_id = task.spec.id
-        attempt = task.attempt = task.attempt + 1
-        task.token = token
-        task.agent = name
-        task.granted_at_ms = wall_ms
-        leases[token] = task
-        grants.append(Grant(token, attempt, task.spec))
-        mutate((records.READY, ready_id(line.id, task.rank), None))
-        if not task.fresh:
-            mutate((records.STATE, task_id, None))
-        mutate(
-            (
-                records.LEASE,
-                task_id,
-                LeaseRecord(
-                    token,
-                    attempt,
-                    task.failures,
-                    name,
-                    wall_ms,
-                    task.cancelling,
-                    task.failure,
-                    task.logs,
-                    task.log_bytes,
-                ),
-            )
-        )
-        token += 1
-    w.dirty_lines[line.id] = line
-    w.counters.move(line.queue, State.READY, State.RUNNING, len(tasks))
-    w.counters_dirty = True
 
 
 def _next_tokens(w: Working, count: int) -> int:

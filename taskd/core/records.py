@@ -87,6 +87,7 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     logs: int = 0
     """Entries in LOG."""
     log_bytes: int = 0
+    """What they weigh."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -103,6 +104,8 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     logs: int = 0
     """Entries in LOG."""
     log_bytes: int = 0
+    log_bytes_before: int = 0
+    """Of the attempts before."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):

@@ -16,7 +16,7 @@ from taskd.core.lines import Task
 from taskd.core.records import Key, LeaseRecord, LogRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
-from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX
+from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX, NAME_CHARS_MAX
 from taskd_protocol.task import Failure, FailureReport, Report
 
 FAILURE_TEXT_CHARS_MAX = 64 * 1024
@@ -25,6 +25,11 @@ FAILURE_TEXT_CHARS_MAX = 64 * 1024
 R = TypeVar("R", Report, FailureReport)
 
 OUTCOMES = frozenset({"failed", "cancelled", "released"})
+
+LOG_ENTRY_BYTES = 64
+"""What an entry's key and fields weigh beside its data, roughly: so that many small ones are bounded, too."""
+
+LOG_CUT = b"\n[taskd: output limit reached]\n"
 
 
 def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRecorded:
@@ -97,14 +102,17 @@ def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
     changed: dict[bytes, Task] = {}
     for piece in command.pieces:
         task = agent.leases.get(piece.token) if agent is not None else None
-        if task is None or task.spec.id != piece.id or task.log_bytes >= LOG_BYTES_PER_ATTEMPT_MAX:
+        if task is None or task.spec.id != piece.id or not piece.data:
             continue
-        room = LOG_BYTES_PER_ATTEMPT_MAX - task.log_bytes
-        data = piece.data if len(piece.data) <= room else piece.data[:room] + b"\n[taskd: output limit reached]\n"
+        kept_bytes = task.log_bytes - task.log_bytes_before
+        if kept_bytes > LOG_BYTES_PER_ATTEMPT_MAX + LOG_ENTRY_BYTES:
+            continue  # only the entry with the mark can have come so far
+        room = max(LOG_BYTES_PER_ATTEMPT_MAX - kept_bytes, 0)
+        data = piece.data if len(piece.data) <= room else piece.data[:room] + LOG_CUT
         record = LogRecord(task.attempt, piece.stream, piece.at_ms, data)
         w.put(records.LOG, log_id(piece.id, task.logs), record)
         task.logs += 1
-        task.log_bytes += len(piece.data)
+        task.log_bytes += len(piece.data) + LOG_ENTRY_BYTES
         changed[piece.id] = task
     for task in changed.values():
         w.put(records.LEASE, task.spec.id, lease_record(task))
@@ -130,6 +138,7 @@ def lease_record(task: Task) -> LeaseRecord:
         task.failure,
         task.logs,
         task.log_bytes,
+        task.log_bytes_before,
     )
 
 
@@ -167,9 +176,10 @@ def _sort(
 
 def _bounded(failure: Failure) -> Failure:
     limit = FAILURE_TEXT_CHARS_MAX
-    if len(failure.message) <= limit and len(failure.traceback) <= limit:
-        return failure
-    # a traceback tells most at its end
     return Failure(
-        failure.code, failure.message[:limit], failure.type[:256], failure.traceback[-limit:], failure.exit_code
+        failure.code[:NAME_CHARS_MAX],
+        failure.message[:limit],
+        failure.type[:NAME_CHARS_MAX],
+        failure.traceback[-limit:],  # it tells most at its end
+        failure.exit_code,
     )

@@ -39,6 +39,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     """
     w.epoch = max(stored.epoch.epoch + 1 if stored.epoch else 1, now.wall_ms // 1000)
     w.put(records.META, b"epoch", EpochRecord(w.epoch))
+    w.ticked_mono_ms = now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
@@ -79,6 +80,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None
         failure=lease.failure,
         logs=lease.logs,
         log_bytes=lease.log_bytes,
+        log_bytes_before=lease.log_bytes_before,
         token=lease.token,
         agent=lease.agent,
         granted_at_ms=lease.granted_at_ms,

@@ -4,6 +4,10 @@ The FINISHED records are the job: each step deletes one of them, with the tasks 
 names, in one batch. So a crash at any point leaves either of the two.
 """
 
+from collections.abc import Sequence
+
+import msgspec
+
 from taskd.core import records
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
@@ -16,7 +20,16 @@ CHECK_MS = 10_000
 """How often the oldest finished tasks are looked at."""
 
 STEPS = 20
-"""FINISHED records read at once; when there were as many, the next look follows at once."""
+"""FINISHED records read at once."""
+
+AGAIN_MS = 100
+"""After a step there may be more; a look at once would find the same records, still under way."""
+
+RECORDS_MAX = 5_000
+"""Deleted by one step, roughly: a task may have a million log entries."""
+
+ANY_MS = 1 << 62
+"""Before this instant is every FINISHED record, also one of a wall clock that was wrong."""
 
 
 def tick(w: Working, now: Now) -> None:
@@ -25,7 +38,7 @@ def tick(w: Working, now: Now) -> None:
         return
     w.next_purge_mono_ms = now.mono_ms + CHECK_MS
     too_large = w.counters.finished_bytes > w.settings.retention_bytes
-    before_ms = now.wall_ms + 1 if too_large else now.wall_ms - w.settings.retention_age_ms
+    before_ms = ANY_MS if too_large else now.wall_ms - w.settings.retention_age_ms
     if any(w.counters.ended.values()):
         w.effects.append(WantFinished(before_ms, STEPS))
 
@@ -49,24 +62,43 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     specs = [spec for key in tasks if isinstance(spec := loaded[key], SpecRecord)]
     keys: list[Key] = [(records.KEY, spec.spec.key.encode()) for spec in specs if spec.spec.key]
     w.need([finished_key, *tasks, *keys], loaded)
-    for spec in specs:
-        _take_away(w, spec, loaded)
-    w.delete(*finished_key)
-    w.counters.finished_bytes -= finished.stored_bytes
+    rest = _take_away_some(w, specs, loaded)
+    rest_bytes = finished.stored_bytes * len(rest) // len(finished.ids)
+    if rest:
+        w.put(*finished_key, FinishedRecord(rest, rest_bytes))
+    else:
+        w.delete(*finished_key)
+    w.counters.finished_bytes -= finished.stored_bytes - rest_bytes
     w.counters_dirty = True
-    w.next_purge_mono_ms = now.mono_ms  # there may be more
+    w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
 
 
-def _take_away(w: Working, spec: SpecRecord, loaded: Loaded) -> None:
+def _take_away_some(w: Working, specs: Sequence[SpecRecord], loaded: Loaded) -> list[bytes]:
+    """Take tasks away, from the first, as far as one step goes; return the ids of the others."""
+    room = RECORDS_MAX
+    for index, spec in enumerate(specs):
+        task_id = spec.spec.id
+        state = loaded[records.STATE, task_id]
+        assert isinstance(state, StateRecord), "a finished task has a state"
+        logs_left = max(0, state.logs - room)
+        for sequence in range(logs_left, state.logs):
+            w.delete(records.LOG, log_id(task_id, sequence))
+        if logs_left:
+            w.put(records.STATE, task_id, msgspec.structs.replace(state, logs=logs_left))
+        else:
+            _take_away(w, spec, state, loaded)
+        room -= state.logs - logs_left + 1
+        if room <= 0:
+            return [left.spec.id for left in specs[index if logs_left else index + 1 :]]
+    return []
+
+
+def _take_away(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded) -> None:
     task_id = spec.spec.id
-    state = loaded[records.STATE, task_id]
-    assert isinstance(state, StateRecord), "a finished task has a state"
     w.delete(records.SPEC, task_id)
     w.delete(records.STATE, task_id)
     if state.result_apart:
         w.delete(records.RESULT, task_id)
-    for sequence in range(state.logs):
-        w.delete(records.LOG, log_id(task_id, sequence))
     if spec.spec.key:
         key = spec.spec.key.encode()
         stored = loaded[records.KEY, key]

@@ -58,9 +58,7 @@ def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
     w.counters.move(spec.queue, None, State.SCHEDULED)
 
 
-def _check(  # noqa: C901 - one pass over the batch: each rule once, in the order of its cost
-    w: Working, command: SubmitTasks, now: Now, loaded: Loaded
-) -> list[tuple[int, bytes]]:
+def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> list[tuple[int, bytes]]:
     """Refuse the command, or return those of its tasks that are stored already."""
     existing: list[tuple[int, bytes]] = []
     seen: set[bytes] = set()

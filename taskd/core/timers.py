@@ -25,12 +25,20 @@ REFILL_MS = 30_000
 """The horizon is moved on so often; well under its length, so that a wall clock that steps is noticed in time."""
 
 REFILL_TIMERS = 20_000
-"""Read by one refill; when more are due within the horizon, the next refill follows on its heels."""
+"""Read by one refill."""
+
+NEAR_MAX = 50_000
+"""Timers in memory; beyond it by a quarter, the last of them are on disk only."""
+
+NEAR_LOW = 20_000
+"""When the disk holds more within the horizon, a refill is asked for below this."""
 
 DUE_TASKS = 1_000
 """Released by one command, to bound a turn."""
 
 INSTANT_BYTES = 8
+
+NEVER_MONO_MS = 1 << 62
 
 
 def timer_id(due_at_ms: int, task_id: bytes) -> bytes:
@@ -45,15 +53,19 @@ def start(w: Working, task_id: bytes, due_at_ms: int, length_ms: int, now: Now) 
     timers = w.timers
     if timer <= timers.cursor or (timers.reading and timer <= timers.reading_until):
         _admit(timers, timer, length_ms, now)
+        if len(timers.near) > NEAR_MAX + NEAR_MAX // 4 and not timers.reading:
+            _spill(timers)
 
 
 def stop(w: Working, task_id: bytes, due_at_ms: int) -> None:
     """Delete a timer."""
     timer = timer_id(due_at_ms, task_id)
     w.delete(records.TIMER, timer)
-    w.timers.near.pop(timer, None)
-    if w.timers.reading:
-        w.timers.cancelled.add(timer)
+    timers = w.timers
+    if timers.near.pop(timer, None) is not None and len(timers.heap) > 2 * len(timers.near) + REFILL_TIMERS:
+        _rebuild_heap(timers)
+    if timers.reading:
+        timers.cancelled.add(timer)
 
 
 def refill(w: Working, command: RefillTimers, now: Now) -> None:
@@ -63,8 +75,7 @@ def refill(w: Working, command: RefillTimers, now: Now) -> None:
         if timer not in timers.cancelled and timer not in timers.near:
             _admit(timers, timer, length_ms, now)
     timers.cursor = timers.reading_until if command.last else command.timers[-1][0]
-    if not command.last:
-        timers.next_refill_mono_ms = now.mono_ms
+    timers.short = not command.last
     timers.reading = False
     timers.cancelled.clear()
 
@@ -72,7 +83,7 @@ def refill(w: Working, command: RefillTimers, now: Now) -> None:
 def tick(w: Working, now: Now) -> None:
     """Release what is due; read on when it is time."""
     timers = w.timers
-    if not timers.reading and now.mono_ms >= timers.next_refill_mono_ms:
+    if not timers.reading and now.mono_ms >= _next_refill_mono_ms(timers):
         timers.reading = True
         timers.reading_until = timer_id(now.wall_ms + HORIZON_MS, b"\xff" * 16)
         timers.next_refill_mono_ms = now.mono_ms + REFILL_MS
@@ -126,8 +137,15 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> None:
 
 def next_deadline_mono_ms(timers: Timers) -> int:
     """Return when ``tick`` has something to do."""
-    due = timers.heap[0][0] if timers.heap else timers.next_refill_mono_ms
-    return due if timers.reading else min(due, timers.next_refill_mono_ms)
+    refill = NEVER_MONO_MS if timers.reading else _next_refill_mono_ms(timers)
+    return min(timers.heap[0][0], refill) if timers.heap else refill
+
+
+def _next_refill_mono_ms(timers: Timers) -> int:
+    """Return when to read on: at intervals, or, while the disk holds more, when few are left in memory."""
+    if not timers.short:
+        return timers.next_refill_mono_ms
+    return 0 if len(timers.near) < NEAR_LOW else NEVER_MONO_MS
 
 
 def _admit(timers: Timers, timer: bytes, length_ms: int, now: Now) -> None:
@@ -135,3 +153,17 @@ def _admit(timers: Timers, timer: bytes, length_ms: int, now: Now) -> None:
     mono_ms = now.mono_ms + min(max(due_at_ms - now.wall_ms, 0), length_ms)
     timers.near[timer] = mono_ms
     heapq.heappush(timers.heap, (mono_ms, timer))
+
+
+def _spill(timers: Timers) -> None:
+    """Forget all but the first; they are on disk."""
+    kept = sorted(timers.near)[:NEAR_MAX]
+    timers.near = {timer: timers.near[timer] for timer in kept}
+    timers.cursor = min(timers.cursor, kept[-1])  # some were started beyond it, during a refill
+    timers.short = True
+    _rebuild_heap(timers)
+
+
+def _rebuild_heap(timers: Timers) -> None:
+    timers.heap = [(mono_ms, timer) for timer, mono_ms in timers.near.items()]
+    heapq.heapify(timers.heap)

@@ -65,7 +65,7 @@ class PoolState:
 
 @dataclass(slots=True, kw_only=True)
 class Agent:
-    """An agent that is connected, or still holds leases."""
+    """An agent that is connected, or still holds leases; one that lost both is forgotten when it has been silent."""
 
     name: str
     boot_id: bytes = b""
@@ -85,23 +85,26 @@ class Agent:
 
 
 class RecentIds:
-    """Knows every stored task id above ``floor``, so that a new task needs no look at the disk."""
+    """Knows every stored task id above ``floor``, so that a new task needs no look at the disk.
+
+    In two generations: when the younger is full the older is forgotten, and the floor rises to its highest.
+    """
 
     def __init__(self, floor: bytes) -> None:
         self.floor = floor
-        self._ids: set[bytes] = set()
+        self._older: set[bytes] = set()
+        self._younger: set[bytes] = set()
 
     def may_be_stored(self, task_id: bytes) -> bool:
         """Tell whether the disk must be asked."""
-        return task_id <= self.floor or task_id in self._ids
+        return task_id <= self.floor or task_id in self._younger or task_id in self._older
 
     def add(self, ids: list[bytes]) -> None:
         """Note new tasks."""
-        self._ids.update(ids)
-        if len(self._ids) > 2 * RECENT_IDS:
-            kept = sorted(self._ids)
-            self.floor = max(self.floor, kept[-RECENT_IDS - 1])
-            self._ids = set(kept[-RECENT_IDS:])
+        self._younger.update(ids)
+        if len(self._younger) >= RECENT_IDS:
+            self.floor = max(self.floor, max(self._older, default=b""))
+            self._older, self._younger = self._younger, set()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +144,7 @@ class Timers:
         cursor: TIMER id up to which all stored timers are here.
         near: When each is due, by the clock that never steps; by TIMER id.
         heap: The same, soonest first, with entries of timers that were stopped.
+        short: The disk may hold more, beyond the cursor, that are due within the horizon.
         reading: A refill is under way, up to ``reading_until``.
         cancelled: Stopped while it is.
     """
@@ -149,6 +153,7 @@ class Timers:
         self.cursor = b""
         self.near: dict[bytes, int] = {}
         self.heap: list[tuple[int, bytes]] = []
+        self.short = False
         self.reading = False
         self.reading_until = b""
         self.cancelled: set[bytes] = set()
@@ -179,6 +184,7 @@ class Working:
         self.dirty_lines: dict[bytes, Line] = {}
         self.counters_dirty = False
         self.next_purge_mono_ms = 0
+        self.ticked_mono_ms: int | None = None
 
     # -- records ------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Working:
         Raises:
             NeedRecords: Some are not.
         """
-        if not all([key in loaded for key in keys]):
+        if not all(key in loaded for key in keys):
             raise NeedRecords(keys)
 
     # -- lines --------------------------------------------------------------------------

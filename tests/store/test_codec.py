@@ -54,7 +54,16 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "lease": (
         (records.LEASE, TASK_ID),
         records.LeaseRecord(
-            (1 << 62) + 1, 3, 2, "agent-2", 30, cancelling=True, failure=FAILURE, logs=2, log_bytes=100
+            (1 << 62) + 1,
+            3,
+            2,
+            "agent-2",
+            30,
+            cancelling=True,
+            failure=FAILURE,
+            logs=2,
+            log_bytes=100,
+            log_bytes_before=40,
         ),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
