@@ -1,0 +1,122 @@
+"""What must be true of a disk between any two batches, from the records alone, and of memory beside it."""
+
+from harness.core import Disk, Shell
+from taskd.core import records
+from taskd.core.commands import ReleaseDue
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lines import line_id, rank_of, ready_id
+from taskd.core.records import (
+    CountersRecord,
+    FinishedRecord,
+    KeyRecord,
+    LeaseRecord,
+    LineRecord,
+    SpecRecord,
+    StateRecord,
+)
+from taskd.core.reports import log_id
+from taskd.core.timers import timer_id
+
+
+def check_disk(disk: Disk) -> dict[bytes, State]:
+    """Derive every index and counter from the tasks; return each task's state."""
+    specs = disk.of(records.SPEC, SpecRecord)
+    states = disk.of(records.STATE, StateRecord)
+    leases = disk.of(records.LEASE, LeaseRecord)
+    assert not states.keys() & leases.keys(), "a leased task has no state record"
+    assert states.keys() | leases.keys() <= specs.keys(), "of each task there is the spec"
+    found = {task_id: _state(states.get(task_id), leases.get(task_id)) for task_id in specs}
+    _check_lines(disk, specs, found)
+    _check_timers(disk, states, found)
+    _check_ends(disk, specs, states, found)
+    _check_logs(disk, states, leases)
+    _check_keys(disk, specs)
+    return found
+
+
+def check_beside(shell: Shell) -> None:
+    """Check, after a turn, that what memory holds of lines and timers is an exact beginning of what the disk holds."""
+    disk, w = shell.disk, shell.working
+    for line in w.lines.values():
+        on_disk = disk.scan(records.READY, line.id)
+        window = [ready_id(line.id, task.rank) for task in line.window()]
+        assert window == on_disk[: len(window)], "a window is an exact prefix"
+        assert line.ready == len(on_disk)
+        for task in line.window():
+            state = disk.find(records.STATE, task.spec.id, StateRecord)
+            assert task.fresh == (state is None)
+            if state is not None:
+                assert (task.attempt, task.failures, task.failure) == (state.attempt, state.failures, state.failure)
+                assert (task.logs, task.log_bytes) == (state.logs, state.log_bytes)
+    releases = [waiting.command for waiting in shell.waiting]
+    due = [timer for release in releases if isinstance(release, ReleaseDue) for timer in release.timers]
+    for timer in disk.scan(records.TIMER):
+        assert timer > w.timers.cursor or timer in w.timers.near or timer in due
+
+
+def _state(state: StateRecord | None, lease: LeaseRecord | None) -> State:
+    if lease is not None:
+        return State.CANCELLING if lease.cancelling else State.RUNNING
+    return State.READY if state is None else State(state.state)
+
+
+def _check_lines(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, State]) -> None:
+    expected: dict[bytes, bytes] = {}
+    ready: dict[bytes, int] = {}
+    for task_id, state in found.items():
+        if state == State.READY:
+            spec = specs[task_id]
+            line = line_id(spec.spec.queue, spec.spec.name)
+            expected[ready_id(line, rank_of(spec.spec.priority, spec.order))] = task_id
+            ready[line] = ready.get(line, 0) + 1
+    assert {i: disk.raw(records.READY, i) for i in disk.scan(records.READY)} == expected
+    lines = disk.of(records.LINE, LineRecord)
+    assert {i: line.ready for i, line in lines.items()} == ready
+    assert all(i == line_id(line.queue, line.name) for i, line in lines.items())
+
+
+def _check_timers(disk: Disk, states: dict[bytes, StateRecord], found: dict[bytes, State]) -> None:
+    scheduled = [task_id for task_id, state in found.items() if state == State.SCHEDULED]
+    expected = sorted(timer_id(states[task_id].due_at_ms, task_id) for task_id in scheduled)
+    assert disk.scan(records.TIMER) == expected
+
+
+def _check_ends(
+    disk: Disk, specs: dict[bytes, SpecRecord], states: dict[bytes, StateRecord], found: dict[bytes, State]
+) -> None:
+    ended = {task_id: state for task_id, state in found.items() if state in TERMINAL}
+    finished = disk.of(records.FINISHED, FinishedRecord)
+    listed = [task_id for record in finished.values() for task_id in record.ids]
+    assert sorted(listed) == sorted(ended), "each ended task is in one FINISHED record"
+    apart = [task_id for task_id in ended if states[task_id].result_apart]
+    assert disk.scan(records.RESULT) == apart
+    assert all(states[task_id].finished_at_ms for task_id in ended)
+    counters = disk.find(records.META, b"counters", CountersRecord)
+    if counters is None:
+        assert not specs
+        return
+    by_queue: dict[str, dict[str, int]] = {}
+    for task_id, state in found.items():
+        if state not in TERMINAL:
+            counts = by_queue.setdefault(specs[task_id].spec.queue, {})
+            counts[state] = counts.get(state, 0) + 1
+    assert counters.by_queue == by_queue
+    assert counters.ended == {state: list(ended.values()).count(state) for state in set(ended.values())}
+    assert counters.finished_bytes == sum(record.stored_bytes for record in finished.values())
+    orders = [spec.order for spec in specs.values()]
+    assert len(orders) == len(set(orders))
+    assert counters.next_order > max(orders, default=0)
+
+
+def _check_logs(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes, LeaseRecord]) -> None:
+    counts = {task_id: state.logs for task_id, state in states.items()}
+    counts |= {task_id: lease.logs for task_id, lease in leases.items()}
+    expected = [log_id(task_id, sequence) for task_id, count in counts.items() for sequence in range(count)]
+    assert disk.scan(records.LOG) == sorted(expected)
+
+
+def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:
+    keys = disk.of(records.KEY, KeyRecord)
+    assert {key.decode(): record.task_id for key, record in keys.items()} == {
+        spec.spec.key: task_id for task_id, spec in specs.items() if spec.spec.key
+    }

@@ -1,0 +1,469 @@
+"""A small world around a coordinator: clients, agents and a disk that misbehave, and a ledger of what was promised.
+
+Every bound of the core is made small, so that a handful of tasks reach all of
+them. After each command and each turn the promises are checked.
+"""
+
+import pickle
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from harness.agent import FakeAgent
+from harness.core import Shell, Waiting
+from harness.fsck import check_beside, check_disk
+from taskd.core import records
+from taskd.core.commands import Answer, CancelTasks, Command, LoseConnection, SubmitTasks, Submitted
+from taskd.core.coordinator import Coordinator
+from taskd.core.effects import AgentLost, AgentReplaced, TasksEnded
+from taskd.core.invariants import check_invariants
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.records import LeaseRecord, Mutation, StateRecord
+from taskd.core.reports import lease_record
+from taskd.core.restore import restore
+from taskd.core.working import EPOCH_BITS, Settings, Working
+from taskd_protocol.errors import AgentDuplicate, SubmitConflict, SubmitTooOld
+from taskd_protocol.task import Grant, Retry, TaskSpec
+
+NAMES = ("m.f", "m.g")
+QUEUES = ("default", "other")
+KEYS = ("",) * 12 + ("k1", "k2")
+PRIORITIES = (-1, 0, 1)
+DELAYS_MS = (0, 0, 0, 0, 700, 200_000)
+RETRIES = (None, Retry(1), Retry(2, base_ms=0), Retry(3, base_ms=1_500, jitter=1.0))
+PAYLOADS = (b"\x90", b"\x90" * 9)
+AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "a1": (NAMES, ()),
+    "a2": (("m.f",), ()),
+    "a3": (NAMES, ("other",)),
+}
+SETTINGS = Settings(retention_bytes=6_000)
+
+SMALL: dict[str, int] = {
+    "taskd.core.lines.WINDOW_TASKS_MAX": 8,
+    "taskd.core.lines.WINDOW_LOW": 3,
+    "taskd.core.lines.WINDOW_BYTES_MAX": 40,
+    "taskd.core.lines.WINDOW_BYTES_LOW": 20,
+    "taskd.core.coordinator.REFILL_TASKS": 4,
+    "taskd.core.coordinator.REFILL_BYTES": 20,
+    "taskd.core.timers.NEAR_MAX": 6,
+    "taskd.core.timers.NEAR_LOW": 3,
+    "taskd.core.timers.REFILL_TIMERS": 4,
+    "taskd.core.timers.DUE_TASKS": 3,
+    "taskd.core.working.RECENT_IDS": 16,
+    "taskd.core.working.FINISHED_IDS_MAX": 3,
+    "taskd.core.retention.RECORDS_MAX": 4,
+    "taskd.core.records.INLINE_RESULT_BYTES": 16,
+    "taskd.core.endings.INLINE_RESULT_BYTES": 16,
+}
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Make every bound of the core small."""
+    for where, bound in SMALL.items():
+        patch.setattr(where, bound)
+
+
+class World:
+    """One run.
+
+    Attributes:
+        accepted: Tasks whose submit was answered, or those that they turned out to be.
+        ended: Tasks whose end was told, and how.
+        trace: Every batch and every turn's effects, as they came.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.shell = Shell(settings=SETTINGS, seed=seed)
+        self.shell.working.lease_counter = (1 << EPOCH_BITS) - 30  # a new epoch must begin soon
+        self.agents = {
+            name: FakeAgent(self.shell, name, names, queues=queues) for name, (names, queues) in AGENTS.items()
+        }
+        self.accepted: dict[bytes, None] = {}
+        self.ended: dict[bytes, State] = {}
+        self.submits: list[SubmitTasks] = []
+        self.history: list[tuple[FakeAgent, Grant]] = []
+        self.trace: list[bytes] = []
+        self._terminal: dict[bytes, StateRecord] = {}
+        self._gone: set[bytes] = set()
+        self._token = 0
+
+    # -- what may happen ----------------------------------------------------------------
+
+    def submit(self, specs: Sequence[TaskSpec], owner: str = "client") -> None:
+        """Submit new tasks."""
+        command = SubmitTasks(owner, specs)
+        self.submits.append(command)
+        self.ask(command, lambda answer: self._accept(command, answer))
+
+    def resend(self, index: int) -> None:
+        """Submit again what was submitted before."""
+        if self.submits:
+            command = self.submits[index % len(self.submits)]
+            self.ask(command, lambda answer: self._accept(command, answer))
+
+    def cancel(self, indexes: Sequence[int]) -> None:
+        """Cancel some tasks, and one that nobody knows."""
+        ids = [spec.id for command in self.submits for spec in command.specs]
+        some = [ids[index % len(ids)] for index in indexes] if ids else []
+        self.ask(CancelTasks([*some, b"\x00" * 16]))
+
+    def connect(self, name: str, *, is_new_boot: bool = False) -> None:
+        """Connect an agent, again or after a restart."""
+        agent = self.agents[name]
+        if is_new_boot:
+            agent.boot_id += b"+"
+            agent.held.clear()
+        before = agent.connection
+        try:
+            self.ask(agent.offer(), agent.forget)
+        except AgentDuplicate:
+            agent.connection = 0
+            self.ask(LoseConnection(name, before))  # its former life is noticed to be over, if late
+
+    def offer_again(self, name: str) -> None:
+        """Change an offer on a living connection."""
+        agent, known = self.agents[name], self.shell.working.agents.get(name)
+        if known is not None and agent.connection and known.connection == agent.connection:
+            number = agent.lease_number
+            again = agent.offer()
+            agent.connection, agent.lease_number = known.connection, number
+            self.ask(replace(again, connection=known.connection, holding=()))
+
+    def credit(self, name: str, leases: int) -> None:
+        """Have an agent ask for leases."""
+        if self.agents[name].connection:
+            self.ask(self.agents[name].credit(leases))
+
+    def lose(self, name: str) -> None:
+        """Lose an agent's connection."""
+        self.ask(self.agents[name].lose())
+        self.agents[name].connection = 0
+
+    def drain(self, name: str) -> None:
+        """Have an agent ask for nothing more."""
+        self.ask(self.agents[name].drain())
+
+    def ack(self, name: str, indexes: Sequence[int], result: bytes) -> None:
+        """Report some leases as done."""
+        agent = self.agents[name]
+        some = _pick(list(agent.held.values()), indexes)
+        self.ask(agent.ack(*some, result=result), lambda _: _forget(agent, some))
+
+    def nack(self, name: str, indexes: Sequence[int], outcome: str) -> None:
+        """Report some leases as not done."""
+        agent = self.agents[name]
+        some = _pick(list(agent.held.values()), indexes)
+        self.ask(agent.nack(*some, outcome=outcome), lambda _: _forget(agent, some))
+
+    def report_stale(self, name: str, index: int) -> None:
+        """Report, as any agent, a lease of old: it counts only if it is the agent's, and stands."""
+        if not self.history:
+            return
+        agent = self.agents[name]
+        _, grant = self.history[index % len(self.history)]
+        known = self.shell.working.agents.get(name)
+        stands = known is not None and grant.token in known.leases
+        before = len(self.shell.working.mutations)
+        self.ask(agent.ack(grant))
+        if not stands:
+            assert len(self.shell.working.mutations) == before, "a stale report changes nothing"
+
+    def print_logs(self, name: str, index: int) -> None:
+        """Have a lease print."""
+        agent = self.agents[name]
+        for grant in _pick(list(agent.held.values()), [index]):
+            self.ask(agent.logs(grant, b"a line\n", b""))
+
+    def beat(self, name: str, *, is_forgetful: bool = False) -> None:
+        """Send a heartbeat; a forgetful agent has lost a lease."""
+        agent = self.agents[name]
+        if is_forgetful and agent.held:
+            agent.held.pop(next(iter(agent.held)))
+        self.ask(agent.beat())
+
+    def pass_ms(self, ms: int, *, beats: bool) -> None:
+        """Let time pass; living agents may send heartbeats."""
+        for _ in range(max(1, ms // 1_000)):
+            self._advance(min(ms, 1_000))
+            if beats:
+                for name in self.agents:
+                    self.beat(name)
+            self.shell.coordinator.tick(self.shell.now)
+
+    def stall(self) -> None:
+        """Be stopped for a while, and be deaf."""
+        lost = _count(self.shell.working, AgentLost)
+        self._advance(20_000)
+        self.shell.coordinator.tick(self.shell.now)
+        assert _count(self.shell.working, AgentLost) == lost, "a stall of the server costs no agent its leases"
+
+    def step_wall_clock(self, ms: int) -> None:
+        """Set the wall clock."""
+        self.shell.wall_ms += ms
+
+    def turn(self) -> None:
+        """End the turn."""
+        mutations = self.shell.turn()
+        self.trace.append(pickle.dumps(mutations))
+        self._check_turn(mutations)
+
+    def flush(self) -> None:
+        """Make it durable; peers hear."""
+        self.shell.flush()
+        for told in self.shell.take_told(TasksEnded):
+            for ended in told.ended:
+                assert ended.id not in self.ended, "a task ends once"
+                self.ended[ended.id] = State(ended.state.state)
+        for agent in self.agents.values():
+            self.history += [(agent, grant) for grant in agent.receive()]
+        for closed in self.shell.take_told(AgentReplaced):
+            if self.agents[closed.agent].connection == closed.connection:
+                self.agents[closed.agent].connection = 0
+        self.shell.told.clear()
+
+    def read(self, index: int) -> None:
+        """Take some read a step on, or hand some command its records."""
+        reads, waiting = self.shell.reads, self.shell.waiting
+        if reads and (index % 2 or not waiting):
+            self._checked(lambda: self.shell.step(reads[index // 2 % len(reads)]))
+        elif waiting:
+            self.feed(waiting[index // 2 % len(waiting)])
+
+    def feed(self, waiting: Waiting) -> None:
+        """Hand a command its records."""
+        self._checked(lambda: self.shell.feed(waiting))
+
+    def crash(self, kept: int) -> None:
+        """Cut the power."""
+        self.shell.crash(kept % (self.shell.staged_count + 1))
+        for agent in self.agents.values():
+            agent.connection = 0
+        self._terminal = _terminal(self.shell)
+        self._gone &= self.accepted.keys() - self.shell.disk.of(records.SPEC, records.SpecRecord).keys()
+        check_invariants(self.shell.working)
+
+    # -- one door ------------------------------------------------------------------------
+
+    def check_restored(self) -> None:
+        """Between turns: what is built again from the disk is what is in memory."""
+        if self.shell.working.mutations or self.shell.working.effects:
+            self.turn()
+        again = Coordinator(self.shell.settings, random.Random(0))
+        restore(again.working, self.shell.disk.stored(), self.shell.now)
+        assert _standing(again.working) == _standing(self.shell.working)
+        assert again.working.epoch > self.shell.working.epoch
+        floor = again.working.recent
+        assert all(floor.may_be_stored(task_id) for task_id in self._gone | self.accepted.keys())
+
+    # -- and in the end -------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Have faults stop: then all work ends."""
+        shell = self.shell
+        for _ in range(200):
+            for name, agent in self.agents.items():
+                known = shell.working.agents.get(name)
+                if known is None or known.draining or not agent.connection or known.connection != agent.connection:
+                    self.connect(name)
+            self._drain_reads()
+            for agent in self.agents.values():
+                if agent.connection:
+                    self.ask(agent.beat())
+                    self.ask(agent.credit(5))
+                    self._ack_all(agent)
+            self._drain_reads()
+            states = check_disk(shell.disk)
+            if all(state in TERMINAL for state in states.values()):
+                break
+            self.pass_ms(3_000, beats=True)
+        assert all(state in TERMINAL for state in states.values()), "when faults stop, all work ends"
+        for task_id in self.accepted:
+            assert task_id in states or task_id in self._gone
+
+    def _ack_all(self, agent: FakeAgent) -> None:
+        some = list(agent.held.values())
+        self.ask(agent.ack(*some), lambda _: _forget(agent, some))
+
+    def _accept(self, command: SubmitTasks, answer: Answer) -> None:
+        assert isinstance(answer, Submitted)
+        first = dict(answer.existing)
+        ids = [first.get(index, spec.id) for index, spec in enumerate(command.specs)]
+        self.accepted |= dict.fromkeys(ids)
+
+    def _drain_reads(self) -> None:
+        shell = self.shell
+        for _ in range(1_000):
+            self.turn()
+            self.flush()
+            while shell.reads:
+                self._checked(lambda: shell.step(shell.reads[0]))
+            for waiting in list(shell.waiting):
+                self.feed(waiting)
+            if not (shell.reads or shell.waiting or shell.working.mutations or shell.working.effects):
+                return
+        raise AssertionError("it never comes to rest")
+
+    # -- checks ---------------------------------------------------------------------------
+
+    def ask(self, command: Command, respond: Callable[[Answer], None] = lambda _: None) -> None:
+        """Apply a command: a refused one has changed nothing."""
+        self._checked(lambda: self.shell.ask(command, respond))
+
+    def _checked(self, act: Callable[[], None]) -> None:
+        w = self.shell.working
+        before, waiting = pickle.dumps(vars(w)), len(self.shell.waiting)
+        try:
+            act()
+        except (SubmitConflict, SubmitTooOld, AgentDuplicate) as refusal:
+            assert pickle.dumps(vars(w)) == before, "a refused command changes nothing"
+            if isinstance(refusal, AgentDuplicate):
+                raise
+        else:
+            if len(self.shell.waiting) > waiting:
+                assert pickle.dumps(vars(w)) == before, "a command that needs records changes nothing"
+        check_invariants(w)
+
+    def _check_turn(self, mutations: Sequence[Mutation]) -> None:
+        shell = self.shell
+        states = check_disk(shell.disk)
+        check_beside(shell)
+        check_invariants(shell.working)
+        leases = {key: value for key, value in _values(mutations).items() if isinstance(value, LeaseRecord)}
+        tokens = [lease.token for lease in leases.values() if lease.token > self._token]
+        known = [lease.token for lease in leases.values() if lease.token <= self._token]
+        assert len(set(tokens)) == len(tokens)
+        holders = [agent.leases for agent in shell.working.agents.values()]
+        assert all(any(token in held for held in holders) for token in known), "tokens rise"
+        self._token = max([self._token, *tokens])
+        terminal = _terminal(shell)
+        for task_id, record in self._terminal.items():
+            if task_id not in terminal:
+                assert task_id not in states, "a task that has ended stays so"
+                self._gone.add(task_id)
+            else:
+                now = terminal[task_id]
+                assert (now.state, now.result, now.token) == (record.state, record.result, record.token)
+        self._terminal = terminal
+        for task_id in self.accepted:
+            assert task_id in states or task_id in self._gone, "what was accepted is not lost"
+        for task_id, state in self.ended.items():
+            assert states.get(task_id, state) == state
+
+    def _advance(self, ms: int) -> None:
+        self.shell.mono_ms += ms
+        self.shell.wall_ms += ms
+
+
+def random_step(world: World, rng: random.Random) -> None:
+    """Do one thing by chance."""
+    act = rng.choices(ACTIONS, WEIGHTS)[0]
+    act(world, rng, rng.choice(list(world.agents)))
+
+
+def _submit(world: World, rng: random.Random, _name: str) -> None:
+    world.submit([random_spec(world, rng) for _ in range(rng.randrange(1, 12))])
+
+
+def _credit(world: World, rng: random.Random, name: str) -> None:
+    world.credit(name, rng.randrange(1, 9))
+
+
+def _nack(world: World, rng: random.Random, name: str) -> None:
+    world.nack(name, random_indexes(rng), rng.choice(["failed", "failed", "released", "cancelled"]))
+
+
+def _turn(world: World, rng: random.Random, _name: str) -> None:
+    world.turn()
+    if rng.random() < 0.7:
+        world.flush()
+
+
+def _read(world: World, rng: random.Random, _name: str) -> None:
+    for index in random_indexes(rng):
+        world.read(index)
+
+
+def random_indexes(rng: random.Random) -> list[int]:
+    """Point at a few of something."""
+    return [rng.randrange(1_000) for _ in range(rng.randrange(1, 6))]
+
+
+Act = Callable[[World, random.Random, str], None]
+
+CHOICES: list[tuple[int, Act]] = [
+    (15, _submit),
+    (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
+    (5, lambda world, rng, _: world.cancel(random_indexes(rng))),
+    (5, lambda world, rng, name: world.connect(name, is_new_boot=rng.random() < 0.2)),
+    (10, _credit),
+    (10, lambda world, rng, name: world.ack(name, random_indexes(rng), rng.choice([b"\xc0", b"r" * 40]))),
+    (10, _nack),
+    (5, lambda world, rng, name: world.report_stale(name, rng.randrange(1_000))),
+    (5, lambda world, rng, name: world.print_logs(name, rng.randrange(1_000))),
+    (5, lambda world, rng, name: world.beat(name, is_forgetful=rng.random() < 0.3)),
+    (5, lambda world, rng, _: world.pass_ms(rng.choice([1, 400, 900, 16_000]), beats=rng.random() < 0.7)),
+    (10, _turn),
+    (15, _read),
+    (1, lambda world, rng, _: world.crash(rng.randrange(10))),
+    (1, lambda world, _rng, _: world.stall()),
+    (1, lambda world, _rng, name: world.lose(name)),
+    (1, lambda world, rng, _: world.step_wall_clock(rng.choice([-100_000, 300_000]))),
+    (1, lambda world, _rng, name: world.offer_again(name)),
+    (1, lambda world, _rng, name: world.drain(name)),
+    (2, lambda world, _rng, _: world.check_restored()),
+]
+WEIGHTS = [weight for weight, _ in CHOICES]
+ACTIONS = [act for _, act in CHOICES]
+
+
+def random_spec(world: World, rng: random.Random) -> TaskSpec:
+    """Make a spec by chance; of those with a key most agree on the rest."""
+    key = rng.choice(KEYS)
+    return world.shell.spec(
+        NAMES[0] if key else rng.choice(NAMES),
+        payload=PAYLOADS[0] if key and rng.random() < 0.9 else rng.choice(PAYLOADS),
+        queue=QUEUES[0] if key else rng.choice(QUEUES),
+        priority=rng.choice(PRIORITIES),
+        delay_ms=rng.choice(DELAYS_MS),
+        retry=rng.choice(RETRIES),
+        key=key,
+    )
+
+
+def _standing(w: Working) -> object:
+    """Return what must be the same after a start: all that is not a window of something longer."""
+    return (
+        w.counters.record(),
+        dict(sorted(w.tokens.items())),
+        {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
+        {
+            token: (t.spec, t.rank, t.owner, t.granted_at_ms, lease_record(t))
+            for agent in w.agents.values()
+            for token, t in sorted(agent.leases.items())
+        },
+    )
+
+
+def _values(mutations: Sequence[Mutation]) -> dict[records.Key, records.Record | bytes | None]:
+    return {(kind, record_id): value for kind, record_id, value in mutations}
+
+
+def _terminal(shell: Shell) -> dict[bytes, StateRecord]:
+    states = shell.disk.of(records.STATE, StateRecord)
+    return {task_id: state for task_id, state in states.items() if state.state in TERMINAL}
+
+
+def _count(w: Working, kind: type[AgentLost]) -> int:
+    return sum(isinstance(effect, kind) for effect in w.effects)
+
+
+def _pick(grants: Sequence[Grant], indexes: Sequence[int]) -> list[Grant]:
+    return [grants[i] for i in dict.fromkeys(index % len(grants) for index in indexes)] if grants else []
+
+
+def _forget(agent: FakeAgent, grants: Sequence[Grant]) -> None:
+    for grant in grants:
+        agent.held.pop(grant.token, None)
