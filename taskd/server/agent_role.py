@@ -94,7 +94,7 @@ class AgentRole:
 
     def _beat(self, message: Heartbeat) -> None:
         wall_ms = self._services.platform.clock.wall_ms()
-        self._services.hub.hosts[self._name] = (message.host, wall_ms)
+        self._services.hub.hosts[self._session.connection] = message.host
         self._session.send(HeartbeatSeen(message.number, wall_ms))
         self._ask(BeatHeart(self._name, self._session.connection, message.lease_number, message.held))
 

@@ -36,8 +36,8 @@ class Peer(Protocol):
     connection: int
     key_id: str
 
-    def send(self, message: Message) -> None:
-        """Put a message into the outbox."""
+    def send_in_turn(self, message: Message) -> None:
+        """Put a message into the outbox when there is room, behind those that wait for it."""
 
     def tell_outcomes(self, outcomes: list[Outcome]) -> None:
         """Tell of ends that the peer waits for, under its credit."""
@@ -53,14 +53,15 @@ class Hub:
     """The sessions.
 
     Attributes:
-        hosts: What each connected agent measured last; by agent name.
+        hosts: What each connected agent measured last; by connection.
     """
 
     def __init__(self) -> None:
         self._peers: dict[int, Peer] = {}
         self._waiters: dict[bytes, list[Peer]] = {}
         self._followers: dict[bytes, list[Peer]] = {}
-        self.hosts: dict[str, tuple[HostStats, int]] = {}
+        self.hosts: dict[int, HostStats] = {}
+        self._closed: TaskdError | None = None
         self._last_connection = 0
 
     def next_connection(self) -> int:
@@ -69,12 +70,19 @@ class Hub:
         return self._last_connection
 
     def join(self, peer: Peer) -> None:
-        """Take in a session."""
+        """Take in a session.
+
+        Raises:
+            TaskdError: All sessions were ended, for this reason.
+        """
+        if self._closed is not None:
+            raise self._closed
         self._peers[peer.connection] = peer
 
     def leave(self, peer: Peer, waited: set[bytes], followed: set[bytes]) -> None:
         """Forget a session, and what it waited for."""
         self._peers.pop(peer.connection, None)
+        self.hosts.pop(peer.connection, None)
         for task_id in waited:
             _drop(self._waiters, task_id, peer)
         for task_id in followed:
@@ -101,7 +109,8 @@ class Hub:
         _drop(self._followers, task_id, peer)
 
     def end_all(self, why: TaskdError) -> None:
-        """End every session."""
+        """End every session, and take in no more."""
+        self._closed = why
         for peer in list(self._peers.values()):
             peer.end(why)
 
@@ -111,13 +120,13 @@ class Hub:
             case SendLease():
                 peer = self._peers.get(effect.connection)
                 if peer is not None:
-                    peer.send(Lease(effect.number, effect.pool, effect.grants))
+                    peer.send_in_turn(Lease(effect.number, effect.pool, effect.grants))
             case TasksEnded():
                 self._tell_ended(effect)
             case SendRevoke():
                 peer = self._peers.get(effect.connection)
                 if peer is not None:
-                    peer.send(Revoke(effect.tokens))
+                    peer.send_in_turn(Revoke(effect.tokens))
             case LogsAppended():
                 for task_id in effect.ids:
                     self._tell_followers(task_id)

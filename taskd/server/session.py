@@ -5,6 +5,7 @@ effects become messages, and bytes. Reading never waits on writing. What a slow
 reader leaves unread is bounded; then the connection is closed.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from taskd.server.services import Services
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import (
+    AuthRefused,
     FrameTooLarge,
     HandshakeTimedOut,
     InvitationRefused,
@@ -55,6 +57,9 @@ log = structlog.get_logger("taskd.server")
 
 RECEIVE_BYTES = 256 * 1024
 """Asked of the stream at once: what the kernel may hold of a busy peer."""
+
+OUTBOX_HIGH_BYTES = 4 * 1024 * 1024
+"""What can wait elsewhere is not put into an outbox that holds more."""
 
 GOODBYE_SECONDS = 2.0
 """A peer that does not read is not waited for longer when its connection ends."""
@@ -110,6 +115,8 @@ class Session:
         self._reading = trio.CancelScope()
         self._written = trio.Event()
         self._ending = False
+        self._goodbye: TaskdError | None = None
+        self._in_turn: deque[Message] = deque()
         self._role: Role | None = None
 
     @property
@@ -162,6 +169,21 @@ class Session:
         self._outgoing.set()
         if self._wire.outbox_bytes > limits.OUTBOX_BYTES_MAX:
             self.end(ServerBusy("what was sent was not read; read faster, or ask for less at a time"))
+
+    def send_in_turn(self, message: Message) -> None:
+        """Put a message into the outbox when there is room, behind those that wait for it.
+
+        For what the server decides to say, and a slow reader cannot ask for less of: leases.
+        """
+        if self._in_turn or self._wire.outbox_bytes > OUTBOX_HIGH_BYTES:
+            self._in_turn.append(message)
+        else:
+            self.send(message)
+
+    def end_in_turn(self, why: TaskdError) -> None:
+        """Let go out what waits to be sent, then ``end``."""
+        self._goodbye = why
+        self._outgoing.set()
 
     def end(self, why: TaskdError) -> None:
         """Tell why, read nothing more, and close."""
@@ -226,17 +248,24 @@ class Session:
                     counts["bytes_out"] += len(data)
                 elif self._ending:
                     return
-                else:
-                    if self._role is not None:
-                        self._role.sent()
-                    if not self._wire.outbox_bytes:
-                        self._outgoing = trio.Event()
-                        await self._outgoing.wait()
+                elif not self._put_what_waits():
+                    self._outgoing = trio.Event()
+                    await self._outgoing.wait()
         except trio.BrokenResourceError:
             self._ending = True
             self._reading.cancel()
         finally:
             self._written.set()
+
+    def _put_what_waits(self) -> bool:
+        """Put what waits for room into the empty outbox; return whether there is something to send now."""
+        while self._in_turn and self._wire.outbox_bytes <= OUTBOX_HIGH_BYTES:
+            self.send(self._in_turn.popleft())
+        if self._role is not None:
+            self._role.sent()
+        if self._goodbye is not None and not self._wire.outbox_bytes:
+            self.end(self._goodbye)
+        return self._ending or self._wire.outbox_bytes > 0
 
     # -- who is there ---------------------------------------------------------------------
 
@@ -269,12 +298,12 @@ class Session:
     async def _welcome(self, hello: Hello) -> Hello | None:
         version = choose_version(hello)
         check_hello(hello)
+        if hello.role == HELLO_JOIN:
+            await self._join(hello.token)
+            return None
         parsed = tokens.parse(hello.token)
         record = self._good_token(parsed)
-        if hello.role == HELLO_JOIN:
-            await self._join(parsed.key_id, record)
-            return None
-        if record is None:
+        if record is None or record.role == HELLO_JOIN:
             raise tokens.refusal()
         check_role(hello.role, record.role)
         services = self.services
@@ -304,9 +333,14 @@ class Session:
         fits = tokens.secret_matches(parsed, None if record is None else record.secret_sha256)
         return record if fits and is_good(record, self.services.loop.now()) else None
 
-    async def _join(self, invitation: str, record: TokenRecord | None) -> None:
+    async def _join(self, secret: str) -> None:
         """Give an invited agent its token, once."""
-        if record is None or record.role != HELLO_JOIN:
+        try:
+            invitation = tokens.parse(secret)
+        except AuthRefused:
+            invitation = None
+        record = None if invitation is None else self._good_token(invitation)
+        if invitation is None or record is None or record.role != HELLO_JOIN:
             raise InvitationRefused("the join code is unknown, used or too old; make one with `taskd agents invite`")
         now_ms = self.services.platform.clock.wall_ms()
         minted = tokens.mint("agent", self.services.platform.token_bytes(tokens.ENTROPY_BYTES))
@@ -321,7 +355,7 @@ class Session:
                 refused.append(answer)
             done.set()
 
-        self.services.loop.ask(UseInvitation(invitation, minted.key_id, kept), respond)
+        self.services.loop.ask(UseInvitation(invitation.key_id, minted.key_id, kept), respond)
         await done.wait()
         if refused:
             raise refused[0]

@@ -85,13 +85,12 @@ def queue_views(w: Working) -> list[QueueView]:
     return views
 
 
-def agent_views(w: Working, hosts: dict[str, tuple[HostStats, int]], now: Now) -> list[AgentView]:
+def agent_views(w: Working, hosts: dict[int, HostStats], now: Now) -> list[AgentView]:
     """Return every agent that is connected or holds leases, by name."""
     return [_agent_view(agent, hosts, now) for _, agent in sorted(w.agents.items())]
 
 
-def _agent_view(agent: Agent, hosts: dict[str, tuple[HostStats, int]], now: Now) -> AgentView:
-    host, _ = hosts.get(agent.name, (HostStats(), 0))
+def _agent_view(agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentView:
     live = "draining" if agent.draining else "live"
     return AgentView(
         name=agent.name,
@@ -99,7 +98,7 @@ def _agent_view(agent: Agent, hosts: dict[str, tuple[HostStats, int]], now: Now)
         state=live if agent.connection else "lost",
         slots=sum(pool.pool.slots for pool in agent.pools),
         running=len(agent.leases),
-        host=host,
+        host=hosts.get(agent.connection, HostStats()),
         labels=agent.labels,
         task_names=sorted({name for pool in agent.pools for name in pool.names}),
         queues=sorted(agent.queues),
