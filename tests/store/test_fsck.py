@@ -1,0 +1,241 @@
+"""Fsck finds nothing in what the coordinator writes, and every kind of disagreement that is put there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+from store.driver import Driver
+from store.houses import LINEAGE, RocksHouse
+from taskd.core import records
+from taskd.core.records import (
+    CountersRecord,
+    EpochRecord,
+    FinishedRecord,
+    KeyRecord,
+    Kind,
+    LeaseRecord,
+    LineRecord,
+    LogRecord,
+    Mutation,
+    Record,
+    SpecRecord,
+    StateRecord,
+)
+from taskd.store.codec import decode_as, encode
+from taskd.store.fsck import Report, fsck
+from taskd.store.interface import Store
+from taskd_protocol.errors import DataDirInUse, StoreFailed
+
+R = TypeVar("R", bound=Record)
+
+
+async def fill(store: Store) -> None:
+    """Write tasks in every state there is."""
+    driver = Driver(store)
+    await driver.submit(driver.specs(6, name="app.waits"))
+    await driver.submit(driver.specs(3, name="app.waits", priority=5, queue="other"))
+    delayed = await driver.submit(driver.specs(4, name="app.f", delay_ms=60_000, key="later"))
+    await driver.submit(driver.specs(12, key="order"))
+    grants = await driver.lease("a1", ["app.f"], 10)
+    assert len(grants) == 10
+    await driver.log("a1", grants[:3], 4)
+    await driver.ack("a1", grants[:2])
+    await driver.ack("a1", grants[2:3], result=bytes(2000))
+    await driver.fail("a1", grants[3:5])
+    await driver.cancel([grants[5].spec.id, delayed[0]])
+    await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
+    await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
+
+
+async def build(house: RocksHouse) -> None:
+    store = house.open()
+    await fill(store)
+    await store.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> RocksHouse:
+    house = RocksHouse(tmp_path)
+    trio.run(build, house)
+    return house
+
+
+def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
+    seen: list[int] = []
+    report = fsck(house.path, progress=seen.append)
+    assert report.findings == []
+    assert report.is_clean
+    assert report.counts == {
+        "ready": 6 + 3 + 2 + 1,
+        "scheduled": 3 + 2,
+        "running": 4,
+        "cancelling": 1,
+        "succeeded": 3,
+        "cancelled": 1,
+        "dead": 1,
+    }
+    assert report.lineage == LINEAGE.hex()
+    assert report.sequence > 5
+    assert seen == [sum(report.counts.values())]
+
+
+class Sample(NamedTuple):
+    """One record of each sort, as stored."""
+
+    spec: SpecRecord
+    leased: bytes
+    lease: LeaseRecord
+    scheduled: bytes
+    state: StateRecord
+    """Of the scheduled task."""
+    ready: bytes
+    timer: bytes
+    line_id: bytes
+    line: LineRecord
+    key_id: bytes
+    key: KeyRecord
+    result: bytes
+    log: bytes
+    finished_id: bytes
+    finished: FinishedRecord
+    counters: CountersRecord
+
+
+async def take_sample(store: Store) -> Sample:
+    async def first(kind: Kind, reader: type[R]) -> tuple[bytes, R]:
+        [(record_id, value)] = await store.scan(kind, limit=1)
+        return record_id, decode_as(reader, kind, record_id, value)
+
+    _, spec = await first(records.SPEC, SpecRecord)
+    leased, lease = await first(records.LEASE, LeaseRecord)
+    [(timer, _)] = await store.scan(records.TIMER, limit=1)
+    scheduled = timer[8:]
+    [state, counters] = await store.load([(records.STATE, scheduled), (records.META, b"counters")])
+    assert state is not None
+    assert counters is not None
+    line_id, line = await first(records.LINE, LineRecord)
+    key_id, key = await first(records.KEY, KeyRecord)
+    finished_id, finished = await first(records.FINISHED, FinishedRecord)
+    return Sample(
+        spec=spec,
+        leased=leased,
+        lease=lease,
+        scheduled=scheduled,
+        state=decode_as(StateRecord, records.STATE, scheduled, state),
+        ready=(await store.scan(records.READY, limit=1))[0][0],
+        timer=timer,
+        line_id=line_id,
+        line=line,
+        key_id=key_id,
+        key=key,
+        result=(await store.scan(records.RESULT, limit=1))[0][0],
+        log=(await store.scan(records.LOG, limit=1))[0][0],
+        finished_id=finished_id,
+        finished=finished,
+        counters=decode_as(CountersRecord, records.META, b"counters", counters),
+    )
+
+
+COUNTERS = records.META, b"counters"
+ODD = b"\xee"
+
+# What is put into the store, and the rule that finds it.
+DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
+    "spec lost": ("orphan", lambda s: (records.SPEC, s.leased, None)),
+    "spec of another": ("foreign-id", lambda s: (records.SPEC, s.leased, s.spec)),
+    "state and lease": ("two-states", lambda s: (records.STATE, s.leased, s.state)),
+    "state says running": ("state", lambda s: (records.STATE, s.scheduled, replace(s.state, state="running"))),
+    "unheard-of state": ("state", lambda s: (records.STATE, s.scheduled, replace(s.state, state="asleep"))),
+    "ready entry lost": ("missing-entry", lambda s: (records.READY, s.ready, None)),
+    "ready entry of another": ("foreign-entry", lambda s: (records.READY, s.ready, s.leased)),
+    "ready entry too many": ("stray-entry", lambda s: (records.READY, s.ready[:-1] + ODD, s.leased)),
+    "ready entry of nobody": ("stray-entry", lambda s: (records.READY, s.ready[:-1] + ODD, bytes(16))),
+    "ready entry in no line": ("line", lambda s: (records.READY, b"?" * 25, s.leased)),
+    "timer lost": ("missing-entry", lambda s: (records.TIMER, s.timer, None)),
+    "timer too many": ("stray-entry", lambda s: (records.TIMER, bytes(8) + s.leased, bytes(8))),
+    "key lost": ("missing-entry", lambda s: (records.KEY, s.key_id, None)),
+    "key of another": ("foreign-entry", lambda s: (records.KEY, s.key_id, replace(s.key, task_id=bytes(16)))),
+    "key too many": ("stray-entry", lambda s: (records.KEY, b"unasked", s.key)),
+    "result lost": ("result", lambda s: (records.RESULT, s.result, None)),
+    "result too many": ("result", lambda s: (records.RESULT, s.leased, b"\xc0")),
+    "log entry lost": ("logs", lambda s: (records.LOG, s.log, None)),
+    "log entry too many": ("logs", lambda s: (records.LOG, s.leased + ODD * 8, LogRecord(1, 1, 1, b"x"))),
+    "line lost": ("line", lambda s: (records.LINE, s.line_id, None)),
+    "line miscounted": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, ready=s.line.ready + 1))),
+    "line misnamed": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, name="app.other"))),
+    "finished lost": ("finished", lambda s: (records.FINISHED, s.finished_id, replace(s.finished, ids=[]))),
+    "finished twice": (
+        "finished",
+        lambda s: (records.FINISHED, s.finished_id, replace(s.finished, ids=s.finished.ids * 2)),
+    ),
+    "finished while running": (
+        "finished",
+        lambda s: (records.FINISHED, s.finished_id, replace(s.finished, ids=[s.leased, *s.finished.ids[1:]])),
+    ),
+    "weight": ("counters", lambda s: (*COUNTERS, replace(s.counters, finished_bytes=1))),
+    "queue miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={"default": {"ready": 1}}))),
+    "queue uncounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={}))),
+    "ended miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, ended={}))),
+    "order taken": ("counters", lambda s: (*COUNTERS, replace(s.counters, next_order=1))),
+    "counters lost": ("counters", lambda _: (*COUNTERS, None)),
+    "epoch behind": ("epoch", lambda _: (records.META, b"epoch", EpochRecord(1))),
+    "lease ahead": ("epoch", lambda s: (records.LEASE, s.leased, replace(s.lease, token=(1 << 63) - 1))),
+    "unknown kind": ("unknown-kind", lambda _: (Kind(b"!"), b"x", b"?")),
+    "undecodable spec": ("unreadable", lambda s: (records.SPEC, s.leased, b"\xc1")),
+    "undecodable token": ("unreadable", lambda _: (records.TOKEN, b"key9", b"\xc1")),
+    "unknown meta": ("unreadable", lambda _: (records.META, b"unheard", b"\x90")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_disagreement_is_found_and_named(house: RocksHouse, damage: str) -> None:
+    rule, mutate = DAMAGES[damage]
+
+    async def put() -> None:
+        store = house.open()
+        store.stage(encode([mutate(await take_sample(store))]))
+        await store.close()
+
+    trio.run(put)
+    report = fsck(house.path)
+    assert rule in {finding.rule for finding in report.findings}, report.findings
+    assert report.findings_count == len(report.findings)
+    assert not report.is_clean
+    assert all("\n" not in f"{finding.key}{finding.text}" for finding in report.findings)
+
+
+def test_a_foreign_shard_is_found(house: RocksHouse) -> None:
+    async def put() -> None:
+        store = house.open()
+        store.stage([(b"\x07sx", b"?")])
+        await store.close()
+
+    trio.run(put)
+    assert [finding.rule for finding in fsck(house.path).findings] == ["unknown-kind"]
+
+
+def test_an_empty_store_is_clean(tmp_path: Path) -> None:
+    async def touch() -> None:
+        await RocksHouse(tmp_path).open().close()
+
+    trio.run(touch)
+    report: Report = fsck(RocksHouse(tmp_path).path)
+    assert report.is_clean
+    assert report.counts == {}
+
+
+def test_a_store_at_work_and_a_missing_one_are_refused(tmp_path: Path, house: RocksHouse) -> None:
+    async def check_while_open() -> None:
+        store = house.open()
+        with pytest.raises(DataDirInUse):
+            fsck(house.path)
+        await store.close()
+
+    trio.run(check_while_open)
+    with pytest.raises(StoreFailed, match="no store"):
+        fsck(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
