@@ -2,6 +2,10 @@
 
 What cannot be told yet waits here, as it is while it is small, and as ids alone
 once it has grown: those are read again when there is room.
+
+Invariants:
+- At most one read is under way for a session, and it holds a bounded number of results.
+- An id is told once for each time that it was waited for, or not at all.
 """
 
 from collections import deque
@@ -9,27 +13,34 @@ from collections.abc import Sequence
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL
-from taskd.core.records import Key, SpecRecord, StateRecord
-from taskd.server.session import Session
-from taskd_protocol.errors import BadRequest, ResultGone, TaskUnknown
+from taskd.core.records import Key, StateRecord
+from taskd.server.loading import Found
+from taskd.server.session import OUTBOX_HIGH_BYTES, Session
+from taskd_protocol.errors import BadRequest, ResultGone, TaskdError, TaskUnknown
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 from taskd_protocol.limits import OUTCOME_CREDIT
 from taskd_protocol.messages import Outcomes as OutcomesMessage
 from taskd_protocol.task import Failure, Outcome
 
-MESSAGE_RESULTS_BYTES = 512 * 1024
-"""Results in one OUTCOMES, unless one alone is larger."""
-
-OUTBOX_HIGH_BYTES = 4 * 1024 * 1024
-"""No more is put into the outbox above this."""
+MESSAGE_OUTCOMES_BYTES = 512 * 1024
+"""Outcomes in one OUTCOMES, unless one alone is larger."""
 
 WAITING_BYTES_MAX = 8 * 1024 * 1024
-"""Results that may wait here; more wait on disk."""
+"""Outcomes that may wait here; more wait on disk."""
+
+OUTCOME_BYTES = 64
+"""What weighs in an outcome beside its result or failure, roughly."""
 
 CREDIT_MAX = 1_000_000
 
-READ_AGAIN = 500
-"""Ids read at once when there is room again."""
+STATES_READ = 500
+"""States read at once."""
+
+SPECS_READ = 32
+"""Specs read at once, each with its arguments."""
+
+RESULTS_READ = 8
+"""Large results read at once."""
 
 
 class Outcomes:
@@ -46,20 +57,19 @@ class Outcomes:
         self._credit = OUTCOME_CREDIT
         self._ready: deque[Outcome] = deque()
         self._ready_bytes = 0
-        self._on_disk: deque[bytes] = deque()
+        self._cold: deque[bytes] = deque()  # to be looked up: they may have ended before they were waited for
+        self._on_disk: deque[bytes] = deque()  # ended, and to be read again when there is room
         self._reading = False
 
     def wait(self, ids: Sequence[bytes]) -> None:
         """Tell of these when they end, or that they are not known."""
         hub, in_memory = self._services.hub, self._services.working.tasks
-        cold: list[bytes] = []
         for task_id in ids:
             hub.wait(self._session, task_id)
             self.waited.add(task_id)
             if task_id not in in_memory:
-                cold.append(task_id)
-        if cold and self._session.nursery is not None:
-            self._session.nursery.start_soon(self._look_up, cold)
+                self._cold.append(task_id)
+        self._read_on()
 
     def add_credit(self, outcomes: int) -> None:
         """Note that the client can take more.
@@ -78,7 +88,7 @@ class Outcomes:
             self.waited.discard(outcome.id)
             if self._ready_bytes < WAITING_BYTES_MAX:
                 self._ready.append(outcome)
-                self._ready_bytes += len(outcome.result)
+                self._ready_bytes += _size(outcome)
             else:
                 self._on_disk.append(outcome.id)
         self.push()
@@ -88,57 +98,92 @@ class Outcomes:
         while self._ready and self._credit and self._session.outbox_bytes < OUTBOX_HIGH_BYTES:
             told: list[Outcome] = []
             told_bytes = 0
-            while self._ready and len(told) < self._credit and told_bytes < MESSAGE_RESULTS_BYTES:
-                size = len(self._ready[0].result)
-                if told and told_bytes + size > MESSAGE_RESULTS_BYTES:
+            while self._ready and len(told) < self._credit:
+                size = _size(self._ready[0])
+                if told and told_bytes + size > MESSAGE_OUTCOMES_BYTES:
                     break
                 told.append(self._ready.popleft())
                 told_bytes += size
             self._ready_bytes -= told_bytes
             self._credit -= len(told)
             self._session.send(OutcomesMessage(told))
-        if self._on_disk and not self._ready and not self._reading and self._session.nursery is not None:
+        if self._on_disk and not self._ready:
+            self._read_on()
+
+    # -- what is on disk ----------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        if not self._reading and (self._cold or self._on_disk) and self._session.nursery is not None:
             self._reading = True
-            self._session.nursery.start_soon(self._read_again)
+            self._session.nursery.start_soon(self._read)
+
+    async def _read(self) -> None:
+        try:
+            while self._cold or (self._on_disk and not self._ready):
+                if self._cold:
+                    await self._look_up(_pop(self._cold, STATES_READ))
+                else:
+                    await self._read_again(_pop(self._on_disk, STATES_READ))
+        except TaskdError as failure:
+            self._session.end(failure)
+        self._reading = False
+        self.push()
 
     async def _look_up(self, ids: list[bytes]) -> None:
         """Tell at once of those that ended before they were waited for, or are not known."""
-        hub = self._services.hub
-        found = await self._read(ids)
+        states = await self._services.reader.read([(records.STATE, task_id) for task_id in ids])
+        unknown = await self._unknown_of([i for i in ids if states[records.STATE, i] is None])
         await self._services.loop.until_durable()
-        self.tell([outcome for outcome in found if hub.stop_waiting(self._session, outcome.id)])
-
-    async def _read_again(self) -> None:
-        count = min(READ_AGAIN, len(self._on_disk))
-        found = await self._read([self._on_disk.popleft() for _ in range(count)])
-        self._reading = False
-        self._ready.extend(found)
-        self._ready_bytes += sum(len(outcome.result) for outcome in found)
-        self.push()
-
-    async def _read(self, ids: list[bytes]) -> list[Outcome]:
-        """Read how these ended; those that have not are left out."""
-        reader = self._services.reader
-        found = dict(await reader.read([(kind, i) for i in ids for kind in (records.SPEC, records.STATE)]))
-        apart: list[Key] = [
-            (records.RESULT, task_id)
-            for task_id in ids
-            if isinstance(state := found[records.STATE, task_id], StateRecord) and state.result_apart
-        ]
-        found.update(await reader.read(apart))
-        outcomes = []
+        told: list[Outcome] = []
         for task_id in ids:
-            spec, state = found[records.SPEC, task_id], found[records.STATE, task_id]
-            if not isinstance(spec, SpecRecord):
-                outcomes.append(self._unknown(task_id))
-            elif isinstance(state, StateRecord) and state.state in TERMINAL:
-                result = found[records.RESULT, task_id] if state.result_apart else state.result
-                outcomes.append(
-                    Outcome(
-                        task_id, state.state, state.attempt, result if isinstance(result, bytes) else b"", state.failure
-                    )
-                )
-        return outcomes
+            state = states[records.STATE, task_id]
+            ended = isinstance(state, StateRecord) and state.state in TERMINAL
+            if not (ended or task_id in unknown) or not self._services.hub.stop_waiting(self._session, task_id):
+                continue
+            if isinstance(state, StateRecord) and state.result_apart:
+                self.waited.discard(task_id)
+                self._on_disk.append(task_id)
+            else:
+                told.append(self._outcome(task_id, states))
+        self.tell(told)
+
+    async def _unknown_of(self, ids: list[bytes]) -> set[bytes]:
+        """Return those that are not stored, of ids without a state: the others are leased, or still in line."""
+        unknown: set[bytes] = set()
+        cold = deque(ids)
+        while cold:
+            part = [i for i in _pop(cold, SPECS_READ) if i not in self._services.working.tasks]
+            specs = await self._services.reader.read([(records.SPEC, task_id) for task_id in part])
+            unknown.update([task_id for task_id in part if specs[records.SPEC, task_id] is None])
+        return unknown
+
+    async def _read_again(self, ids: list[bytes]) -> None:
+        """Have the first of these ready again, as many as there is room for; put the others back."""
+        read = self._services.reader.read
+        found = dict(await read([(records.STATE, task_id) for task_id in ids]))
+        left = deque(ids)
+        while left and self._ready_bytes < WAITING_BYTES_MAX:
+            part = _pop(left, RESULTS_READ)
+            apart: list[Key] = [
+                (records.RESULT, i)
+                for i in part
+                if isinstance(state := found[records.STATE, i], StateRecord) and state.result_apart
+            ]
+            found.update(await read(apart))
+            for task_id in part:
+                outcome = self._outcome(task_id, found)
+                self._ready.append(outcome)
+                self._ready_bytes += _size(outcome)
+                found.pop((records.RESULT, task_id), None)
+        self._on_disk.extendleft(reversed(left))
+
+    def _outcome(self, task_id: bytes, found: Found) -> Outcome:
+        """Return how a task ended whose state was read; without a state it is not stored."""
+        state = found[records.STATE, task_id]
+        if not isinstance(state, StateRecord):
+            return self._unknown(task_id)
+        result = found.get((records.RESULT, task_id)) if state.result_apart else state.result
+        return Outcome(task_id, state.state, state.attempt, result if isinstance(result, bytes) else b"", state.failure)
 
     def _unknown(self, task_id: bytes) -> Outcome:
         if task_id_unix_ms(TaskId(task_id)) <= self._services.working.counters.purged_to_ms:
@@ -146,3 +191,14 @@ class Outcomes:
         else:
             failure = Failure(TaskUnknown.code, "no task of that id is stored; it was never accepted here")
         return Outcome(task_id, "unknown", failure=failure)
+
+
+def _size(outcome: Outcome) -> int:
+    """Return what weighs in an outcome, in bytes, roughly."""
+    failure = outcome.failure
+    size = OUTCOME_BYTES + len(outcome.result)
+    return size if failure is None else size + len(failure.message) + len(failure.traceback)
+
+
+def _pop(ids: deque[bytes], most: int) -> list[bytes]:
+    return [ids.popleft() for _ in range(min(most, len(ids)))]
