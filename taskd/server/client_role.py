@@ -17,12 +17,18 @@ from taskd.server.session import Session, error_message
 from taskd.server.views import agent_views, queue_views, task_counts, task_keys, task_view
 from taskd_protocol import limits
 from taskd_protocol import messages as m
-from taskd_protocol.errors import BadRequest, TaskdError, UnexpectedMessage
+from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.task import Outcome
 
 SCAN_ROWS_MAX = 4_000
 """Tasks looked at for one page of a listing: a filter that fits nothing must not read the whole store."""
+
+SHOWN_READ = 16
+"""Tasks read at once with arguments and results, each of which may be large."""
+
+READS_MAX = 100
+"""Of one connection, under way at the same time."""
 
 TOKEN_ROLES = ("client", HELLO_AGENT, "viewer", "operator", "admin")
 TOKEN_MS_MAX = 10 * 366 * 24 * 3600 * 1000
@@ -38,6 +44,7 @@ class ClientRole:
         self._services = session.services
         self._outcomes = OutcomePusher(session)
         self._following = Following(session)
+        self._reads_count = 0
 
     def receive(self, message: m.ToServer) -> None:  # noqa: C901, PLR0912 - one case a message: the table itself
         """See ``Role``."""
@@ -182,12 +189,18 @@ class ClientRole:
     # -- reads --------------------------------------------------------------------------
 
     async def _show(self, message: m.TaskQuery) -> m.Message:
-        keys = [key for task_id in message.ids for key in task_keys(task_id)]
-        found = await self._services.reader.read(keys)
-        working = self._services.working
-        return m.TaskViews(
-            message.request_id, [task_view(working, task_id, found, whole=True) for task_id in message.ids]
-        )
+        views: list[m.TaskView | None] = []
+        views_bytes = 0
+        for start in range(0, len(message.ids), SHOWN_READ):
+            some = message.ids[start : start + SHOWN_READ]
+            found = await self._services.reader.read_now([key for task_id in some for key in task_keys(task_id)])
+            for task_id in some:
+                view = task_view(self._services.working, task_id, found, whole=True)
+                views_bytes += 0 if view is None else len(view.payload) + len(view.result or b"")
+                views.append(view)
+            if views_bytes > limits.MESSAGE_BYTES_MAX:
+                raise FrameTooLarge("these tasks' arguments and results fit no message together; ask for fewer at once")
+        return m.TaskViews(message.request_id, views)
 
     async def _list(self, message: m.TaskList) -> m.Message:
         limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
@@ -199,7 +212,7 @@ class ClientRole:
             found = await self._services.store.scan(records.SPEC, after=cursor, limit=step, reverse=True)
             ids = [task_id for task_id, _ in found]
             keys = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
-            rows = await self._services.reader.read(keys)
+            rows = await self._services.reader.read_now(keys)
             for task_id in ids:
                 view = task_view(self._services.working, task_id, rows, whole=False)
                 cursor = task_id
@@ -224,6 +237,9 @@ class ClientRole:
 
     def _read(self, request_id: int, work: Callable[[], Awaitable[m.Message]]) -> None:
         assert self._session.nursery is not None
+        if self._reads_count >= READS_MAX:
+            raise ServerBusy(f"{READS_MAX} questions are being answered already; ask again after an answer")
+        self._reads_count += 1
         self._session.nursery.start_soon(self._read_and_tell, request_id, work)
 
     async def _read_and_tell(self, request_id: int, work: Callable[[], Awaitable[m.Message]]) -> None:
@@ -231,6 +247,8 @@ class ClientRole:
             self._tell(await work())
         except TaskdError as refusal:
             self._session.send(error_message(request_id, refusal))
+        finally:
+            self._reads_count -= 1
 
 
 def _check_ids(ids: Sequence[bytes]) -> None:

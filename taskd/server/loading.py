@@ -68,6 +68,20 @@ class Loader:
         overlay = self._overlay
         return {key: overlay.get(key, value) for key, value in found.items()}
 
+    async def read_now(self, keys: Sequence[Key]) -> Loaded:
+        """Read records as they stand when this returns: beside what is in memory then, they contradict nothing.
+
+        Raises:
+            StoreCorrupt: A value is not what was written.
+        """
+        self.open()
+        try:
+            found = await self.read(keys)
+        except BaseException:
+            self._open -= 1
+            raise
+        return self.take(found)
+
     async def read(self, keys: Sequence[Key]) -> dict[Key, Record | bytes | None]:
         """Read records by key.
 

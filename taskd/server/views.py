@@ -8,8 +8,12 @@ from taskd.core.reasons import why_waiting
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd.server.loading import Found
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import AgentView, HostStats, QueueView, TaskView
-from taskd_protocol.task import DEFAULT_RETRY
+from taskd_protocol.task import DEFAULT_RETRY, Failure
+
+LISTED_CHARS = 500
+"""Of a failure's message in a listing; its traceback is left out."""
 
 
 def task_keys(task_id: bytes) -> list[Key]:
@@ -23,8 +27,9 @@ def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskV
     Args:
         w: What is in memory counts before what was read.
         task_id: Which.
-        found: ``task_keys``, read; RESULT may be left out.
-        whole: With payload and result; listings go without.
+        found: ``task_keys``, as they stand now; RESULT may be left out.
+        whole: With payload, result and traceback; listings go without. A payload that fits no message beside
+            its result is left out all the same.
     """
     spec_record = found.get((records.SPEC, task_id))
     state = found.get((records.STATE, task_id))
@@ -35,7 +40,9 @@ def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskV
     if task is not None:
         stored = _state_in_memory(task, stored)
     spec = spec_record.spec
-    result = found.get((records.RESULT, task_id)) if stored.result_apart else stored.result
+    apart = found.get((records.RESULT, task_id)) if stored.result_apart else stored.result
+    result = apart if whole and isinstance(apart, bytes) else None
+    fits = len(spec.payload) + len(result or b"") <= PAYLOAD_BYTES_MAX
     retry = spec.retry or DEFAULT_RETRY
     return TaskView(
         id=task_id,
@@ -51,13 +58,19 @@ def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskV
         due_at_ms=stored.due_at_ms or None,
         started_at_ms=stored.started_at_ms or None,
         finished_at_ms=stored.finished_at_ms or None,
-        payload=spec.payload if whole else b"",
-        result=result if whole and isinstance(result, bytes) else None,
-        failure=stored.failure,
+        payload=spec.payload if whole and fits else b"",
+        result=result,
+        failure=stored.failure if whole else _in_short(stored.failure),
         key=spec.key,
         traceparent=spec.traceparent,
         waits_for=why_waiting(w, stored.state, spec.queue, spec.name),
     )
+
+
+def _in_short(failure: Failure | None) -> Failure | None:
+    if failure is None:
+        return None
+    return Failure(failure.code, failure.message[:LISTED_CHARS], failure.type, "", failure.exit_code)
 
 
 def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
