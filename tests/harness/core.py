@@ -24,7 +24,7 @@ from taskd.core.commands import (
     SubmitTasks,
     Submitted,
 )
-from taskd.core.coordinator import Coordinator
+from taskd.core.coordinator import Coordinator, Turn
 from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTimers
 from taskd.core.invariants import check_invariants
 from taskd.core.lines import RANK_BYTES, ready_id
@@ -210,7 +210,7 @@ class Shell:
         decided = {(kind, record_id): value for kind, record_id, value in self.working.mutations}
         return {key: decided[key] if key in decided else self.disk.values.get(key) for key in keys}
 
-    def turn(self) -> Sequence[Mutation]:
+    def turn(self) -> Turn:
         """End the turn: stage its batch, begin its reads."""
         turn = self.coordinator.take_turn(self.now)
         self.disk.stage(turn.mutations)
@@ -225,7 +225,7 @@ class Shell:
                     told.append(effect)
         self._unreleased.append(Unreleased(told, self._answers))
         self._answers = []
-        return turn.mutations
+        return turn
 
     def flush(self) -> None:
         """Make what is staged durable, and tell what it covers."""

@@ -4,6 +4,7 @@ Every bound of the core is made small, so that a handful of tasks reach all of
 them. After each command and each turn the promises are checked.
 """
 
+import hashlib
 import pickle
 import random
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ class World:
     Attributes:
         accepted: Tasks whose submit was answered, or those that they turned out to be.
         ended: Tasks whose end was told, and how.
-        trace: Every batch and every turn's effects, as they came.
+        trace: Of every turn's mutations and effects, as they came.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -85,7 +86,7 @@ class World:
         self.ended: dict[bytes, State] = {}
         self.submits: list[SubmitTasks] = []
         self.history: list[tuple[FakeAgent, Grant]] = []
-        self.trace: list[bytes] = []
+        self.trace = hashlib.sha256()
         self._terminal: dict[bytes, StateRecord] = {}
         self._gone: set[bytes] = set()
         self._token = 0
@@ -206,9 +207,9 @@ class World:
 
     def turn(self) -> None:
         """End the turn."""
-        mutations = self.shell.turn()
-        self.trace.append(pickle.dumps(mutations))
-        self._check_turn(mutations)
+        turn = self.shell.turn()
+        self.trace.update(repr((turn.mutations, turn.effects)).encode())
+        self._check_turn(turn.mutations)
 
     def flush(self) -> None:
         """Make it durable; peers hear."""
