@@ -21,6 +21,12 @@ from taskd_protocol.task import Grant
 _NO_BOUND = 1 << 80
 """Above every rank."""
 
+LEASE_BYTES = 1024 * 1024
+"""Arguments in one LEASE, unless one task's alone are more: no message holds all that an agent may be owed."""
+
+LEASE_TASKS_MAX = 4_096
+"""Tasks in one LEASE: with the longest names and keys, some 3 KB each, it still fits a message."""
+
 Place = tuple[Agent, int, PoolState]
 """A pool of an agent, with its index."""
 
@@ -185,10 +191,45 @@ def place(w: Working, now: Now) -> None:
         else:
             heapq.heappop(heads)
             del w.active[line_id]
-    sends = this.finish()
+    sends = _divided(w, this.finish())
     if sends:
         w.effects += sends
         w.counters_dirty = True
+
+
+def _divided(w: Working, sends: list[SendLease]) -> list[SendLease]:
+    """Cut what is too much for one LEASE into several, and number them in the order in which they go."""
+    divided: list[SendLease] = []
+    for send in sends:
+        grants = send.grants
+        sizes = [len(grant.spec.payload) for grant in grants]
+        if sum(sizes) <= LEASE_BYTES and len(grants) <= LEASE_TASKS_MAX:
+            divided.append(send)
+            continue
+        agent = w.agents[send.agent]
+        start, size_before = 0, 0
+        for end, size in enumerate(sizes):
+            if end > start and (size_before + size > LEASE_BYTES or end - start == LEASE_TASKS_MAX):
+                divided.append(_piece(agent, send, grants[start:end], first=start == 0))
+                start, size_before = end, 0
+            size_before += size
+        divided.append(_piece(agent, send, grants[start:], first=start == 0))
+    divided.sort(key=_by_number)
+    return divided
+
+
+def _piece(agent: Agent, send: SendLease, grants: list[Grant], *, first: bool) -> SendLease:
+    """Return a part of a LEASE as one of its own; the first keeps the number."""
+    if first:
+        return send._replace(grants=grants)
+    agent.lease_number += 1
+    for grant in grants:
+        agent.leases[grant.token].lease_number = agent.lease_number
+    return send._replace(number=agent.lease_number, grants=grants)
+
+
+def _by_number(send: SendLease) -> int:
+    return send.number
 
 
 def _by_room(place: Place) -> int:
