@@ -7,7 +7,6 @@ one task per executor, each with its own nursery of seats, workers' pipes or com
 import random
 import secrets
 import signal
-import sys
 
 import structlog
 import trio
@@ -36,8 +35,6 @@ RECORD_S = 5.0
 
 CLOSE_S = 5.0
 """At the end, for workers to leave by themselves, with what user code does at exit."""
-
-EXIT_OK, EXIT_CONFIG, EXIT_REFUSED = 0, 2, 5
 
 
 class Agent:
@@ -191,20 +188,6 @@ async def run_agent(config: AgentConfig) -> None:
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-
-
-def run(config: AgentConfig) -> int:
-    """Run an agent to its end; say in one line why, if it was not asked to go.
-
-    Returns:
-        The exit code: 0 asked to go, 2 configuration, 5 refused by the server.
-    """
-    try:
-        trio.run(run_agent, config)
-    except TaskdError as error:
-        sys.stderr.write(f"taskd agent: {error.message}\n")
-        return EXIT_CONFIG if error.code.startswith("config.") else EXIT_REFUSED
-    return EXIT_OK
 
 
 async def _outcome(agent: Agent) -> TaskdError | None:

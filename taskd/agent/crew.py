@@ -134,21 +134,20 @@ class Crew:
     def _batch(self, member: Member, share: int) -> list[Grant]:
         slots = self._slots
         batch: list[Grant] = []
-        cost_us, size = member.cost_us, 0
+        cost_us, bytes_left = member.cost_us, BATCH_BYTES
         room = min(share, BATCH_TASKS - len(member.assigned))
-        while len(batch) < room:
-            grant = slots.peek()
-            if grant is None:
-                break
-            pace = slots.pace_of(grant.spec.name)
+        while len(batch) < room and (head := slots.peek()) is not None:
+            pace = slots.pace_of(head.spec.name)
             expected_us = pace.mean_us if pace.samples else BATCH_US
-            alone = not batch and not member.assigned
-            if not alone and (cost_us + expected_us > BATCH_US or size + len(grant.spec.payload) > BATCH_BYTES):
+            fit = int((BATCH_US - cost_us) / expected_us)
+            if not batch and not member.assigned:
+                fit = max(fit, 1)
+            elif not fit or len(head.spec.payload) > bytes_left:
                 break
-            slots.take()
-            batch.append(grant)
-            cost_us += expected_us
-            size += len(grant.spec.payload)
+            run = slots.take_run(min(fit, room - len(batch)), bytes_left)
+            batch += run
+            cost_us += expected_us * len(run)
+            bytes_left -= sum([len(grant.spec.payload) for grant in run])
         member.cost_us = cost_us
         return batch
 

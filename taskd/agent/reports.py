@@ -47,10 +47,10 @@ class Reports:
 
     def add(self, reports: Iterable[Ended]) -> None:
         """Report attempts that have ended."""
-        for report in reports:
-            self.unrecorded[report.token] = report
-            self.unrecorded_bytes += _size(report)
-            self._unsent.append(report)
+        new = list(reports)
+        self.unrecorded.update([(report.token, report) for report in new])
+        self.unrecorded_bytes += sum(map(_size, new))
+        self._unsent.extend(new)
 
     def add_after_output(self, report: Ended) -> None:
         """Report an attempt that has ended, after the output that was added before."""
@@ -71,10 +71,8 @@ class Reports:
     def recorded(self, tokens: Iterable[int]) -> None:
         """Forget reports that need not be sent again."""
         pop = self.unrecorded.pop
-        for token in tokens:
-            report = pop(token, None)
-            if report is not None:
-                self.unrecorded_bytes -= _size(report)
+        gone = [report for report in [pop(token, None) for token in tokens] if report is not None]
+        self.unrecorded_bytes -= sum(map(_size, gone))
 
     def output_recorded(self, data_bytes: int) -> None:
         """Forget so much output, oldest first: as much may be sent again."""
@@ -116,23 +114,27 @@ class Reports:
         """Take what is to be sent now, at most ``BATCH_BYTES`` of results; empty when there is nothing."""
         messages: list[Ack | Nack | Logs] = []
         self._take_output(messages)
-        unsent = self._unsent
-        taken_bytes = 0
-        while unsent and taken_bytes < BATCH_BYTES:
+        unsent, unrecorded = self._unsent, self.unrecorded
+        batch_bytes = 0
+        while unsent and batch_bytes < BATCH_BYTES:
             acks: list[Report] = []
             nacks: list[FailureReport] = []
             message_bytes = 0
-            while unsent and (not message_bytes or message_bytes + _size(unsent[0]) <= MESSAGE_BYTES):
-                report = unsent.popleft()
-                if report.token not in self.unrecorded:
+            while unsent:
+                report = unsent[0]
+                size = REPORT_BYTES + len(report.result) if type(report) is Report else _size(report)
+                if message_bytes and message_bytes + size > MESSAGE_BYTES:
+                    break
+                unsent.popleft()
+                if report.token not in unrecorded:
                     continue  # recorded, or dropped as stale, before it was sent here
-                message_bytes += _size(report)
+                message_bytes += size
                 if type(report) is Report:
                     acks.append(report)
                 else:
                     assert isinstance(report, FailureReport)
                     nacks.append(report)
-            taken_bytes += message_bytes
+            batch_bytes += message_bytes
             if acks:
                 messages.append(Ack(acks))
             if nacks:

@@ -98,6 +98,33 @@ class Slots:
             self._waiting.popleft()
         return grant
 
+    def take_run(self, count: int, bytes_max: int) -> list[Grant]:
+        """Take leases in their order as long as they are of one task name.
+
+        Args:
+            count: At most so many, at least one if any waits.
+            bytes_max: Their arguments together, unless the first alone has more.
+        """
+        run: list[Grant] = []
+        first = self.peek()
+        if first is None:
+            return run
+        name = first.spec.name
+        waiting, held = self._waiting, self.held
+        size = 0
+        while waiting and len(run) < count:
+            grant = waiting[0]
+            spec = grant.spec
+            size += len(spec.payload)
+            if spec.name != name or (size > bytes_max and run):
+                break
+            waiting.popleft()
+            if grant.token in held:
+                run.append(grant)
+            else:
+                self._dropped -= 1
+        return run
+
     def put_back(self, grants: Iterable[Grant]) -> None:
         """Let leases that were taken and not started wait again, before all others, in their order."""
         held = self.held

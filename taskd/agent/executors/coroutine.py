@@ -17,7 +17,7 @@ from taskd.agent.executors.seat import TERM_S, Hand, Seat
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
 
-LISTEN_S = 0.001
+LISTEN_S = 0.003
 """Pause between two reads while more is to come: the worker writes once for each round of its loop."""
 
 LOSSES_MAX = 2

@@ -55,7 +55,7 @@ class Floor:
         self._concurrency = concurrency
         self._waiting: deque[Grant] = deque()
         self._frames: list[bytes] = []
-        self._ahead_ms = 0
+        self._zero_at_ms = 0  # when the monotonic clock was 0, by the server's clock
         self._result_bytes_max = 0
 
     def readable(self) -> bool:
@@ -66,7 +66,7 @@ class Floor:
             return False
         for message in messages:
             if isinstance(message, wire.Batch):
-                self._ahead_ms = message.clock_ahead_ms
+                self._zero_at_ms = self._clock.wall_ms() + message.clock_ahead_ms - self._clock.mono_ns() // 1_000_000
                 self._result_bytes_max = message.result_bytes_max
                 self._waiting.extend(message.grants)
                 self._fill()
@@ -81,40 +81,38 @@ class Floor:
             grant: What to run.
             cancelled: What the loop raises in a coroutine that is cancelled.
         """
-        token = grant.token
+        token, spec = grant.token, grant.spec
         start_ns = self._clock.mono_ns()
-        started_at_ms = self._clock.wall_ms() + self._ahead_ms
         end: bytes | Failure
         running.set(calls.context_of(grant))
         try:
-            end = await self._call(grant)
+            function = self._functions.get(spec.name)
+            arguments = calls.read_arguments(grant)
+            if function is None:
+                end = calls.unknown(spec.name)
+            elif isinstance(arguments, Failure):
+                end = arguments
+            else:
+                args, kwargs = arguments
+                result = await watched(function(*args, **kwargs), token, self._link.page)
+                end = calls.pack_result(result, self._result_bytes_max)
         except BaseException as error:
             stopped = isinstance(error, cancelled) and token in self.stopping
             end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error)
             if isinstance(error, cancelled):
                 raise  # the loop keeps count of its cancellations
         finally:
-            self.stopping.discard(token)
-            self.running.pop(token, None)
+            if self.stopping:
+                self.stopping.discard(token)
+            del self.running[token]
             run_us = (self._clock.mono_ns() - start_ns) / 1_000
+            started_at_ms = self._zero_at_ms + start_ns // 1_000_000
             if isinstance(end, bytes):
                 self._tell(wire.Returned(token, end, started_at_ms, run_us))
             else:
                 self._tell(wire.Raised(token, end, started_at_ms, run_us))
             if self._waiting:
                 self._fill()
-
-    async def _call(self, grant: Grant) -> bytes | Failure:
-        function = self._functions.get(grant.spec.name)
-        if function is None:
-            return calls.unknown(grant.spec.name)
-        arguments = calls.read_arguments(grant)
-        if isinstance(arguments, Failure):
-            return arguments
-        args, kwargs = arguments
-        coro = function(*args, **kwargs)
-        result = await watched(coro, grant.token, self._link.page)
-        return calls.pack_result(result, self._result_bytes_max)
 
     def _fill(self) -> None:
         waiting = self._waiting

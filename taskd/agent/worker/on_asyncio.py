@@ -18,13 +18,10 @@ def serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> N
 async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
     loop = asyncio.get_running_loop()
     closed = loop.create_future()
-    tasks: set[asyncio.Task[None]] = set()
 
     def start(grant: Grant) -> Callable[[], object]:
-        task = loop.create_task(floor.attempt(grant, asyncio.CancelledError))
-        tasks.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(tasks.discard)
-        return task.cancel
+        # The loop itself holds tasks weakly; what is returned here, and kept, holds this one.
+        return loop.create_task(floor.attempt(grant, asyncio.CancelledError)).cancel
 
     def read() -> None:
         if not floor.readable():
