@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskd.core.commands import Command
-from taskd.core.records import StateRecord
-from taskd_protocol.task import Grant
+from taskd_protocol.task import Grant, Outcome
 
 
 class SendLease(NamedTuple):
@@ -31,18 +30,10 @@ class SendRevoke(NamedTuple):
     tokens: list[int]
 
 
-class EndedTask(NamedTuple):
-    """A task has become terminal."""
-
-    id: bytes
-    state: StateRecord
-    result: bytes | None
-
-
 class TasksEnded(NamedTuple):
     """Tell whoever waits."""
 
-    ended: Sequence[EndedTask]
+    ended: Sequence[Outcome]
 
 
 class LogsAppended(NamedTuple):

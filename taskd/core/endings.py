@@ -6,12 +6,11 @@ told. None refuses anything: what is allowed was checked before.
 
 from taskd.core import records, timers
 from taskd.core.commands import Now
-from taskd.core.effects import EndedTask
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.task import DEFAULT_RETRY, Failure, Retry, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, Retry, TaskSpec
 
 RECORD_BYTES = 250
 """What a finished task's keys and fields weigh beside its payload and result, roughly."""
@@ -148,6 +147,8 @@ def _unlease(task: Task) -> None:
 
 def _note_ended(w: Working, task_id: bytes, record: StateRecord, result: bytes | None, other_bytes: int) -> None:
     ended = w.counters.ended
-    ended[record.state] = ended.get(record.state, 0) + 1
-    w.ended.append(EndedTask(task_id, record, result))
-    w.ended_bytes += RECORD_BYTES + other_bytes + len(result or b"")
+    state = record.state
+    ended[state] = ended.get(state, 0) + 1
+    packed = result or b""
+    w.ended.append(Outcome(task_id, state, record.attempt, packed, record.failure))
+    w.ended_bytes += RECORD_BYTES + other_bytes + len(packed)

@@ -184,6 +184,22 @@ class Line:
             self._removed.discard(rank)
         return False
 
+    def extend(self, tasks: list[Task]) -> int:
+        """Count tasks of rising rank that have become ready; return how many, from the first, are in the window."""
+        window = self._window
+        count = len(tasks)
+        if (
+            not self.complete
+            or len(window) - self._head + count > WINDOW_TASKS_MAX
+            or self.window_bytes >= WINDOW_BYTES_MAX
+            or (window and tasks[0].rank < window[-1].rank)
+        ):
+            return sum([self.add(task) for task in tasks])
+        self.ready += count
+        self.window_bytes += sum([len(task.spec.payload) for task in tasks])
+        window += tasks
+        return count
+
     def take(self, count: int, below: int) -> list[Task]:
         """Take the first tasks out, at most ``count``, all of a rank under ``below``."""
         window, head = self._window, self._head

@@ -5,6 +5,7 @@ none: everything is checked before anything changes.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 from taskd.core import records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
@@ -33,22 +34,37 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     existing = _check(w, command, now, loaded)
     known = {index for index, _ in existing}
     fresh = [spec for index, spec in enumerate(command.specs) if index not in known] if known else command.specs
+    _keep(w, fresh, command.owner, now)
+    w.counters_dirty = True
+    w.recent.add([spec.id for spec in fresh])
+    return Submitted(existing)
+
+
+def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
+    """Write new tasks, and put them where they wait: neighbours of one line and priority in one go."""
+    mutate = w.mutations.append
+    wall_ms = now.wall_ms
     order = w.counters.next_order
-    for spec in fresh:
-        task = Task(spec, rank_of(spec.priority, order), now.wall_ms, command.owner, True)  # noqa: FBT003 - by position: half the time
-        w.put(records.SPEC, spec.id, SpecRecord(order, now.wall_ms, command.owner, spec))
+    run: list[Task] = []
+    run_key = ("", "", 0)
+    run_rank = 0
+    for spec in specs:
+        mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec)))
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:
-            w.enter_line(task)
-            w.counters.move(spec.queue, None, State.READY)
+            key = (spec.queue, spec.name, spec.priority)
+            if key != run_key:
+                if run:
+                    w.enter_fresh(run_key[0], run_key[1], run)
+                run, run_key, run_rank = [], key, rank_of(spec.priority, 0)
+            run.append(Task(spec, run_rank | order, wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
         order += 1
+    if run:
+        w.enter_fresh(run_key[0], run_key[1], run)
     w.counters.next_order = order
-    w.counters_dirty = True
-    w.recent.add([spec.id for spec in fresh])
-    return Submitted(existing)
 
 
 def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.lifecycle import State
-from taskd.core.lines import Line, Task, ready_id
+from taskd.core.lines import RANK_BYTES, Line, Task, ready_id
 from taskd.core.records import Key, LineRecord, Mutation, TokenRecord
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
 
 if TYPE_CHECKING:
-    from taskd.core.effects import Effect, EndedTask
+    from taskd.core.effects import Effect
+    from taskd_protocol.task import Outcome
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -119,7 +120,9 @@ class Counters:
 
     def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
         """Count tasks of a queue from one state to another; None: not stored, or ended."""
-        states = self.by_queue.setdefault(queue, {})
+        states = self.by_queue.get(queue)
+        if states is None:
+            states = self.by_queue[queue] = {}
         if start is not None:
             states[start] = states.get(start, 0) - count
         if end is not None:
@@ -179,7 +182,7 @@ class Working:
         self.lease_counter = 0
         self.mutations: list[Mutation] = []
         self.effects: list[Effect] = []
-        self.ended: list[EndedTask] = []
+        self.ended: list[Outcome] = []
         self.ended_bytes = 0
         self.dirty_lines: dict[bytes, Line] = {}
         self.counters_dirty = False
@@ -228,12 +231,29 @@ class Working:
         if line.add(task):
             self.tasks[task.spec.id] = task
             self.active[line.id] = line
-            if line.overfull:
-                for spilled in line.spill():
-                    del self.tasks[spilled.spec.id]
+            self._spill(line)
         else:
             self.tasks.pop(task.spec.id, None)
         self.dirty_lines[line.id] = line
+
+    def enter_fresh(self, queue: str, name: str, tasks: list[Task]) -> None:
+        """Put new tasks, of rising rank, into one line, in memory and on disk, and count them."""
+        line = self.line(queue, name)
+        line_id = line.id
+        ready = records.READY
+        self.mutations += [(ready, line_id + task.rank.to_bytes(RANK_BYTES, "big"), task.spec.id) for task in tasks]
+        count = line.extend(tasks)
+        if count:
+            self.tasks.update({task.spec.id: task for task in tasks[:count]})
+            self.active[line_id] = line
+            self._spill(line)
+        self.dirty_lines[line_id] = line
+        self.counters.move(queue, None, State.READY, len(tasks))
+
+    def _spill(self, line: Line) -> None:
+        if line.overfull:
+            for spilled in line.spill():
+                del self.tasks[spilled.spec.id]
 
     def leave_line(self, queue: str, name: str, rank: int) -> None:
         """Take a task out of the middle of its line, in memory and on disk."""

@@ -13,7 +13,6 @@ from taskd.core.effects import (
     AgentReplaced,
     Continue,
     Effect,
-    EndedTask,
     LogsAppended,
     SendLease,
     SendRevoke,
@@ -146,9 +145,8 @@ class Hub:
         for ended in effect.ended:
             peers = waiters.pop(ended.id, None)
             if peers is not None:
-                outcome = outcome_of(ended)
                 for peer in peers:
-                    outcomes.setdefault(peer.connection, []).append(outcome)
+                    outcomes.setdefault(peer.connection, []).append(ended)
             if self._followers:
                 self._tell_followers(ended.id)
         for connection, told in outcomes.items():
@@ -162,12 +160,6 @@ class Hub:
         peer = self._peers.get(effect.connection)
         if peer is not None:
             peer.end(AgentDuplicate(f"agent {effect.agent!r} was silent for too long, or is back on a new connection"))
-
-
-def outcome_of(ended: EndedTask) -> Outcome:
-    """Return how a task ended, as its waiters are told."""
-    state = ended.state
-    return Outcome(ended.id, state.state, state.attempt, ended.result or b"", state.failure)
 
 
 def _drop(table: dict[bytes, list[Peer]], task_id: bytes, peer: Peer) -> bool:

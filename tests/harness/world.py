@@ -217,7 +217,7 @@ class World:
         for told in self.shell.take_told(TasksEnded):
             for ended in told.ended:
                 assert ended.id not in self.ended, "a task ends once"
-                self.ended[ended.id] = State(ended.state.state)
+                self.ended[ended.id] = State(ended.state)
         for agent in self.agents.values():
             self.history += [(agent, grant) for grant in agent.receive()]
         for closed in self.shell.take_told(AgentReplaced):
