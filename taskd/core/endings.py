@@ -4,13 +4,15 @@ Each function writes the records of one task, counts it, and notes what is to be
 told. None refuses anything: what is allowed was checked before.
 """
 
+from collections.abc import Sequence
+
 from taskd.core import records, timers
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, Retry, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, Report, Retry, TaskSpec
 
 RECORD_BYTES = 250
 """What a finished task's keys and fields weigh beside its payload and result, roughly."""
@@ -23,12 +25,10 @@ def end_leased(
     now: Now,
     *,
     started_at_ms: int,
-    result: bytes | None = None,
     failure: Failure | None = None,
 ) -> None:
-    """Make a leased task terminal: its lease is gone from its agent already."""
+    """Make a leased task terminal that did not succeed: its lease is gone from its agent already."""
     task_id = task.spec.id
-    apart = result is not None and len(result) > INLINE_RESULT_BYTES
     record = StateRecord(
         state,
         task.attempt,
@@ -37,20 +37,62 @@ def end_leased(
         task.agent,
         started_at_ms or task.granted_at_ms,
         now.wall_ms,
-        0,
-        None if apart else result,
-        apart,
-        failure,
-        task.logs,
-        task.log_bytes,
+        failure=failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
     )
     w.mutations.append((records.LEASE, task_id, None))
     w.mutations.append((records.STATE, task_id, record))
-    if apart and result is not None:
-        w.put(records.RESULT, task_id, result)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
-    _note_ended(w, task_id, record, result, len(task.spec.payload) + task.log_bytes)
+    _note_ended(w, task_id, record, len(task.spec.payload) + task.log_bytes)
+
+
+def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> None:
+    """Make leased tasks terminal that succeeded: in one go, at half the time of a call for each."""
+    mutate = w.mutations.append
+    tell = w.ended.append
+    state, wall_ms = State.SUCCEEDED, now.wall_ms
+    weight = 0
+    counts: dict[tuple[str, State], int] = {}
+    for report, task in reported:
+        spec = task.spec
+        task_id = spec.id
+        result: bytes | None = report.result
+        packed = report.result
+        apart = len(packed) > INLINE_RESULT_BYTES
+        if apart:
+            mutate((records.RESULT, task_id, packed))
+            result = None
+        started_at_ms = report.started_at_ms or task.granted_at_ms
+        attempt, logs, log_bytes = task.attempt, task.logs, task.log_bytes
+        record = StateRecord(
+            state,
+            attempt,
+            task.failures,
+            task.token,
+            task.agent,
+            started_at_ms,
+            wall_ms,
+            0,
+            result,
+            apart,
+            None,
+            logs,
+            log_bytes,
+        )
+        mutate((records.LEASE, task_id, None))
+        mutate((records.STATE, task_id, record))
+        tell(Outcome(task_id, state, attempt, packed))
+        del w.tasks[task_id]
+        weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
+        key = (spec.queue, State.CANCELLING if task.cancelling else State.RUNNING)
+        counts[key] = counts.get(key, 0) + 1
+    for (queue, before), count in counts.items():
+        w.counters.move(queue, before, None, count)
+    w.counters.ended[state] = w.counters.ended.get(state, 0) + len(reported)
+    w.ended_bytes += weight
+    w.counters_dirty = w.counters_dirty or bool(reported)
 
 
 def cancel_waiting(w: Working, spec: TaskSpec, last: StateRecord, now: Now) -> None:
@@ -70,7 +112,7 @@ def cancel_waiting(w: Working, spec: TaskSpec, last: StateRecord, now: Now) -> N
     )
     w.put(records.STATE, task_id, record)
     w.counters.move(spec.queue, State(last.state), None)
-    _note_ended(w, task_id, record, None, len(spec.payload) + last.log_bytes)
+    _note_ended(w, task_id, record, len(spec.payload) + last.log_bytes)
 
 
 def requeue(w: Working, task: Task) -> None:
@@ -145,10 +187,9 @@ def _unlease(task: Task) -> None:
     task.agent = ""
 
 
-def _note_ended(w: Working, task_id: bytes, record: StateRecord, result: bytes | None, other_bytes: int) -> None:
+def _note_ended(w: Working, task_id: bytes, record: StateRecord, other_bytes: int) -> None:
     ended = w.counters.ended
     state = record.state
     ended[state] = ended.get(state, 0) + 1
-    packed = result or b""
-    w.ended.append(Outcome(task_id, state, record.attempt, packed, record.failure))
-    w.ended_bytes += RECORD_BYTES + other_bytes + len(packed)
+    w.ended.append(Outcome(task_id, state, record.attempt, failure=record.failure))
+    w.ended_bytes += RECORD_BYTES + other_bytes

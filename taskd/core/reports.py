@@ -47,13 +47,9 @@ def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRe
     agent = w.agents.get(command.agent)
     if agent is not None:
         agent.seen_mono_ms = now.mono_ms
-    for report, task in counting:
-        assert agent is not None
-        if agent.leases.pop(report.token, None) is None:
-            continue  # the same report twice in one message
-        endings.end_leased(w, task, State.SUCCEEDED, now, started_at_ms=report.started_at_ms, result=report.result)
-    if counting:
-        w.counters_dirty = True
+        leases = agent.leases
+        # the same report twice in one message counts once
+        endings.succeed(w, [pair for pair in counting if leases.pop(pair[0].token, None) is not None], now)
     return ReportsRecorded(recorded, stale)
 
 
