@@ -184,7 +184,7 @@ def translate(error: Exception, path: Path) -> TaskdError:
     if text.startswith("Result incomplete: Write stall"):
         return StoreStalled(f"the store at {path} asks to wait; try again")
     if text.startswith("Corruption:"):
-        return StoreCorrupt(f"the store at {path} does not hold what was written: {text}; {RECOVER_ADVICE}")
+        return StoreCorrupt(f"the store at {path} does not hold what was written: {text}; restore a backup")
     return StoreFailed(f"the store at {path} failed: {text}; see to the disk and its free space, then start again")
 
 
@@ -195,6 +195,8 @@ def translate_open(error: Exception, path: Path) -> TaskdError:
         return DataDirInUse(f"{path} is in use by another process; stop it, or choose another data directory")
     if text.startswith("IO error: No such file"):
         return StoreCorrupt(f"the store at {path} lacks a file: {text}; {RECOVER_ADVICE}")
+    if text.startswith("Corruption:"):
+        return StoreCorrupt(f"the store at {path} does not hold what was written: {text}; {RECOVER_ADVICE}")
     return translate(error, path)
 
 

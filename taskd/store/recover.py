@@ -86,15 +86,11 @@ def recover(
         for copy in (left, seen):
             _copy(path, copy)
         sequence, marked = _cut_back(left, path, new_lineage)
-        report = fsck(left, progress=progress)
-        if not report.is_clean:
-            first = report.findings[0]
-            raise StoreCorrupt(
-                f"what is left of {path} does not hold together ({report.findings_count} findings, the first:"
-                f" {first.rule} at {first.key}); restore a backup"
-            )
+        report = _check(left, progress)
         sequence_seen, lost, lost_count = _examine(seen, left)
         damaged = _replace(path, left) if accept_loss else None
+    except StoreCorrupt as error:
+        raise StoreCorrupt(f"{path} is damaged in more than its log ({error.message}); restore a backup") from None
     except OSError as error:
         raise StoreFailed(f"cannot recover {path}: {error}; free space beside it and try again") from None
     finally:
@@ -152,6 +148,14 @@ def _cut_back(left: Path, path: Path, new_lineage: bytes) -> tuple[int, int]:
     finally:
         database.close()
     return sequence, marked
+
+
+def _check(left: Path, progress: Callable[[int], None] | None) -> Report:
+    report = fsck(left, progress=progress)
+    if not report.is_clean:
+        first = report.findings[0]
+        raise StoreCorrupt(f"{report.findings_count} findings, the first: {first.rule} at {first.key}")
+    return report
 
 
 def _examine(seen: Path, left: Path) -> tuple[int, list[bytes], int]:

@@ -95,7 +95,7 @@ async def kill_image(folder: Path) -> Image:
 
 def says_what_to_do(refused: StoreCorrupt) -> bool:
     """Tell whether the error is one line that leads on."""
-    return "\n" not in refused.message and "taskd recover" in refused.message
+    return "\n" not in refused.message and "restore a backup" in refused.message
 
 
 @contextmanager

@@ -66,13 +66,13 @@ async def test_a_flipped_bit_in_a_table_never_shortens_what_is_shown(closed: Pat
     rng = random.Random(1)
     size = largest_table(closed).stat().st_size
     refused = 0
-    for at in sorted(rng.sample(range(size), 100)):
+    for at in sorted(rng.sample(range(size), 60)):
         with copy_of(closed, tmp_path) as path:
             flip(largest_table(path), at, rng.randrange(8))
             content = await shown(path)
             assert content in (None, expected(STAGED)), at
             refused += content is None
-    assert refused > 80  # the rest hits what no read needs
+    assert refused > 45  # the rest hits what no read needs
 
 
 async def test_a_damaged_block_is_refused_by_scan_and_load_alike(closed: Path, tmp_path: Path) -> None:
