@@ -49,7 +49,7 @@ def dev(
         stdout=subprocess.PIPE,
     )
     try:
-        take_as_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+        take_as_ctrl_c(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         line = children.first_line(server, START_S)
         if line is None:
             return children.stop(server)  # it has said why

@@ -7,11 +7,13 @@ whatever reason, ends the others.
 import os
 import signal
 import sys
+from functools import partial
 from typing import Final
 
 import msgspec
 import trio
 
+from taskd.cli import loop
 from taskd.cli.exits import Exit
 from taskd.cli.output import say
 from taskd.client import profile as profiles
@@ -24,7 +26,6 @@ from taskd.server.logs import configure_logs
 from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
 from taskd.server.platform import Platform, system_platform
-from taskd_protocol.errors import TaskdError
 
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
@@ -36,10 +37,7 @@ def run(config: ServerConfig) -> int:
         TaskdError: It cannot start, or had to stop.
     """
     configure_logs(level=config.log_level, form=config.log_form)
-    try:
-        trio.run(_run, config, system_platform())
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
+    loop.run(partial(_run, config, system_platform()))
     return Exit.DONE
 
 
@@ -98,13 +96,13 @@ async def _stop_when(asked: trio.Event, serving: Serving, notifier: Notifier) ->
 
 
 async def _write_profile(serving: Serving, http: HttpAddress) -> None:
-    """Let this user's commands, agents and programs find the server; keep the token that they have."""
+    """Let this user's commands, agents and programs find the server; keep the tokens that they have."""
     data_dir = str(serving.data_dir)
     before = next((known for known in profiles.profiles() if known.data_dir == data_dir), None)
-    token = before.token if before is not None and serving.knows_admin(before.token) else await serving.mint_admin()
     wanted = Profile(
         address=str(_reachable(serving.address)),
-        token=token,
+        token=await _kept_or_made(serving, "admin", "" if before is None else before.token),
+        agent_token=await _kept_or_made(serving, "agent", "" if before is None else before.agent_token),
         ca_pem=serving.ca_pem if serving.tls else "",
         http=f"{http.scheme}://{_reachable(http.address)}",
         data_dir=data_dir,
@@ -114,19 +112,12 @@ async def _write_profile(serving: Serving, http: HttpAddress) -> None:
         profiles.save(wanted)
 
 
+async def _kept_or_made(serving: Serving, role: str, token: str) -> str:
+    return token if serving.knows(role, token) else await serving.mint(role)
+
+
 def _reachable(address: Address) -> Address:
     """Return an address that reaches a server which listens on all of them, from this machine."""
     if address.host not in _EVERYWHERE:
         return address
     return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that is to be told; all of them, when one is none of ours."""
-    ours, others = group.split(TaskdError)
-    if ours is None or others is not None:
-        return group
-    error: BaseException = ours
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,0 +1,88 @@
+"""The agent as a program: its server found or joined, its settings put together, its end told."""
+
+import hashlib
+import ssl
+from functools import partial
+
+import msgspec
+
+from taskd.agent.agent import run_agent
+from taskd.agent.config import AgentConfig
+from taskd.agent.join import join
+from taskd.cli import loop
+from taskd.cli.exits import Exit
+from taskd.client import profile as profiles
+from taskd.client.profile import Profile
+from taskd.server.logs import Form, Level, configure_logs
+from taskd_protocol.join import parse_join_code
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be said of an agent; the section ``agent`` of taskd.toml. Ranges are the agent's own business."""
+
+    modules: tuple[str, ...] = ()
+    name: str = ""
+    processes: int = 0
+    concurrency: int = 100
+    queues: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    resources: dict[str, float] = {}
+    python: str = ""
+    loop: str = "asyncio"
+    log_level: Level = "info"
+    log_form: Form = "auto"
+
+
+def find_server(url: str | None, context: str | None) -> Profile:
+    """Return the server that was named, or the one that is known here.
+
+    Raises:
+        ConfigInvalid: There is none.
+    """
+    server = profiles.resolve(url, name=context)
+    return msgspec.structs.replace(server, token=server.agent_token or server.token)
+
+
+def join_server(code: str) -> Profile:
+    """Join the server that made the code and remember it; with a code that was used here before, return that server.
+
+    So an agent that is started again with the words of its first start comes back.
+
+    Raises:
+        TaskdError: The code is not whole, or spent, or its server cannot be reached.
+    """
+    wanted = parse_join_code(code)
+    for known in profiles.profiles():
+        if not known.data_dir and known.address in wanted.addresses and _ca_sha256(known) == wanted.ca_sha256:
+            return known
+    return profiles.save(loop.run(partial(join, code)))
+
+
+def run(settings: AgentSettings, server: Profile) -> int:
+    """Run the agent until it is asked to go; return the exit code.
+
+    Raises:
+        TaskdError: It cannot start, or the server refuses it.
+    """
+    configure_logs(level=settings.log_level, form=settings.log_form)
+    config = AgentConfig(
+        server=server,
+        modules=settings.modules,
+        name=settings.name,
+        processes=settings.processes,
+        concurrency=settings.concurrency,
+        queues=settings.queues,
+        labels=settings.labels,
+        resources=settings.resources,
+        python=settings.python,
+        loop=settings.loop,
+    )
+    loop.run(partial(run_agent, config))
+    return Exit.DONE
+
+
+def _ca_sha256(profile: Profile) -> bytes:
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(profile.ca_pem)).digest()
+    except ValueError:
+        return b""
