@@ -47,11 +47,11 @@ log = structlog.get_logger("taskd.server")
 
 EXIT_STORE_FAILED = 74
 
-ADMIN_TOKEN_MS = 365 * 24 * 3600 * 1000
-"""The token that a server writes into its own user's profile."""
+OWN_TOKEN_MS = 365 * 24 * 3600 * 1000
+"""The tokens that a server writes into its own user's profile."""
 
-ADMIN_TOKEN_LEFT_MS = 30 * 24 * 3600 * 1000
-"""A start replaces the one in the profile when it has less left."""
+OWN_TOKEN_LEFT_MS = 30 * 24 * 3600 * 1000
+"""A start replaces one in the profile that has less left."""
 
 GC_THRESHOLD = 50_000
 """Objects between two collections of the youngest generation: messages and records are freed by count and
@@ -88,10 +88,10 @@ class Serving:
     """Begins an orderly end; ``serve`` returns when it is done."""
     wait_stopping: Callable[[], Awaitable[None]]
     """Returns when the end has begun."""
-    mint_admin: Callable[[], Awaitable[str]]
-    """Makes a durable admin token, for the profile of the server's own user."""
-    knows_admin: Callable[[str], bool]
-    """Whether this is an admin token that is good for some time yet: the one in the profile may be another store's."""
+    mint: Callable[[str], Awaitable[str]]
+    """Makes a durable token of a role, for the profile of the server's own user."""
+    knows: Callable[[str, str], bool]
+    """Whether a token has a role, and is good for some time yet: those in the profile may be another store's."""
 
 
 class _Ending:
@@ -178,8 +178,8 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
                     ready=lambda: not ending.asked.is_set(),
                     stop=ending,
                     wait_stopping=ending.asked.wait,
-                    mint_admin=partial(_mint_admin, services),
-                    knows_admin=partial(_knows_admin, services),
+                    mint=partial(_mint, services),
+                    knows=partial(_knows, services),
                 )
             )
             log.info(
@@ -206,11 +206,11 @@ def _make_role(session: Session, hello: Hello) -> Role:
     return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
 
 
-async def _mint_admin(services: Services) -> str:
+async def _mint(services: Services, role: str) -> str:
     platform = services.platform
-    minted = tokens.mint("admin", platform.token_bytes(tokens.ENTROPY_BYTES))
+    minted = tokens.mint(role, platform.token_bytes(tokens.ENTROPY_BYTES))
     now_ms = platform.clock.wall_ms()
-    record = TokenRecord("admin", minted.secret_sha256, "made by the server", now_ms, now_ms + ADMIN_TOKEN_MS)
+    record = TokenRecord(role, minted.secret_sha256, "made by the server", now_ms, now_ms + OWN_TOKEN_MS)
     done = trio.Event()
     refused: list[TaskdError] = []
 
@@ -226,15 +226,15 @@ async def _mint_admin(services: Services) -> str:
     return minted.text
 
 
-def _knows_admin(services: Services, text: str) -> bool:
+def _knows(services: Services, role: str, text: str) -> bool:
     try:
         shown = tokens.parse(text)
     except AuthRefused:
         return False
     record = services.working.tokens.get(shown.key_id)
-    if record is None or record.role != "admin" or not tokens.secret_matches(shown, record.secret_sha256):
+    if record is None or record.role != role or not tokens.secret_matches(shown, record.secret_sha256):
         return False
-    return not record.revoked and record.expires_at_ms > services.platform.clock.wall_ms() + ADMIN_TOKEN_LEFT_MS
+    return not record.revoked and record.expires_at_ms > services.platform.clock.wall_ms() + OWN_TOKEN_LEFT_MS
 
 
 def _exit_at_once(failure: TaskdError) -> None:
