@@ -174,7 +174,7 @@ class Client:
 def cut(specs: Sequence[TaskSpec], tasks_max: int) -> Iterator[list[TaskSpec]]:
     """Cut a bulk submit into SUBMITs, by tasks and by bytes."""
     rest = iter(specs)
-    while chunk := list(islice(rest, min(CHUNK_TASKS, tasks_max))):
+    while chunk := list(islice(rest, max(1, min(CHUNK_TASKS, tasks_max)))):
         piece: list[TaskSpec] = []
         size = 0
         for spec in chunk:

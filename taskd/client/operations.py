@@ -79,9 +79,12 @@ def submit(link: Link, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | 
             request, until_s = Request(Submit(0, list(specs))), deadline(timeout_s)
             unanswered.append((request, until_s))
             flushed = link.ask_and_flush(request)
-            if len(specs) > 1:
-                # Who packs without a break keeps the sending thread from the interpreter: 5 ms at each of its calls.
-                yield Pause(flushed, until_s)
+            # Who packs without a break keeps the sending thread from the interpreter: 5 ms at each of its calls.
+            if len(specs) > 1 and not (yield Pause(flushed, until_s)):
+                accepted.append(
+                    (yield from _settle(link, *unanswered[0], Accepted, timeout_s))
+                )  # raises, with the reason
+                unanswered.popleft()
         while unanswered:
             accepted.append((yield from _settle(link, *unanswered[0], Accepted, timeout_s)))
             unanswered.popleft()

@@ -22,7 +22,8 @@ class TaskFailed(TaskdError):
     code = "task.failed"
 
     def __init__(self, task_id: str, attempt: int, failure: Failure) -> None:
-        said = f"{failure.type}: {failure.message}" if failure.type else failure.message
+        kind = failure.type.removeprefix("builtins.")  # as Python itself shows it
+        said = f"{kind}: {failure.message}" if kind else failure.message
         super().__init__(f"task {task_id} failed on attempt {attempt}: {said}")
         self.code = failure.code
         self.task_id = task_id

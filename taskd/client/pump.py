@@ -20,9 +20,10 @@ from typing import Final, assert_never
 from taskd.client.clock import mono_s
 from taskd.client.dial import dial
 from taskd.client.ends import Ends
+from taskd.client.events import Abandoned, Answered, Ended, HangUp
 from taskd.client.profile import Profile
 from taskd.client.promise import Signal
-from taskd.client.session import Abandoned, Answered, Ended, HangUp, Session
+from taskd.client.session import Session
 from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError
 
 READ_BYTES: Final = 256 * 1024

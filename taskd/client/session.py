@@ -12,13 +12,14 @@ Invariants:
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
+from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S, Chance, Reconnects, Silence, put_off_s
 from taskd.client.promise import Following, Request
+from taskd.client.waits import Waits
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
 from taskd_protocol.errors import (
@@ -53,51 +54,6 @@ from taskd_protocol.messages import (
     Wait,
     Welcome,
 )
-from taskd_protocol.task import Failure, Outcome
-
-RECONNECT_FIRST_S: Final = 0.5
-"""The first try after a lost connection comes within so long; each further one within twice the last."""
-RECONNECT_MAX_S: Final = 5.0
-"""Long enough for a server that restarts under a thousand clients, short enough for a person."""
-WELCOME_WITHIN_S: Final = 10.0
-PING_AFTER_S: Final = 10.0
-"""After so long a silence the server is asked whether it is there."""
-PONG_WITHIN_S: Final = 10.0
-"""And after so long a silence again the connection is given up."""
-BUSY_FIRST_S: Final = 0.05
-"""Wait before a request that the server put off is sent again, when it did not say; doubled each time."""
-BUSY_MAX_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A request has its reply or its error; a following one may have a page instead."""
-
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Tasks that were waited for have ended."""
-
-    outcomes: Sequence[Outcome]
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """Nothing is waited for any longer: the server will not have us."""
-
-    error: TaskdError
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """The connection is over: close it. Connect again when ``wants_connection`` says so."""
-
-    error: TaskdError
-
-
-Event = Answered | Ended | Abandoned | HangUp
 
 
 class Session:
@@ -109,9 +65,7 @@ class Session:
         trouble: Why there is no connection, when one was lost or could not be made.
     """
 
-    def __init__(
-        self, *, token: str, name: str, boot_id: bytes, chance: Callable[[], float], software: str = ""
-    ) -> None:
+    def __init__(self, *, token: str, name: str, boot_id: bytes, chance: Chance, software: str = "") -> None:
         """Make a session that has not connected yet.
 
         Args:
@@ -132,14 +86,10 @@ class Session:
         self._mark: Mark | None = None
         self._numbers = 0
         self._pending: dict[int, Request] = {}
-        self._waits: dict[int, Request] = {}  # WAITs that are not answered; made anew on each connection
-        self._waiting: dict[bytes, None] = {}
-        self._later: list[tuple[float, int]] = []
-        self._losses = 0
-        self._connect_at_s = 0.0
-        self._heard_s = 0.0
-        self._pinged = False
-        self._credit_spent = 0
+        self._waits = Waits()
+        self._later: list[tuple[float, int]] = []  # when to send a request again that was put off, by number
+        self._reconnects = Reconnects(chance)
+        self._silence = Silence(0.0)
         self._events: list[Event] = []
         self.limits = PeerLimits()
         self.clock_offset_ms: float | None = None
@@ -162,8 +112,7 @@ class Session:
 
     def await_ends(self, ids: Iterable[bytes]) -> None:
         """Wait for these tasks, in addition to those waited for already."""
-        fresh = [task_id for task_id in ids if task_id not in self._waiting]
-        self._waiting.update(dict.fromkeys(fresh))
+        fresh = self._waits.add(ids)
         if self._live:
             self._send_waits(fresh)
 
@@ -181,23 +130,19 @@ class Session:
 
     def wants_connection(self, now_s: float) -> bool:
         """Tell whether to connect now."""
-        return self._connection is None and bool(self._pending or self._waiting) and now_s >= self._connect_at_s
+        return self._connection is None and self._wanted() and now_s >= self._reconnects.at_s
 
     def deadline_s(self) -> float | None:
         """When ``tick`` is due, or ``wants_connection`` may turn; None: only when something comes in."""
         if self._connection is None:
-            return self._connect_at_s if self._pending or self._waiting else None
-        if not self._live:
-            return self._heard_s + WELCOME_WITHIN_S
-        silent_s = self._heard_s + (PING_AFTER_S + PONG_WITHIN_S if self._pinged else PING_AFTER_S)
+            return self._reconnects.at_s if self._wanted() else None
+        silent_s = self._silence.due_s(live=self._live)
         return min(silent_s, self._later[0][0]) if self._later else silent_s
 
     def connected(self, now_s: float) -> None:
         """Start over on a fresh connection: HELLO goes first, the rest after WELCOME."""
         self._connection = peer_side()
-        self._heard_s = now_s
-        self._pinged = False
-        self._credit_spent = 0
+        self._silence = Silence(now_s)
         self._connection.send(
             Hello(
                 version_min=limits.PROTOCOL_VERSION_MIN,
@@ -216,8 +161,7 @@ class Session:
         """Take bytes of the connection, cut up in any way."""
         if self._connection is None:
             return
-        self._heard_s = now_s
-        self._pinged = False
+        self._silence.heard(now_s)
         try:
             messages = self._connection.receive(data)
         except TaskdError as error:
@@ -231,47 +175,39 @@ class Session:
     def lose(self, error: TaskdError, now_s: float) -> None:
         """The connection broke, or could not be made: decide what that means for whom."""
         was_connected = self._connection is not None
-        self._connection = None
-        self._live = False
-        self._waits.clear()
-        self._later.clear()
+        self._disconnect()
         self.trouble = error
         if self._hopeless(error):
             self._abandon_all(error)
         else:
-            widest_s = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2**self._losses)
-            self._losses += 1
-            self._connect_at_s = now_s + self._chance() * widest_s
+            self._reconnects.lost(now_s)
             for request in list(self._pending.values()):
                 if request.sent and not request.repeatable:
-                    self._fail(
-                        request, ConnectionLost("the connection broke before the answer came; look, then ask again")
-                    )
+                    broke = "the connection broke before the answer came; look whether it was done, then ask again"
+                    self._fail(request, ConnectionLost(broke))
                 request.sent = False
         if was_connected:
             self._events.append(HangUp(error))
 
     def end(self, error: TaskdError) -> None:
         """Give up everything, for this reason: the client is closed."""
-        self._connection = None
-        self._live = False
+        self._disconnect()
         self._abandon_all(error)
 
     def tick(self, now_s: float) -> None:
-        """Do what is due by time: resend what was put off, ask whether the server is there, give it up."""
-        if self._connection is None or now_s < (self.deadline_s() or 0.0):
+        """Do what is due by time: send again what was put off, ask whether the server is there, give it up."""
+        if self._connection is None:
             return
         while self._later and self._later[0][0] <= now_s:
-            number = heapq.heappop(self._later)[1]
-            request = self._pending.get(number) or self._waits.get(number)
+            request = self._find(heapq.heappop(self._later)[1])
             if request is not None:
                 self._send(request)
-        if not self._live and now_s >= self._heard_s + WELCOME_WITHIN_S:
-            self.lose(CannotConnect(f"connected, but no WELCOME came within {WELCOME_WITHIN_S:.0f} s"), now_s)
-        elif now_s >= self._heard_s + PING_AFTER_S + PONG_WITHIN_S:
+        if not self._live:
+            if self._silence.unwelcome(now_s):
+                self.lose(CannotConnect(f"connected, but no WELCOME came within {WELCOME_WITHIN_S:.0f} s"), now_s)
+        elif self._silence.over(now_s):
             self.lose(ConnectionLost(f"the server was silent for {PING_AFTER_S + PONG_WITHIN_S:.0f} s"), now_s)
-        elif self._live and not self._pinged and now_s >= self._heard_s + PING_AFTER_S:
-            self._pinged = True
+        elif self._silence.to_be_asked(now_s):
             self._connection.send(Ping(self._number()))
 
     def data_to_send(self) -> bytes:
@@ -325,7 +261,7 @@ class Session:
             )
             return
         self._live = True
-        self._losses = 0
+        self._reconnects.welcomed()
         self.trouble = None
         self._welcomed = welcome
         self.limits = welcome.limits
@@ -333,7 +269,7 @@ class Session:
         self._keep_mark(welcome.mark)
         for request in list(self._pending.values()):
             self._send(request)
-        self._send_waits(list(self._waiting))
+        self._send_waits(list(self._waits.ids))
 
     def _answer(self, message: ToPeer, now_s: float) -> None:
         number = getattr(message, "request_id", None)
@@ -342,34 +278,32 @@ class Session:
             return
         if isinstance(message, Accepted):
             self._keep_mark(message.mark)
-        self._waits.pop(number, None)
+        self._waits.answered(number)
         request = self._pending.pop(number, None)
         if request is not None:  # else its asker has gone
             request.reply = message
             self._events.append(Answered(request))
 
     def _refused(self, error: Error, now_s: float) -> None:
-        request = self._pending.get(error.request_id) or self._waits.get(error.request_id)
+        request = self._find(error.request_id)
         if request is None:
             return
         told = _told(error)
-        if not told.retryable or not request.repeatable:
+        if not told.retryable:
             self._fail(request, told)
             return
+        wait_s = put_off_s(request.refusals, error.retry_after_ms, self._chance)
         request.refusal = told
-        wait_s = max(error.retry_after_ms / 1000, min(BUSY_MAX_S, BUSY_FIRST_S * 2**request.refusals))
-        request.refusals = min(request.refusals + 1, 10)
-        # never sooner than the server asked for, and not everybody at once
-        heapq.heappush(self._later, (now_s + wait_s * (1 + 0.5 * self._chance()), request.number))
+        request.refusals += 1
+        request.sent = (
+            False  # it was refused before anything moved, so even what must not be done twice may be asked again
+        )
+        heapq.heappush(self._later, (now_s + wait_s, request.number))
 
     def _outcomes(self, message: Outcomes) -> None:
-        self._credit_spent += len(message.outcomes)
-        if self._credit_spent >= max(1, self.limits.outcome_credit // 4):
-            self._reply(OutcomeCredit(self._credit_spent))
-            self._credit_spent = 0
-        waiting = self._waiting
-        for outcome in message.outcomes:
-            waiting.pop(outcome.id, None)
+        credit = self._waits.ended(message.outcomes, self.limits.outcome_credit)
+        if credit:
+            self._reply(OutcomeCredit(credit))
         self._events.append(Ended(message.outcomes))
 
     def _page(self, page: LogPage) -> None:
@@ -423,32 +357,33 @@ class Session:
             request.sent = True
 
     def _send_waits(self, ids: Sequence[bytes]) -> None:
-        for start in range(0, len(ids), limits.WAIT_IDS_MAX):
-            number = self._number()
-            request = Request(Wait(number, list(ids[start : start + limits.WAIT_IDS_MAX])))
-            request.number = number
-            self._waits[number] = request
+        for request in self._waits.requests(ids, self._number):
             self._send(request)
 
-    def _abandon_all(self, error: TaskdError) -> None:
-        self._connect_at_s = 0.0
-        self._losses = 0
-        self._waits.clear()
+    def _wanted(self) -> bool:
+        return bool(self._pending or self._waits.ids)
+
+    def _find(self, number: int) -> Request | None:
+        return self._pending.get(number) or self._waits.find(number)
+
+    def _disconnect(self) -> None:
+        self._connection = None
+        self._live = False
+        self._waits.disconnected()
         self._later.clear()
+
+    def _abandon_all(self, error: TaskdError) -> None:
+        self._reconnects.forget()
         for request in list(self._pending.values()):
             self._fail(request, error)
-        self._waiting.clear()
+        self._waits.clear()
         self._events.append(Abandoned(error))
 
     def _fail(self, request: Request, error: TaskdError) -> None:
-        self._pending.pop(request.number, None)
-        if self._waits.pop(request.number, None) is not None and isinstance(request.message, Wait):
-            failure = Failure(error.code, error.message)
-            lost = [Outcome(task_id, "unknown", failure=failure) for task_id in request.message.ids]
-            for outcome in lost:
-                self._waiting.pop(outcome.id, None)
-            self._events.append(Ended(lost))
+        if isinstance(request.message, Wait):
+            self._events.append(Ended(self._waits.refused(request, error)))
             return
+        self._pending.pop(request.number, None)
         # each asker raises its own: an exception collects the tracebacks of all who raise it
         request.error = error_from_code(
             error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms

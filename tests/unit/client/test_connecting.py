@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,25 @@ def test_a_server_that_stays_away_is_told_of_in_the_end(server: FakeServer) -> N
         task.submit(2)
     server.start()
     wait_until(lambda: submitted(task.submit, 3))
+    app.close()
+
+
+def test_a_map_to_a_server_that_went_away_fails_after_one_timeout(server: FakeServer) -> None:
+    """Not after one for each of its pieces."""
+    app = App(server.url, submit_timeout=0.2)
+    task = app.task(double)
+    task.submit(1)
+    server.stop()
+    packed = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal packed
+        for packed in range(100_000):
+            yield packed
+
+    with pytest.raises(CannotConnect, match=r"within 0\.2 s"):
+        task.map(numbers())
+    assert packed < 5000
     app.close()
 
 

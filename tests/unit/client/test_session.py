@@ -4,21 +4,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from taskd.client.promise import Following, Request
-from taskd.client.session import (
+from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
+from taskd.client.patience import (
     BUSY_MAX_S,
     PING_AFTER_S,
     PONG_WITHIN_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
     WELCOME_WITHIN_S,
-    Abandoned,
-    Answered,
-    Ended,
-    Event,
-    HangUp,
-    Session,
 )
+from taskd.client.promise import Following, Request
+from taskd.client.session import Session
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import (
@@ -307,6 +303,18 @@ def test_a_request_that_was_put_off_is_sent_again_when_the_server_asked_for_it()
     assert wire.later(0.41) == [sent]
     wire.tell(Accepted(request.number, mark(1)))
     assert answered(wire.session.take_events()) == [request]
+
+
+def test_what_must_not_happen_twice_may_be_put_off() -> None:
+    """A busy server refuses before anything moved, so asking again does it once."""
+    wire = live_wire()
+    request = Request(TokenCreate(0, "agent"), repeatable=False)
+    wire.session.ask(request)
+    [sent] = wire.heard()
+    wire.tell(Error(request.number, "server.busy", "full", retryable=True, retry_after_ms=100))
+    assert wire.lose() == [HangUp(error=wire.session.trouble)]  # type: ignore[arg-type]  # it is there after a loss
+    wire.now_s += RECONNECT_FIRST_S
+    assert wire.welcomed() == [sent]
 
 
 def test_the_waits_of_a_busy_server_that_names_none_grow_and_are_bounded() -> None:

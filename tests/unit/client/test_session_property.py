@@ -6,8 +6,9 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskd.client.events import Answered, Ended, HangUp
 from taskd.client.promise import Request
-from taskd.client.session import Answered, Ended, HangUp, Session
+from taskd.client.session import Session
 from taskd_protocol.connection import Connection, server_side
 from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.messages import (
@@ -35,10 +36,12 @@ STEPS = st.lists(
         st.tuples(st.just("submit"), st.integers(1, 3)),
         st.tuples(st.just("up"), st.integers(1, 400)),
         st.tuples(st.just("down"), st.integers(1, 400)),
+        st.tuples(st.just("both"), st.integers(50, 2000)),
         st.tuples(st.just("cut"), st.just(0)),
         st.tuples(st.just("busy"), st.integers(1, 2)),
         st.tuples(st.just("time"), st.integers(1, 3000)),
     ),
+    min_size=10,
     max_size=60,
 )
 
@@ -174,6 +177,9 @@ def test_each_submit_is_acknowledged_once_and_none_is_lost(steps: list[tuple[str
             case "up":
                 net.move_up(size)
             case "down":
+                net.move_down(size)
+            case "both":
+                net.move_up(size)
                 net.move_down(size)
             case "cut":
                 net.cut()
