@@ -6,7 +6,16 @@ the time that it missed.
 """
 
 from taskd.core import cancel, endings
-from taskd.core.commands import AddCredit, AgentAccepted, BeatHeart, DrainAgent, LoseConnection, Now, OfferAgent
+from taskd.core.commands import (
+    AddCredit,
+    AgentAccepted,
+    BeatHeart,
+    DrainAgent,
+    HearAgent,
+    LoseConnection,
+    Now,
+    OfferAgent,
+)
 from taskd.core.effects import AgentLost, AgentReplaced
 from taskd.core.working import Agent, PoolState, Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
@@ -86,6 +95,13 @@ def drain(w: Working, command: DrainAgent) -> None:
     agent = _connected(w, command.agent, command.connection)
     if agent is not None:
         agent.draining = True
+
+
+def hear(w: Working, command: HearAgent, now: Now) -> None:
+    """Note life."""
+    agent = _connected(w, command.agent, command.connection)
+    if agent is not None:
+        agent.seen_mono_ms = now.mono_ms
 
 
 def beat(w: Working, command: BeatHeart, now: Now) -> None:

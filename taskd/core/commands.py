@@ -120,6 +120,14 @@ class DrainAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class HearAgent:
+    """Something came from the agent, whole message or not: it is alive."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
 class BeatHeart:
     """The agent is alive and holds this."""
 
@@ -239,6 +247,7 @@ Command = (
     | LoseConnection
     | AddCredit
     | DrainAgent
+    | HearAgent
     | BeatHeart
     | AckAttempts
     | NackAttempts

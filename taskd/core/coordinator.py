@@ -23,6 +23,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     DrainAgent,
+    HearAgent,
     LineEntry,
     Loaded,
     LoseConnection,
@@ -90,6 +91,8 @@ class Coordinator:
                 return reports.append_logs(w, command, now)
             case AddCredit():
                 agents.add_credit(w, command)
+            case HearAgent():
+                agents.hear(w, command, now)
             case BeatHeart():
                 agents.beat(w, command, now)
             case LoseConnection():

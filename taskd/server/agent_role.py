@@ -9,6 +9,7 @@ from taskd.core.commands import (
     BeatHeart,
     Command,
     DrainAgent,
+    HearAgent,
     LogsKept,
     LoseConnection,
     NackAttempts,
@@ -34,6 +35,9 @@ from taskd_protocol.messages import (
 )
 from taskd_protocol.task import Outcome
 
+HEARD_NS = 1_000_000_000
+"""What comes from an agent is noted as a sign of life so often."""
+
 
 class AgentRole:
     """One agent's session."""
@@ -44,23 +48,33 @@ class AgentRole:
         self._name = hello.name
         self._boot_id = hello.boot_id
         self._software = hello.software
+        self._accepted = False
+        self._next_sign_ns = 0
+
+    def heard(self, mono_ns: int) -> None:
+        """See ``Role``: a result that takes minutes to come is life, too."""
+        if self._accepted and mono_ns >= self._next_sign_ns:
+            self._next_sign_ns = mono_ns + HEARD_NS
+            self._services.loop.ask(HearAgent(self._name, self._session.connection))
 
     def receive(self, message: ToServer) -> None:
         """See ``Role``."""
         name, connection = self._name, self._session.connection
         match message:
+            case Heartbeat():
+                self._beat(message)
+            case Offer():
+                self._ask(self._offer(message))
+            case _ if not self._accepted:  # it may be another process that has the name, and is to be refused
+                raise UnexpectedMessage(f"{type(message).__name__} before OFFERED; wait for it")
             case Ack():
                 self._ask(AckAttempts(name, message.reports))
             case Nack():
                 self._ask(NackAttempts(name, message.failures))
             case LeaseCredit():
                 self._ask(AddCredit(name, connection, message.pool, message.leases))
-            case Heartbeat():
-                self._beat(message)
             case Logs():
                 self._ask(AppendLogs(name, message.pieces))
-            case Offer():
-                self._ask(self._offer(message))
             case Drain():
                 self._ask(DrainAgent(name, connection))
             case _:
@@ -96,7 +110,8 @@ class AgentRole:
         wall_ms = self._services.platform.clock.wall_ms()
         self._services.hub.hosts[self._session.connection] = message.host
         self._session.send(HeartbeatSeen(message.number, wall_ms))
-        self._ask(BeatHeart(self._name, self._session.connection, message.lease_number, message.held))
+        if self._accepted:
+            self._ask(BeatHeart(self._name, self._session.connection, message.lease_number, message.held))
 
     def _ask(self, command: Command) -> None:
         self._services.loop.ask(command, self._answered)
@@ -106,6 +121,7 @@ class AgentRole:
             case ReportsRecorded():
                 self._session.send(Recorded(answer.recorded, answer.stale, self._services.mark()))
             case AgentAccepted():
+                self._accepted = True
                 self._session.send(Offered(answer.stale))
             case LogsKept():
                 self._session.send(LogsRecorded(answer.data_bytes))

@@ -46,6 +46,9 @@ class ClientRole:
         self._following = Following(session)
         self._reads_count = 0
 
+    def heard(self, mono_ns: int) -> None:
+        """See ``Role``: clients are not given up."""
+
     def receive(self, message: m.ToServer) -> None:  # noqa: C901, PLR0912 - one case a message: the table itself
         """See ``Role``."""
         match message:

@@ -22,7 +22,7 @@ from taskd.core.effects import (
     WantLine,
     WantTimers,
 )
-from taskd_protocol.errors import AgentDuplicate, AuthRefused, TaskdError
+from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
 from taskd_protocol.messages import HostStats, Lease, Message, Revoke
 from taskd_protocol.task import Outcome
 
@@ -46,6 +46,9 @@ class Peer(Protocol):
 
     def end(self, why: TaskdError) -> None:
         """Tell why, and close."""
+
+    def end_in_turn(self, why: TaskdError) -> None:
+        """Let go out what waits to be sent, tell why, and close."""
 
 
 class Hub:
@@ -108,10 +111,10 @@ class Hub:
         _drop(self._followers, task_id, peer)
 
     def end_all(self, why: TaskdError) -> None:
-        """End every session, and take in no more."""
+        """End every session, each behind what it is owed, and take in no more."""
         self._closed = why
         for peer in list(self._peers.values()):
-            peer.end(why)
+            peer.end_in_turn(why)
 
     def deliver(self, effect: Effect) -> None:  # noqa: C901 - one case an effect: the table itself
         """Carry out an effect that is durable."""
@@ -159,7 +162,8 @@ class Hub:
     def _end_agent(self, effect: AgentReplaced) -> None:
         peer = self._peers.get(effect.connection)
         if peer is not None:
-            peer.end(AgentDuplicate(f"agent {effect.agent!r} was silent for too long, or is back on a new connection"))
+            # Retryable: an agent that was only stopped for a while connects again and is told what it lost.
+            peer.end(ConnectionLost(f"agent {effect.agent!r} was silent for too long, or is on another connection now"))
 
 
 def _drop(table: dict[bytes, list[Peer]], task_id: bytes, peer: Peer) -> bool:

@@ -70,6 +70,9 @@ YEAR_MS = 365 * 24 * 3600 * 1000
 class Role(Protocol):
     """What a kind of peer may ask, and how it is told; one object a session."""
 
+    def heard(self, mono_ns: int) -> None:
+        """Bytes have come, whatever they say."""
+
     def receive(self, message: ToServer) -> None:
         """Take one message that the role may send.
 
@@ -212,6 +215,7 @@ class Session:
             if not data:
                 return
             began_ns = clock.mono_ns()
+            role.heard(began_ns)
             messages = self._wire.receive(bytes(data))
             stages.counts["bytes_in"] += len(data)
             stages.ns["decode"] += clock.mono_ns() - began_ns
