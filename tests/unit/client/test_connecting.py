@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -270,16 +270,10 @@ def test_a_map_to_a_server_that_went_away_fails_after_one_timeout(server: FakeSe
     task = app.task(double)
     task.submit(1)
     server.stop()
-    packed = 0
-
-    def numbers() -> Iterator[int]:
-        nonlocal packed
-        for packed in range(100_000):
-            yield packed
-
+    numbers = count()
     with pytest.raises(CannotConnect, match=r"within 0\.2 s"):
-        task.map(numbers())
-    assert packed < 5000
+        task.map(numbers)
+    assert next(numbers) < 5000
     app.close()
 
 
