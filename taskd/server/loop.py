@@ -35,7 +35,7 @@ from taskd.server.clock import Clock
 from taskd.server.loading import Found, Loader
 from taskd.store import codec
 from taskd.store.interface import Store, Write
-from taskd_protocol.errors import ServerBusy, StoreStalled, TaskdError
+from taskd_protocol.errors import ServerBusy, ServerStopping, StoreStalled, TaskdError
 
 TURN_WEIGHT_MAX = 4_000
 """Tasks decided in one turn: about 50 ms of work, so that reports never wait longer behind submits."""
@@ -135,6 +135,7 @@ class CommitLoop:
         self._staged = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._failed = False
+        self._refusing = False
 
     # -- what others call ---------------------------------------------------------------
 
@@ -147,8 +148,11 @@ class CommitLoop:
 
         Raises:
             ServerBusy: Too many submits wait already.
+            ServerStopping: Submits are refused.
         """
         if isinstance(command, SubmitTasks):
+            if self._refusing:
+                raise ServerStopping("the server is stopping; submit again when it is back", retry_after_ms=500)
             weight = len(command.specs) + sum([len(spec.payload) for spec in command.specs]) // WEIGHT_BYTES
             if self._bulk_weight + weight > BACKLOG_WEIGHT_MAX and self._bulk:
                 raise ServerBusy(
@@ -176,6 +180,10 @@ class CommitLoop:
         done = trio.Event()
         self.after_durable(done.set)
         await done.wait()
+
+    def refuse_submits(self) -> None:
+        """Take no more tasks: those that were submitted are decided still."""
+        self._refusing = True
 
     async def until_settled(self) -> None:
         """Return once all that was asked is decided and durable; who goes on asking keeps it from returning."""

@@ -53,6 +53,12 @@ OWN_TOKEN_MS = 365 * 24 * 3600 * 1000
 OWN_TOKEN_LEFT_MS = 30 * 24 * 3600 * 1000
 """A start replaces one in the profile that has less left."""
 
+SETTLE_SECONDS = 2.0
+"""An orderly end waits so long for answers that are owed; agents that go on reporting must not keep it waiting."""
+
+FAREWELL_SECONDS = 3.0
+"""After that, sessions have so long to say goodbye, and strangers to go."""
+
 GC_THRESHOLD = 50_000
 """Objects between two collections of the youngest generation: messages and records are freed by count and
 hold no cycles, so collecting at Python's 700 finds nothing and costs a tenth of the loop's time."""
@@ -121,7 +127,11 @@ async def serve(
         names = names_for(plan.listen.host, socket.gethostname(), machine_addresses(), plan.host_names)
         certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms())
         store = open_store(data_dir.store, offload=platform.offload, new_lineage=platform.token_bytes(16))
-        await _serve_store(plan, platform, data_dir, certificates, store, task_status)
+        try:
+            await _serve_store(plan, platform, data_dir, certificates, store, task_status)
+        finally:
+            with trio.CancelScope(shield=True):  # as long as the disk takes
+                await store.close()
     finally:
         data_dir.close()
 
@@ -187,10 +197,13 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
             )
             await ending.asked.wait()
             listener.close()
+            loop.refuse_submits()
+            with trio.move_on_after(SETTLE_SECONDS):
+                await loop.until_settled()
             hub.end_all(ServerStopping("the server is stopping; reconnect when it is back", retry_after_ms=500))
+            sessions.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
         await loop.until_durable()
         nursery.cancel_scope.cancel()
-    await store.close()
     log.info("stopped")
     if ending.why is not None:
         raise ending.why
