@@ -51,7 +51,7 @@ class Slots:
 
     def receive(self, grants: Sequence[Grant]) -> None:
         """Hold leases that came under credit."""
-        self._credit -= len(grants)
+        self._credit = max(0, self._credit - len(grants))
         held = self.held
         fresh = [grant for grant in grants if grant.token not in held]
         held.update({grant.token: grant for grant in fresh})

@@ -128,6 +128,7 @@ class RealSpawner:
                     else:
                         return
             except ConnectionError:
+                link.close()
                 self._link = None
         raise ConfigInvalid("the process that starts workers ends at once; see what it says on standard error")
 

@@ -1,0 +1,154 @@
+"""Any order of events: every lease is reported once, or forgotten, and no worker runs what was taken from it."""
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskd.agent.core import AgentCore
+from taskd.agent.crew import Crew, Member
+from taskd.agent.wire import Returned
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.messages import Ack, LeaseCredit, Nack, Offered, Recorded, Revoke
+from taskd_protocol.task import Failure, Pool
+from unit.agent.making import grant, lease, welcome
+
+Step = Callable[[], object]
+
+CRASH = Failure(TaskCodes.WORKER_KILLED, "SIGKILL")
+
+
+class Machine:
+    """A pool of workers whose steps are chosen by the test; the server is played too."""
+
+    def __init__(self) -> None:
+        self.core = AgentCore([Pool("process", 3, ["m.f"])])
+        self.crew = Crew(self.core.pools[0])
+        self.crew.members.extend(Member() for _ in range(3))
+        self.credit = 0
+        self.next_token = 1
+        self.leases = 0
+        self.open: set[int] = set()  # leased and neither reported nor stale
+        self.stale: set[int] = set()
+        self.reported: dict[int, int] = {}
+        self.ran: dict[int, int] = {}
+        self.reconnect()
+
+    def reconnect(self, stale: int = 0) -> None:
+        offer = self.core.welcome(welcome(), 0)
+        tokens = [held.token for held in offer.holding]
+        assert len(tokens) == len(set(tokens))
+        assert set(tokens) >= self.open, "whatever is not reported is still held"
+        gone = sorted(self.open)[:stale]
+        self.open.difference_update(gone)
+        self.stale.update(gone)
+        self.credit = 0
+        self.kill(Offered(gone))
+
+    def kill(self, message: Offered | Revoke) -> None:
+        for pool, ordered in self.core.receive(message):
+            for token in ordered:
+                member = next((m for m in self.crew.members if token in m.assigned), None)
+                if member is None:
+                    self.core.dropped(pool, token)
+                else:
+                    running = next(iter(member.assigned))
+                    self.core.waits_again(0, self.crew.recalled(member, running))
+                    if running == token:
+                        self.die(member)
+
+    def send(self) -> None:
+        for message in self.core.messages():
+            match message:
+                case LeaseCredit(_, count):
+                    self.credit += count
+                case Ack(reports) | Nack(reports):
+                    for report in reports:
+                        assert report.token not in self.stale, "what is stale is never reported"
+                        self.reported[report.token] = self.reported.get(report.token, 0) + 1
+                        self.open.discard(report.token)
+                case _:
+                    pass
+
+    def grant(self, count: int) -> None:
+        count = min(count, self.credit)
+        if count:
+            tokens = range(self.next_token, self.next_token + count)
+            self.next_token += count
+            self.credit -= count
+            self.leases += 1
+            self.open.update(tokens)
+            self.core.receive(lease(self.leases, [grant(token) for token in tokens]))
+
+    def deal(self) -> None:
+        for member, batch in self.crew.deal():
+            assert member.assigned.keys() >= {given.token for given in batch}
+
+    def finish(self, member: Member, count: int) -> None:
+        tokens = list(member.assigned)[:count]
+        for token in tokens:
+            self.ran[token] = self.ran.get(token, 0) + 1
+        self.core.succeeded(0, [Returned(token, b"", 0, 10.0) for token in tokens])
+        self.crew.ended(member, tokens)
+
+    def recall(self, member: Member) -> None:
+        if member.assigned:
+            member.recalling = True
+            self.core.waits_again(0, self.crew.recalled(member, next(iter(member.assigned))))
+
+    def die(self, member: Member) -> None:
+        running = next(iter(member.assigned), 0)
+        blamed, back = self.crew.left(member, running)
+        self.core.waits_again(0, back)
+        if blamed is not None:
+            self.ran[running] = self.ran.get(running, 0) + 1
+            self.core.failed(0, running, CRASH, 0)
+        self.crew.members.append(Member())
+
+    def check(self) -> None:
+        assigned = [token for member in self.crew.members for token in member.assigned]
+        assert len(assigned) == len(set(assigned)), "one worker at most has a lease"
+        held = self.core.pools[0].held
+        assert set(assigned) <= held.keys()
+        assert self.core.pools[0].waiting == len(held) - len(assigned)
+        assert all(count == 1 for count in self.ran.values()), "nothing runs twice on one lease"
+
+    def step(self, name: str, number: int) -> None:
+        member = self.crew.members[number % 3]
+        some = sorted(self.open)[number % 7 : number % 7 + 2]
+        told = sorted(self.core.reports.unrecorded.keys() & self.reported.keys())
+        steps: dict[str, Step] = {
+            "grant": lambda: self.grant(number),
+            "deal": self.deal,
+            "finish": lambda: self.finish(member, number),
+            "recall": lambda: self.recall(member),
+            "die": lambda: self.die(member),
+            "revoke": lambda: self.kill(Revoke(some)),
+            "send": self.send,
+            "record": lambda: self.core.receive(Recorded(told[:number])),
+            "reconnect": self.reconnect,
+            "stale": lambda: self.reconnect(number % 3),
+        }
+        steps[name]()
+        self.check()
+
+
+NAMES = ["grant", "deal", "finish", "recall", "die", "revoke", "send", "record", "reconnect", "stale"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 40)), max_size=80))
+def test_every_lease_is_reported_or_forgotten(steps: list[tuple[str, int]]) -> None:
+    machine = Machine()
+    for name, number in steps:
+        machine.step(name, number)
+    machine.reconnect()
+    while machine.core.held or machine.open:
+        before = (machine.core.held, len(machine.open))
+        machine.deal()
+        for member in list(machine.crew.members):
+            machine.finish(member, 1_000)
+        machine.send()
+        machine.check()
+        assert (machine.core.held, len(machine.open)) < before, "work goes on until all is reported"
+    machine.core.receive(Recorded(list(machine.core.reports.unrecorded)))
+    assert machine.core.reports.unrecorded_bytes == 0

@@ -1,0 +1,120 @@
+from taskd.agent.slots import AHEAD_BYTES, Slots
+from unit.agent.making import grant, grants
+
+
+def take_all(slots: Slots) -> list[int]:
+    tokens = []
+    while (given := slots.take()) is not None:
+        tokens.append(given.token)
+    return tokens
+
+
+def test_at_first_as_many_leases_are_asked_for_as_there_are_slots() -> None:
+    slots = Slots(4)
+    assert slots.credit_due() == 4
+    assert slots.credit_due() == 0, "asked once"
+
+
+def test_credit_and_what_is_held_never_exceed_the_room() -> None:
+    slots = Slots(4)
+    slots.credit_due()
+    slots.receive(grants(range(3)))
+    assert slots.credit_due() == 0, "one of the four is still to come"
+    slots.take()
+    slots.finish(0)
+    assert slots.credit_due() == 1, "a task that ended makes room for one"
+
+
+def test_fast_tasks_are_asked_for_in_large_numbers_but_not_one_by_one() -> None:
+    slots = Slots(2)
+    slots.pace.add(10, 10_000)
+    due = slots.credit_due()
+    assert due == 2_002
+    slots.receive(grants(range(due)))
+    for token in range(100):
+        slots.take()
+        slots.finish(token)
+    assert slots.credit_due() == 0, "a quarter of the room must be free first"
+    for token in range(100, 600):
+        slots.take()
+        slots.finish(token)
+    assert slots.credit_due() == 600
+
+
+def test_large_arguments_are_fetched_in_small_numbers() -> None:
+    slots = Slots(2)
+    slots.pace.add(10, 10_000)
+    slots.credit_due()
+    slots.receive([grant(1, payload=bytes(AHEAD_BYTES // 10))])
+    slots.disconnect()
+    assert slots.credit_due() <= 2 + 10
+
+
+def test_a_new_connection_starts_without_credit() -> None:
+    slots = Slots(4)
+    slots.credit_due()
+    slots.receive(grants(range(1)))
+    slots.disconnect()
+    assert slots.credit_due() == 3
+
+
+def test_a_closed_pool_asks_for_nothing() -> None:
+    slots = Slots(4)
+    slots.closed = True
+    assert slots.credit_due() == 0
+
+
+def test_leases_start_in_the_order_of_their_arrival() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(3)))
+    slots.receive(grants(range(3, 5)))
+    assert take_all(slots) == [0, 1, 2, 3, 4]
+    assert slots.waiting == 0
+
+
+def test_a_lease_that_comes_twice_is_held_once() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(2)))
+    slots.receive(grants(range(1, 3)))
+    assert take_all(slots) == [0, 1, 2]
+
+
+def test_what_was_not_started_waits_again_before_all_others() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(4)))
+    first, second = slots.take(), slots.take()
+    assert first is not None
+    assert second is not None
+    slots.put_back([first, second])
+    assert take_all(slots) == [0, 1, 2, 3]
+
+
+def test_a_dropped_lease_is_never_taken() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(4)))
+    slots.drop(0)
+    slots.drop(2)
+    assert slots.drop(2) is None
+    assert slots.waiting == 2
+    assert take_all(slots) == [1, 3]
+    assert slots.waiting == 0
+
+
+def test_a_run_is_of_one_name_and_bounded_in_number_and_bytes() -> None:
+    slots = Slots(2)
+    slots.receive([*grants(range(3), "m.a"), *grants(range(3, 5), "m.b"), grant(5, "m.b", bytes(1_000))])
+    slots.drop(1)
+    assert [given.token for given in slots.take_run(10, 10_000)] == [0, 2]
+    assert [given.token for given in slots.take_run(10, 100)] == [3, 4]
+    assert [given.token for given in slots.take_run(10, 100)] == [5], "one that is too large alone goes alone"
+    assert slots.take_run(10, 100) == []
+
+
+def test_draining_lets_go_of_all_that_wait_and_of_nothing_that_runs() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(5)))
+    slots.take()
+    slots.drop(3)
+    assert [given.token for given in slots.drop_waiting()] == [1, 2, 4]
+    assert list(slots.held) == [0]
+    assert slots.waiting == 0

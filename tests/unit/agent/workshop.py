@@ -1,0 +1,232 @@
+"""A real worker on a bench: what it is told, what it says, and how it ends."""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from taskd.agent import wire
+from taskd.agent.executors.seat import Hand
+from taskd.agent.platform import Exit
+from taskd.agent.processes import Worker
+from taskd_protocol.payload import pack_arguments, unpack
+from taskd_protocol.task import Failure, Grant, TaskSpec
+from unit.agent.making import task_id
+
+JOBS = '''
+import asyncio, os, signal, sys, threading, time
+import trio
+from taskd.client.app import App
+from taskd.client.context import current
+
+app = App()
+
+class Odd:
+    pass
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+@app.task(name="echo")
+def echo(value=None, *more, **named):
+    return [value, *more, named] if more or named else value
+
+@app.task(name="who")
+def who():
+    c = current()
+    return [c.id, c.name, c.queue, c.attempt, c.fencing_token, c.traceparent]
+
+@app.task(name="fail")
+def fail(kind):
+    if kind == "value":
+        raise ValueError("first line\\nsecond line")
+    if kind == "exit":
+        sys.exit(3)
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "mute":
+        raise Mute
+    if kind == "surrogate":
+        raise ValueError("bad \\udcff name")
+    if kind == "deep":
+        def down(n):
+            exec("x = 1") if n == 0 else down(n - 1)
+            raise ValueError("x" * 200_000)
+        down(3)
+
+@app.task(name="odd")
+def odd():
+    return Odd()
+
+@app.task(name="large")
+def large(size):
+    return bytes(size)
+
+@app.task(name="die")
+def die(how):
+    if how == "exit":
+        os._exit(7)
+    os.kill(os.getpid(), getattr(signal, how))
+
+@app.task(name="until")
+def until(path):
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+@app.task(name="mark")
+def mark(path):
+    with open(path, "a") as file:
+        file.write("x")
+
+@app.task(name="fork")
+def fork():
+    return os.fork() != 0
+
+@app.task(name="daemon")
+def daemon(path):
+    """Detach a grandchild as daemons do: forked twice, in a session of its own."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with open(path + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(path + ".new", path)
+        time.sleep(1000)
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    time.sleep(1000)
+
+leak = __import__("contextvars").ContextVar("leak", default=0)
+
+@app.task(name="leaky")
+def leaky():
+    before = leak.get()
+    leak.set(before + 1)
+    return before
+
+@app.task(name="aecho")
+async def aecho(value=None):
+    return value
+
+@app.task(name="awho")
+async def awho():
+    await asyncio.sleep(0)
+    return current().fencing_token
+
+together = 0
+
+@app.task(name="ameet")
+async def ameet(count):
+    """Return only once so many run at the same time."""
+    global together
+    together += 1
+    while together < count:
+        await asyncio.sleep(0.001)
+    return count
+
+@app.task(name="afail")
+async def afail():
+    await asyncio.sleep(0)
+    raise ValueError("later")
+
+@app.task(name="aforever")
+async def aforever():
+    await asyncio.Event().wait()
+
+@app.task(name="astubborn")
+async def astubborn():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+@app.task(name="adie")
+async def adie():
+    await asyncio.sleep(0.01)
+    os._exit(9)
+
+@app.task(name="techo")
+async def techo(value):
+    await trio.sleep(0)
+    return [value, current().fencing_token]
+
+@app.task(name="tforever")
+async def tforever():
+    await trio.sleep_forever()
+'''
+
+PATIENCE_S = 30.0
+
+
+def call(token: int, name: str, *args: object, attempt: int = 1) -> Grant:
+    spec = TaskSpec(task_id(token), name, pack_arguments(args, {}), "some-queue", traceparent="00-trace-01")
+    return Grant(token, attempt, spec)
+
+
+class Bench:
+    """One worker, and the agent's side of its pipes."""
+
+    def __init__(self, hand: Hand, process: Worker) -> None:
+        self.hand = hand
+        self.process = process
+        self.batches = 0
+        self._said: deque[wire.FromWorker] = deque()
+
+    def tell(self, message: wire.ToWorker) -> None:
+        self.process.send(wire.encode(message))
+
+    def give(self, *grants: Grant, clock_ahead_ms: int = 0, result_bytes_max: int = 1 << 20) -> int:
+        self.batches += 1
+        self.tell(wire.Batch(self.batches, clock_ahead_ms, result_bytes_max, list(grants)))
+        return self.batches
+
+    async def next(self) -> wire.FromWorker:
+        with trio.fail_after(PATIENCE_S):
+            while not self._said:
+                said = await self.hand.messages()
+                assert said is not None, "the worker closed its end"
+                self._said.extend(said)
+        return self._said.popleft()
+
+    async def result(self) -> object:
+        """The result of the next attempt that ends."""
+        end = await self.next()
+        assert isinstance(end, wire.Returned), end
+        return unpack(end.result)
+
+    async def failure(self) -> Failure:
+        """How the next attempt that ends failed."""
+        end = await self.next()
+        assert isinstance(end, wire.Raised), end
+        return end.failure
+
+    async def exit(self) -> Exit:
+        with trio.fail_after(PATIENCE_S):
+            return await self.process.wait()
+
+    def rest(self) -> list[wire.FromWorker]:
+        """What it said and nobody has looked at."""
+        self._said.extend(self.hand.messages_nowait())
+        rest = list(self._said)
+        self._said.clear()
+        return rest
+
+
+async def wait_until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+    with trio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+            await trio.sleep(0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
