@@ -31,7 +31,10 @@ class Pause:
 
 
 Steps: TypeAlias = Generator[Pause, bool, R]
-"""An operation: yields where it has to wait, is told whether the signal fired, returns its result."""
+"""An operation: yields where it has to wait, is told whether it was woken in time, returns its result.
+
+Woken, it looks again: who fires a signal that was rearmed meanwhile may wake the next waiter too.
+"""
 
 
 def deadline(timeout_s: float | None) -> float | None:
@@ -73,15 +76,16 @@ def _block(pause: Pause) -> bool:
     lock = threading.Lock()
     lock.acquire()
     wake = lock.release  # by the link's thread, once
+    woken = False
     pause.signal.add(wake)
     try:
         if not pause.signal.fired:
             left_s = pause.left_s()
             # a lock waits for no longer than TIMEOUT_MAX, on some systems for 49 days
-            lock.acquire(timeout=-1 if left_s is None else min(left_s, threading.TIMEOUT_MAX))
+            woken = lock.acquire(timeout=-1 if left_s is None else min(left_s, threading.TIMEOUT_MAX))
     finally:
         pause.signal.remove(wake)
-    return pause.signal.fired
+    return woken or pause.signal.fired
 
 
 def _on_trio() -> bool:
@@ -108,7 +112,7 @@ async def _await_on_trio(pause: Pause) -> bool:
                 await event.wait()
     finally:
         pause.signal.remove(wake)
-    return pause.signal.fired
+    return event.is_set() or pause.signal.fired
 
 
 async def _await_on_asyncio(pause: Pause) -> bool:
@@ -122,13 +126,15 @@ async def _await_on_asyncio(pause: Pause) -> bool:
             arrived.set_result(None)
 
     wake = functools.partial(loop.call_soon_threadsafe, settle)
+    woken = False
     pause.signal.add(wake)
     try:
         if pause.signal.fired:
             await asyncio.sleep(0)
         else:
             await asyncio.wait((arrived,), timeout=pause.left_s())
+            woken = arrived.done()
     finally:
         arrived.cancel()
         pause.signal.remove(wake)
-    return pause.signal.fired
+    return woken or pause.signal.fired
