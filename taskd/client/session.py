@@ -11,15 +11,13 @@ Invariants:
 - Before the first WELCOME a failure is told at once; after it only what no patience can mend is.
 """
 
-import heapq
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from taskd.client.asked import Asked
 from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
-from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S, Chance, Reconnects, Silence, put_off_s
+from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S, Chance, Reconnects, Silence
 from taskd.client.promise import Following, Request
-from taskd.client.waits import Waits
+from taskd.client.waits import Waits, wait_requests
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
 from taskd_protocol.errors import (
@@ -78,16 +76,13 @@ class Session:
         self._token = token
         self._name = name
         self._boot_id = boot_id
-        self._chance = chance
         self._software = software
         self._connection: Connection[ToPeer] | None = None
         self._live = False
         self._welcomed: Welcome | None = None  # the newest
         self._mark: Mark | None = None
-        self._numbers = 0
-        self._pending: dict[int, Request] = {}
+        self._asked = Asked(chance)
         self._waits = Waits()
-        self._later: list[tuple[float, int]] = []  # when to send a request again that was put off, by number
         self._reconnects = Reconnects(chance)
         self._silence = Silence(0.0)
         self._events: list[Event] = []
@@ -99,16 +94,13 @@ class Session:
 
     def ask(self, request: Request) -> None:
         """Take on a request: send it now, or as soon as there is a connection."""
-        request.number = self._number()
-        if request.message is not None:
-            request.message = _numbered(request.message, request.number)
-        self._pending[request.number] = request
+        self._asked.add(request)
         if self._live:
             self._send(request)
 
     def give_up(self, request: Request) -> None:
         """Forget a request whose asker has gone; an answer that still comes is dropped."""
-        self._pending.pop(request.number, None)
+        self._asked.take(request.number)
 
     def await_ends(self, ids: Iterable[bytes]) -> None:
         """Wait for these tasks, in addition to those waited for already."""
@@ -118,7 +110,7 @@ class Session:
 
     def take_more(self, following: Following) -> None:
         """Ask for the next page of output; the one before was taken."""
-        if self._live and self._connection is not None and following.number in self._pending:
+        if self._live and self._connection is not None and self._asked.find(following.number) is following:
             self._connection.send(FollowMore(following.number))
 
     # -- the connection -----------------------------------------------------------------
@@ -137,7 +129,8 @@ class Session:
         if self._connection is None:
             return self._reconnects.at_s if self._wanted() else None
         silent_s = self._silence.due_s(live=self._live)
-        return min(silent_s, self._later[0][0]) if self._later else silent_s
+        put_off_s = self._asked.due_s()
+        return silent_s if put_off_s is None else min(silent_s, put_off_s)
 
     def connected(self, now_s: float) -> None:
         """Start over on a fresh connection: HELLO goes first, the rest after WELCOME."""
@@ -175,40 +168,35 @@ class Session:
     def lose(self, error: TaskdError, now_s: float) -> None:
         """The connection broke, or could not be made: decide what that means for whom."""
         was_connected = self._connection is not None
-        self._disconnect()
+        lost = self._disconnect()
         self.trouble = error
         if self._hopeless(error):
-            self._abandon_all(error)
+            self._abandon_all(error, lost)
         else:
             self._reconnects.lost(now_s)
-            for request in list(self._pending.values()):
-                if request.sent and not request.repeatable:
-                    broke = "the connection broke before the answer came; look whether it was done, then ask again"
-                    self._fail(request, ConnectionLost(broke))
-                request.sent = False
+            broke = "the connection broke before the answer came; look whether it was done, then ask again"
+            for request in lost:
+                self._fail(request, ConnectionLost(broke))
         if was_connected:
             self._events.append(HangUp(error))
 
     def end(self, error: TaskdError) -> None:
         """Give up everything, for this reason: the client is closed."""
-        self._disconnect()
-        self._abandon_all(error)
+        self._abandon_all(error, self._disconnect())
 
     def tick(self, now_s: float) -> None:
         """Do what is due by time: send again what was put off, ask whether the server is there, give it up."""
         if self._connection is None:
             return
-        while self._later and self._later[0][0] <= now_s:
-            request = self._find(heapq.heappop(self._later)[1])
-            if request is not None:
-                self._send(request)
+        for request in self._asked.due(now_s):
+            self._send(request)
         if not self._live:
             if self._silence.unwelcome(now_s):
                 self.lose(CannotConnect(f"connected, but no WELCOME came within {WELCOME_WITHIN_S:.0f} s"), now_s)
         elif self._silence.over(now_s):
             self.lose(ConnectionLost(f"the server was silent for {PING_AFTER_S + PONG_WITHIN_S:.0f} s"), now_s)
         elif self._silence.to_be_asked(now_s):
-            self._connection.send(Ping(self._number()))
+            self._connection.send(Ping(self._asked.number()))
 
     def data_to_send(self) -> bytes:
         """Take the next bytes to be sent; empty: nothing now."""
@@ -267,7 +255,7 @@ class Session:
         self.limits = welcome.limits
         self._set_clock(welcome.server_time_ms, now_s)
         self._keep_mark(welcome.mark)
-        for request in list(self._pending.values()):
+        for request in self._asked.every():
             self._send(request)
         self._send_waits(list(self._waits.ids))
 
@@ -278,27 +266,20 @@ class Session:
             return
         if isinstance(message, Accepted):
             self._keep_mark(message.mark)
-        self._waits.answered(number)
-        request = self._pending.pop(number, None)
-        if request is not None:  # else its asker has gone
+        request = self._asked.take(number)
+        if request is not None and not isinstance(request.message, Wait):
             request.reply = message
             self._events.append(Answered(request))
 
     def _refused(self, error: Error, now_s: float) -> None:
-        request = self._find(error.request_id)
+        request = self._asked.find(error.request_id)
         if request is None:
             return
         told = _told(error)
-        if not told.retryable:
+        if told.retryable:
+            self._asked.put_off(request, told, now_s)
+        else:
             self._fail(request, told)
-            return
-        wait_s = put_off_s(request.refusals, error.retry_after_ms, self._chance)
-        request.refusal = told
-        request.refusals += 1
-        request.sent = (
-            False  # it was refused before anything moved, so even what must not be done twice may be asked again
-        )
-        heapq.heappush(self._later, (now_s + wait_s, request.number))
 
     def _outcomes(self, message: Outcomes) -> None:
         credit = self._waits.ended(message.outcomes, self.limits.outcome_credit)
@@ -307,7 +288,7 @@ class Session:
         self._events.append(Ended(message.outcomes))
 
     def _page(self, page: LogPage) -> None:
-        following = self._pending.get(page.request_id)
+        following = self._asked.find(page.request_id)
         if not isinstance(following, Following):
             return
         following.pages.append(page.entries)
@@ -316,11 +297,11 @@ class Session:
             following.message = Follow(following.number, following.task_id, following.sequence)
         if page.end:
             following.ended = True
-            del self._pending[page.request_id]
+            self._asked.take(page.request_id)
         self._events.append(Answered(following))
 
     def _unknown(self, message: UnknownMessage) -> None:
-        request = self._pending.get(message.request_id)
+        request = self._asked.find(message.request_id)
         if request is not None:
             self._fail(
                 request, UnknownKind(f"the server answered with message type {message.kind}: upgrade taskd here")
@@ -331,10 +312,6 @@ class Session:
     def _connected(self) -> bool:
         return self._connection is not None
 
-    def _number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
     def _reply(self, message: ToServer) -> None:
         assert self._connection is not None
         self._connection.send(message)
@@ -343,7 +320,7 @@ class Session:
         """Put a request into the outbox; one that cannot be encoded is answered with the reason."""
         assert self._connection is not None
         if request.message is None:
-            self._pending.pop(request.number, None)
+            self._asked.take(request.number)
             request.reply = self._welcomed
             self._events.append(Answered(request))
             return
@@ -357,33 +334,31 @@ class Session:
             request.sent = True
 
     def _send_waits(self, ids: Sequence[bytes]) -> None:
-        for request in self._waits.requests(ids, self._number):
+        for request in wait_requests(ids):
+            self._asked.add(request)
             self._send(request)
 
     def _wanted(self) -> bool:
-        return bool(self._pending or self._waits.ids)
+        return bool(self._asked or self._waits.ids)
 
-    def _find(self, number: int) -> Request | None:
-        return self._pending.get(number) or self._waits.find(number)
-
-    def _disconnect(self) -> None:
+    def _disconnect(self) -> list[Request]:
         self._connection = None
         self._live = False
         self._waits.disconnected()
-        self._later.clear()
+        return self._asked.disconnected()
 
-    def _abandon_all(self, error: TaskdError) -> None:
+    def _abandon_all(self, error: TaskdError, lost: Sequence[Request]) -> None:
         self._reconnects.forget()
-        for request in list(self._pending.values()):
+        for request in (*lost, *self._asked.every()):
             self._fail(request, error)
         self._waits.clear()
         self._events.append(Abandoned(error))
 
     def _fail(self, request: Request, error: TaskdError) -> None:
+        self._asked.take(request.number)
         if isinstance(request.message, Wait):
-            self._events.append(Ended(self._waits.refused(request, error)))
+            self._events.append(Ended(self._waits.refused(request.message, error)))
             return
-        self._pending.pop(request.number, None)
         # each asker raises its own: an exception collects the tracebacks of all who raise it
         request.error = error_from_code(
             error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms
@@ -408,11 +383,6 @@ class Session:
         if broken:
             return self._welcomed is None
         return not error.retryable
-
-
-def _numbered(message: ToServer, number: int) -> ToServer:
-    """Give a request its id; the asker left 0 there."""
-    return msgspec.structs.replace(message, request_id=number)
 
 
 def _told(error: Error) -> TaskdError:

@@ -1,11 +1,11 @@
-"""What a session waits for: the ids, the WAITs that told the server of them, and the credit for their outcomes.
+"""What a session waits for: the ids, and the credit for their outcomes.
 
 Invariants:
 - An id is waited for once, until its outcome comes or the wait for it is refused for good.
-- WAITs belong to a connection; the ids outlive it.
+- The ids outlive the connection on which the server was told of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from taskd.client.promise import Request
 from taskd_protocol import limits
@@ -23,7 +23,6 @@ class Waits:
 
     def __init__(self) -> None:
         self.ids: dict[bytes, None] = {}
-        self._unanswered: dict[int, Request] = {}
         self._credit_spent = 0
 
     def add(self, ids: Iterable[bytes]) -> list[bytes]:
@@ -32,31 +31,12 @@ class Waits:
         self.ids.update(dict.fromkeys(fresh))
         return fresh
 
-    def requests(self, ids: Sequence[bytes], number: Callable[[], int]) -> Iterator[Request]:
-        """Make the WAITs for these ids, each of a size that is allowed."""
-        for start in range(0, len(ids), limits.WAIT_IDS_MAX):
-            made = number()
-            request = Request(Wait(made, list(ids[start : start + limits.WAIT_IDS_MAX])))
-            request.number = made
-            self._unanswered[made] = request
-            yield request
-
-    def find(self, number: int) -> Request | None:
-        """Return the WAIT of that number, if it is not answered."""
-        return self._unanswered.get(number)
-
-    def answered(self, number: int) -> None:
-        """Forget a WAIT that the server took."""
-        self._unanswered.pop(number, None)
-
-    def refused(self, request: Request, error: TaskdError) -> list[Outcome]:
+    def refused(self, wait: Wait, error: TaskdError) -> list[Outcome]:
         """Give up what a WAIT asked for; return what is to be told of it."""
-        assert isinstance(request.message, Wait)
-        self._unanswered.pop(request.number, None)
         failure = Failure(error.code, error.message)
-        for task_id in request.message.ids:
+        for task_id in wait.ids:
             self.ids.pop(task_id, None)
-        return [Outcome(task_id, "unknown", failure=failure) for task_id in request.message.ids]
+        return [Outcome(task_id, "unknown", failure=failure) for task_id in wait.ids]
 
     def ended(self, outcomes: Sequence[Outcome], credit: int) -> int:
         """Take outcomes that came; return the credit to give back now, in quarters of what the server has."""
@@ -70,11 +50,15 @@ class Waits:
         return spent
 
     def disconnected(self) -> None:
-        """Forget what a connection was told; the ids stay."""
-        self._unanswered.clear()
+        """Begin with full credit on the next connection; the ids stay."""
         self._credit_spent = 0
 
     def clear(self) -> None:
         """Wait for nothing."""
-        self.disconnected()
         self.ids.clear()
+
+
+def wait_requests(ids: Sequence[bytes]) -> Iterator[Request]:
+    """Make the WAITs for these ids, each of a size that is allowed."""
+    for start in range(0, len(ids), limits.WAIT_IDS_MAX):
+        yield Request(Wait(0, list(ids[start : start + limits.WAIT_IDS_MAX])))
