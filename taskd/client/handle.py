@@ -1,7 +1,7 @@
 """Handles: what one holds of a task that was submitted, to ask how it goes and what it returned."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import Generic, Self, TypeVar, cast
 
 from taskd.client import operations
 from taskd.client.client import TIMEOUT_S
@@ -124,51 +124,53 @@ class TaskHandle(Awaited, Generic[R_co]):
 
 
 class Completions(Generic[HandleT]):
-    """Handles in the order in which their tasks end; for ``for`` and for ``async for``."""
+    """Handles in the order in which their tasks end; an iterator for ``for``, and one for ``async for``."""
 
     def __init__(self, handles: Iterable[HandleT], timeout_s: float | None) -> None:
-        self._handles = list(handles)
-        self._timeout_s = timeout_s
-
-    def __iter__(self) -> Iterator[HandleT]:
-        """Block until the next task has ended."""
-        watch, until_s = self._begin()
-        try:
-            for first in self._handles:
-                yield cast("HandleT", run(self._next(first, watch, until_s)))
-        finally:
-            self._leave(watch)
-
-    async def __aiter__(self) -> AsyncIterator[HandleT]:
-        """Wait until the next task has ended."""
-        watch, until_s = self._begin()
-        try:
-            for first in self._handles:
-                yield cast("HandleT", await arun(self._next(first, watch, until_s)))
-        finally:
-            self._leave(watch)
-
-    def _begin(self) -> tuple[Watch, float | None]:
-        watch = Watch()
-        for link, handles in self._by_link():
-            link.watch((), handles, watch)
-        return watch, deadline(self._timeout_s)
-
-    def _next(self, some: HandleT, watch: Watch, until_s: float | None) -> Steps[Awaited]:
-        return operations.next_end(some._batch.link, watch, self._timeout_s, until_s)  # noqa: SLF001 - same room
-
-    def _leave(self, watch: Watch) -> None:
-        for link, handles in self._by_link():
-            left = [handle for handle in handles if handle.outcome is None]
-            if left:
-                link.unwatch(left, watch)
-
-    def _by_link(self) -> Iterable[tuple[Link, list[HandleT]]]:
-        groups: dict[int, tuple[Link, list[HandleT]]] = {}
-        for handle in self._handles:
+        left: dict[int, tuple[Link, list[HandleT]]] = {}
+        for handle in handles:
             link = handle._batch.link  # noqa: SLF001 - same room
-            groups.setdefault(id(link), (link, []))[1].append(handle)
-        return groups.values()
+            left.setdefault(id(link), (link, []))[1].append(handle)
+        self._by_link = list(left.values())
+        self._left = sum(len(group) for _, group in self._by_link)
+        self._timeout_s = timeout_s
+        self._until_s = deadline(timeout_s)
+        self._watch = Watch()
+        for link, group in self._by_link:
+            link.watch((), group, self._watch)
+
+    def __iter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> HandleT:
+        """Block until the next task has ended."""
+        if not self._left:
+            raise StopIteration
+        return self._taken(run(self._next()))
+
+    async def __anext__(self) -> HandleT:
+        """Wait until the next task has ended."""
+        if not self._left:
+            raise StopAsyncIteration
+        return self._taken(await arun(self._next()))
+
+    def __del__(self) -> None:
+        """Have the link forget a loop that was left early."""
+        if self._left:
+            for link, group in self._by_link:
+                link.unwatch([handle for handle in group if handle.outcome is None], self._watch)
+
+    def _next(self) -> Steps[Awaited]:
+        return operations.next_end(self._by_link[0][0], self._watch, self._timeout_s, self._until_s)
+
+    def _taken(self, ended: Awaited) -> HandleT:
+        self._left -= 1
+        return cast("HandleT", ended)  # what the watch was given
 
 
 def as_completed(handles: Iterable[HandleT], timeout: float | None = None) -> Completions[HandleT]:

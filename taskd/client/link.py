@@ -71,11 +71,11 @@ class Link:
 
     def give_up(self, request: Request) -> None:
         """Forget a request."""
-        self._post(lambda pump: pump.session.give_up(request))
+        self._post_if_running(lambda pump: pump.session.give_up(request))
 
     def take_more(self, following: Following) -> None:
         """Have the next page of output sent."""
-        self._post(lambda pump: pump.session.take_more(following))
+        self._post_if_running(lambda pump: pump.session.take_more(following))
 
     def watch(self, wanted: Sequence[Awaited], targets: Sequence[Awaited], watch: Watch) -> None:
         """Have the ends of all these sent here, and the watch told of those of ``targets``, known ones too."""
@@ -90,7 +90,7 @@ class Link:
 
     def unwatch(self, targets: Iterable[Awaited], watch: Watch) -> None:
         """Tell the watch no more."""
-        self._post(lambda pump: pump.ends.unwatch(targets, watch))
+        self._post_if_running(lambda pump: pump.ends.unwatch(targets, watch))
 
     def close(self) -> None:
         """Hang up; whoever waits is told. A later use connects anew."""
@@ -112,6 +112,12 @@ class Link:
                 pump = self._start()
             if pump.post(partial(act, pump)):
                 return
+
+    def _post_if_running(self, act: Callable[[Pump], None]) -> None:
+        """Do what only means something to a session that is there."""
+        pump = self._pump
+        if pump is not None:
+            pump.post(partial(act, pump))
 
     def _start(self) -> Pump:
         with self._starting:

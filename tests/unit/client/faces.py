@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TypeVar
 
 import trio
@@ -22,6 +22,22 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.001)
 
 
+class OneByOne:
+    """An iterator's items for ``async for``."""
+
+    def __init__(self, items: Iterator[TaskHandle[object]]) -> None:
+        self.items = items
+
+    def __aiter__(self) -> "OneByOne":
+        return self
+
+    async def __anext__(self) -> TaskHandle[object]:
+        try:
+            return next(self.items)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
 class Face:
     """One way to call: ``await face.call(task, "submit", 1)`` is ``task.submit(1)`` or ``await task.asubmit(1)``."""
 
@@ -36,16 +52,9 @@ class Face:
             return getattr(target, method)(*args, **kwargs)
         return await getattr(target, f"a{method}")(*args, **kwargs)
 
-    async def completed(
-        self, handles: Iterable[TaskHandle[object]], timeout_s: float
-    ) -> AsyncIterator[TaskHandle[object]]:
+    def completed(self, handles: Iterable[TaskHandle[object]], timeout_s: float) -> AsyncIterator[TaskHandle[object]]:
         completions = as_completed(handles, timeout_s)
-        if self.name == "sync":
-            for handle in completions:
-                yield handle
-        else:
-            async for handle in completions:
-                yield handle
+        return OneByOne(completions) if self.name == "sync" else completions
 
     def run(self, scenario: Scenario[T]) -> T:
         if self.name == "asyncio":

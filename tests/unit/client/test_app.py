@@ -1,6 +1,7 @@
 """Declaring, submitting, mapping, waiting: the same promises in every face."""
 
 import asyncio
+import gc
 import inspect
 import pickle
 import threading
@@ -415,6 +416,25 @@ def test_as_completed_gives_what_has_ended_before_it_was_asked(app: App, face: F
         assert [handle async for handle in face.completed(handles, 10)] == handles
 
     face.run(scenario())
+
+
+def test_a_loop_over_completions_may_be_left_early(server: FakeServer, app: App, face: Face) -> None:
+    """Nothing is printed, and nothing is kept of it."""
+    server.run = never
+    task = app.task(double)
+
+    async def scenario() -> None:
+        handles = handles_of(await face.call(task, "map", range(3)))
+        server.end(Outcome(handles[1].raw_id, "succeeded", 1, pack(1)))
+        async for handle in face.completed(handles, 10):
+            assert handle is handles[1]
+            break
+
+    face.run(scenario())
+    pump = app.client.link._pump
+    assert pump is not None
+    gc.collect()
+    wait_until(lambda: not pump.ends._watches)
 
 
 def test_as_completed_stops_waiting_when_its_time_has_passed(server: FakeServer, app: App, face: Face) -> None:

@@ -1,13 +1,13 @@
 """Processes: forks, exits, and what a client must not do to either."""
 
-import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from taskd_protocol.messages import Hello
+from taskd_protocol.messages import Hello, Wait
 from unit.client.faces import wait_until
 from unit.client.fake_server import FakeServer
 
@@ -98,6 +98,23 @@ except Exception as error:
     assert (done.returncode, done.stdout, done.stderr) == (0, "connection.refused\n", "")
 
 
+def test_waiting_can_be_interrupted(server: FakeServer) -> None:
+    """Ctrl-C while a result is awaited ends the program as it ends any other."""
+    server.run = lambda _spec: None
+    program = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + "handle = echo.submit(1)\nprint('waiting', flush=True)\nhandle.result()"],
+        env={"TASKD_URL": server.url, "PATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: any(isinstance(message, Wait) for message in list(server.received)))
+    program.send_signal(signal.SIGINT)
+    _, errors = program.communicate(timeout=30)
+    assert program.returncode == -signal.SIGINT
+    assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
+
+
 FORK = """
 first = echo.submit(1)
 assert first.result() == 1
@@ -120,7 +137,6 @@ assert open_handle.result(timeout=20) == 2
 
 @pytest.mark.parametrize("how", ["os._exit", "sys.exit"])
 @pytest.mark.parametrize("transport", ["server", "secure"])
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_speaks_on_a_connection_of_its_own(
     request: pytest.FixtureRequest, transport: str, how: str
 ) -> None:
@@ -134,7 +150,6 @@ def test_a_forked_child_speaks_on_a_connection_of_its_own(
     assert len(server.tasks) == 4
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_forks_in_the_midst_of_submits_neither_hang_nor_lose(server: FakeServer) -> None:
     """A child that is forked while other threads hold whatever they hold can submit at once."""
     done = run(
