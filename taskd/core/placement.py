@@ -59,10 +59,12 @@ class _Pass:
         self._wall_ms: Final = now.wall_ms
         self._groups: dict[int, _Group] = {}
         self._sends: dict[tuple[str, int], SendLease] = {}
+        self._lines: list[tuple[Line, int]] = []  # with what they had at first
         self.room = sum([pool.credit for _, _, pool in places])
 
     def group_of(self, line: Line) -> _Group:
-        """Return the group of the places that are able to run the line."""
+        """Return the group of the places that are able to run the line; once a pass for each line."""
+        self._lines.append((line, line.ready))
         name, queue = line.name, line.queue
         mask = 0
         able: list[Place] = []
@@ -81,21 +83,18 @@ class _Pass:
 
     def take(self, line: Line, group: _Group, below: int) -> bool:
         """Take the line's first tasks, of a rank under ``below``, for the group; return whether it has room."""
-        for other in self._groups.values():
-            if other.taken and other is not group and other.mask & group.mask:
-                self.deal(other)  # its tasks come first, and share some of the room
+        if len(self._groups) > 1:
+            for other in self._groups.values():
+                if other.taken and other is not group and other.mask & group.mask:
+                    self.deal(other)  # its tasks come first, and share some of the room
         if not group.room:
             return False
         tasks = line.take(group.room, below)
-        count = len(tasks)
         group.taken += tasks
-        group.room -= count
-        self.room -= count
-        w = self._w
-        line_id = line.id
-        w.mutations += [(records.READY, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in tasks]
-        w.dirty_lines[line_id] = line
-        w.counters.move(line.queue, State.READY, State.RUNNING, count)
+        group.room -= len(tasks)
+        self.room -= len(tasks)
+        kind, line_id = records.READY, line.id
+        self._w.mutations += [(kind, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in tasks]
         return True
 
     def deal(self, group: _Group) -> None:
@@ -111,6 +110,11 @@ class _Pass:
         for group in self._groups.values():
             if group.taken:
                 self.deal(group)
+        w = self._w
+        for line, ready_before in self._lines:
+            if line.ready < ready_before:
+                w.dirty_lines[line.id] = line
+                w.counters.move(line.queue, State.READY, State.RUNNING, ready_before - line.ready)
         return list(self._sends.values())
 
     def _share(self, tasks: list[Task], able: list[Place]) -> None:
@@ -183,7 +187,9 @@ def place(w: Working, now: Now) -> None:
     while heads and this.room:
         _, line_id, line, known = heads[0]
         group = known or this.group_of(line)
-        below = min([head[0] for head in heads[1:3]], default=_NO_BOUND)  # a heap's second is one of these
+        below = heads[1][0] if len(heads) > 1 else _NO_BOUND
+        if len(heads) > 2 and heads[2][0] < below:  # noqa: PLR2004 - a heap's second is one of these two
+            below = heads[2][0]
         if not this.take(line, group, below):
             heapq.heappop(heads)
         elif line.window_count:

@@ -1,0 +1,207 @@
+"""Placement: who gets what, and in which order."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from harness.agent import FakeAgent
+from harness.core import Shell
+from taskd.core import records
+from taskd.core.commands import SubmitTasks
+from taskd.core.effects import SendLease
+from taskd.core.records import EpochRecord, LeaseRecord
+from taskd.core.working import EPOCH_BITS
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.task import Grant, TaskSpec
+
+
+def names(grants: Sequence[Grant]) -> list[str]:
+    return [grant.spec.name for grant in grants]
+
+
+def submit(shell: Shell, *specs: TaskSpec) -> list[bytes]:
+    shell.submit(*specs)
+    return [spec.id for spec in specs]
+
+
+def granted(agent: FakeAgent) -> list[bytes]:
+    return [grant.spec.id for grant in agent.receive()]
+
+
+def test_first_in_first_out_within_a_priority(shell: Shell) -> None:
+    ids = submit(shell, *[shell.spec() for _ in range(5)])
+    ids += submit(shell, *[shell.spec() for _ in range(5)])
+    assert granted(FakeAgent(shell).join(credit=10)) == ids
+
+
+def test_higher_priority_first_over_queues_and_names(shell: Shell) -> None:
+    low, high, mid, top = submit(
+        shell,
+        shell.spec(priority=-1),
+        shell.spec("m.g", priority=5),
+        shell.spec(queue="other"),
+        shell.spec("m.g", queue="other", priority=9),
+    )
+    agent = FakeAgent(shell, names=["m.f", "m.g"]).join()
+    order = []
+    for _ in range(4):
+        shell.do(agent.credit(1))
+        order += granted(agent)
+    assert order == [top, high, mid, low]
+
+
+def test_lines_of_one_priority_take_turns_as_they_were_submitted(shell: Shell) -> None:
+    """In one pass and in many: the order of submits holds over names and queues."""
+    specs = [shell.spec(["m.f", "m.g"][i % 2], queue=["default", "other"][i // 2 % 2]) for i in range(12)]
+    ids = submit(shell, *specs)
+    agent = FakeAgent(shell, names=["m.f", "m.g"]).join(credit=7)
+    assert granted(agent) == ids[:7]
+    shell.do(agent.credit(2))
+    assert granted(agent) == ids[7:9]
+    shell.do(agent.credit(50))
+    assert granted(agent) == ids[9:]
+
+
+def test_a_queue_filter_keeps_other_queues_away(shell: Shell) -> None:
+    default, other = submit(shell, shell.spec(), shell.spec(queue="other"))
+    picky = FakeAgent(shell, "picky", queues=["other"]).join(credit=5)
+    assert granted(picky) == [other]
+    assert granted(FakeAgent(shell, "all").join(credit=5)) == [default]
+
+
+def test_a_name_that_no_agent_has_waits_and_blocks_nobody(shell: Shell) -> None:
+    unknown, known = submit(shell, shell.spec("m.new", priority=9), shell.spec())
+    assert granted(FakeAgent(shell).join(credit=5)) == [known]
+    newer = FakeAgent(shell, "newer", names=["m.new"]).join(credit=5)
+    assert granted(newer) == [unknown]
+
+
+def test_no_more_is_granted_than_there_is_credit_for(shell: Shell) -> None:
+    submit(shell, *[shell.spec() for _ in range(9)])
+    agent = FakeAgent(shell).join()
+    assert granted(agent) == []
+    for credit, expected in [(2, 2), (3, 3), (90, 4)]:
+        shell.do(agent.credit(credit))
+        assert len(granted(agent)) == expected
+    submit(shell, *[shell.spec() for _ in range(90)])
+    assert len(granted(agent)) == 86
+
+
+@pytest.mark.parametrize(("pool", "leases"), [(1, 1), (-1, 1), (0, 0), (0, -5), (0, 100_001)])
+def test_credit_out_of_range_is_refused(shell: Shell, pool: int, leases: int) -> None:
+    agent = FakeAgent(shell).join()
+    with pytest.raises(BadRequest):
+        shell.do(agent.credit(leases, pool))
+
+
+def test_tasks_are_dealt_out_evenly(shell: Shell) -> None:
+    agents = [FakeAgent(shell, f"a{i}").join(credit=10) for i in range(4)]
+    submit(shell, *[shell.spec() for _ in range(10)])
+    assert [len(agent.receive()) for agent in agents] == [3, 3, 2, 2]
+
+
+def test_who_has_less_room_than_its_share_leaves_the_rest_to_the_others(shell: Shell) -> None:
+    agents = [FakeAgent(shell, f"a{i}").join(credit=credit) for i, credit in enumerate([1, 20, 3])]
+    submit(shell, *[shell.spec() for _ in range(12)])
+    assert [len(agent.receive()) for agent in agents] == [1, 8, 3]
+    submit(shell, *[shell.spec() for _ in range(20)])
+    assert [len(agent.receive()) for agent in agents] == [0, 12, 0]
+
+
+def test_lines_that_share_some_agents_are_served_in_order_all_the_same(shell: Shell) -> None:
+    """The room of an agent that has both names goes to whoever was submitted first."""
+    both = FakeAgent(shell, "both", names=["m.f", "m.g"]).join()
+    only = FakeAgent(shell, "only", names=["m.g"]).join()
+    f1, g1, f2, g2, g3, g4 = submit(shell, *[shell.spec(f"m.{letter}") for letter in "fgfggg"])
+    shell.ask(both.credit(3))
+    shell.ask(only.credit(1))
+    shell.settle()
+    first = granted(both)
+    assert [*sorted([*first, *granted(only)])] == sorted([f1, g1, f2, g2])
+    assert {f1, f2} <= set(first)
+    shell.do(both.credit(9))
+    assert granted(both) == [g3, g4]
+
+
+def test_separate_lines_do_not_wait_for_each_other(shell: Shell) -> None:
+    f_agent = FakeAgent(shell, "fs", names=["m.f"]).join()
+    g_agent = FakeAgent(shell, "gs", names=["m.g"]).join()
+    submit(shell, *[shell.spec(f"m.{letter}") for letter in "fgfgffgg"])
+    shell.ask(f_agent.credit(9))
+    shell.ask(g_agent.credit(2))
+    shell.settle()
+    assert names(f_agent.receive()) == ["m.f"] * 4
+    assert names(g_agent.receive()) == ["m.g"] * 2
+
+
+def test_pools_of_an_agent_get_leases_of_their_own(shell: Shell) -> None:
+    agent = FakeAgent(shell)
+    agent.pools = [*agent.pools, *FakeAgent(shell, names=["m.g"]).pools]
+    agent.join()
+    submit(shell, shell.spec(), shell.spec("m.g"))
+    shell.ask(agent.credit(1, pool=1))
+    shell.settle()
+    [lease] = shell.take_told(SendLease)
+    assert (lease.pool, names(lease.grants)) == (1, ["m.g"])
+
+
+def test_a_draining_agent_gets_nothing_more_on_its_connection(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=5)
+    shell.do(agent.drain())
+    ids = submit(shell, shell.spec())
+    assert granted(agent) == []
+    assert granted(agent.join(credit=1)) == ids
+
+
+def test_a_grant_says_what_is_stored(shell: Shell) -> None:
+    spec = shell.spec()
+    submit(shell, spec)
+    [grant] = FakeAgent(shell).join(credit=1).receive()
+    assert grant == Grant(shell.working.epoch << EPOCH_BITS, 1, spec)
+    lease = shell.disk.get(records.LEASE, spec.id, LeaseRecord)
+    assert (lease.token, lease.attempt, lease.agent, lease.granted_at_ms) == (grant.token, 1, "a1", shell.wall_ms)
+
+
+# -- fencing tokens ------------------------------------------------------------------------
+
+
+def tokens_of(shell: Shell, agent: FakeAgent, count: int) -> list[int]:
+    shell.do(SubmitTasks("client", [shell.spec() for _ in range(count)]))
+    shell.do(agent.credit(count))
+    return [grant.token for grant in agent.receive()]
+
+
+def test_tokens_rise_over_restarts(shell: Shell) -> None:
+    """Also over two within a second, and when the clock went back between them."""
+    tokens: list[int] = []
+    for back_ms in (0, 1_000, 1_000, 90_000_000):
+        tokens += tokens_of(shell, FakeAgent(shell, f"a{len(tokens)}").join(), 3)
+        shell.crash()
+        shell.wall_ms -= back_ms
+    assert tokens == sorted(set(tokens))
+    assert max(tokens) < 1 << 63
+
+
+def test_the_epoch_is_on_disk_before_the_first_lease_of_a_start(shell: Shell) -> None:
+    tokens_of(shell, FakeAgent(shell).join(), 1)
+    before = shell.working.epoch
+    shell.crash()
+    shell.turn()
+    assert shell.disk.get(records.META, b"epoch", EpochRecord).epoch == shell.working.epoch > before
+
+
+def test_a_counter_that_runs_out_begins_an_epoch_in_the_same_batch(shell: Shell) -> None:
+    agent = FakeAgent(shell).join()
+    shell.working.lease_counter = (1 << EPOCH_BITS) - 3
+    epoch = shell.working.epoch
+    before = tokens_of(shell, agent, 2)
+    shell.ask(SubmitTasks("client", [shell.spec() for _ in range(4)]))
+    shell.ask(agent.credit(4))
+    shell.turn()
+    assert shell.disk.get(records.META, b"epoch", EpochRecord).epoch == epoch + 1
+    shell.flush()
+    after = [grant.token for grant in agent.receive()]
+    assert after == [(epoch + 1) << EPOCH_BITS | i for i in range(4)]
+    assert before[-1] < after[0]
+    shell.crash()
+    assert shell.working.epoch > epoch + 1
