@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskd import App
-from taskd.client import dial, session
+from taskd.client import dial, patience, session
 from taskd.client.client import Client
 from taskd.client.profile import Profile
 from taskd.server.certificates import Certificates, open_certificates
@@ -148,7 +148,7 @@ def test_a_listener_that_says_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch, certificates: Certificates, *, tls: bool
 ) -> None:
     monkeypatch.setattr(dial, "TLS_WITHIN_S", 0.05)
-    monkeypatch.setattr(session, "WELCOME_WITHIN_S", 0.05)
+    monkeypatch.setattr(patience, "WELCOME_WITHIN_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         error = refused(Profile(address=address, token=TOKEN, ca_pem=certificates.ca_pem, tls=tls))
@@ -365,3 +365,22 @@ def test_a_large_submit_waits_for_a_server_that_reads_slowly(server: FakeServer,
     sender.join(20)
     assert done == [20]
     assert len(server.tasks) == 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_clients_thread_hangs_nobody(
+    server: FakeServer, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is told, and the next use starts anew."""
+    task = app.task(double)
+    task.submit(1)
+
+    def broken(_session: session.Session, _message: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "_outcomes", broken)
+        with pytest.raises(ConnectionLost, match="ZeroDivisionError"):
+            task.submit(2).result(timeout=20)
+    assert task.submit(3).result(timeout=20) == 3
+    assert len(server.tasks) == 3
