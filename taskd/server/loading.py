@@ -61,6 +61,15 @@ class Loader:
                 self._overlay[kind, record_id] = value
         self._noted = len(mutations)
 
+    def note_all(self, mutations: Sequence[Mutation]) -> None:
+        """Remember what was decided and is not in the store, for reads that open before it is."""
+        for kind, record_id, value in mutations:
+            self._overlay[kind, record_id] = value
+
+    def close(self) -> None:
+        """End a read whose records are not taken."""
+        self._open -= 1
+
     def take(self, found: Found) -> Loaded:
         """Close a read: return its records as they stand now."""
         self.note(self._working.mutations)
@@ -78,7 +87,7 @@ class Loader:
         try:
             found = await self.read(keys)
         except BaseException:
-            self._open -= 1
+            self.close()
             raise
         return self.take(found)
 

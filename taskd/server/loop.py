@@ -30,7 +30,7 @@ from taskd.core.commands import (
 )
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import Continue, Effect, SendLease, TasksEnded, WantFinished, WantLine, WantTimers
-from taskd.core.records import Key
+from taskd.core.records import Key, Mutation
 from taskd.server.clock import Clock
 from taskd.server.loading import Found, Loader
 from taskd.store import codec
@@ -248,7 +248,10 @@ class CommitLoop:
             encoded_ns = self._clock.mono_ns()
             self.stages.ns["encode"] += encoded_ns - decided_ns
             self._staging = 1
-            await self._stage(writes)
+            try:
+                await self._stage(writes, turn.mutations)
+            except TaskdError as failure:
+                await self._end(failure)
             self._staging = 0
             self.stages.ns["stage"] += self._clock.mono_ns() - encoded_ns
         told = self._sort_effects(turn.effects)
@@ -272,18 +275,25 @@ class CommitLoop:
         if request.respond is not None:
             answered.append((request.respond, answer))
 
-    async def _stage(self, writes: Sequence[Write]) -> None:
+    async def _stage(self, writes: Sequence[Write], mutations: Sequence[Mutation]) -> None:
         """Stage the turn's batch; while the store stalls no new turn starts, so the order stays."""
-        while not self._failed:
-            try:
-                self.store.stage(writes)
-            except StoreStalled:
-                await trio.sleep(STALL_SECONDS)
-            except TaskdError as failure:
-                await self._end(failure)
-            else:
-                self._staged.set()
+        if self._stage_once(writes):
+            return
+        self.loader.open()
+        self.loader.note_all(mutations)  # sessions may read meanwhile what is not in the store yet
+        while True:
+            await trio.sleep(STALL_SECONDS)
+            if self._stage_once(writes):
+                self.loader.close()
                 return
+
+    def _stage_once(self, writes: Sequence[Write]) -> bool:
+        try:
+            self.store.stage(writes)
+        except StoreStalled:
+            return False
+        self._staged.set()
+        return True
 
     async def _flush_for_ever(self) -> None:
         while True:
@@ -314,9 +324,10 @@ class CommitLoop:
 
     async def _end(self, failure: TaskdError) -> None:
         """Tell nobody anything any more: what the disk holds is unknown."""
-        self._failed = True
-        self._unreleased.clear()
-        self._fail(failure)
+        if not self._failed:
+            self._failed = True
+            self._unreleased.clear()
+            self._fail(failure)
         await trio.sleep_forever()
 
     # -- records that the core asks for --------------------------------------------------
