@@ -58,6 +58,7 @@ class Peer:
         self.server = server
         self.stream = stream
         self.connection: Connection[ToServer] = server_side()
+        self.writing = threading.Lock()
         self.credit = 0
         self.waiting: dict[bytes, None] = {}
         self.hello: Hello | None = None
@@ -94,8 +95,10 @@ class Peer:
                 del self.waiting[task_id]
 
     def flush(self) -> None:
-        while data := self.connection.data_to_send():
-            self.stream.sendall(data)
+        """Send what waits; on a connection that is gone it is lost."""
+        with self.writing, contextlib.suppress(OSError):
+            while data := self.connection.data_to_send():
+                self.stream.sendall(data)
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
