@@ -1,0 +1,172 @@
+"""Timers: nothing before its time, nothing forgotten, and not all of them in memory."""
+
+import random
+
+import pytest
+
+from harness.agent import FakeAgent
+from harness.core import TICK_MS, Shell
+from harness.fsck import check_beside, check_disk
+from taskd.core import records
+from taskd.core.commands import CancelTasks, SubmitTasks
+from taskd.core.lifecycle import State
+from taskd.core.records import StateRecord
+from taskd.core.timers import DUE_TASKS, HORIZON_MS, REFILL_MS
+
+
+def ready(shell: Shell) -> list[bytes]:
+    return [task_id for task_id, state in check_disk(shell.disk).items() if state == State.READY]
+
+
+def test_a_delayed_task_is_ready_when_its_time_has_come(shell: Shell) -> None:
+    spec = shell.spec(delay_ms=2_000)
+    shell.submit(spec)
+    assert shell.disk.get(records.STATE, spec.id, StateRecord).due_at_ms == shell.wall_ms + 2_000
+    shell.pass_ms(1_999)
+    assert ready(shell) == []
+    shell.pass_ms(1)
+    assert ready(shell) == [spec.id]
+    assert not shell.disk.scan(records.TIMER)
+    [grant] = FakeAgent(shell).join(credit=1).receive()
+    assert (grant.spec, grant.attempt) == (spec, 1)
+
+
+def test_a_delayed_task_keeps_its_place_among_those_of_its_priority(shell: Shell) -> None:
+    first, second = shell.spec(delay_ms=600), shell.spec()
+    shell.submit(first, second)
+    shell.pass_ms(600)
+    assert [grant.spec for grant in FakeAgent(shell).join(credit=2).receive()] == [first, second]
+
+
+def test_the_next_deadline_is_the_first_timers(shell: Shell) -> None:
+    shell.tick()
+    shell.submit(shell.spec(delay_ms=1_234), shell.spec(delay_ms=5_000))
+    assert shell.coordinator.next_deadline_mono_ms() == shell.mono_ms + 1_234
+
+
+def test_a_timer_beyond_the_horizon_comes_in_time(shell: Shell) -> None:
+    shell.tick()
+    far = shell.spec(delay_ms=HORIZON_MS + REFILL_MS * 2)
+    shell.submit(far)
+    assert not shell.working.timers.near
+    shell.pass_ms(HORIZON_MS + REFILL_MS * 2 - TICK_MS)
+    assert ready(shell) == []
+    shell.pass_ms(TICK_MS)
+    assert ready(shell) == [far.id]
+
+
+def test_a_wait_goes_on_over_a_restart(shell: Shell) -> None:
+    """Time that passed while the server was down counts."""
+    spec = shell.spec(delay_ms=10_000)
+    shell.submit(spec)
+    shell.pass_ms(4_000)
+    shell.crash()
+    shell.pass_ms(5_500 - 1_000)
+    assert ready(shell) == []
+    shell.pass_ms(500)
+    assert ready(shell) == [spec.id]
+
+
+@pytest.mark.parametrize("step_ms", [-86_400_000, 86_400_000])
+def test_a_wall_clock_that_steps_moves_no_wait_that_is_near(shell: Shell, step_ms: int) -> None:
+    shell.tick()
+    spec = shell.spec(delay_ms=10_000)
+    shell.submit(spec)
+    shell.wall_ms += step_ms
+    shell.pass_ms(9_999)
+    assert ready(shell) == []
+    shell.pass_ms(1)
+    assert ready(shell) == [spec.id]
+
+
+def test_no_wait_is_longer_than_it_was_meant_when_the_clock_went_back_over_a_restart(shell: Shell) -> None:
+    spec = shell.spec(delay_ms=10_000)
+    shell.submit(spec)
+    shell.crash()
+    shell.wall_ms -= 60_000  # within the horizon: the timer is read at once
+    shell.tick()
+    shell.pass_ms(9_999)
+    assert ready(shell) == []
+    shell.pass_ms(1)
+    assert ready(shell) == [spec.id]
+
+
+def test_many_that_are_due_at_once_are_released_in_bounded_steps(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DUE_TASKS == 1_000
+    monkeypatch.setattr("taskd.core.timers.DUE_TASKS", 10)
+    shell.submit(*[shell.spec(delay_ms=700) for _ in range(35)])
+    shell.tick()
+    shell.mono_ms += 700
+    shell.wall_ms += 700
+    shell.coordinator.tick(shell.now)
+    shell.settle()
+    assert len(ready(shell)) == 10
+    shell.tick()
+    assert len(ready(shell)) == 35
+
+
+def test_a_timer_that_is_read_after_its_release_is_not_released_again(shell: Shell) -> None:
+    """It was started while timers were read, was found by the read, and was due before the read came back."""
+    shell.coordinator.tick(shell.now)
+    shell.turn()
+    [read] = shell.reads
+    spec = shell.spec(delay_ms=300)
+    shell.ask(SubmitTasks("client", [spec]))
+    shell.turn()
+    shell.step(read)
+    shell.step(read)
+    shell.mono_ms += 300
+    shell.wall_ms += 300
+    shell.coordinator.tick(shell.now)
+    shell.turn()
+    shell.feed(shell.waiting[0])
+    shell.turn()
+    assert ready(shell) == [spec.id]
+    shell.step(read)
+    assert shell.working.timers.near, "it is back in memory"
+    agent = FakeAgent(shell).join(credit=1)
+    shell.pass_ms(TICK_MS)
+    assert not shell.working.timers.near
+    assert check_disk(shell.disk) == {spec.id: State.RUNNING}
+    assert len(agent.receive()) == 1
+
+
+# -- bounded memory -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound, value in {"NEAR_MAX": 8, "NEAR_LOW": 4, "REFILL_TIMERS": 5, "DUE_TASKS": 3}.items():
+        monkeypatch.setattr(f"taskd.core.timers.{bound}", value)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("restarts", [False, True])
+def test_more_timers_than_memory_holds_all_come_in_time(shell: Shell, restarts: bool) -> None:  # noqa: FBT001 - a parameter
+    rng = random.Random(3)
+    shell.tick()
+    due: dict[bytes, int] = {}
+    for _ in range(20):
+        specs = [shell.spec(delay_ms=rng.randrange(1, 60) * 1_000) for _ in range(5)]
+        shell.submit(*specs)
+        due |= {spec.id: shell.wall_ms + spec.delay_ms for spec in specs}
+    assert len(shell.working.timers.near) <= 10
+    if restarts:
+        shell.crash()
+    shell.settle()
+    while shell.wall_ms < max(due.values()):
+        shell.pass_ms(TICK_MS)
+        assert len(shell.working.timers.near) <= 10
+        assert sorted(ready(shell)) == sorted(task_id for task_id, at_ms in due.items() if at_ms <= shell.wall_ms)
+        check_beside(shell)
+
+
+@pytest.mark.usefixtures("_small")
+def test_cancelled_timers_leave_no_trace_in_memory(shell: Shell) -> None:
+    shell.tick()
+    for _ in range(30):
+        spec = shell.spec(delay_ms=30_000)
+        shell.submit(spec)
+        shell.do(CancelTasks([spec.id]))
+    assert not shell.working.timers.near
+    assert len(shell.working.timers.heap) <= 10
