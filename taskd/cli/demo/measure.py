@@ -2,7 +2,6 @@
 
 import ast
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NotRequired, TypedDict
 
@@ -10,18 +9,23 @@ from taskd import App
 
 app = App()
 
-_BRANCHES: Final = (
-    ast.If,
-    ast.IfExp,
-    ast.For,
-    ast.AsyncFor,
-    ast.While,
-    ast.ExceptHandler,
-    ast.Assert,
-    ast.comprehension,
-    ast.match_case,
+_BRANCHES: Final = frozenset(
+    {
+        ast.If,
+        ast.IfExp,
+        ast.For,
+        ast.AsyncFor,
+        ast.While,
+        ast.ExceptHandler,
+        ast.Assert,
+        ast.comprehension,
+        ast.match_case,
+    }
 )
 """Each is one more way through the code; so is each ``and`` and ``or``."""
+
+_LEAVES: Final = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store, ast.Del})
+"""Half of all nodes; nothing that counts is in them."""
 
 
 class Function(TypedDict):
@@ -77,31 +81,27 @@ def measure(path: str) -> Measured:
 def _count(tree: ast.Module, measured: Measured) -> None:
     functions: list[Function] = []
     imports: set[str] = set()
-    for node, function in _walk(tree, functions):
-        if isinstance(node, ast.ClassDef):
+    pending: list[tuple[ast.AST, Function | None]] = [(tree, None)]  # nodes with the innermost function around them
+    while pending:
+        node, around = pending.pop()
+        kind = type(node)
+        if kind in _BRANCHES or isinstance(node, ast.BoolOp):
+            branches = len(node.values) - 1 if isinstance(node, ast.BoolOp) else 1
+            measured["branches"] += branches
+            if around is not None:
+                around["branches"] += branches
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            around = Function(name=node.name, line=node.lineno, lines=lines, branches=0)
+            functions.append(around)
+        elif kind is ast.ClassDef:
             measured["classes"] += 1
         elif isinstance(node, ast.Import):
             imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             imports.add("." * node.level + (node.module or ""))
-        branches = len(node.values) - 1 if isinstance(node, ast.BoolOp) else isinstance(node, _BRANCHES)
-        measured["branches"] += branches
-        if function is not None:
-            function["branches"] += branches
+        pending += [(child, around) for child in ast.iter_child_nodes(node) if type(child) not in _LEAVES]
     measured["functions"] = len(functions)
     measured["imports"] = sorted(imports)
     measured["longest"] = max(functions, key=lambda function: function["lines"], default=None)
     measured["most_branched"] = max(functions, key=lambda function: function["branches"], default=None)
-
-
-def _walk(tree: ast.Module, functions: list[Function]) -> Iterator[tuple[ast.AST, Function | None]]:
-    """Give every node with the innermost function around it; list the functions as they are met."""
-    pending: list[tuple[ast.AST, Function | None]] = [(tree, None)]
-    while pending:
-        node, function = pending.pop()
-        yield node, function
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            function = Function(name=node.name, line=node.lineno, lines=lines, branches=0)
-            functions.append(function)
-        pending += [(child, function) for child in ast.iter_child_nodes(node)]
