@@ -52,7 +52,10 @@ def run(
     variables: tuple[tuple[str, str], ...],
     max_attempts: int,
 ) -> int:
-    """Run COMMAND on an agent. Shows its output as it comes, ends with its exit code; Ctrl-C cancels it."""
+    """Run a command on an agent, as if it ran here.
+
+    Shows its output as it comes, and ends with its exit code. Ctrl-C cancels it.
+    """
     payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
     with server() as client:
         spec = TaskSpec(

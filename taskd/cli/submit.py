@@ -44,9 +44,10 @@ def submit(
     timeout_ms: int | None,
     as_json: bool,
 ) -> None:
-    """Submit the task called NAME, with JSON-ARGS as its arguments: '[1, "two"]'.
+    """Submit a task by its name.
 
-    Prints the task's id as soon as the server has it on disk. An object as JSON-ARGS names the arguments.
+    JSON-ARGS are its arguments: '[1, "two"]', or an object that names them. Prints the task's id as soon as the
+    server has it on disk.
     """
     named = {**(arguments if isinstance(arguments, dict) else {}), **kwargs}
     payload = pack_arguments(arguments if isinstance(arguments, list) else [], named)

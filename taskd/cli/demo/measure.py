@@ -103,5 +103,6 @@ def _count(tree: ast.Module, measured: Measured) -> None:
         pending += [(child, around) for child in ast.iter_child_nodes(node) if type(child) not in _LEAVES]
     measured["functions"] = len(functions)
     measured["imports"] = sorted(imports)
-    measured["longest"] = max(functions, key=lambda function: function["lines"], default=None)
-    measured["most_branched"] = max(functions, key=lambda function: function["branches"], default=None)
+    # of equals the one that comes first in the file
+    measured["longest"] = max(functions, key=lambda one: (one["lines"], -one["line"]), default=None)
+    measured["most_branched"] = max(functions, key=lambda one: (one["branches"], -one["line"]), default=None)

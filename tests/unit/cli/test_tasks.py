@@ -173,7 +173,7 @@ def test_wait_for_a_task_that_failed_is_one(taskd: Taskd, client: FakeClient) ->
     client.outcomes = [Outcome(ONE, "dead", 3, b"", RAISED)]
     ended = taskd("task", "wait", ID)
     assert (ended.code, ended.out) == (1, "")
-    assert ended.complaint == f"taskd: task {ID} failed on attempt 3: builtins.LookupError: no such page"
+    assert ended.complaint == f"taskd: task {ID} failed on attempt 3: LookupError: no such page"
 
 
 def test_wait_as_json_prints_the_task_also_when_it_failed(taskd: Taskd, client: FakeClient) -> None:
