@@ -1,0 +1,157 @@
+"""A whole agent with real workers and commands, its server scripted."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from taskd.agent.agent import Agent
+from taskd.agent.clock import SystemClock
+from taskd.agent.config import AgentConfig
+from taskd.agent.host import host_stats, oom_kills
+from taskd.agent.spawner import open_spawner
+from taskd.client.profile import Profile
+from taskd_protocol.command import pack_command
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.messages import Ack, Logs, LogsRecorded, Nack, Offered, Recorded, Revoke
+from taskd_protocol.payload import unpack
+from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
+from unit.agent.making import grant
+from unit.agent.stage import Peer, Stage, playing
+from unit.agent.workshop import call, is_alive, wait_until
+
+PROCESS, ASYNC, COMMAND = 0, 1, 2
+
+
+@asynccontextmanager
+async def real_agent(*, processes: int = 2) -> AsyncIterator[Peer]:
+    """An agent for the project's jobs, and the server's end of its connection."""
+    stage = Stage(MockClock(), {})
+    server = Profile(address="127.0.0.1:7070", token="taskd_agent_x")
+    config = AgentConfig(server=server, modules=("jobs",), name="a1", processes=processes)
+    async with open_spawner(config.worker_argv()) as spawner:
+        platform = replace(
+            stage.platform(),
+            spawner=spawner,
+            clock=SystemClock(),
+            rng=random.Random(1),
+            host_stats=host_stats,
+            oom_kills=oom_kills,
+        )
+        async with playing(stage, Agent(config, platform)):
+            peer = await stage.peer()
+            _, offer = await peer.greet()
+            assert [pool.kind for pool in offer.pools] == ["process", "async", "command"]
+            await peer.send(Offered())
+            yield peer
+
+
+async def ends(peer: Peer, count: int) -> dict[int, Report | FailureReport]:
+    with trio.fail_after(60):
+        return {report.token: report for report in await peer.reports(count)}
+
+
+def code(report: Report | FailureReport) -> str:
+    assert isinstance(report, FailureReport)
+    return report.failure.code if report.failure is not None else report.outcome
+
+
+def value(report: Report | FailureReport) -> object:
+    assert isinstance(report, Report), report
+    return unpack(report.result)
+
+
+def shell(token: int, script: str) -> Grant:
+    return grant(token, COMMAND_NAME, pack_command(["/bin/sh", "-c", script]))
+
+
+async def test_functions_coroutines_and_commands_all_report(project: Path) -> None:
+    async with real_agent() as peer:
+        await peer.lease(*(call(token, "echo", token) for token in range(1, 501)), pool=PROCESS)
+        await peer.lease(*(call(token, "aecho", token) for token in range(501, 1001)), pool=ASYNC)
+        done = await ends(peer, 1_000)
+        assert {token: value(report) for token, report in done.items()} == {token: token for token in range(1, 1_001)}
+        await peer.lease(shell(1_001, "pwd; echo problem >&2"), pool=COMMAND)
+        with trio.fail_after(60):
+            output = b""
+            while output.count(b"\n") < 2:
+                logs = await peer.expect(Logs)
+                output += b"".join(piece.data for piece in logs.pieces)
+                await peer.send(LogsRecorded(sum(len(piece.data) for piece in logs.pieces)))
+            report = (await peer.expect(Ack)).reports[0]
+        await peer.send(Recorded([report.token]))
+        assert sorted(output.decode().splitlines()) == sorted([str(project), "problem"])
+        assert value(report) == 0
+
+
+@pytest.mark.usefixtures("project")
+async def test_a_crash_fails_its_task_and_no_other() -> None:
+    async with real_agent(processes=1) as peer:
+        await peer.lease(call(1, "die", "SIGKILL"), call(2, "echo", 2), call(3, "die", "exit"), call(4, "echo", 4))
+        done = await ends(peer, 4)
+        assert (code(done[1]), code(done[3])) == (TaskCodes.WORKER_KILLED, TaskCodes.WORKER_EXITED)
+        assert (value(done[2]), value(done[4])) == (2, 4)
+
+
+async def test_a_cancelled_task_is_reported_when_its_daemons_are_dead_too(project: Path) -> None:
+    daemon = project / "daemon"
+    async with real_agent(processes=1) as peer:
+        await peer.lease(call(1, "daemon", str(daemon)), call(2, "echo", 2))
+        await wait_until(daemon.exists)
+        pid = int(daemon.read_text())
+        assert is_alive(pid)
+        await peer.send(Revoke([1]))
+        done = await ends(peer, 1)
+        assert code(done[1]) == "cancelled"
+        assert not is_alive(pid)
+        assert value((await ends(peer, 1))[2]) == 2
+
+
+async def test_a_cancelled_command_leaves_nothing(project: Path) -> None:
+    marker = project / "pid"
+    async with real_agent() as peer:
+        script = f"trap '' TERM; setsid sleep 1000 & echo $! > {marker}.new; mv {marker}.new {marker}; wait; sleep 1000"
+        await peer.lease(shell(1, script), pool=COMMAND)
+        await wait_until(marker.exists)
+        await peer.send(Revoke([1]))
+        with trio.fail_after(60):
+            (report,) = (await peer.expect(Nack)).failures
+        await peer.send(Recorded([1]))
+        assert report.outcome == "cancelled"
+        assert not is_alive(int(marker.read_text()))
+
+
+@pytest.mark.usefixtures("project")
+async def test_coroutines_are_cancelled_and_stubborn_ones_too() -> None:
+    async with real_agent() as peer:
+        await peer.lease(call(1, "aforever"), call(2, "astubborn"), pool=ASYNC)
+        await peer.lease(call(3, "aecho", 3), pool=ASYNC)
+        assert value((await ends(peer, 1))[3]) == 3
+        await peer.send(Revoke([1, 2]))
+        done = {**await ends(peer, 1), **await ends(peer, 1)}
+        assert {code(done[1]), code(done[2])} == {"cancelled"}
+
+
+async def test_short_tasks_behind_a_long_one_run_elsewhere(project: Path) -> None:
+    """And nothing runs twice: each leaves one mark."""
+    gate, marks = project / "gate", project / "marks"
+    async with real_agent() as peer:
+        await peer.lease(*(call(token, "echo", token) for token in range(1, 201)))
+        await ends(peer, 200)
+        path = str(marks)
+        await peer.lease(*(call(token, "mark", path) for token in range(201, 221)))
+        await ends(peer, 20)
+        await peer.lease(*(call(token, "until", path) for token in range(1_001, 1_021)))
+        await ends(peer, 20)
+        # All are known to be short by now, so that some are dealt behind the one that is not.
+        await peer.lease(call(221, "until", str(gate)), *(call(token, "mark", path) for token in range(222, 322)))
+        done = await ends(peer, 100)
+        assert set(done) == set(range(222, 322))
+        gate.touch()
+        assert value((await ends(peer, 1))[221]) == str(gate)
+        assert len(marks.read_text()) == 120
