@@ -27,6 +27,9 @@ LEASE_BYTES = 1024 * 1024
 LEASE_TASKS_MAX = 4_096
 """Tasks in one LEASE: with the longest names and keys, some 3 KB each, it still fits a message."""
 
+LEASED_BYTES_MAX = 64 * 1024 * 1024
+"""Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
+
 Place = tuple[Agent, int, PoolState]
 """A pool of an agent, with its index."""
 
@@ -145,6 +148,7 @@ class _Pass:
         leases = agent.leases
         number, name, wall_ms = send.number, agent.name, self._wall_ms
         token = _next_tokens(w, len(tasks))
+        agent.granted_bytes += sum([len(task.spec.payload) for task in tasks])
         for task in tasks:
             spec = task.spec
             task_id = spec.id
@@ -175,7 +179,7 @@ def place(w: Working, now: Now) -> None:
         for agent in w.agents.values()
         if agent.connection and not agent.draining
         for index, pool in enumerate(agent.pools)
-        if pool.credit
+        if pool.credit and not _is_laden(agent)
     ]
     if not places:
         return
@@ -201,6 +205,13 @@ def place(w: Working, now: Now) -> None:
     if sends:
         w.effects += sends
         w.counters_dirty = True
+
+
+def _is_laden(agent: Agent) -> bool:
+    """Tell whether the agent holds as many bytes as it may: counted afresh only when it may be so."""
+    if agent.granted_bytes > LEASED_BYTES_MAX:
+        agent.granted_bytes = sum([len(task.spec.payload) for task in agent.leases.values()])
+    return agent.granted_bytes > LEASED_BYTES_MAX
 
 
 def _divided(w: Working, sends: list[SendLease]) -> list[SendLease]:

@@ -83,6 +83,8 @@ class Agent:
     seen_mono_ms: int = 0
     leases: dict[int, Task] = field(default_factory=dict)
     """By fencing token."""
+    granted_bytes: int = 0
+    """Arguments granted since they were last counted: at least those that ``leases`` hold."""
 
 
 class RecentIds:

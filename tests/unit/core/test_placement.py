@@ -165,6 +165,21 @@ def test_a_grant_says_what_is_stored(shell: Shell) -> None:
 # -- fencing tokens ------------------------------------------------------------------------
 
 
+def test_an_agent_is_given_no_more_arguments_than_fit_its_memory(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credit counts tasks; their arguments may be large. What it reports makes room again."""
+    monkeypatch.setattr("taskd.core.placement.LEASED_BYTES_MAX", 1_000)
+    agent = FakeAgent(shell).join()
+    shell.do(agent.credit(100))
+    for _ in range(3):
+        submit(shell, shell.spec(payload=bytes(600)))
+    shell.turn()
+    held = agent.receive()
+    assert len(held) == 2
+    shell.do(agent.ack(*held))
+    shell.turn()
+    assert len(agent.receive()) == 1
+
+
 def tokens_of(shell: Shell, agent: FakeAgent, count: int) -> list[int]:
     shell.do(SubmitTasks("client", [shell.spec() for _ in range(count)]))
     shell.do(agent.credit(count))
