@@ -76,8 +76,8 @@ def _handshake_failed(where: str, error: Exception) -> TaskdError:
 
 def _reason(error: BaseException) -> str:
     """Return the system's words for it, in one line."""
-    inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    if isinstance(inner, BaseExceptionGroup):  # one for each address that the name has
+    inner = error.__cause__ or error
+    while isinstance(inner, BaseExceptionGroup):  # one for each address that the name has
         inner = inner.exceptions[0]
     if isinstance(inner, ssl.SSLError) and inner.reason:
         return inner.reason
