@@ -168,6 +168,7 @@ async def test_a_power_cut_leaves_a_prefix_with_all_that_was_flushed(house: Hous
             # a counter, a trail, and a moving entry: a batch that came through in part would show in one of them
             store.stage(
                 [
+                    put(LINE, b"count", b"overwritten"),
                     put(LINE, b"count", mark),
                     put(SPEC, sequence.to_bytes(4, "big"), mark),
                     put(READY, sequence.to_bytes(4, "big"), bytes(rng.randint(0, 3000))),
