@@ -5,7 +5,8 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Final
 
 from taskd.cli.main import PARENT_VARIABLE
@@ -19,7 +20,7 @@ Child = subprocess.Popen[bytes]
 def start(
     words: Sequence[str],
     *,
-    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     stdout: int | None = None,
     stderr: IO[bytes] | None = None,
 ) -> Child:
@@ -30,7 +31,7 @@ def start(
 
     Args:
         words: After the program's name.
-        environment: Put over our own.
+        cwd: Where it looks for modules and settings; None: where we are.
         stdout: As of ``subprocess.Popen``; None: shared with us.
         stderr: A file for what it logs; None: shared with us.
     """
@@ -42,7 +43,8 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env={**os.environ, **(environment or {}), PARENT_VARIABLE: str(os.getpid())},
+        cwd=cwd,
+        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
         process_group=0,
     )
 

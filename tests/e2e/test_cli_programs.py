@@ -213,7 +213,9 @@ def test_dev_with_a_module_that_fails_stops_at_once(home: House) -> None:
 
 
 def test_demo_accounts_for_every_file(home: House, tmp_path: Path) -> None:
-    """Through a pipe, without touching the user's profile, and nothing of it is left."""
+    """Through a pipe, whatever the user's own settings are, which it does not touch; and nothing of it is left."""
+    (home.work / "taskd.toml").write_text('[server]\ntls = false\n[agent]\nqueues = ["mine"]\n')
+    home.env["TASKD_QUEUES"] = "mine"
     library = tmp_path / "library"
     library.mkdir()
     for source in sorted(Path(os.__file__).parent.glob("*.py"))[:60]:

@@ -1,5 +1,6 @@
 """`taskd demo`: the command."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,4 +28,6 @@ def demo(*, directory: Path | None, python: str | None) -> int:
 
     if python is None and getattr(sys, "frozen", False):
         raise ConfigInvalid("the one-file taskd brings no Python: name one that has taskd with --python PATH")
+    if python is not None and os.sep in python:
+        python = os.path.abspath(python)  # noqa: PTH100 - resolved, it would leave its virtual environment
     return story.tell(directory or story.library_of(python or sys.executable), python)

@@ -1,5 +1,6 @@
 """The demo's report: what the measures of a whole library say about it. Pure: measures in, tables out."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,20 +125,21 @@ def _hubs(library: dict[str, Measured]) -> Table:
     importers: Counter[str] = Counter()
     for name, measured in library.items():
         package = name if PurePath(measured["path"]).name == "__init__.py" else name.rpartition(".")[0]
-        importers.update({_absolute(imported, package) for imported in measured["imports"]} - {name})
+        # a package that is the root itself has no name of its own
+        imported = {_absolute(each, package.removeprefix("__init__")) for each in measured["imports"]}
+        importers.update(imported - {name, ""})
     ranked = sorted(importers.items(), key=lambda item: (-item[1], item[0]))[:TOP]
     return Table(
         title="Import hubs",
         headers=("module", "imported by", "imports"),
-        rows=[
-            (
-                name,
-                f"{count:,} modules",
-                f"{len(library[name]['imports'])} modules" if name in library else "is built in",
-            )
-            for name, count in ranked
-        ],
+        rows=[(name, f"{count:,}", _imports_of(name, library)) for name, count in ranked],
     )
+
+
+def _imports_of(name: str, library: dict[str, Measured]) -> str:
+    if name in library:
+        return f"{len(library[name]['imports'])}"
+    return "built in" if name in sys.builtin_module_names else "lies elsewhere"
 
 
 def _absolute(imported: str, package: str) -> str:
@@ -146,8 +148,8 @@ def _absolute(imported: str, package: str) -> str:
     level = len(imported) - len(name)
     if not level:
         return name
-    parents: Sequence[str] = package.split(".")[: len(package.split(".")) - level + 1]
-    return ".".join([*parents, name] if name else parents)
+    around = package.split(".") if package else []
+    return ".".join([*around[: len(around) - level + 1], *([name] if name else [])])
 
 
 def _sum(measures: Iterable[Measured], what: str) -> int:

@@ -44,7 +44,7 @@ class Stage:
         for name in names:
             words = ["agent", module, "--name", name, "--processes", str(processes), *chosen]
             with self._log(name) as log:
-                self.agents[name] = children.start(words, stderr=log)
+                self.agents[name] = children.start(words, stderr=log, cwd=self.home)
         with contextlib.closing(Client(resolve(), name="taskd demo")) as client:
             until_s = mono_s() + START_S
             while mono_s() < until_s:
@@ -78,11 +78,11 @@ def set_up() -> Iterator[Stage]:
     Raises:
         CannotConnect: The server did not come; its last words are told.
     """
-    with tempfile.TemporaryDirectory(prefix="taskd-demo-", ignore_cleanup_errors=True) as home, _own_profile(home):
+    with tempfile.TemporaryDirectory(prefix="taskd-demo-", ignore_cleanup_errors=True) as home, _own_settings(home):
         words = ["server", "--data-dir", f"{home}/data", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         words += ["--heartbeat", f"{HEARTBEAT_S}s"]
         with Path(home, "server.log").open("wb") as log:
-            server = children.start(words, stdout=subprocess.PIPE, stderr=log)
+            server = children.start(words, stdout=subprocess.PIPE, stderr=log, cwd=Path(home))
         try:
             line = children.first_line(server, START_S)
         except BaseException:
@@ -97,17 +97,17 @@ def set_up() -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def _own_profile(home: str) -> Iterator[None]:
-    """Have profiles kept in ``home``: the user's own stay as they are."""
-    before = {name: os.environ.pop(name, None) for name in ("XDG_CONFIG_HOME", "TASKD_URL")}
+def _own_settings(home: str) -> Iterator[None]:
+    """Have profiles kept in ``home``, and nothing of the user's own settings heard: both stay as they are."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(("TASKD_", "XDG_CONFIG_HOME"))}
+    for name in before:
+        del os.environ[name]
     os.environ["XDG_CONFIG_HOME"] = f"{home}/config"
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        del os.environ["XDG_CONFIG_HOME"]
+        os.environ.update(before)
 
 
 def _tail(log: Path) -> str:

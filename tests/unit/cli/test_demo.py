@@ -125,7 +125,7 @@ def test_the_report_ranks(tmp_path: Path) -> None:
     assert largest.rows[0] == ("hub", "50", "0", "0")
     assert tangled.rows == [("tangle", "1.0", "f0: 1")]
     assert longest.rows[0][0].startswith("tangle:")
-    assert hubs.rows[0] == ("hub", "2 modules", "0 modules")
+    assert hubs.rows[0] == ("hub", "2", "0")
     assert "6 files" in report.totals[0]
     assert "1 of its tests" in report.totals[0]
     assert "broken" in report.totals[2]
