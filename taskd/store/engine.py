@@ -180,6 +180,11 @@ def get_many(database: Rdict, keys: Iterable[bytes]) -> list[bytes | None]:
 RECOVER_ADVICE = "restore a backup, or give up what cannot be read with `taskd recover`"
 
 
+_LOCKED_HERE = "IO error: lock hold by current process"
+_LOCKED = "IO error: While lock file:"
+_LOCKED_ELSEWHERE = "Resource temporarily unavailable"
+
+
 def translate(error: Exception, path: Path) -> TaskdError:
     """Return the error of ours for one of an open store."""
     text = _one_line(error)
@@ -193,7 +198,7 @@ def translate(error: Exception, path: Path) -> TaskdError:
 def translate_open(error: Exception, path: Path) -> TaskdError:
     """Return the error of ours for one of a store that does not open."""
     text = _one_line(error)
-    if "lock" in text.lower() and text.startswith("IO error:"):
+    if text.startswith(_LOCKED_HERE) or (text.startswith(_LOCKED) and _LOCKED_ELSEWHERE in text):
         return DataDirInUse(f"{path} is in use by another process; stop it, or choose another data directory")
     if text.startswith("IO error: No such file"):
         return StoreCorrupt(f"the store at {path} lacks a file: {text}; {RECOVER_ADVICE}")

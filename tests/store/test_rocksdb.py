@@ -16,7 +16,7 @@ from taskd.store import engine
 from taskd.store.history import COMMITS_KEPT
 from taskd.store.keys import COMMIT_PREFIX, FORMAT_KEY, commit_key, make_key, successor
 from taskd.store.rocksdb import RocksStore, open_store
-from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew
+from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew, TaskdError
 
 if TYPE_CHECKING:
     from rocksdict import Rdict
@@ -229,6 +229,25 @@ async def test_the_head_of_an_eaten_queue_is_found_at_once(path: Path) -> None:
         assert found == ids[len(ids) - 1000]
     assert min(from_cursor) * 5 < min(from_head)
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("IO error: While lock file: /d/LOCK: Resource temporarily unavailable", DataDirInUse),
+        ("IO error: lock hold by current process, acquire time 1: /d/LOCK: No locks available", DataDirInUse),
+        ("IO error: While lock file: /d/LOCK: No locks available", StoreFailed),
+        ("IO error: While open a file for lock: /d/LOCK: Permission denied", StoreFailed),
+        ("IO error: No space left on device: While appending to file: /srv/block/store/000004.log", StoreFailed),
+        ("IO error: No such file or directory: While open a file for random read: /d/000012.sst", StoreCorrupt),
+        ("Corruption: checksum mismatch", StoreCorrupt),
+        ("Something that no one\nhas seen before", StoreFailed),
+    ],
+)
+def test_what_rocksdb_says_at_the_door_is_translated(text: str, expected: type[TaskdError]) -> None:
+    translated = engine.translate_open(Exception(text), Path("/d"))
+    assert type(translated) is expected
+    assert "\n" not in translated.message
 
 
 def test_no_code_of_the_store_syncs_a_write_or_uses_what_hides_damage() -> None:
