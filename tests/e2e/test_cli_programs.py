@@ -242,3 +242,39 @@ def test_the_http_side_tells_whether_it_is_ready(home: House) -> None:
     with contextlib.closing(http.client.HTTPConnection(address, timeout=10)) as connection:
         connection.request("GET", "/readyz")
         assert connection.getresponse().read() == b"ready\n"
+
+
+def test_a_certificate_is_renewed_under_open_connections(home: House) -> None:
+    """Who waits goes on waiting, and new connections see the new one."""
+    home.serve("--data-dir", "one")
+    before = json.loads(home.ask("cert", "show", "--json"))
+    task_id = home.ask("submit", "shop.add", "[3, 4]")
+    waiting = home.start("task", "wait", task_id)
+    wait_until(lambda: _is_connected(waiting.pid))
+    after = json.loads(home.ask("cert", "renew", "--host-name", "tasks.example", "--json"))
+    assert after["sha256"] != before["sha256"]
+    assert after["ca_sha256"] == before["ca_sha256"]
+    assert set(after["host_names"]) == {*before["host_names"], "tasks.example"}
+    home.start("agent", "shop")
+    assert waiting.read_line() == "7"
+    assert waiting.process.wait(10) == 0
+
+
+def test_revoking_a_token_ends_who_uses_it(home: House) -> None:
+    """Also one who is connected, and only waits."""
+    home.serve("--data-dir", "one")
+    profile = json.loads((home.home / ".config/taskd/profiles/default.json").read_text())
+    (home.work / "ca.pem").write_text(profile["ca_pem"])
+    token = home.ask("token", "create", "--role", "client")
+    task_id = home.ask("submit", "shop.add", "[1]")
+    url = f"taskd://{token}@{profile['address']}?ca={home.work}/ca.pem"
+    waiting = home.start("task", "wait", task_id, env={"TASKD_URL": url})
+    wait_until(lambda: _is_connected(waiting.pid))
+    home.ask("token", "revoke", token)
+    assert waiting.process.wait(10) == 5
+
+
+def _is_connected(pid: int) -> bool:
+    return any(
+        connection.status == psutil.CONN_ESTABLISHED for connection in psutil.Process(pid).net_connections("tcp")
+    )

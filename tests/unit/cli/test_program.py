@@ -7,7 +7,8 @@ import click
 import pytest
 
 from taskd import __version__
-from taskd.cli import program
+from taskd.agent import warden
+from taskd.cli import main, program
 from taskd.cli.lazy import Later
 from taskd_protocol.errors import DataDirInUse
 from unit.cli.fake_client import FakeClient, Taskd
@@ -118,3 +119,27 @@ def test_every_option_has_help() -> None:
             assert not isinstance(option, click.Option) or option.help, (command.name, option.name)
         if isinstance(command, click.Group):
             pending += [one.load() if isinstance(one, Later) else one for one in command.commands.values()]
+
+
+def test_the_one_file_program_becomes_a_warden_by_the_agents_word() -> None:
+    """The entry point looks for the word before it imports anything."""
+    assert main.WARDEN == warden.ARGUMENT
+
+
+def test_a_child_whose_parent_is_gone_ends_at_once() -> None:
+    """What `taskd dev` starts never outlives it, even when it dies first."""
+    environment = {**os.environ, main.PARENT_VARIABLE: "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "taskd", "--version"], env=environment, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+def test_the_parents_number_is_not_passed_on() -> None:
+    """A process that a child of ours starts has another parent."""
+    code = (
+        "import os, sys; from taskd.cli import main, program;"
+        "program.run = lambda _: sys.exit(main.PARENT_VARIABLE in os.environ); main.main([])"
+    )
+    environment = {**os.environ, main.PARENT_VARIABLE: str(os.getpid())}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
