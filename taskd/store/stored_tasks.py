@@ -53,8 +53,8 @@ class StoredTask(NamedTuple):
     def state(self) -> str:
         """Where it stands, by its primary records."""
         if self.lease is not None:
-            return State.CANCELLING if self.lease.cancelling else State.RUNNING
-        return State.READY if self.last is None else self.last.state
+            return State.CANCELLING.value if self.lease.cancelling else State.RUNNING.value
+        return State.READY.value if self.last is None else self.last.state
 
     @property
     def has_ended(self) -> bool:
