@@ -157,6 +157,11 @@ class AgentCore:
         if recorded.mark is not None:
             self._see_mark(recorded.mark)
 
+    @property
+    def has_news(self) -> bool:
+        """There may be something to send."""
+        return self.reports.has_news or self._draining or any(slots.credit_due() for slots in self.pools)
+
     def messages(self) -> list[Ack | Nack | Logs | LeaseCredit | Drain]:
         """Take what is to be sent now; call again until there is nothing."""
         if not self._offered:
@@ -167,7 +172,7 @@ class AgentCore:
             messages.append(Drain("the agent is going"))
         if self.reports.unrecorded_bytes < REPORTS_BYTES:
             for index, slots in enumerate(self.pools):
-                due = slots.credit_due()
+                due = slots.take_credit()
                 if due:
                     messages.append(LeaseCredit(index, due))
         messages += self.reports.messages()
@@ -271,6 +276,11 @@ class AgentCore:
             if order != "forget":
                 outcome = "cancelled" if order == "cancel" else "released"
                 self.reports.add([FailureReport(grant.token, grant.spec.id, grant.attempt, outcome)])
+
+    def shed(self) -> None:
+        """Give back what waits here and could run elsewhere; call about once a second."""
+        for slots in self.pools:
+            self.give_back(slots.excess())
 
     def drain(self) -> None:
         """Ask for nothing more, and give back what waits."""

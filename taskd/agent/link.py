@@ -66,6 +66,9 @@ BUSY_BYTES = 4_096
 BUSY_PAUSE_S = 0.001
 """After so many bytes at once more will follow: let it come together."""
 
+SHED_S = 1.0
+"""What waits for longer than this, and is more than the agent should hold, goes back."""
+
 _STILL_AWAY_S = 30.0
 """Between two lines of log that say so."""
 
@@ -114,9 +117,10 @@ class ServerLink:
         self._heartbeats_missed = limits.HEARTBEATS_MISSED
 
     def ring(self) -> None:
-        """Take note that something has changed: have the core's messages sent."""
-        self._bell.set()
+        """Take note that something has changed: have the core's messages sent, if there are any."""
         self._changed.set()
+        if self._core.has_news:
+            self._bell.set()
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until something holds of the core. One task may wait."""
@@ -168,6 +172,7 @@ class ServerLink:
                 nursery.start_soon(_until_broken, partial(self._read, stream, wire), broken, scope)
                 nursery.start_soon(_until_broken, partial(self._write, stream, wire), broken, scope)
                 nursery.start_soon(_until_broken, partial(self._beat, wire), broken, scope)
+                nursery.start_soon(self._shed)
             raise broken[0]
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ConnectionLost("the connection to the server broke") from None
@@ -222,10 +227,16 @@ class ServerLink:
     async def _beat(self, wire: Connection[ToPeer]) -> None:
         while True:
             wire.send(self._core.heartbeat(self._platform.host_stats()))
-            self.ring()
+            self._bell.set()
             await trio.sleep(self._heartbeat_s)
             if trio.current_time() - self._heard_s > self._heartbeat_s * self._heartbeats_missed:
                 raise ConnectionLost("the server has fallen silent")
+
+    async def _shed(self) -> None:
+        while True:
+            await trio.sleep(SHED_S)
+            self._core.shed()
+            self.ring()
 
     def _take(self, wire: Connection[ToPeer], messages: Sequence[Incoming]) -> None:
         """Have the core take in what came, then let the executors see what that gave them."""
@@ -239,6 +250,7 @@ class ServerLink:
                     core.clock_ahead_ms = server_time_ms - self._platform.clock.wall_ms()
                 case Ping(nonce):
                     wire.send(Pong(nonce))
+                    self._bell.set()
                 case Drain():
                     self._drain()
                 case Error():

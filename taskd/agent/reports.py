@@ -68,6 +68,11 @@ class Reports:
         """Output that is not recorded; a source of it pauses while this is over its limit."""
         return self._waiting_bytes + self._underway_bytes
 
+    @property
+    def has_news(self) -> bool:
+        """There may be something to send."""
+        return bool(self._unsent or self._output)
+
     def recorded(self, tokens: Iterable[int]) -> None:
         """Forget reports that need not be sent again."""
         pop = self.unrecorded.pop

@@ -46,8 +46,8 @@ def main(fds: Sequence[int]) -> NoReturn:
     try:
         process = _start(run, fds[1:4], fds[4:])
     except OSError as error:
-        what = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, bytes | str) else ""
-        orders.tell(wire.NotStarted(f"{error.strerror or error}{what}"))
+        where = f": {os.fsdecode(run.cwd)}" if error.filename == run.cwd else ""
+        orders.tell(wire.NotStarted(f"{error.strerror or error}{where}"))
         os._exit(0)
     for fd in fds[1:]:
         os.close(fd)

@@ -29,6 +29,7 @@ class Slots:
         held: Leases by fencing token: waiting or handed to a worker.
         pace: Of everything that the pool runs.
         closed: Nothing more is asked for, because the agent is going.
+        vacant: Nobody is there to run anything: nothing is asked for until somebody is.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,6 +37,8 @@ class Slots:
         self.held: dict[int, Grant] = {}
         self.pace = Pace()
         self.closed = False
+        self.vacant = False
+        self._overfull = False
         self._waiting: deque[Grant] = deque()
         self._dropped = 0
         self._credit = 0
@@ -64,16 +67,33 @@ class Slots:
         """Forget the credit: on a new connection the server starts from none."""
         self._credit = 0
 
-    def credit_due(self) -> int:
+    def take_credit(self) -> int:
         """Return how many more leases to ask for now, and count them as asked for."""
-        if self.closed:
+        due = self.credit_due()
+        self._credit += due
+        return due
+
+    def credit_due(self) -> int:
+        """Return how many more leases are to be asked for now."""
+        if self.closed or self.vacant:
             return 0
-        ahead = min(self.pace.ahead(self.count), int(AHEAD_BYTES / (self._payload_bytes + 1)))
+        ahead = self._ahead()
         due = self.count + ahead - len(self.held) - self._credit
         if due <= 0 or (due * _CREDIT_STEP < ahead and self.waiting):
             return 0
-        self._credit += due
         return due
+
+    def excess(self) -> list[Grant]:
+        """Let go of what waits beyond what is worth holding, if that was so at the last call too; return it.
+
+        Tasks turned out longer than was thought, or nobody runs them: others may have room.
+        """
+        worth = 0 if self.vacant else self._ahead()
+        was, self._overfull = self._overfull, self.waiting > worth
+        return self.drop_waiting(keep=worth) if was and self._overfull else []
+
+    def _ahead(self) -> int:
+        return min(self.pace.ahead(self.count), int(AHEAD_BYTES / (self._payload_bytes + 1)))
 
     @property
     def waiting(self) -> int:

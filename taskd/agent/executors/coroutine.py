@@ -117,7 +117,13 @@ class CoroutineExecutor:
         """See ``Occupant``."""
         self._hand = hand
         self._done = 0
+        self._slots.vacant = False
         self.wake()
+        self._ring()
+
+    def missing(self) -> None:
+        """See ``Occupant``."""
+        self._slots.vacant = True
 
     def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
         """See ``Occupant``."""

@@ -115,7 +115,13 @@ class ProcessExecutor:
         self._members[hand] = member
         self._hands[member] = hand
         self._crew.members.append(member)
+        self._slots.vacant = False
         self.wake()
+        self._ring()
+
+    def missing(self) -> None:
+        """See ``Occupant``."""
+        self._slots.vacant = not self._hands
 
     def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
         """See ``Occupant``."""

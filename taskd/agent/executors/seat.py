@@ -65,6 +65,10 @@ class Occupant(Protocol):
         """A worker is ready for batches."""
         ...
 
+    def missing(self) -> None:
+        """The worker that was to be here could not be started, or died before it got anything done."""
+        ...
+
     def heard(self, hand: Hand, messages: Sequence[wire.FromWorker]) -> float:
         """Take in what a worker said; return for how many seconds it need not be listened to."""
         ...
@@ -125,8 +129,10 @@ class Seat:
                     await trio.sleep(self._pause_s)
                     hand = await self._hire()
             done = hand is not None and await self._serve(hand)
-            self._pause_s = 0.0 if done else min(max(self._pause_s * 2, PAUSE_MIN_S), PAUSE_MAX_S)
             hand = None
+            self._pause_s = 0.0 if done else min(max(self._pause_s * 2, PAUSE_MIN_S), PAUSE_MAX_S)
+            if not done:
+                self._occupant.missing()
 
     def close(self) -> None:
         """Have ``run`` return when the worker of now, if there is one, has ended."""

@@ -14,7 +14,7 @@ from taskd_protocol.messages import Ack, Drain, LeaseCredit, Logs, LogsRecorded,
 from taskd_protocol.payload import pack
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
 from unit.agent.making import grant, grants, task_id
-from unit.agent.stage import ASYNC, SYNC, Stage, playing
+from unit.agent.stage import ASYNC, SYNC, Peer, Stage, playing
 
 
 def outcome(report: Report | FailureReport) -> tuple[int, str]:
@@ -132,6 +132,50 @@ async def test_workers_that_get_nothing_done_are_replaced_ever_more_slowly(autoj
         await trio.sleep(600)
         assert 20 <= len(stage.workers) <= 40
         nursery.cancel_scope.cancel()
+
+
+async def test_leases_that_nobody_here_can_run_go_back(autojump_clock: MockClock) -> None:
+    """A module that no longer imports: another agent may have the right one."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await peer.lease(grant(1), grant(2))
+        worker = await stage.who_has(1)
+        worker.returns(1, run_us=1e6)
+        await peer.reports(1)
+        await worker.has(2)
+        stage.error = "module 'm' failed to import: SyntaxError"
+        worker.dies(1, running=0)
+        assert [outcome(report) for report in await peer.reports(1)] == [(2, "released")]
+        assert await quiet(peer, 300)
+        stage.error = ""
+        assert isinstance(await peer.next(), LeaseCredit)
+
+
+async def test_a_flood_that_turned_out_long_goes_back_to_where_others_can_take_it(autojump_clock: MockClock) -> None:
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await stage.until(lambda: bool(stage.workers))
+        worker = stage.workers[0]
+        worker.quick_us = 20.0
+        await peer.lease(*grants(range(1, 101)))
+        await peer.reports(100)
+        worker.quick_us = None
+        await peer.lease(*grants(range(201, 1_201), "m.long"))
+        await stage.who_has(201)
+        worker.returns(201, run_us=3e6)
+        reports = await peer.reports(999)
+        assert [outcome(report) for report in reports[:1]] == [(201, "acked")]
+        assert {outcome(report)[1] for report in reports[1:]} == {"released"}
+        assert len(worker.grants) == 102, "one of them runs here"
+
+
+async def quiet(peer: Peer, seconds: float) -> bool:
+    """Whether the agent says nothing but heartbeats for so long."""
+    with trio.move_on_after(seconds) as scope:
+        await peer.next()
+    return scope.cancelled_caught
 
 
 async def test_what_waits_behind_a_task_that_turned_out_long_runs_elsewhere(autojump_clock: MockClock) -> None:

@@ -11,57 +11,57 @@ def take_all(slots: Slots) -> list[int]:
 
 def test_at_first_as_many_leases_are_asked_for_as_there_are_slots() -> None:
     slots = Slots(4)
-    assert slots.credit_due() == 4
-    assert slots.credit_due() == 0, "asked once"
+    assert slots.take_credit() == 4
+    assert slots.take_credit() == 0, "asked once"
 
 
 def test_credit_and_what_is_held_never_exceed_the_room() -> None:
     slots = Slots(4)
-    slots.credit_due()
+    slots.take_credit()
     slots.receive(grants(range(3)))
-    assert slots.credit_due() == 0, "one of the four is still to come"
+    assert slots.take_credit() == 0, "one of the four is still to come"
     slots.take()
     slots.finish(0)
-    assert slots.credit_due() == 1, "a task that ended makes room for one"
+    assert slots.take_credit() == 1, "a task that ended makes room for one"
 
 
 def test_fast_tasks_are_asked_for_in_large_numbers_but_not_one_by_one() -> None:
     slots = Slots(2)
     slots.pace.add(10, 10_000)
-    due = slots.credit_due()
+    due = slots.take_credit()
     assert due == 2_002
     slots.receive(grants(range(due)))
     for token in range(100):
         slots.take()
         slots.finish(token)
-    assert slots.credit_due() == 0, "a quarter of the room must be free first"
+    assert slots.take_credit() == 0, "a quarter of the room must be free first"
     for token in range(100, 600):
         slots.take()
         slots.finish(token)
-    assert slots.credit_due() == 600
+    assert slots.take_credit() == 600
 
 
 def test_large_arguments_are_fetched_in_small_numbers() -> None:
     slots = Slots(2)
     slots.pace.add(10, 10_000)
-    slots.credit_due()
+    slots.take_credit()
     slots.receive([grant(1, payload=bytes(AHEAD_BYTES // 10))])
     slots.disconnect()
-    assert slots.credit_due() <= 2 + 10
+    assert slots.take_credit() <= 2 + 10
 
 
 def test_a_new_connection_starts_without_credit() -> None:
     slots = Slots(4)
-    slots.credit_due()
+    slots.take_credit()
     slots.receive(grants(range(1)))
     slots.disconnect()
-    assert slots.credit_due() == 3
+    assert slots.take_credit() == 3
 
 
 def test_a_closed_pool_asks_for_nothing() -> None:
     slots = Slots(4)
     slots.closed = True
-    assert slots.credit_due() == 0
+    assert slots.take_credit() == 0
 
 
 def test_leases_start_in_the_order_of_their_arrival() -> None:
@@ -108,6 +108,30 @@ def test_a_run_is_of_one_name_and_bounded_in_number_and_bytes() -> None:
     assert [given.token for given in slots.take_run(10, 100)] == [3, 4]
     assert [given.token for given in slots.take_run(10, 100)] == [5], "one that is too large alone goes alone"
     assert slots.take_run(10, 100) == []
+
+
+def test_what_waits_beyond_what_is_worth_holding_goes_back_when_that_lasts() -> None:
+    slots = Slots(2)
+    slots.pace.add(25_000, 100)
+    slots.receive(grants(range(10)))
+    for _ in range(2):
+        slots.take()
+    assert slots.excess() == [], "it may be gone in a moment"
+    assert [given.token for given in slots.excess()] == [6, 7, 8, 9], "four are half of what the pace allows"
+    assert slots.excess() == []
+    assert slots.waiting == 4
+
+
+def test_a_pool_that_nobody_works_for_asks_for_nothing_and_keeps_nothing() -> None:
+    slots = Slots(2)
+    slots.pace.add(10, 100)
+    slots.receive(grants(range(3)))
+    slots.vacant = True
+    assert slots.take_credit() == 0
+    slots.excess()
+    assert len(slots.excess()) == 3
+    slots.vacant = False
+    assert slots.take_credit() > 0
 
 
 def test_draining_lets_go_of_all_that_wait_and_of_nothing_that_runs() -> None:
