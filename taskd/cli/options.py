@@ -4,7 +4,6 @@ A reader is a plain function that click calls with the text; it raises ``click.B
 message that shows the right form.
 """
 
-import json
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
@@ -96,6 +95,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def _json(text: str, example: str) -> object:
+    import json
+
     try:
         return cast("object", json.loads(text))
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,5 @@
 """Words out: one JSON document, or lines for people. Never both, and nothing else on standard output."""
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,6 +25,8 @@ def hint(text: str) -> None:
 
 def say_json(document: Json) -> None:
     """Print one JSON document on one line."""
+    import json
+
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
