@@ -1,14 +1,10 @@
 """Room on disk: new tasks are refused while enough is left to finish those there are."""
 
-import os
 from pathlib import Path
 
 from taskd.server.clock import Clock
+from taskd.store.disk import read_space, reserve_bytes
 from taskd_protocol.errors import DiskFull, TaskdError
-
-KEPT_SHARE = 0.05
-KEPT_BYTES_MAX = 1024**3
-"""Submits are refused below 5 % of the disk, or 1 GiB if that is less."""
 
 LOOK_MS = 500
 """A look at the filesystem costs a system call; between two of them the answer stands."""
@@ -34,12 +30,11 @@ class DiskWatch:
         return self._refusal
 
     def _look(self) -> TaskdError | None:
-        stat = os.statvfs(self._root)
-        free, total = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
-        kept = min(int(total * KEPT_SHARE), KEPT_BYTES_MAX)
-        if free >= kept:
+        space = read_space(self._root)
+        if not space.is_short:
             return None
+        free, kept = space.free_bytes >> 20, reserve_bytes(space.total_bytes) >> 20
         return DiskFull(
-            f"the server's disk has {free >> 20} MiB left and keeps {kept >> 20} MiB to finish what it has; free some",
+            f"the server's disk has {free} MiB left and keeps {kept} MiB to finish what it has; free some",
             retry_after_ms=RETRY_MS,
         )

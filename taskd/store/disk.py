@@ -1,10 +1,8 @@
-"""The disk under the store: how much room is left, and whether it is one to trust."""
+"""The disk under the store: how much room is left."""
 
 import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
-
-import psutil
 
 RESERVE_BYTES_MIN: Final = 64 * 1024 * 1024
 """Kept free on any disk, so that what was accepted can still be finished and recorded."""
@@ -14,11 +12,6 @@ RESERVE_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 RESERVE_SHARE: Final = 0.05
 """Of a disk between the two."""
-
-DOUBTFUL: Final = frozenset(
-    {"tmpfs", "ramfs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"}
-)
-"""File systems in memory, and of other machines: there a sync may not be one, or a lock not hold."""
 
 
 class Space(NamedTuple):
@@ -47,15 +40,3 @@ def read_space(path: Path) -> Space:
     """
     usage = shutil.disk_usage(path)
     return Space(usage.free, usage.total)
-
-
-def doubtful_file_system(path: Path) -> str | None:
-    """Return the name of the file system that holds ``path`` if durability on it is in doubt, else None."""
-    resolved = path.resolve()
-    holders = [
-        partition for partition in psutil.disk_partitions(all=True) if resolved.is_relative_to(partition.mountpoint)
-    ]
-    if not holders:
-        return None
-    kind: str = max(holders, key=lambda partition: len(partition.mountpoint)).fstype
-    return kind if kind in DOUBTFUL else None

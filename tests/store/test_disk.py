@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from taskd.store.disk import Space, doubtful_file_system, read_space, reserve_bytes
+from taskd.store.disk import Space, read_space, reserve_bytes
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -32,8 +32,3 @@ def test_the_disk_is_asked(tmp_path: Path) -> None:
     assert 0 < space.free_bytes < space.total_bytes
     with pytest.raises(OSError, match="nowhere"):
         read_space(tmp_path / "nowhere")
-
-
-def test_memory_is_no_disk_to_trust(tmp_path: Path) -> None:
-    assert doubtful_file_system(Path("/dev/shm/taskd")) == "tmpfs"  # noqa: S108 - asked about, not written to
-    assert doubtful_file_system(tmp_path) is None
