@@ -1,0 +1,133 @@
+"""Following: a task's output, page by page, for those who come late as for those who were there."""
+
+from harness.peer import Peer
+from harness.server import Server, leased, report
+from taskd.server.following import ENTRIES_MAX, FOLLOWS_MAX
+from taskd_protocol.messages import (
+    Ack,
+    Error,
+    Follow,
+    FollowMore,
+    LogEntry,
+    LogPage,
+    Logs,
+    LogsRecorded,
+    Nack,
+    Recorded,
+)
+from taskd_protocol.task import FailureReport, Grant, LogPiece
+
+
+async def say(agent: Peer, grant: Grant, *lines: bytes, stream: int = 1) -> None:
+    """Have an attempt print something."""
+    await agent.send(Logs([LogPiece(grant.token, grant.spec.id, stream, 5, line) for line in lines]))
+    told = await agent.take(LogsRecorded)
+    assert told.data_bytes == sum(map(len, lines))
+
+
+async def test_output_is_followed_as_it_comes(server: Server) -> None:
+    """Each page after the one before was taken, the last one marked."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    await client.send(Follow(50, spec.id))
+    await client.settle()
+    assert client.inbox == []
+    await say(agent, grant, b"one", b"two")
+    page = await client.take(LogPage)
+    assert page == LogPage(50, [LogEntry(0, 1, 1, 5, b"one"), LogEntry(1, 1, 1, 5, b"two")])
+    await say(agent, grant, b"three", stream=2)
+    await client.settle()
+    assert client.inbox == []  # no credit yet
+    await client.send(FollowMore(50))
+    assert (await client.take(LogPage)).entries == [LogEntry(2, 1, 2, 5, b"three")]
+    await client.send(FollowMore(50))
+    await client.settle()
+    assert client.inbox == []
+    await agent.send(Ack([report(grant)]))
+    assert await client.take(LogPage) == LogPage(50, [], end=True)
+    assert server.hub._followers == {}
+
+
+async def test_who_comes_late_reads_all_of_it(server: Server) -> None:
+    """Over several pages, from where it likes, after the end too."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    lines = [b"%d" % number for number in range(2 * ENTRIES_MAX + 30)]
+    for start in range(0, len(lines), 50):
+        await say(agent, grant, *lines[start : start + 50])
+    await agent.send(Ack([report(grant)]))
+    await agent.take(Recorded)
+    for first in (0, 150, 2 * ENTRIES_MAX, len(lines), 10_000):
+        request = client.number()
+        await client.send(Follow(request, spec.id, first))
+        read: list[bytes] = []
+        while True:
+            page = await client.take(LogPage)
+            read += [entry.data for entry in page.entries]
+            if page.end:
+                break
+            assert page.entries
+            await client.send(FollowMore(request))
+        assert read == lines[first:]
+
+
+async def test_a_task_that_never_printed_ends_all_the_same(server: Server) -> None:
+    """And one that is followed before it starts."""
+    client, agent = await server.client(), await server.agent()
+    (spec,) = await server.submit(client, name="m.g")
+    await client.send(Follow(50, spec.id))
+    other = await server.agent("a2", boot_id=b"2" * 16, names=["m.g"], credit=1)
+    (grant,) = await leased(other, 1)
+    await other.send(Ack([report(grant)]))
+    assert await client.take(LogPage) == LogPage(50, [], end=True)
+    del agent
+
+
+async def test_attempts_are_told_apart(server: Server) -> None:
+    """The output of an attempt that was handed back stays; what it says late is dropped."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (first,) = await leased(agent, 1)
+    await say(agent, first, b"first")
+    await agent.send(Nack([FailureReport(first.token, spec.id, 1, "released")]))
+    await agent.take(Recorded)
+    other = await server.agent("a2", boot_id=b"2" * 16, credit=1)
+    (second,) = await leased(other, 1)
+    await say(agent, first, b"late")
+    await say(other, second, b"second")
+    await client.send(Follow(50, spec.id))
+    page = await client.take(LogPage)
+    assert [(entry.attempt, entry.data) for entry in page.entries] == [(1, b"first"), (2, b"second")]
+
+
+async def test_nothing_is_shown_before_it_is_durable(server: Server) -> None:
+    """A line that a crash takes back was never seen."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    await client.send(Follow(50, spec.id))
+    with server.disk.held():
+        await agent.send(Logs([LogPiece(grant.token, spec.id, 1, 5, b"x")]))
+        await client.settle()
+        late = await server.client("viewer")
+        await late.send(Follow(1, spec.id))
+        await client.settle()
+        assert client.inbox == late.inbox == []
+    assert (await client.take(LogPage)).entries == (await late.take(LogPage)).entries
+
+
+async def test_follows_are_bounded(server: Server) -> None:
+    """And each has its own request id."""
+    client = await server.client()
+    (spec,) = await server.submit(client)
+    for number in range(100, 100 + FOLLOWS_MAX):
+        await client.send(Follow(number, spec.id))
+    assert (await client.ask(Follow(999, spec.id), Error)).code == "request.invalid"
+    other = await server.client()
+    await other.send(Follow(1, spec.id), Follow(1, spec.id))
+    assert (await other.take(Error)).code == "request.invalid"
+    await other.send(FollowMore(77))  # of nothing: passed over
+    await other.settle()
+    assert not other.over.is_set()
