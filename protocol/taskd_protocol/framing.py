@@ -5,8 +5,12 @@ allocated from a claimed length: a frame over the limit is refused when its
 header has come, before its body.
 """
 
+import struct
+
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.limits import FRAME_BYTES_MAX, FRAME_HEADER_BYTES
+
+_LENGTH = struct.Struct(">I").unpack_from
 
 
 class FrameDecoder:
@@ -19,6 +23,7 @@ class FrameDecoder:
     def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
+        self._wanted = FRAME_HEADER_BYTES  # buffered bytes that tell something new: a header, or the frame whole
 
     @property
     def pending_bytes(self) -> int:
@@ -33,22 +38,30 @@ class FrameDecoder:
             ProtocolViolation: A header claims an empty body.
         """
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            # The rest of a frame in many pieces is only collected: each byte is copied once more, not once a piece.
+            buffer += data
+            if len(buffer) < self._wanted:
+                return []
+            data = bytes(buffer)
+            buffer.clear()
         frames: list[bytes] = []
-        start, end = 0, len(buffer)
+        start, end = 0, len(data)
+        self._wanted = FRAME_HEADER_BYTES
         while end - start >= FRAME_HEADER_BYTES:
-            length = int.from_bytes(buffer[start : start + FRAME_HEADER_BYTES], "big")
+            (length,) = _LENGTH(data, start)
             if length > self.frame_bytes_max:
                 raise FrameTooLarge(f"a frame claims {length} bytes; the limit is {self.frame_bytes_max}")
             if length == 0:
                 raise ProtocolViolation("a frame claims no bytes; every frame holds one message")
             body = start + FRAME_HEADER_BYTES
             if end - body < length:
+                self._wanted = FRAME_HEADER_BYTES + length
                 break
             start = body + length
-            frames.append(bytes(buffer[body:start]))
-        if start:
-            del buffer[:start]
+            frames.append(data[body:start])
+        if start < end:
+            buffer += data[start:]
         return frames
 
 
