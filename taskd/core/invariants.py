@@ -31,6 +31,7 @@ def check_invariants(w: Working) -> None:
     leased = {}
     for name, agent in w.agents.items():
         assert name == agent.name
+        assert agent.granted_bytes >= sum(len(task.spec.payload) for task in agent.leases.values())
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)
             assert task.attempt > task.failures

@@ -90,4 +90,5 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None
     if agent is None:
         agent = w.agents[lease.agent] = Agent(name=lease.agent, seen_mono_ms=now.mono_ms)
     agent.leases[lease.token] = task
+    agent.granted_bytes += len(spec.spec.payload)
     w.tasks[spec.spec.id] = task

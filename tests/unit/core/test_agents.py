@@ -6,7 +6,7 @@ from harness.agent import FakeAgent
 from harness.core import TICK_MS, Shell
 from harness.fsck import check_disk
 from taskd.core.agents import CREDIT_MAX, POOLS_MAX, SLOTS_MAX
-from taskd.core.commands import AgentAccepted, OfferAgent
+from taskd.core.commands import AgentAccepted, HearAgent, OfferAgent
 from taskd.core.effects import AgentLost, AgentReplaced, SendLease
 from taskd.core.lifecycle import State
 from taskd_protocol.errors import AgentDuplicate, BadRequest
@@ -50,6 +50,20 @@ def test_heartbeats_keep_an_agent(shell: Shell) -> None:
         shell.pass_ms(SILENCE_MS - TICK_MS)
         shell.do(agent.beat())
     assert states(shell) == [State.RUNNING]
+
+
+def test_any_byte_keeps_an_agent_if_it_comes_on_its_connection(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=9)
+    old = agent.connection
+    agent.join(credit=9)
+    run(shell, agent)
+    shell.pass_ms(SILENCE_MS - TICK_MS)
+    shell.do(HearAgent("a1", agent.connection))
+    shell.pass_ms(SILENCE_MS - TICK_MS)
+    shell.do(HearAgent("a1", old))
+    assert states(shell) == [State.RUNNING]
+    shell.pass_ms(TICK_MS)
+    assert states(shell) == [State.READY]
 
 
 def test_a_stall_of_the_server_costs_nobody_a_lease(shell: Shell) -> None:

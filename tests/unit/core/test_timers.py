@@ -170,3 +170,24 @@ def test_cancelled_timers_leave_no_trace_in_memory(shell: Shell) -> None:
         shell.do(CancelTasks([spec.id]))
     assert not shell.working.timers.near
     assert len(shell.working.timers.heap) <= 10
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_is_started_while_timers_are_read_hides_none_of_those_behind_it(shell: Shell) -> None:
+    """More than memory holds, some of them beyond what the read has reached."""
+    first = [shell.spec(delay_ms=50_000 + 1_000 * i) for i in range(12)]
+    shell.submit(*first)
+    shell.coordinator.tick(shell.now)
+    shell.turn()
+    [read] = shell.reads
+    late = [shell.spec(delay_ms=100_000 + 1_000 * i) for i in range(9)]
+    shell.ask(SubmitTasks("client", late))
+    shell.turn()
+    while read in shell.reads:
+        shell.step(read)
+    shell.submit(shell.spec(delay_ms=10_000))
+    check_beside(shell)
+    shell.pass_ms(70_000)
+    assert len(ready(shell)) == 13
+    shell.pass_ms(40_000)
+    assert len(ready(shell)) == 22
