@@ -74,6 +74,8 @@ class Peer:
                 self._tell()
         except (trio.BrokenResourceError, trio.ClosedResourceError, TaskdError):
             pass
+        finally:
+            await trio.aclose_forcefully(self.stream)
         self.over.set()
         self._tell()
 
