@@ -44,9 +44,9 @@ def create(*, role: str, expires_in_ms: int, label: str, as_json: bool) -> None:
 @server_options
 @token.command("ls")
 def list_tokens(*, as_json: bool) -> None:
-    """List the tokens, expired and revoked ones too."""
+    """List the tokens, oldest first, expired and revoked ones too."""
     with server() as client:
-        views = client.call(TokenList(0), TokenPage).tokens
+        views = sorted(client.call(TokenList(0), TokenPage).tokens, key=lambda view: (view.created_at_ms, view.key_id))
     if as_json:
         say_json([token_document(view) for view in views])
         return
