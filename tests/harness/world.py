@@ -279,7 +279,7 @@ class World:
             states = check_disk(shell.disk)
             if all(state in TERMINAL for state in states.values()):
                 break
-            self.pass_ms(3_000, beats=True)
+            self.pass_ms(9_000, beats=True)
         assert all(state in TERMINAL for state in states.values()), "when faults stop, all work ends"
         for task_id in self.accepted:
             assert task_id in states or task_id in self._gone
