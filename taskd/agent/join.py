@@ -13,7 +13,7 @@ import trio
 
 from taskd import __version__
 from taskd.agent.connect import open_stream
-from taskd.agent.link import exchange
+from taskd.agent.exchange import exchange, told
 from taskd.client.profile import Profile
 from taskd_protocol import limits
 from taskd_protocol.connection import UnknownMessage, peer_side
@@ -22,7 +22,6 @@ from taskd_protocol.errors import (
     CertificateRefused,
     TaskdError,
     UnexpectedMessage,
-    error_from_code,
 )
 from taskd_protocol.handshake import HELLO_JOIN
 from taskd_protocol.join import JoinCode, parse_join_code
@@ -88,7 +87,7 @@ async def _ask(host: str, port: int, context: ssl.SSLContext, message: Message) 
     finally:
         await trio.aclose_forcefully(stream)
     if isinstance(answer, Error):
-        raise error_from_code(answer.code, answer.message)
+        raise told(answer)
     if isinstance(answer, UnknownMessage):
         raise UnexpectedMessage(f"the server answered with message type {answer.kind}; is it of this release?")
     return answer

@@ -14,6 +14,7 @@ import trio
 
 from taskd import __version__
 from taskd.agent.core import AgentCore
+from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
 from taskd.agent.platform import Platform
 from taskd_protocol import limits
@@ -28,7 +29,6 @@ from taskd_protocol.errors import (
     TaskdError,
     UnexpectedMessage,
     VersionUnsupported,
-    error_from_code,
 )
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import (
@@ -38,7 +38,6 @@ from taskd_protocol.messages import (
     Hello,
     Lease,
     LogsRecorded,
-    Message,
     Offered,
     Ping,
     Pong,
@@ -71,8 +70,6 @@ SHED_S = 1.0
 
 _STILL_AWAY_S = 30.0
 """Between two lines of log that say so."""
-
-Incoming = ToPeer | UnknownMessage
 
 
 class ServerLink:
@@ -195,7 +192,7 @@ class ServerLink:
             if isinstance(first, Welcome):
                 return first, rest
             if isinstance(first, Error):
-                raise _told(first)
+                raise told(first)
             raise UnexpectedMessage("the server answered HELLO with something else than WELCOME")
         raise ConnectionLost("the server did not answer in time")
 
@@ -254,7 +251,7 @@ class ServerLink:
                 case Drain():
                     self._drain()
                 case Error():
-                    raise _told(message)
+                    raise told(message)
                 case UnknownMessage():
                     log.debug("unknown_message", kind=message.kind)
                 case _:
@@ -271,29 +268,6 @@ async def _until_broken(work: Callable[[], Awaitable[None]], broken: list[Except
     except (TaskdError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
         broken.append(error)
         scope.cancel()
-
-
-async def exchange(stream: trio.abc.Stream, wire: Connection[ToPeer], message: Message) -> list[Incoming]:
-    """Send one message; return what comes next, at least one.
-
-    Raises:
-        ConnectionLost: The connection broke.
-    """
-    wire.send(message)
-    try:
-        while data := wire.data_to_send():
-            await stream.send_all(data)
-        while data := bytes(await stream.receive_some()):
-            messages = wire.receive(data)
-            if messages:
-                return messages
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    raise ConnectionLost("the server closed the connection")
-
-
-def _told(error: Error) -> TaskdError:
-    return error_from_code(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
 
 
 @contextlib.asynccontextmanager

@@ -88,7 +88,8 @@ class Slots:
 
         Tasks turned out longer than was thought, or nobody runs them: others may have room.
         """
-        worth = 0 if self.vacant else self._ahead()
+        running = len(self.held) - self.waiting
+        worth = 0 if self.vacant else max(0, self.count + self._ahead() - running)
         was, self._overfull = self._overfull, self.waiting > worth
         return self.drop_waiting(keep=worth) if was and self._overfull else []
 

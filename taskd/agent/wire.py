@@ -93,6 +93,12 @@ class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
     number: int
 
 
+class Ends(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
+    """From an event-loop worker: what ended in one round of its loop."""
+
+    ends: list[Returned | Raised]
+
+
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """To a runner, first: start this, in a session of its own. All strings are bytes, as the system has them."""
 
@@ -131,7 +137,7 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
 
 
 ToWorker = Setup | Batch | Stop
-FromWorker = Ready | Returned | Raised | Recalled
+FromWorker = Ready | Returned | Raised | Recalled | Ends
 ToRunner = Run | Signal
 FromRunner = Started | NotStarted | Exited
 

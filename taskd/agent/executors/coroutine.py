@@ -12,16 +12,13 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import AgentCore
 from taskd.agent.crew import BATCH_TASKS, BATCH_US
-from taskd.agent.executors.crash import crash
+from taskd.agent.executors.crash import LOSSES_MAX, crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
 
 LISTEN_S = 0.003
 """Pause between two reads while more is to come: the worker writes once for each round of its loop."""
-
-LOSSES_MAX = 2
-"""Workers that may die under an attempt without being known to have died of it."""
 
 
 class CoroutineExecutor:
@@ -153,11 +150,11 @@ class CoroutineExecutor:
             if self._stopping or self._core.is_ordered(token):
                 self._slots.finish(token)
                 self._core.give_back([grant])
-            elif blamed and not how.ordered:
+            elif blamed and (hand.insane or not how.ordered):
                 self._core.failed(self._pool, token, crash(how, out_of_memory=out_of_memory), 0)
             else:
                 back.append(grant)
-                if not how.ordered:
+                if hand.insane or not how.ordered:
                     self._losses[token] = losses
                 continue
             self._losses.pop(token, None)

@@ -7,11 +7,11 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import AgentCore
 from taskd.agent.crew import Crew, Member
-from taskd.agent.executors.crash import crash
+from taskd.agent.executors.crash import LOSSES_MAX, crash
 from taskd.agent.executors.seat import Hand, Seat
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import Failure
+from taskd_protocol.task import Failure, Grant
 
 LOOK_S = 0.05
 """A worker that ended nothing for so long, though it has more to do, has met a long task."""
@@ -49,6 +49,7 @@ class ProcessExecutor:
         self._seats = [Seat(platform, self, wire.Setup("process", 1)) for _ in range(self._slots.count)]
         self._first = first
         self._ring = ring
+        self._losses: dict[int, int] = {}
         self._stopping = False
         self._behind = trio.Event()  # somewhere a lease waits behind another
         self._nursery: trio.Nursery | None = None
@@ -138,6 +139,9 @@ class ProcessExecutor:
             elif isinstance(message, wire.Recalled) and message.number == member.batch:
                 recalled = True  # what it ended before is among the tokens
         self._crew.ended(member, tokens)
+        if self._losses:
+            for token in tokens:
+                self._losses.pop(token, None)
         if recalled:
             self._take_back(member, 0)
         self.wake()
@@ -150,6 +154,8 @@ class ProcessExecutor:
         member = self._members.pop(hand)
         del self._hands[member]
         blamed, back = self._crew.left(member, hand.process.running())
+        if blamed is None and back and not self._stopping and (hand.insane or not how.ordered):
+            blamed = self._suspect(back[0])
         self._core.waits_again(self._pool, back)
         if blamed is not None:
             token = blamed.token
@@ -163,6 +169,14 @@ class ProcessExecutor:
         self.wake()
         self._ring()
         return blamed is not None or member.ended > 0
+
+    def _suspect(self, first: Grant) -> Grant | None:
+        """Blame the lease that was next to run when a worker died of nothing known, the second time."""
+        losses = self._losses.pop(first.token, 0) + 1
+        if losses >= LOSSES_MAX:
+            return self._slots.take()  # it waits again, before all others
+        self._losses[first.token] = losses
+        return None
 
     # -- taking back --------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import trio
 
 from taskd.agent import wire
 from taskd.agent.platform import Exit, Platform, WorkerProcess
-from taskd_protocol.errors import ConfigInvalid
+from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.framing import FrameDecoder
 
 log = structlog.get_logger("taskd.agent")
@@ -30,11 +30,17 @@ _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
 
 class Hand:
-    """A worker process that is ready, and what of its words is not whole yet."""
+    """A worker process that is ready, and what of its words is not whole yet.
+
+    Attributes:
+        ended: Nothing is left of it.
+        insane: It said what no worker says, and was killed for that.
+    """
 
     def __init__(self, process: WorkerProcess) -> None:
         self.process = process
         self.ended = trio.Event()
+        self.insane = False
         self._frames = FrameDecoder(wire.FRAME_BYTES)
 
     async def messages(self) -> list[wire.FromWorker] | None:
@@ -55,7 +61,20 @@ class Hand:
         await self.ended.wait()
 
     def _decode(self, data: bytes) -> list[wire.FromWorker]:
-        return [_DECODER.decode(body) for body in self._frames.feed(data)]
+        """Read what it says; a worker whose pipe user code wrote to makes no sense any more, and is killed."""
+        if self.insane:
+            return []
+        try:
+            messages = [_DECODER.decode(body) for body in self._frames.feed(data)]
+        except (TaskdError, msgspec.DecodeError) as error:
+            log.warning("worker_makes_no_sense", pid=self.process.pid, reason=str(error)[:200])
+            self._frames = FrameDecoder(wire.FRAME_BYTES)
+            self.insane = True
+            self.process.kill()
+            return []
+        if any(type(message) is wire.Ends for message in messages):
+            return [end for message in messages for end in (message.ends if type(message) is wire.Ends else (message,))]
+        return messages
 
 
 class Occupant(Protocol):

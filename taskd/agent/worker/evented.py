@@ -16,6 +16,9 @@ from taskd.client.context import running
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure, Grant
 
+FLUSH_BYTES = 1024 * 1024
+"""Results that are written before the loop's round is over, so that no frame holds many large ones."""
+
 
 class Floor:
     """The coroutines that run, those that wait for room, and the results that wait to be written.
@@ -54,7 +57,8 @@ class Floor:
         self._soon = soon
         self._concurrency = concurrency
         self._waiting: deque[Grant] = deque()
-        self._frames: list[bytes] = []
+        self._ends: list[wire.Returned | wire.Raised] = []
+        self._ends_bytes = 0
         self._zero_at_ms = 0  # when the monotonic clock was 0, by the server's clock
         self._result_bytes_max = 0
 
@@ -131,12 +135,16 @@ class Floor:
                 # In the next round: an attempt that has not taken its first step could not tell its end.
                 self._soon(self.running[token])  # type: ignore[arg-type]  # what it returns is of no interest
 
-    def _tell(self, message: wire.FromWorker) -> None:
-        if not self._frames:
+    def _tell(self, end: wire.Returned | wire.Raised) -> None:
+        if not self._ends:
             self._soon(self._flush)
-        self._frames.append(wire.encode(message))
+        self._ends.append(end)
+        if isinstance(end, wire.Returned):
+            self._ends_bytes += len(end.result)
+            if self._ends_bytes > FLUSH_BYTES:
+                self._flush()
 
     def _flush(self) -> None:
-        frames = b"".join(self._frames)
-        self._frames.clear()
-        self._link.write(frames)
+        if self._ends:
+            ends, self._ends, self._ends_bytes = self._ends, [], 0
+            self._link.tell(wire.Ends(ends))

@@ -91,16 +91,25 @@ async def test_functions_coroutines_and_commands_all_report(project: Path) -> No
 
 @pytest.mark.usefixtures("project")
 async def test_a_crash_fails_its_task_and_no_other() -> None:
-    async with real_agent(processes=1) as peer:
+    async with real_agent(processes=4) as peer:
         await peer.lease(call(1, "die", "SIGKILL"), call(2, "echo", 2), call(3, "die", "exit"), call(4, "echo", 4))
         done = await ends(peer, 4)
         assert (code(done[1]), code(done[3])) == (TaskCodes.WORKER_KILLED, TaskCodes.WORKER_EXITED)
         assert (value(done[2]), value(done[4])) == (2, 4)
 
 
+@pytest.mark.usefixtures("project")
+async def test_a_worker_whose_pipe_was_written_to_is_killed_and_the_agent_goes_on() -> None:
+    async with real_agent(processes=1) as peer:
+        await peer.lease(call(1, "scribble"))
+        assert code((await ends(peer, 1))[1]) == TaskCodes.WORKER_KILLED
+        await peer.lease(call(2, "echo", 2))
+        assert value((await ends(peer, 1))[2]) == 2
+
+
 async def test_a_cancelled_task_is_reported_when_its_daemons_are_dead_too(project: Path) -> None:
     daemon = project / "daemon"
-    async with real_agent(processes=1) as peer:
+    async with real_agent() as peer:
         await peer.lease(call(1, "daemon", str(daemon)), call(2, "echo", 2))
         await wait_until(daemon.exists)
         pid = int(daemon.read_text())

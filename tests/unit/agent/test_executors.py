@@ -118,6 +118,19 @@ async def test_a_worker_that_dies_idle_blames_nobody_and_is_replaced(autojump_cl
         assert [outcome(report) for report in await peer.reports(1)] == [(2, "acked")]
 
 
+async def test_who_was_next_when_two_workers_died_of_nothing_known_is_blamed(autojump_clock: MockClock) -> None:
+    """User code can spoil even the page that names it; it must not do so for ever."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await peer.lease(grant(1))
+        for number in range(2):
+            await stage.until(lambda number=number: len(stage.workers) > number)  # type: ignore[misc]
+            await stage.workers[number].has(1)
+            stage.workers[number].dies(-signal.SIGBUS, running=2**63)
+        assert [outcome(report) for report in await peer.reports(1)] == [(1, TaskCodes.WORKER_KILLED)]
+
+
 async def test_workers_that_get_nothing_done_are_replaced_ever_more_slowly(autojump_clock: MockClock) -> None:
     stage = Stage(autojump_clock, SYNC)
     async with playing(stage, stage.agent(processes=1)) as nursery:

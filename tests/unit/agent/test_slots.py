@@ -122,6 +122,13 @@ def test_what_waits_beyond_what_is_worth_holding_goes_back_when_that_lasts() -> 
     assert slots.waiting == 4
 
 
+def test_what_waits_for_a_worker_that_is_being_replaced_stays() -> None:
+    slots = Slots(2)
+    slots.receive(grants(range(2)))
+    slots.excess()
+    assert slots.excess() == []
+
+
 def test_a_pool_that_nobody_works_for_asks_for_nothing_and_keeps_nothing() -> None:
     slots = Slots(2)
     slots.pace.add(10, 100)

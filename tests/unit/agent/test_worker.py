@@ -183,6 +183,14 @@ async def test_more_coroutines_than_may_run_wait_and_all_run(hire: Hire) -> None
     assert sorted([int(str(await bench.result())) for _ in range(500)]) == list(range(1, 501))
 
 
+async def test_many_large_results_of_one_round_pass(hire: Hire) -> None:
+    bench = await hire("asyncio")
+    size = 3_000_000
+    bench.give(*(call(token, "alarge", size) for token in range(1, 31)), result_bytes_max=1 << 24)
+    for _ in range(30):
+        assert await bench.result() == bytes(size)
+
+
 async def test_each_coroutine_knows_its_own_attempt(hire: Hire) -> None:
     bench = await hire("asyncio")
     bench.give(*(call(token, "awho") for token in range(1, 20)))
@@ -195,7 +203,7 @@ async def test_a_coroutine_that_raises_fails_alone(hire: Hire) -> None:
     ends = {
         end.token: end
         for end in [await bench.next(), await bench.next()]
-        if not isinstance(end, wire.Ready | wire.Recalled)
+        if not isinstance(end, wire.Ready | wire.Recalled | wire.Ends)
     }
     failed = ends[1]
     assert isinstance(failed, wire.Raised)

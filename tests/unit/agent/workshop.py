@@ -109,9 +109,23 @@ def leaky():
     leak.set(before + 1)
     return before
 
+@app.task(name="scribble")
+def scribble():
+    """Write over every pipe there is."""
+    for fd in range(3, 30):
+        try:
+            os.write(fd, b"\\xff" * 100)
+        except OSError:
+            pass
+    time.sleep(1000)
+
 @app.task(name="aecho")
 async def aecho(value=None):
     return value
+
+@app.task(name="alarge")
+async def alarge(size):
+    return bytes(size)
 
 @app.task(name="awho")
 async def awho():
