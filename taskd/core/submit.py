@@ -41,13 +41,11 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
 
 
 def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
-    """Write new tasks, and put them where they wait: neighbours of one line and priority in one go."""
+    """Write new tasks, and put them where they wait: those of one line and priority in one go."""
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
-    run: list[Task] = []
-    run_key = ("", "", 0)
-    run_rank = 0
+    entering: dict[tuple[str, str, int], list[Task]] = {}
     for spec in specs:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
@@ -55,15 +53,15 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:
-            key = (spec.queue, spec.name, spec.priority)
-            if key != run_key:
-                if run:
-                    w.enter_fresh(run_key[0], run_key[1], run)
-                run, run_key, run_rank = [], key, rank_of(spec.priority, 0)
-            run.append(Task(spec, run_rank | order, wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
+            priority = spec.priority
+            key = (spec.queue, spec.name, priority)
+            tasks = entering.get(key)
+            if tasks is None:
+                tasks = entering[key] = []
+            tasks.append(Task(spec, rank_of(priority, order), wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
         order += 1
-    if run:
-        w.enter_fresh(run_key[0], run_key[1], run)
+    for (queue, name, _), tasks in entering.items():
+        w.enter_fresh(queue, name, tasks)
     w.counters.next_order = order
 
 
