@@ -87,6 +87,18 @@ class Peer:
         """Return the first message of that kind, waiting for it if need be."""
         return await self._first(lambda message: isinstance(message, kind), kind, within)
 
+    async def wait(self, kind: type[T]) -> T | None:
+        """Return the first message of that kind, or None if the connection ends before it comes."""
+        while True:
+            for message in self.inbox:
+                if isinstance(message, kind):
+                    self.inbox.remove(message)
+                    return message
+            if self.over.is_set():
+                return None
+            self._news = trio.Event()
+            await self._news.wait()
+
     async def ask(self, message: Message, kind: type[T]) -> T:
         """Send a request; return its answer, which is of that kind."""
         await self.send(message)

@@ -31,6 +31,7 @@ from taskd.server.starting import read_stored
 from taskd.store.interface import Write
 from taskd.store.memory import MemoryStore
 from taskd_protocol.errors import StoreFailed, StoreStalled, TaskdError
+from taskd_protocol.handshake import TOKEN_ROLES
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.messages import (
     Accepted,
@@ -247,8 +248,9 @@ class Server:
         restore(self.coordinator.working, await read_stored(self.disk), self.loop.now())
         await self.nursery.start(self._run)
         await self.loop.until_durable()
-        for role in ("viewer", "client", "operator", "admin", "agent"):
-            await self.mint(role)
+        for role in TOKEN_ROLES:
+            if role not in self.tokens:
+                await self.mint(role)
         return self
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -262,7 +264,11 @@ class Server:
             scope.cancel()
         disk = self.disk.restart(rng or random.Random(0))
         settings = self.working.settings
-        return await Server(self.nursery, self._certificates, disk=disk, settings=settings).start()
+        again = Server(
+            self.nursery, self._certificates, disk=disk, settings=settings, seed=self._ids.randrange(1 << 32)
+        )
+        again.tokens, again.key_ids = self.tokens, self.key_ids
+        return await again.start()
 
     async def mint(self, role: str, *, key: str = "", lasts_ms: int = DAY_MS) -> str:
         """Store a token; return its text."""
@@ -280,9 +286,13 @@ class Server:
 
     def connect(self, pair: StreamPair = memory_stream_pair, *, reads: bool = True) -> Peer:
         """Open a connection on which nothing was said yet."""
+        return Peer(self.open_stream(pair), self.nursery, reads=reads)
+
+    def open_stream(self, pair: StreamPair = memory_stream_pair) -> trio.abc.Stream:
+        """Return the far end of a new connection."""
         theirs, ours = pair()
         self.nursery.start_soon(self._serve, ours)
-        return Peer(theirs, self.nursery, reads=reads)
+        return theirs
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         with trio.CancelScope() as scope:
@@ -312,9 +322,7 @@ class Server:
         beats: bool = True,
     ) -> Peer:
         """Connect an agent that offers one pool; it lives while it beats."""
-        theirs, ours = memory_stream_pair()
-        self.nursery.start_soon(self._serve, ours)
-        peer = Agent(theirs, self.nursery, beats=beats)
+        peer = Agent(self.open_stream(), self.nursery, beats=beats)
         await peer.send(hello("agent", self.tokens["agent"], name, boot_id))
         await peer.take(Welcome)
         await peer.send(Offer([Pool("process", 8, list(names))], holding=list(holding)))
