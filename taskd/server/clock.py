@@ -19,6 +19,10 @@ class Clock(Protocol):
         """Return nanoseconds of processor time that this process has used, all threads."""
         ...
 
+    def thread_cpu_ns(self) -> int:
+        """Return nanoseconds of processor time that the calling thread has used: what its work costs, undisturbed."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
@@ -30,6 +34,10 @@ class SystemClock:
     def cpu_ns(self) -> int:
         """Return what the kernel accounts to the process."""
         return time.process_time_ns()
+
+    def thread_cpu_ns(self) -> int:
+        """Return what the kernel accounts to the thread; about half a microsecond."""
+        return time.thread_time_ns()
 
     def wall_ms(self) -> int:
         """Return UTC milliseconds of the machine's wall clock."""

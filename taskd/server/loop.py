@@ -81,7 +81,7 @@ class Deliver(Protocol):
 
 
 class Stages:
-    """What the loop's time went into, in ns since the start; ``decode`` and ``send`` include the sessions'."""
+    """Processor time of the loop's thread since the start, in ns; ``decode`` and ``send`` include the sessions'."""
 
     def __init__(self) -> None:
         self.ns = {"decode": 0, "decide": 0, "encode": 0, "stage": 0, "send": 0}
@@ -228,7 +228,7 @@ class CommitLoop:
         return gathered
 
     async def _turn(self) -> None:
-        began_ns = self._clock.mono_ns()
+        began_ns = self._clock.thread_cpu_ns()
         now = self.now()
         self.coordinator.tick(now)
         self.loader.begin_turn()
@@ -239,13 +239,13 @@ class CommitLoop:
         for request in gathered:
             self._decide(request, now, answered)
         turn = self.coordinator.take_turn(now)
-        decided_ns = self._clock.mono_ns()
+        decided_ns = self._clock.thread_cpu_ns()
         self.stages.ns["decide"] += decided_ns - began_ns
         self.stages.counts["turns"] += 1
         if turn.mutations:
             self.loader.note(turn.mutations)
             writes = codec.encode(turn.mutations)
-            encoded_ns = self._clock.mono_ns()
+            encoded_ns = self._clock.thread_cpu_ns()
             self.stages.ns["encode"] += encoded_ns - decided_ns
             self._staging = 1
             try:
@@ -253,7 +253,7 @@ class CommitLoop:
             except TaskdError as failure:
                 await self._end(failure)
             self._staging = 0
-            self.stages.ns["stage"] += self._clock.mono_ns() - encoded_ns
+            self.stages.ns["stage"] += self._clock.thread_cpu_ns() - encoded_ns
         told = self._sort_effects(turn.effects)
         if answered or told or owed_weight:
             self.after_durable(lambda: self._release(answered, told, owed_weight))
@@ -305,11 +305,11 @@ class CommitLoop:
                 await self._end(failure)
                 return
             self.stages.counts["flushes"] += 1
-            began_ns = self._clock.mono_ns()
+            began_ns = self._clock.thread_cpu_ns()
             unreleased = self._unreleased
             while unreleased and unreleased[0][0] <= durable:
                 unreleased.popleft()[1]()
-            self.stages.ns["send"] += self._clock.mono_ns() - began_ns
+            self.stages.ns["send"] += self._clock.thread_cpu_ns() - began_ns
 
     def _release(
         self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int

@@ -214,11 +214,11 @@ class Session:
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if not data:
                 return
-            began_ns = clock.mono_ns()
-            role.heard(began_ns)
+            role.heard(clock.mono_ns())
+            began_ns = clock.thread_cpu_ns()
             messages = self._wire.receive(bytes(data))
             stages.counts["bytes_in"] += len(data)
-            stages.ns["decode"] += clock.mono_ns() - began_ns
+            stages.ns["decode"] += clock.thread_cpu_ns() - began_ns
             for message in messages:
                 self._take(message, role)
 

@@ -72,6 +72,9 @@ class VirtualClock:
     def cpu_ns(self) -> int:
         return 0
 
+    def thread_cpu_ns(self) -> int:
+        return 0
+
 
 class Disk(MemoryStore):
     """A store in memory whose disk can be slow, busy or broken.

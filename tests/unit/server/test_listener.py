@@ -37,6 +37,9 @@ class VirtualClock:
     def cpu_ns(self) -> int:
         return 0
 
+    def thread_cpu_ns(self) -> int:
+        return 0
+
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
