@@ -1,7 +1,7 @@
 """Builds `dist/taskd`: freezes the installed package with PyInstaller, then packs it behind `launch.sh`.
 
-The same sources and locked requirements give the same name in the cache: the archive carries no
-times and no owners.
+The archives carry no times and no owners: their hash, which names the program in the cache, is that of
+what the program is.
 """
 
 import gzip
@@ -10,6 +10,7 @@ import io
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,14 +45,25 @@ def freeze() -> Path:
     return WORK / "dist" / "taskd"
 
 
-def archive(folder: Path) -> bytes:
-    """Pack the folder's files, in order of their names, without what differs between two builds."""
+def halves(folder: Path) -> list[list[Path]]:
+    """Share out the folder's files into two lists that are about the same size.
+
+    Each has all directories: of two `tar` that find one missing at the same time, one fails.
+    """
+    paths = [*folder.rglob("*")]
+    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    files = sorted(set(paths).difference(folders), key=lambda path: (-path.lstat().st_size, path))
+    return [sorted([*folders, *files[start::2]]) for start in (0, 1)]
+
+
+def archive(folder: Path, files: Sequence[Path]) -> bytes:
+    """Pack files of the folder, without what differs between two builds."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for path in sorted(folder.rglob("*")):
+        for path in files:
             member = tar.gettarinfo(path, arcname=str(path.relative_to(folder)))
             member.mtime = member.uid = member.gid = 0
             member.uname = member.gname = ""
@@ -60,21 +72,30 @@ def archive(folder: Path) -> bytes:
     return packed.getvalue()
 
 
+def launcher(first: bytes, second: bytes) -> bytes:
+    """Return the script that begins the binary, telling where in it the two archives are."""
+    script = (BINARY / "launch.sh").read_text()
+    script = script.replace("@DIGEST@", hashlib.sha256(first + second).hexdigest()[:16])
+    script = script.replace("@FIRST_BYTES@", str(len(first)))
+    # As many digits as the names have letters: where the archives begin depends on the script's own length.
+    begin = len(script.encode()) + 1
+    script = script.replace("@FIRST@", f"{begin:07}")
+    return script.replace("@SECOND@", f"{begin + len(first):08}").encode()
+
+
 def main() -> None:
     """Write the binary whole or not at all; refuse one that has grown too large."""
-    program = archive(freeze())
-    script = (BINARY / "launch.sh").read_text()
-    script = script.replace("@DIGEST@", hashlib.sha256(program).hexdigest()[:16])
-    script = script.replace("@LINES@", str(script.count("\n") + 1))
-    size = len(script) + len(program)
-    if size > SIZE_MAX_BYTES:
-        sys.exit(f"dist/taskd would be {size:,} bytes, more than {SIZE_MAX_BYTES:,}: exclude what crept in")
+    folder = freeze()
+    first, second = (archive(folder, files) for files in halves(folder))
+    binary = launcher(first, second) + first + second
+    if len(binary) > SIZE_MAX_BYTES:
+        sys.exit(f"dist/taskd would be {len(binary):,} bytes, more than {SIZE_MAX_BYTES:,}: exclude what crept in")
     TARGET.parent.mkdir(exist_ok=True)
     new = TARGET.with_suffix(".new")
-    new.write_bytes(script.encode() + program)
+    new.write_bytes(binary)
     new.chmod(0o755)
     new.replace(TARGET)
-    print(f"dist/taskd: {size / 1e6:.1f} MB")
+    print(f"dist/taskd: {len(binary) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

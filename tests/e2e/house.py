@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,11 +39,11 @@ def wait_until(condition: Callable[[], T], timeout_s: float = PATIENCE_S) -> T:
 class Running:
     """A `taskd` that runs; killed at the test's end with everything that came from it."""
 
-    def __init__(self, words: tuple[str, ...], env: Mapping[str, str], cwd: Path) -> None:
-        self.log = cwd / f"{'-'.join(words[:1])}-{time.perf_counter_ns()}.log"
+    def __init__(self, program: Sequence[str], words: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        self.log = cwd.parent / f"{'-'.join(words[:1])}-{time.perf_counter_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, *words], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+                [*program, *words], env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
             )
         self._seen: dict[int, psutil.Process] = {}
 
@@ -89,32 +89,38 @@ class Running:
 
 
 class House:
-    """A user's home."""
+    """A user's home, with an empty folder to work in.
 
-    def __init__(self, home: Path) -> None:
+    Attributes:
+        program: What `taskd` is here, and what it is started through.
+        env: The environment of what is started: ours with another home, unless one is given.
+    """
+
+    def __init__(self, home: Path, program: Sequence[str] = (PROGRAM,), env: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.work = home / "work"
         self.work.mkdir(parents=True)
+        self.program = program
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKD_", "XDG_"))}
-        self.env = {**kept, "HOME": str(home)}
+        self.env = {**kept, "HOME": str(home)} if env is None else dict(env)
         self._started: list[Running] = []
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> Running:
         """Start `taskd WORDS…` and leave it running."""
-        running = Running(words, {**self.env, **(env or {})}, self.work)
+        running = Running(self.program, words, {**self.env, **(env or {})}, self.work)
         self._started.append(running)
         return running
 
-    def serve(self, *words: str) -> Running:
+    def serve(self, *words: str, host: str = "127.0.0.1") -> Running:
         """Start a server on free ports; return when it serves."""
-        running = self.start("server", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *words)
-        assert running.read_line().startswith("serving taskd://127.0.0.1:")
+        running = self.start("server", "--listen", f"{host}:0", "--http", "127.0.0.1:0", *words)
+        assert running.read_line().startswith(f"serving taskd://{host}:")
         return running
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run `taskd WORDS…` to its end."""
         return subprocess.run(
-            [PROGRAM, *words],
+            [*self.program, *words],
             env={**self.env, **(env or {})},
             cwd=self.work,
             stdin=subprocess.DEVNULL,
@@ -138,6 +144,10 @@ class House:
         """Return the agents by name."""
         return {agent["name"]: agent for agent in json.loads(self.ask("agents", "ls", "--json"))}
 
+    def processes(self) -> list[psutil.Process]:
+        """Return all that runs with this home in its environment: what was started here, however it hid."""
+        return [process for process in psutil.process_iter() if _runs(process) and _home(process) == str(self.home)]
+
     def close(self) -> None:
         """Kill everything that was started here."""
         for running in reversed(self._started):
@@ -145,13 +155,20 @@ class House:
 
 
 @contextlib.contextmanager
-def house(home: Path) -> Iterator[House]:
+def house(home: Path, program: Sequence[str] = (PROGRAM,), env: Mapping[str, str] | None = None) -> Iterator[House]:
     """Give a home; at the end nothing of it runs any more."""
-    made = House(home)
+    made = House(home, program, env)
     try:
         yield made
     finally:
         made.close()
+
+
+def _home(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("HOME", "")
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return ""
 
 
 def _runs(process: psutil.Process) -> bool:
