@@ -59,7 +59,9 @@ def main(fds: Sequence[int]) -> NoReturn:
 
 def children() -> list[int]:
     """Return the processes whose parent this one is."""
-    return _children_of(os.getpid(), _parents())
+    parents = _parents()
+    me = os.getpid()
+    return [child for child, parent in parents.items() if parent == me]
 
 
 def kill_tree(root: int) -> None:
@@ -70,7 +72,7 @@ def kill_tree(root: int) -> None:
         pid = todo.pop()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-        todo += _children_of(pid, parents)
+        todo += [child for child, parent in parents.items() if parent == pid]
 
 
 class _Orders:
@@ -196,10 +198,6 @@ def swallow(fd: int) -> None:
     """Read away what is in a wake-up pipe."""
     with contextlib.suppress(BlockingIOError):
         os.read(fd, 4096)
-
-
-def _children_of(pid: int, parents: dict[int, int]) -> list[int]:
-    return [child for child, parent in parents.items() if parent == pid]
 
 
 def _parents() -> dict[int, int]:

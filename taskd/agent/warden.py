@@ -76,17 +76,20 @@ def _fork_runner(agent: socket.socket, runners: set[int], own_fds: Sequence[int]
 
 def _reap(runners: set[int]) -> None:
     """Take note of runners that ended; kill what one that did not end in good order has left to us."""
+    suspicious = False
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if not pid:
             break
+        suspicious = suspicious or status != 0 or pid not in runners
         runners.discard(pid)
-    for pid in runner.children():
-        if pid not in runners:
-            runner.kill_tree(pid)
+    if suspicious:  # else nothing is left: that is what a runner's exit code 0 says
+        for pid in runner.children():
+            if pid not in runners:
+                runner.kill_tree(pid)
 
 
 def _wait_for_all(runners: set[int]) -> None:

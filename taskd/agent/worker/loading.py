@@ -49,6 +49,9 @@ def load(modules: Sequence[str]) -> Loaded:
 
 def _why(module: str, error: BaseException) -> str:
     """Return one line that names the module, what was raised, and where."""
+    meant = module.partition(":")[0].removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
+    if meant != module:
+        return line(f"{module!r} is no name of a module: write it as an import does, such as {meant or 'tasks'}")
     text = line(f"module {module!r} failed to import: {type(error).__name__}: {error}")
     frames = traceback.extract_tb(error.__traceback__)
     # A module that is not there at all fails inside the import system: no place worth naming.
