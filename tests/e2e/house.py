@@ -144,6 +144,10 @@ class House:
         """Return the agents by name."""
         return {agent["name"]: agent for agent in json.loads(self.ask("agents", "ls", "--json"))}
 
+    def profile(self, name: str = "default") -> dict[str, str]:
+        """Return what is known here of a server."""
+        return dict(json.loads((self.home / f".config/taskd/profiles/{name}.json").read_text()))
+
     def processes(self) -> list[psutil.Process]:
         """Return all that runs with this home in its environment: what was started here, however it hid."""
         return [process for process in psutil.process_iter() if _runs(process) and _home(process) == str(self.home)]
