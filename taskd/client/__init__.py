@@ -15,17 +15,35 @@ if TYPE_CHECKING:
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskFailed
     from taskd.client.task import Task
+    from taskd_protocol.errors import (
+        CannotConnect,
+        PayloadTooLarge,
+        PayloadUnpackable,
+        ResultGone,
+        SubmitConflict,
+        TaskdError,
+        TaskUnknown,
+        TimedOut,
+    )
     from taskd_protocol.payload import register_type
 
 _ROOMS = {
     "App": "taskd.client.app",
+    "CannotConnect": "taskd_protocol.errors",
     "Client": "taskd.client.client",
+    "PayloadTooLarge": "taskd_protocol.errors",
+    "PayloadUnpackable": "taskd_protocol.errors",
+    "ResultGone": "taskd_protocol.errors",
     "Retry": "taskd.client.options",
+    "SubmitConflict": "taskd_protocol.errors",
     "Task": "taskd.client.task",
     "TaskCancelled": "taskd.client.outcome",
     "TaskContext": "taskd.client.context",
     "TaskFailed": "taskd.client.outcome",
     "TaskHandle": "taskd.client.handle",
+    "TaskUnknown": "taskd_protocol.errors",
+    "TaskdError": "taskd_protocol.errors",
+    "TimedOut": "taskd_protocol.errors",
     "as_completed": "taskd.client.handle",
     "current": "taskd.client.context",
     "register_type": "taskd_protocol.payload",
@@ -34,13 +52,21 @@ _ROOMS = {
 
 __all__ = [
     "App",
+    "CannotConnect",
     "Client",
+    "PayloadTooLarge",
+    "PayloadUnpackable",
+    "ResultGone",
     "Retry",
+    "SubmitConflict",
     "Task",
     "TaskCancelled",
     "TaskContext",
     "TaskFailed",
     "TaskHandle",
+    "TaskUnknown",
+    "TaskdError",
+    "TimedOut",
     "as_completed",
     "current",
     "register_type",

@@ -127,12 +127,13 @@ class Completions(Generic[HandleT]):
     """Handles in the order in which their tasks end; an iterator for ``for``, and one for ``async for``."""
 
     def __init__(self, handles: Iterable[HandleT], timeout_s: float | None) -> None:
+        self._all = list(handles)
         left: dict[int, tuple[Link, list[HandleT]]] = {}
-        for handle in handles:
+        for handle in self._all:
             link = handle._batch.link  # noqa: SLF001 - same room
             left.setdefault(id(link), (link, []))[1].append(handle)
         self._by_link = list(left.values())
-        self._left = sum(len(group) for _, group in self._by_link)
+        self._left = len(self._all)
         self._timeout_s = timeout_s
         self._until_s = deadline(timeout_s)
         self._watch = Watch()
@@ -166,7 +167,7 @@ class Completions(Generic[HandleT]):
                 link.unwatch([handle for handle in group if handle.outcome is None], self._watch)
 
     def _next(self) -> Steps[Awaited]:
-        return operations.next_end(self._by_link[0][0], self._watch, self._timeout_s, self._until_s)
+        return operations.next_end(self._by_link[0][0], self._watch, self._all, self._timeout_s, self._until_s)
 
     def _taken(self, ended: Awaited) -> HandleT:
         self._left -= 1

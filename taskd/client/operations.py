@@ -15,6 +15,7 @@ from taskd.client.promise import Following, Request
 from taskd.client.session import Session
 from taskd.client.waiting import Pause, Steps, deadline
 from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
+from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import (
     Accepted,
     CertRenew,
@@ -106,7 +107,7 @@ def end_of(link: Link, task: Awaited, siblings: Sequence[Awaited], timeout_s: fl
     watch = Watch()
     link.watch(siblings, (task,), watch)
     try:
-        yield from next_end(link, watch, timeout_s, deadline(timeout_s))
+        yield from next_end(link, watch, (task,), timeout_s, deadline(timeout_s))
     finally:
         if task.outcome is None:
             link.unwatch((task,), watch)
@@ -120,17 +121,20 @@ def ends_of(link: Link, tasks: Sequence[Awaited], timeout_s: float | None) -> St
     link.watch((), tasks, watch)
     try:
         for _ in tasks:
-            yield from next_end(link, watch, timeout_s, until_s)
+            yield from next_end(link, watch, tasks, timeout_s, until_s)
     finally:
         link.unwatch([task for task in tasks if task.outcome is None], watch)
 
 
-def next_end(link: Link, watch: Watch, timeout_s: float | None, until_s: float | None) -> Steps[Awaited]:
+def next_end(
+    link: Link, watch: Watch, tasks: Sequence[Awaited], timeout_s: float | None, until_s: float | None
+) -> Steps[Awaited]:
     """Take the next task that has ended out of a watch.
 
     Args:
         link: To the server, for what to say when it takes too long.
         watch: Set up with ``link.watch``.
+        tasks: All that it is for, for the same.
         timeout_s: What ``until_s`` was made from, for the same.
         until_s: A time of ``mono_s``; None: no limit.
     """
@@ -141,7 +145,7 @@ def next_end(link: Link, watch: Watch, timeout_s: float | None, until_s: float |
         if watch.error is not None:
             raise again(watch.error)
         if not (yield Pause(watch.signal, until_s)) and not watch.arrived:
-            raise _too_late(link, None, timeout_s)
+            raise _too_late(link, tasks, timeout_s)
     return watch.arrived.popleft()
 
 
@@ -194,13 +198,20 @@ def _settle(
     return request.reply
 
 
-def _too_late(link: Link, request: Request | None, timeout_s: float | None) -> TaskdError:
+def _too_late(link: Link, request: Request | Sequence[Awaited], timeout_s: float | None) -> TaskdError:
     """Say what a caller waited for in vain, and what stood in the way."""
     session, address, limit = link.session, link.profile.address, f"{timeout_s:g} s"
     if session is not None and session.trouble is not None:
         return CannotConnect(f"no connection to {address} within {limit}: {session.trouble.message}")
-    if request is None:
-        return TimedOut(f"the task has not ended within {limit}; wait longer, or look at it with `taskd task show`")
+    if not isinstance(request, Request):
+        return TimedOut(_not_ended(request, limit))
     if request.refusal is not None:
         return TimedOut(f"{address} put the request off for {limit}: {request.refusal.message}")
     return TimedOut(f"{address} has not answered within {limit}; what was asked may still take effect")
+
+
+def _not_ended(tasks: Sequence[Awaited], limit: str) -> str:
+    left = [task for task in tasks if task.outcome is None] or tasks  # the last outcome may come in right now
+    task_id = format_task_id(left[0].raw_id)
+    what = "the task has" if len(tasks) == 1 else f"{len(left):,} of {len(tasks):,} tasks have"
+    return f"{what} not ended within {limit}: `taskd task show {task_id}` tells why"

@@ -72,6 +72,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BadRequest: A field is of the wrong type or out of its range; it is named.
         """
+        if not isinstance(self.retry, Retry | None):
+            raise BadRequest(f"retry of task {name!r} is no Retry: write it as retry=Retry(max_attempts=3)")
         try:
             msgspec.convert(msgspec.to_builtins(self), type=Options)
         except (msgspec.ValidationError, TypeError) as error:  # the second: of a type that is no data at all

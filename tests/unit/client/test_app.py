@@ -199,6 +199,7 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"key": "a\nb"}, "key"),
         ({"retry": Retry(max_attempts=0)}, "max_attempts"),
         ({"retry": Retry(jitter=2)}, "jitter"),
+        ({"retry": 3}, "write it as retry=Retry"),
         ({"delay": float("inf")}, "delay"),
     ],
 )
@@ -369,7 +370,7 @@ def test_a_result_that_does_not_come_in_time_can_be_asked_for_again(server: Fake
 
     async def scenario() -> None:
         handle = handle_of(await face.call(task, "submit", 5))
-        with pytest.raises(TimedOut, match=r"within 0\.01 s"):
+        with pytest.raises(TimedOut, match=rf"the task has not ended within 0\.01 s: `taskd task show {handle.id}`"):
             await face.call(handle, "result", timeout=0.01)
         server.end(Outcome(handle.raw_id, "succeeded", 1, pack(6)))
         assert await face.call(handle, "result", timeout=10) == 6
@@ -447,7 +448,7 @@ def test_as_completed_stops_waiting_when_its_time_has_passed(server: FakeServer,
         assert await face.call(handles[1], "result", timeout=10) == 1
         completions = face.completed(handles, 0.01)
         assert await anext(completions) is handles[1]
-        with pytest.raises(TimedOut):
+        with pytest.raises(TimedOut, match=rf"2 of 3 tasks have not .* `taskd task show {handles[0].id}`"):
             await anext(completions)
 
     face.run(scenario())
