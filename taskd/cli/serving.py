@@ -10,7 +10,6 @@ import sys
 from functools import partial
 from typing import Final
 
-import msgspec
 import trio
 
 from taskd.cli import loop
@@ -108,8 +107,7 @@ async def _write_profile(serving: Serving, http: HttpAddress) -> None:
         data_dir=data_dir,
         tls=serving.tls,
     )
-    if before is None or msgspec.structs.replace(wanted, name=before.name) != before:
-        profiles.save(wanted)
+    profiles.save(wanted)
 
 
 async def _kept_or_made(serving: Serving, role: str, token: str) -> str:

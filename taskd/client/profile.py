@@ -179,11 +179,12 @@ def use(name: str) -> Profile:
 
 
 def save(profile: Profile) -> Profile:
-    """Write a server's profile, and use it if none is in use.
+    """Write a server's profile, if that says something new; use it if none is in use.
 
     One with the same data directory is replaced, under its own name. Else ``profile.name`` is the
     name, or ``default`` for the first and one made from the data directory for others; when it is
-    taken, a number is added. One whose data directory is gone is no longer in use.
+    taken, a number is added. One whose data directory is gone is no longer in use, nor one of this
+    machine that had the same address: this server listens there now.
 
     Returns:
         The profile under the name it got.
@@ -195,11 +196,17 @@ def save(profile: Profile) -> Profile:
     known = {other.name: other for other in profiles()}
     name = _name_for(profile, known)
     profile = msgspec.structs.replace(profile, name=name)
-    _write(_path(name), msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
+    if profile != known.get(name):
+        _write(_path(name), msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
     current = known.get(current_name() or "")
-    if current is None or (current.data_dir and not Path(current.data_dir).exists()):
+    if current is None or (current.name != name and _is_over(current, profile)):
         use(name)
     return profile
+
+
+def _is_over(other: Profile, profile: Profile) -> bool:
+    """Return whether another server of this machine cannot be there any more, now that this one is."""
+    return bool(other.data_dir) and (other.address == profile.address or not Path(other.data_dir).exists())
 
 
 def _name_for(profile: Profile, known: dict[str, Profile]) -> str:

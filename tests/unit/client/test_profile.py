@@ -69,6 +69,22 @@ def test_a_profile_whose_server_is_gone_is_not_in_use_any_more(home: Path) -> No
     assert profile.current_name() == second.name
 
 
+def test_a_server_that_took_anothers_address_is_the_one_in_use(home: Path) -> None:
+    """`taskd server` after `taskd dev`, and the other way round: the one that runs is meant."""
+    first = profile.save(facts(home))
+    second = profile.save(facts(home, data_dir="b"))
+    assert profile.resolve() == second
+    assert profile.save(first) == profile.resolve() == first
+
+
+def test_what_says_nothing_new_is_not_written(home: Path) -> None:
+    saved = profile.save(facts(home))
+    path = home / "config" / "taskd" / "profiles" / "default.json"
+    before = path.stat()
+    assert profile.save(saved) == saved
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_another_profile_can_be_chosen(home: Path) -> None:
     profile.save(facts(home))
     second = profile.save(facts(home, 7001, "b"))
