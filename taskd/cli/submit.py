@@ -5,7 +5,9 @@ import click
 from taskd.cli.connection import server
 from taskd.cli.endings import say_accepted, say_end
 from taskd.cli.options import duration_ms, json_list_or_object, json_object, json_option, server_options
+from taskd.cli.output import hint
 from taskd.client.trace import make_traceparents
+from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import DEFAULT_QUEUE, Retry, TaskSpec
@@ -66,6 +68,10 @@ def submit(
         )
         task_id = client.submit([spec])[0]
         if wait:
-            say_end(client, task_id, None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)
+            try:
+                say_end(client, task_id, None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)
+            except KeyboardInterrupt:
+                hint(f"taskd: the task goes on; see taskd task show {format_task_id(task_id)}")
+                raise
         else:
             say_accepted(client, task_id, as_json=as_json)

@@ -163,6 +163,16 @@ def test_a_commands_output_comes_while_it_runs(home: House) -> None:
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
+def test_a_wait_that_is_left_tells_the_task(home: House) -> None:
+    """Ctrl-C ends the waiting, not the task: what it prints finds it again."""
+    waiting = home.start("submit", "nobody.has_this", "--wait")
+    wait_until(lambda: "nobody.has_this" in home.run("task", "ls").stdout)
+    assert waiting.end(signal.SIGINT) == 130
+    words = waiting.log.read_text().split()
+    assert words[:5] == ["taskd:", "the", "task", "goes", "on;"]
+    assert home.ask("task", "cancel", words[-1]) == f"{words[-1]} cancelled"
+
+
 def test_a_reader_that_leaves_ends_the_command(home: House) -> None:
     """`taskd run -- yes | head -1` ends, here and there."""
     running = home.start("run", "--", "sh", "-c", "echo $$; exec yes")
