@@ -106,10 +106,10 @@ class TlsStream(trio.abc.Stream):
             trio.ClosedResourceError: This side was closed.
         """
         await self.do_handshake()
+        if self._broken:  # first: it may be saying goodbye at this moment
+            raise trio.BrokenResourceError("the TLS stream broke before, or is being closed")
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        if self._broken:
-            raise trio.BrokenResourceError("the TLS stream broke before")
         if data:
             try:
                 self._ssl.write(data)
