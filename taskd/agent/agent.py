@@ -150,6 +150,8 @@ class Agent:
         for executor in self._executors:
             await executor.recall()
         core.drain()
+        if not self._hurry:
+            log.info("draining", running=core.held)
         link.ring()
         with trio.move_on_after(self._config.drain_s):
             await link.until(lambda: not core.held or self._hurry)
@@ -207,7 +209,6 @@ async def _outcome(agent: Agent) -> TaskdError | None:
 async def _obey_signals(agent: Agent) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            log.info("draining")
             agent.drain()
             break
         async for _ in signals:

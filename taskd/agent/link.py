@@ -16,6 +16,7 @@ from taskd import __version__
 from taskd.agent.core import AgentCore
 from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
+from taskd.agent.failures import Failures
 from taskd.agent.platform import Platform
 from taskd_protocol import limits
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
@@ -38,6 +39,7 @@ from taskd_protocol.messages import (
     Hello,
     Lease,
     LogsRecorded,
+    Nack,
     Offered,
     Ping,
     Pong,
@@ -108,6 +110,7 @@ class ServerLink:
         self._drain = drain
         self._bell = trio.Event()
         self._changed = trio.Event()
+        self._failures = Failures()
         self._tries = 0
         self._heard_s = 0.0
         self._heartbeat_s = limits.HEARTBEAT_MS / 1_000
@@ -211,6 +214,8 @@ class ServerLink:
             while True:
                 for message in self._core.messages():
                     wire.send(message)
+                    if type(message) is Nack:
+                        self._failures.see(message.failures, trio.current_time())
                 data = wire.data_to_send()
                 if not data:
                     break
