@@ -49,7 +49,7 @@ def fsck(*, data_dir: Path | None, as_json: bool) -> int:
         for finding in report.findings:
             say(f"{finding.rule}  {finding.key}  {finding.text}")
     if not report.is_clean:
-        raise StoreCorrupt(f"{report.findings_count} findings; restore a backup, or keep it for whoever can tell why")
+        raise StoreCorrupt(f"findings: {report.findings_count}; restore a backup, or keep it for whoever can tell why")
     return Exit.DONE
 
 

@@ -39,11 +39,14 @@ from taskd.server.session import Role, Session
 from taskd.server.starting import read_stored
 from taskd.store.interface import Store
 from taskd.store.rocksdb import open_store
-from taskd_protocol.errors import AuthRefused, ServerStopping, TaskdError
+from taskd_protocol.errors import AuthRefused, ServerStopping, StoreCorrupt, TaskdError
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import Hello, PeerLimits
 
 log = structlog.get_logger("taskd.server")
+
+EXIT_STORE_CORRUPT = 65
+"""As a store that is refused at the start: to start again, unchanged, would not help."""
 
 EXIT_STORE_FAILED = 74
 
@@ -253,4 +256,4 @@ def _knows(services: Services, role: str, text: str) -> bool:
 def _exit_at_once(failure: TaskdError) -> None:
     """End the process: what the disk holds is unknown, so that nothing may be told or written any more."""
     log.critical("store_failed", code=failure.code, reason=failure.message)
-    os._exit(EXIT_STORE_FAILED)
+    os._exit(EXIT_STORE_CORRUPT if isinstance(failure, StoreCorrupt) else EXIT_STORE_FAILED)

@@ -92,6 +92,19 @@ def open_database(
         raise translate_open(error, path) from None
 
 
+def close_database(database: Rdict, path: Path) -> None:
+    """Close the files; what was written and not flushed stays in the log, whatever this raises.
+
+    Raises:
+        StoreCorrupt: What the background read meanwhile is not what was written.
+        StoreFailed: Anything else.
+    """
+    try:
+        database.close()
+    except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+        raise translate(error, path) from None
+
+
 def make_options(recovery: DBRecoveryMode) -> Options:
     """Return the options of a store, for many small records of which most are gone within seconds."""
     options = Options(raw_mode=True)

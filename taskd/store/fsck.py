@@ -41,7 +41,7 @@ from taskd.store.history import check_history
 from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
 from taskd.store.rocksdb import read_head
 from taskd.store.stored_tasks import StoredTask, index_entries, load_tasks, read_tasks
-from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.errors import StoreCorrupt, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES
 
 FINDINGS_MAX: Final = 1000
@@ -109,10 +109,11 @@ def fsck(path: Path, *, progress: Callable[[int], None] | None = None) -> Report
         StoreTooNew: A newer taskd wrote it.
     """
     database = engine.open_database(path)
+    check = _Check(database, path, progress or (lambda _: None))
     try:
-        return _Check(database, path, progress or (lambda _: None)).run()
+        return check.run()
     finally:
-        database.close()
+        check.close()
 
 
 class _Check:
@@ -148,6 +149,14 @@ class _Check:
             for state, count in states.items():
                 report.counts[state] = report.counts.get(state, 0) + count
         return report
+
+    def close(self) -> None:
+        """Close the store. What RocksDB's own background met is a finding, if nothing else was."""
+        try:
+            engine.close_database(self._database, self._path)
+        except TaskdError as error:
+            if isinstance(error, StoreCorrupt) and self.report.is_clean:
+                self._note("unreadable", b"", error.message)
 
     def _check_kinds(self) -> None:
         """Find keys of no known shard and kind; decode what no other rule reads."""

@@ -12,6 +12,7 @@ the history, so only a backup holds together.
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from taskd.store.history import check_history, last_commit
 from taskd.store.keys import ID_START, LINEAGE_KEY, make_key, successor
 from taskd.store.rocksdb import read_head, sync_folder
 from taskd.store.wal import blank_damage
-from taskd_protocol.errors import StoreCorrupt, StoreFailed
+from taskd_protocol.errors import StoreCorrupt, StoreFailed, TaskdError
 
 LOST_NAMED_MAX: Final = 1000
 """Lost tasks that are named; beyond it they are counted."""
@@ -72,7 +73,10 @@ def recover(
     if left.exists() and not path.exists():  # cut short between the two renames at the end
         left.rename(path)
     if _opens(path):
-        report = fsck(path, progress=progress)
+        try:
+            report = _check(path, progress)
+        except StoreCorrupt as error:
+            raise StoreCorrupt(f"{path} opens, but not all of it holds ({error.message}); restore a backup") from None
         return Recovery(
             needed=False,
             sequence=report.sequence,
@@ -119,7 +123,8 @@ def _opens(path: Path) -> bool:
     except StoreCorrupt:
         return False
     finally:
-        database.close()
+        with suppress(TaskdError):  # fsck, next, tells what is wrong with it
+            engine.close_database(database, path)
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -146,7 +151,7 @@ def _cut_back(left: Path, path: Path, new_lineage: bytes) -> tuple[int, int]:
         database.write(batch)
         database.flush()
     finally:
-        database.close()
+        engine.close_database(database, left)
     return sequence, marked
 
 
@@ -154,7 +159,7 @@ def _check(left: Path, progress: Callable[[int], None] | None) -> Report:
     report = fsck(left, progress=progress)
     if not report.is_clean:
         first = report.findings[0]
-        raise StoreCorrupt(f"{report.findings_count} findings, the first: {first.rule} at {first.key}")
+        raise StoreCorrupt(f"findings: {report.findings_count}, the first: {first.rule} {first.key}".rstrip())
     return report
 
 
@@ -174,8 +179,8 @@ def _examine(seen: Path, left: Path) -> tuple[int, list[bytes], int]:
                 lost.append(task_id)
         return last_commit(database).sequence, lost, count
     finally:
-        kept.close()
-        database.close()
+        engine.close_database(kept, left)
+        engine.close_database(database, seen)
 
 
 def _task_ids(database: Rdict) -> Iterator[bytes]:

@@ -158,10 +158,10 @@ class RocksStore:
         self._finished = f"the store at {self._path} is closed; open it again"
         self._mark.close()
         try:
-            await self._offload(self._database.close)
-        except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+            await self._offload(partial(engine.close_database, self._database, self._path))
+        except TaskdError:
             if not failed:
-                raise StoreFailed(engine.translate(error, self._path).message) from None
+                raise
 
     def _make_durable(self, database: Rdict, covered: int) -> None:
         database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
@@ -199,8 +199,8 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
         _check_mark(path, lineage, last.sequence)
         mark = _open_mark(path, lineage, last.sequence)
     except TaskdError:
-        with suppress(Exception):  # what is wrong with it is told already
-            database.close()
+        with suppress(TaskdError):  # what is wrong with it is told already
+            engine.close_database(database, path)
         raise
     return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last, mark=mark)
 
