@@ -1,12 +1,18 @@
 """How a task ended, as the commands that wait for it tell it: a result on standard output, or an error."""
 
-from taskd.cli.output import say, say_json
+from typing import Final
+
+from taskd.cli.output import hint, say, say_json
 from taskd.cli.views import result_json, task_document
 from taskd.client.client import Client
 from taskd.client.outcome import error_of
-from taskd_protocol.errors import TaskUnknown
+from taskd_protocol.errors import TaskUnknown, TimedOut
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import TaskQuery, TaskView, TaskViews
+from taskd_protocol.task import Outcome
+
+HINT_AFTER_S: Final = 3.0
+"""A task that has not ended by then and does not even run is likely to wait for something that the user forgot."""
 
 
 def view_of(client: Client, task_id: bytes) -> TaskView:
@@ -34,13 +40,26 @@ def say_end(client: Client, task_id: bytes, timeout_s: float | None, *, as_json:
         TaskFailed: It is dead; likewise TaskCancelled, TaskUnknown and ResultGone for their ends.
         TimedOut: It has not ended yet.
     """
-    outcome = client.wait([task_id], timeout_s)[0]
+    outcome = _wait(client, task_id, timeout_s)
     if as_json and outcome.state != "unknown":
         say_json(task_document(view_of(client, task_id)))
     if outcome.state != "succeeded":
         raise error_of(outcome)
     if not as_json:
         say_json(result_json(outcome.result))
+
+
+def _wait(client: Client, task_id: bytes, timeout_s: float | None) -> Outcome:
+    """Wait for the end; tell, once, why the task does not run, if it has not begun to by then."""
+    if timeout_s is not None and timeout_s <= HINT_AFTER_S:
+        return client.wait([task_id], timeout_s)[0]
+    try:
+        return client.wait([task_id], HINT_AFTER_S)[0]
+    except TimedOut:
+        view = client.call(TaskQuery(0, [task_id]), TaskViews).views[0]
+        if view is not None and view.waits_for:
+            hint(f"taskd: the task waits: {view.waits_for}")
+    return client.wait([task_id], None if timeout_s is None else timeout_s - HINT_AFTER_S)[0]
 
 
 def say_accepted(client: Client, task_id: bytes, *, as_json: bool) -> None:

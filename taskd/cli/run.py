@@ -54,7 +54,7 @@ def run(
 ) -> int:
     """Run a command on an agent, as if it ran here.
 
-    Shows its output as it comes, and ends with its exit code. Ctrl-C cancels it.
+    Shows its output as it comes, and ends with its exit code. Ctrl-C cancels it. Its standard input is empty.
     """
     payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
     with server() as client:

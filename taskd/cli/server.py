@@ -15,7 +15,7 @@ from taskd.cli.folders import state_dir
     metavar="HOST:PORT",
     help="Where clients and agents connect; else 127.0.0.1:7070, port 0 takes a free one.",
 )
-@click.option("--http", metavar="HOST:PORT", help="Where the HTTP API is; else 127.0.0.1:7071.")
+@click.option("--http", metavar="HOST:PORT", help="Where its health checks are (HTTP); else 127.0.0.1:7071.")
 @click.option(
     "--host-name",
     "host_names",

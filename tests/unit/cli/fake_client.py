@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from taskd.client.profile import Profile
-from taskd_protocol.errors import TaskdError
+from taskd_protocol.errors import TaskdError, TimedOut
 from taskd_protocol.ids import TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
@@ -26,6 +26,8 @@ class FakeClient:
     asked: list[ToServer] = field(default_factory=list)
     submitted: list[TaskSpec] = field(default_factory=list)
     timeouts: list[float | None] = field(default_factory=list)
+    late: int = 0
+    """So many waits time out."""
     known_as: bytes | None = None
     """The id that a submit finds instead of its own."""
     closed: bool = False
@@ -47,6 +49,9 @@ class FakeClient:
 
     def wait(self, ids: Sequence[bytes], timeout: float | None = None) -> list[Outcome]:
         self.timeouts.append(timeout)
+        if self.late:
+            self.late -= 1
+            raise TimedOut("the task has not ended")
         return [self.outcomes.pop(0) for _ in ids]
 
     def follow(self, task_id: bytes, sequence: int = 0) -> Iterator[LogEntry]:

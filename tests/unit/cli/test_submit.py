@@ -7,7 +7,7 @@ from taskd_protocol.messages import TaskViews
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Outcome, Retry
 from unit.cli.fake_client import FakeClient, Taskd
-from unit.cli.test_tasks import ONE, VIEW
+from unit.cli.test_tasks import ONE, VIEW, WAITING
 
 
 def test_submit_prints_the_id_alone(taskd: Taskd, client: FakeClient) -> None:
@@ -48,7 +48,18 @@ def test_submit_and_wait_prints_the_result(taskd: Taskd, client: FakeClient) -> 
     client.outcomes = [Outcome(ONE, "succeeded", 1, pack(3))]
     ended = taskd("submit", "app.add", "[1, 2]", "--wait", "--timeout", "5")
     assert (ended.code, ended.out) == (0, "3\n")
-    assert client.timeouts == [5.0]
+    assert client.timeouts == [3.0]
+
+
+def test_a_wait_tells_why_the_task_does_not_run(taskd: Taskd, client: FakeClient) -> None:
+    """A name that is mistyped would else wait without a word, for ever."""
+    client.outcomes = [Outcome(ONE, "succeeded", 1, pack(3))]
+    client.replies = [TaskViews(0, [WAITING])]
+    client.late = 1
+    ended = taskd("submit", "app.add", "[1, 2]", "--wait", "--timeout", "5")
+    assert (ended.code, ended.out) == (0, "3\n")
+    assert ended.err == f"taskd: the task waits: {WAITING.waits_for}\n"
+    assert client.timeouts == [3.0, 2.0]
 
 
 def test_submit_as_json_prints_the_task(taskd: Taskd, client: FakeClient) -> None:

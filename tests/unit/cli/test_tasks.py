@@ -163,9 +163,11 @@ def test_ls_for_people_says_when_there_may_be_more(taskd: Taskd, client: FakeCli
 
 def test_wait_prints_the_result_as_json(taskd: Taskd, client: FakeClient) -> None:
     client.outcomes = [Outcome(ONE, "succeeded", 1, pack(["å", 1.5]))]
+    client.late = 1
+    client.replies = [TaskViews(0, [VIEW])]
     ended = taskd("task", "wait", ID, "--timeout", "1.5m")
-    assert (ended.code, ended.out) == (0, '["å", 1.5]\n')
-    assert client.timeouts == [90.0]
+    assert (ended.code, ended.out, ended.err) == (0, '["å", 1.5]\n', "")
+    assert client.timeouts == [3.0, 87.0]
 
 
 def test_wait_for_a_task_that_failed_is_one(taskd: Taskd, client: FakeClient) -> None:
