@@ -1,12 +1,14 @@
 """Where things of this user lie when no option says so."""
 
-import os
 from pathlib import Path
+
+from taskd.client.profile import user_dir
 
 
 def state_dir() -> Path:
-    """Return the folder for data that taskd makes by itself; it may not exist."""
-    root = os.environ.get("XDG_STATE_HOME", "")
-    if not Path(root).is_absolute():  # the specification says to pass over a relative one
-        root = os.path.expanduser("~/.local/state")  # noqa: PTH111 - Path.expanduser raises where there is no home
-    return Path(root) / "taskd"
+    """Return the folder for data that taskd makes by itself; it may not exist.
+
+    Raises:
+        ConfigInvalid: This user has no home.
+    """
+    return user_dir("XDG_STATE_HOME", "~/.local/state") / "taskd"

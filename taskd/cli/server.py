@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from taskd.cli.folders import state_dir
+from taskd_protocol.errors import ConfigInvalid
 
 
 @click.command
@@ -58,6 +59,14 @@ def server(*, file: Path | None, **flags: str | bool | tuple[str, ...] | None) -
         flags=flags,
         environ=os.environ,
         file=file,
-        defaults={"data_dir": str(state_dir() / "server")},
+        defaults=_defaults(),
     )
     return serving.run(config)
+
+
+def _defaults() -> dict[str, str]:
+    """Return where the data goes if nothing says so; a user without a home must say it."""
+    try:
+        return {"data_dir": str(state_dir() / "server")}
+    except ConfigInvalid:
+        return {}

@@ -65,11 +65,26 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def config_dir() -> Path:
-    """Return the folder of taskd's configuration; it may not exist."""
-    root = os.environ.get("XDG_CONFIG_HOME", "")
+    """Return the folder of taskd's configuration; it may not exist.
+
+    Raises:
+        ConfigInvalid: This user has no home.
+    """
+    return user_dir("XDG_CONFIG_HOME", "~/.config") / "taskd"
+
+
+def user_dir(variable: str, below_home: str) -> Path:
+    """Return a folder of this user: the one that the variable names, else the one below their home.
+
+    Raises:
+        ConfigInvalid: There is neither: no HOME is set, and the system does not know this user.
+    """
+    root = os.environ.get(variable, "")
     if not Path(root).is_absolute():  # the specification says to pass over a relative one
-        root = os.path.expanduser("~/.config")  # noqa: PTH111 - Path.expanduser raises where there is no home
-    return Path(root) / "taskd"
+        root = os.path.expanduser(below_home)  # noqa: PTH111 - Path.expanduser raises where there is no home
+    if not Path(root).is_absolute():
+        raise ConfigInvalid(f"this user has no home: set HOME, or {variable} to a folder of yours")
+    return Path(root)
 
 
 def resolve(url: str | None = None, *, name: str | None = None) -> Profile:

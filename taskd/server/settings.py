@@ -168,7 +168,12 @@ def _check_range(given: _Given, value: object, meta: object) -> None:
 def _read_path(given: _Given) -> Path:
     if not isinstance(given.value, str | Path) or not str(given.value):
         raise ConfigInvalid(f"{given.source} {given.value!r} is no path")
-    return given.folder / Path(given.value).expanduser()
+    try:
+        return given.folder / Path(given.value).expanduser()
+    except RuntimeError:
+        raise ConfigInvalid(
+            f"{given.source} {str(given.value)!r}: nobody knows that home; write the whole path"
+        ) from None
 
 
 def _read_address(given: _Given) -> Address:

@@ -193,3 +193,16 @@ def test_a_relative_configuration_folder_is_passed_over(home: Path, monkeypatch:
 
 def test_the_token_is_not_shown(home: Path) -> None:
     assert "secret" not in repr(facts(home))
+
+
+def test_a_user_without_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than given a folder that is called `~`."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown_user)
+    with pytest.raises(ConfigInvalid, match="set HOME, or XDG_CONFIG_HOME"):
+        profile.resolve()
+
+
+def unknown_user(uid: int) -> None:
+    raise KeyError(uid)

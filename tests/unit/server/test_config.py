@@ -129,6 +129,12 @@ def test_a_folder_is_no_file() -> None:
         load()
 
 
+def test_a_home_that_nobody_knows_is_refused() -> None:
+    """Rather than made, as a folder that is called so."""
+    with pytest.raises(ConfigInvalid, match=r"^--data-dir '~nobody-at-all/data': nobody knows that home"):
+        load({"data_dir": "~nobody-at-all/data"})
+
+
 def test_what_must_be_given_is_asked_for() -> None:
     """A field that nothing can stand in for is named by its flag."""
 
