@@ -22,8 +22,10 @@ SIZE_MAX_BYTES = 40_000_000  # what a person waits for on a slow line, and what 
 
 # Imported by name at run time, so that the analysis of imports does not see them.
 COLLECTED = ["taskd", "taskd_protocol", "anycorn"]
-# Found by the analysis behind optional imports, used by nothing that taskd does; a fifth of the size.
+# Found by the analysis behind optional imports, used by nothing that taskd does; a quarter of the size.
 EXCLUDED = [
+    *("rich_click", "markdown_it", "mdurl"),  # the command line that anycorn has of its own
+    *("_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
     *("hypothesis", "pytest", "_pytest", "pluggy", "IPython"),
     *("setuptools", "distutils", "lib2to3", "cffi", "pycparser"),
     *("pygments", "pydoc", "readline", "tkinter", "xmlrpc"),
