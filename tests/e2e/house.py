@@ -158,6 +158,14 @@ class House:
             running.close()
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Return its command line; empty once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 @contextlib.contextmanager
 def house(home: Path, program: Sequence[str] = (PROGRAM,), env: Mapping[str, str] | None = None) -> Iterator[House]:
     """Give a home; at the end nothing of it runs any more."""

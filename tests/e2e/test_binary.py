@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from e2e.house import House, house, wait_until
+from e2e.house import House, house, wait_until, words_of
 
 pytestmark = pytest.mark.binary
 
@@ -135,7 +135,7 @@ def test_an_agent_that_is_killed_leaves_no_process_behind(home: House) -> None:
     command = home.start("run", "--", "sh", "-c", "setsid sleep 601 & echo started; sleep 602")
     assert command.read_line() == "started"
     sleeping = {str(seconds) for seconds in (600, 601, 602)}
-    wait_until(lambda: {p.cmdline()[-1] for p in home.processes() if p.name() == "sleep"} == sleeping)
+    wait_until(lambda: {words[1] for p in home.processes() if (words := words_of(p))[:1] == ["sleep"]} == sleeping)
     assert agent.end(signal.SIGKILL) == -9
     wait_until(lambda: {process.pid for process in home.processes()} == {server.pid, command.pid})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from e2e.house import House, house, wait_until
+from e2e.house import House, house, wait_until, words_of
 
 MODULE = """
 from taskd import App
@@ -190,9 +190,9 @@ def test_dev_is_everything_in_one_command(home: House) -> None:
     wait_until(lambda: home.run("agents", "ls", "--json").stdout.count('"live"') == 1)
     assert home.ask("submit", "shop.add", "[1, 2]", "--wait") == "3"
     assert context(home)["data_dir"] == str(home.home / ".local/state/taskd/dev")
-    agent = next(process for process in dev.family() if "agent" in process.cmdline())
+    agent = next(process for process in dev.family() if "agent" in words_of(process))
     agent.kill()
-    wait_until(lambda: any("agent" in p.cmdline() and p.pid != agent.pid for p in dev.family()))
+    wait_until(lambda: any("agent" in words_of(p) and p.pid != agent.pid for p in dev.family()))
     assert home.ask("submit", "shop.add", "[1, 3]", "--wait", "--timeout", "40") == "4"
     assert dev.end(signal.SIGINT) == 0
     assert dev.family() == []
@@ -232,7 +232,7 @@ def test_demo_accounts_for_every_file(home: House, tmp_path: Path) -> None:
     assert re.search(r"\d+ were run again because ash was killed", ended.stdout)
     assert not (home.home / ".config").exists()
     assert list(Path(home.env["TMPDIR"]).iterdir()) == []
-    left = [p for p in psutil.process_iter() if p.pid not in before and str(tmp_path) in " ".join(p.cmdline())]
+    left = [p for p in psutil.process_iter() if p.pid not in before and str(tmp_path) in " ".join(words_of(p))]
     assert left == []
 
 
