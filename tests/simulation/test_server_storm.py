@@ -21,6 +21,6 @@ def test_nothing_that_was_told_is_lost(seed: int, ca: Certificates, monkeypatch:
     trio._core._run._r.seed(seed)
     world = on_virtual_time(partial(storm, seed, ca))
     assert world.crashes > 3
-    assert len(world.accepted) > 50
-    assert {outcome.state for outcome in world.outcomes.values()} >= {"succeeded", "dead"}
-    assert len(world.recorded) > 20
+    assert len(world.ledger.accepted) > 50
+    assert {outcome.state for outcome in world.ledger.outcomes.values()} >= {"succeeded", "dead"}
+    assert len(world.ledger.recorded) > 20

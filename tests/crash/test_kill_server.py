@@ -1,0 +1,75 @@
+"""``kill -9`` of the server, fifty times under load: what it acknowledged is there, and every end is told once."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from crash.campaign import CLIENT, JOBS, TASKD, Campaign
+from harness.waiting import until
+
+KILLS = 50
+SEED = 20261121
+LIFE_SECONDS = 0.9
+"""The longest that the server lives after it has said that it serves."""
+
+KILLED_AT_START = 0.15
+"""So often it is killed while it starts."""
+
+CLIENTS = 1
+TIDY_SECONDS = 100.0
+
+
+@pytest.mark.timeout(400)
+async def test_nothing_acknowledged_is_lost_over_fifty_kills(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Acknowledged minus known is empty, every task ended once, and no outcome that was told has changed."""
+    campaign = Campaign(home=tmp_path, rng=random.Random(SEED))
+    began = trio.current_time()
+    try:
+        async with trio.open_nursery() as nursery:
+            await be_killed(campaign, nursery)
+            standings = await campaign.standings(campaign.accepted())
+            campaign.check(standings)
+            nursery.cancel_scope.cancel()
+        assert await campaign.stop_server() == 0
+        assert await (await campaign.start([TASKD, "fsck", "--data-dir", "data"], "fsck.log")).wait() == 0
+    finally:
+        await campaign.close()
+    again = sum([standing is not None and standing.attempt > 1 for standing in standings.values()])
+    assert len(standings) > 20 * KILLS
+    assert len(campaign.ledger.recorded) > 5 * KILLS
+    with capsys.disabled():
+        print(  # noqa: T201 - for the person who waited for it
+            f"\n{campaign.kills} kills, {len(standings)} tasks acknowledged: none lost, none ended twice,"
+            f" {again} run again; {trio.current_time() - began:.0f} s"
+        )
+
+
+async def be_killed(campaign: Campaign, nursery: trio.Nursery) -> None:
+    """Put a server under load, kill it again and again, and let what is left of the load end."""
+    (campaign.home / "jobs.py").write_text(JOBS)
+    (campaign.home / "client.py").write_text(CLIENT)
+    await campaign.start_server()
+    await campaign.serving()
+    await campaign.start([TASKD, "agent", "jobs", "--name", "real", "--processes", "1"], "agent.log")
+    clients = [
+        await campaign.start([sys.executable, "client.py", str(campaign.home), str(number)], f"client-{number}.log")
+        for number in range(CLIENTS)
+    ]
+    played = campaign.play(nursery)
+    for _ in range(KILLS):
+        await trio.sleep(campaign.rng.uniform(0, LIFE_SECONDS))
+        await campaign.kill_server()
+        await campaign.start_server()
+        if campaign.kills == KILLS or campaign.rng.random() > KILLED_AT_START:
+            await campaign.serving()
+    campaign.calm = True
+    (campaign.home / "stop").touch()
+    for number, client in enumerate(clients):
+        with trio.fail_after(TIDY_SECONDS):
+            assert await client.wait() == 0, (campaign.home / f"client-{number}.log").read_text()
+    await until(lambda: not (played.unanswered or played.waiting), TIDY_SECONDS)
