@@ -77,13 +77,6 @@ class HandshakeTimedOut(_Coded):
     code = "protocol.handshake_timeout"
 
 
-class TooManyConnections(_Coded):
-    """The server holds as many unauthenticated connections as it allows."""
-
-    code = "server.connections"
-    retryable = True
-
-
 class ServerStopping(_Coded):
     """The server is going down in good order; reconnect, its successor answers."""
 

@@ -5,7 +5,6 @@ A task id is a UUID of version 7 (RFC 9562): 48 bits of Unix milliseconds, then
 guessed. This room knows neither clock nor randomness: both are handed in.
 """
 
-from collections.abc import Sequence
 from typing import NewType
 
 from taskd_protocol.errors import BadRequest
@@ -77,11 +76,3 @@ def parse_task_id(text: str) -> TaskId:
 def is_task_id(raw: bytes) -> bool:
     """Tell whether the bytes are a UUID of version 7."""
     return len(raw) == TASK_ID_BYTES and raw[6] >> 4 == 7 and raw[8] >> 6 == 0b10  # noqa: PLR2004 - RFC 9562's own numbers
-
-
-def first_bad_task_id(ids: Sequence[bytes]) -> int | None:
-    """Return the index of the first that is no task id, or None."""
-    for index, raw in enumerate(ids):
-        if not is_task_id(raw):
-            return index
-    return None

@@ -71,11 +71,6 @@ def rank_of(priority: int, order: int) -> int:
     return (PRIORITY_MAX - priority) << ORDER_BITS | order
 
 
-def order_of(rank: int) -> int:
-    """Return the order that a rank was made of."""
-    return rank & (1 << ORDER_BITS) - 1
-
-
 def line_id(queue: str, name: str) -> bytes:
     """Return a line's id: a digest, so that the same line is found again without a directory."""
     digest = hashlib.blake2b(digest_size=16)

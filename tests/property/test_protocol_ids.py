@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import (
     RANDOM_BYTES_PER_TASK_ID,
-    first_bad_task_id,
     format_task_id,
     is_task_id,
     make_task_ids,
@@ -88,14 +87,8 @@ def test_any_bytes(raw: bytes) -> None:
     known = uuid.UUID(bytes=raw) if len(raw) == 16 else None
     expected = known is not None and known.variant == uuid.RFC_4122 and known.version == 7
     assert is_task_id(raw) == expected
-    assert first_bad_task_id([raw]) == (None if expected else 0)
 
 
-def test_first_bad() -> None:
-    """The first that is no id is named, by its index."""
-    good = make_task_ids(3, 1_763_740_800_000, bytes(30))
-    assert first_bad_task_id([]) is None
-    assert first_bad_task_id(good) is None
-    assert first_bad_task_id([*good, b"x", b"y"]) == 3
+def test_nothing_is_no_id() -> None:
     with pytest.raises(BadRequest):
         parse_task_id("")

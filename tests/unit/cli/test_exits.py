@@ -28,7 +28,6 @@ EXPECTED = {
     "request.invalid": 2,
     "result.gone": 2,
     "server.busy": 3,
-    "server.connections": 3,
     "server.disk_full": 74,
     "server.rolled_back": 65,
     "server.stopping": 3,

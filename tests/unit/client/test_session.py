@@ -234,11 +234,11 @@ def test_a_refused_token_is_told_at_once() -> None:
     assert isinstance(events[-1], HangUp)
 
 
-def test_a_full_server_is_tried_again_even_at_first() -> None:
+def test_a_stopping_server_is_tried_again_even_at_first() -> None:
     wire = Wire()
     wire.session.ask(a_submit())
     wire.connect()
-    wire.tell(Error(0, "server.connections", "full", retryable=True))
+    wire.tell(Error(0, "server.stopping", "going down", retryable=True))
     assert answered(wire.session.take_events()) == []
     wire.now_s += RECONNECT_FIRST_S
     assert wire.session.wants_connection(wire.now_s)

@@ -6,6 +6,7 @@ import pytest
 
 from harness.fsck import check_disk
 from harness.world import World, random_step, shrink
+from protocol_document import DOCUMENT
 from taskd.core.lifecycle import TERMINAL, TRANSITIONS, State, lifecycle_mermaid
 
 
@@ -32,6 +33,7 @@ def test_the_picture_shows_the_table() -> None:
     assert picture[0] == "stateDiagram-v2"
     assert "    [*] --> ready: submit" in picture
     assert "    dead --> [*]" in picture
+    assert "\n".join(["```mermaid", *picture, "```"]) in DOCUMENT.read_text()
     assert len(picture) == 1 + sum(map(len, TRANSITIONS.values())) + len(TERMINAL)
 
 

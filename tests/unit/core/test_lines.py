@@ -5,7 +5,7 @@ from bisect import insort
 
 import pytest
 
-from taskd.core.lines import Line, Task, line_id, order_of, rank_of
+from taskd.core.lines import Line, Task, line_id, rank_of
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.task import TaskSpec
 
@@ -42,7 +42,6 @@ def filled(*of: int) -> Line:
 
 def test_ranks_put_priority_before_order() -> None:
     for priority in (PRIORITY_MIN, 0, PRIORITY_MAX):
-        assert order_of(rank_of(priority, 77)) == 77
         assert rank_of(priority, 1) < rank_of(priority, 2)
     assert rank_of(1, (1 << 64) - 1) < rank_of(0, 1)
     assert rank_of(PRIORITY_MAX, 0) >= 0
