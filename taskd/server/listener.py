@@ -25,6 +25,7 @@ import trio
 from taskd.net.tls_stream import TlsStream
 from taskd.server.addresses import Address, bind, close_sockets
 from taskd.server.clock import Clock
+from taskd.server.notices import Notices
 from taskd.server.platform import Platform
 from taskd_protocol import limits
 
@@ -34,7 +35,6 @@ it is. The stream is closed when it returns or raises; of what it raises, broken
 
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
 """After running out of descriptors or memory: connections that end meanwhile give some back."""
-_LOG_EVERY_NS: Final = 1_000_000_000
 
 _KEEPALIVE_IDLE_SECONDS: Final = 20
 _KEEPALIVE_EVERY_SECONDS: Final = 5
@@ -61,7 +61,7 @@ class Listener:
         self._sockets = sockets
         self._tls = tls
         self._strangers = _Strangers()
-        self._notices = _Notices(clock)
+        self._notices = Notices(clock)
         self._accepting = trio.CancelScope()
 
     async def serve(self, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -116,7 +116,7 @@ class Listener:
                 stream = await listening.accept()
             except OSError as error:
                 # EMFILE and its kin, or something that the kernel thought of later: dying would be worse.
-                self._notices.tell("accept_failed", str(self.address), error.strerror or str(error), serious=True)
+                self._notices.tell("accept_failed", str(self.address), error.strerror or str(error), level="warning")
                 await trio.sleep(_ACCEPT_PAUSE_SECONDS)
                 continue
             named = _prepare(stream)
@@ -186,25 +186,6 @@ class _Strangers:
         self._by_origin[origin] -= 1
         if not self._by_origin[origin]:
             del self._by_origin[origin]
-
-
-class _Notices:
-    """Log lines that strangers cause: one a second, which counts those left out."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._next_ns = 0
-        self._left_out = 0
-
-    def tell(self, event: str, peer: str, reason: str, *, serious: bool = False) -> None:
-        now_ns = self._clock.mono_ns()
-        if now_ns < self._next_ns:
-            self._left_out += 1
-            return
-        say = _log.warning if serious else _log.debug
-        say(event, peer=peer, reason=reason, left_out=self._left_out)
-        self._next_ns = now_ns + _LOG_EVERY_NS
-        self._left_out = 0
 
 
 def _prepare(stream: trio.SocketStream) -> tuple[str, str] | None:

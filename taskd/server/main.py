@@ -33,6 +33,7 @@ from taskd.server.disk import DiskWatch
 from taskd.server.hub import Hub
 from taskd.server.listener import open_listener
 from taskd.server.loop import CommitLoop
+from taskd.server.notices import Notices
 from taskd.server.platform import Platform
 from taskd.server.services import Services
 from taskd.server.session import Role, Session
@@ -161,6 +162,7 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
         loop=loop,
         hub=hub,
         certificates=certificates,
+        notices=Notices(platform.clock),
         mark_key=data_dir.mark_key,
         limits=PeerLimits(
             payload_bytes_max=plan.settings.payload_bytes_max,

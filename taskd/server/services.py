@@ -8,6 +8,7 @@ from taskd.server.certificates import Certificates
 from taskd.server.hub import Hub
 from taskd.server.loading import Loader
 from taskd.server.loop import CommitLoop
+from taskd.server.notices import Notices
 from taskd.server.platform import Platform
 from taskd.store.interface import Store
 from taskd_protocol.errors import TaskdError
@@ -23,6 +24,8 @@ class Services:
     loop: CommitLoop
     hub: Hub
     certificates: Certificates
+    notices: Notices
+    """For what peers cause that nobody knows yet."""
     mark_key: bytes
     limits: PeerLimits
     software: str

@@ -136,7 +136,7 @@ class Session:
                 with self._reading:
                     await self._serve(authenticated, make_role)
             except TaskdError as why:
-                log.info("connection_refused", peer=self.peer_address, code=why.code, reason=why.message)
+                self._note_refusal(why)
                 self.end(why)
             except trio.BrokenResourceError:
                 self._written.set()
@@ -156,6 +156,14 @@ class Session:
             authenticated()
             self.services.hub.join(self)
             await self._read(self._role)
+
+    def _note_refusal(self, why: TaskdError) -> None:
+        if self._role is None:
+            self.services.notices.tell(
+                "stranger_refused", self.peer_address, f"{why.code}: {why.message}", level="info"
+            )
+        else:
+            log.info("connection_refused", peer=self.peer_address, code=why.code, reason=why.message)
 
     def send(self, message: Message) -> None:
         """Put a message into the outbox; in place of an answer that no message can hold goes the reason."""

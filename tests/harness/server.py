@@ -24,6 +24,7 @@ from taskd.server.certificates import Certificates
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.server.main import _make_role
+from taskd.server.notices import Notices
 from taskd.server.platform import Platform
 from taskd.server.services import Services
 from taskd.server.session import Session
@@ -224,6 +225,7 @@ class Server:
             loop=self.loop,
             hub=self.hub,
             certificates=certificates,
+            notices=Notices(self.clock),
             mark_key=MARK_KEY,
             limits=PeerLimits(
                 payload_bytes_max=told.payload_bytes_max,

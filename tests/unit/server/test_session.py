@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
+import structlog
 import trio
 from trio.testing import lockstep_stream_pair
 
@@ -254,6 +255,22 @@ async def test_an_unknown_message_type_is_answered_and_the_connection_stays(serv
     await peer.ask(m.QueueList(8), m.QueuePage)
     await peer.send_bytes(frame(msgspec.msgpack.encode([99])))  # there is nobody to answer
     assert (await peer.end()).code == "protocol.unknown_kind"
+
+
+async def test_refused_strangers_are_a_line_a_second(server: Server) -> None:
+    """However many knock; each line says how many were left out, and none holds what they said."""
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(30):
+            peer = server.connect()
+            await peer.send(hello("client", "taskd_client_guess_guess_00000000"))
+            await peer.end()
+        await trio.sleep(1)
+        peer = server.connect()
+        await peer.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
+        await peer.end()
+    assert [line["left_out"] for line in lines] == [0, 29]
+    assert "auth.refused" in lines[0]["reason"]
+    assert not any("guess" in str(line) for line in lines)
 
 
 # -- who may do what ----------------------------------------------------------------------------
