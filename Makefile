@@ -61,14 +61,14 @@ clean: ## remove everything that was built, the environment too
 # The first of the PYTHON candidates that is new enough makes the environment.
 $(READY): requirements/dev.txt pyproject.toml
 	@for python in $(PYTHON); do \
-	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	    python=; \
 	done; \
 	if [ -z "$$python" ]; then \
-	    echo "taskd needs Python 3.11 or newer: none among $(PYTHON). Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	    echo "taskd needs Python 3.11 or newer with venv: none among $(PYTHON). Install one (Debian: apt install python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
 	    exit 1; \
 	fi; \
-	[ -x $(BIN)/python ] || { echo "setting up .venv with $$($$python --version), once"; $$python -m venv .venv; }
+	[ -x $(BIN)/pip ] || { echo "setting up .venv with $$($$python --version), once"; $$python -m venv .venv; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
