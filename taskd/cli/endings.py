@@ -49,6 +49,13 @@ def say_end(client: Client, task_id: bytes, timeout_s: float | None, *, as_json:
         say_json(result_json(outcome.result))
 
 
+def tell_why_it_waits(client: Client, task_id: bytes) -> None:
+    """Tell why a task does not run, if it does not."""
+    view = client.call(TaskQuery(0, [task_id]), TaskViews).views[0]
+    if view is not None and view.waits_for:
+        hint(f"taskd: the task waits: {view.waits_for}")
+
+
 def _wait(client: Client, task_id: bytes, timeout_s: float | None) -> Outcome:
     """Wait for the end; tell, once, why the task does not run, if it has not begun to by then."""
     if timeout_s is not None and timeout_s <= HINT_AFTER_S:
@@ -56,9 +63,7 @@ def _wait(client: Client, task_id: bytes, timeout_s: float | None) -> Outcome:
     try:
         return client.wait([task_id], HINT_AFTER_S)[0]
     except TimedOut:
-        view = client.call(TaskQuery(0, [task_id]), TaskViews).views[0]
-        if view is not None and view.waits_for:
-            hint(f"taskd: the task waits: {view.waits_for}")
+        tell_why_it_waits(client, task_id)
     return client.wait([task_id], None if timeout_s is None else timeout_s - HINT_AFTER_S)[0]
 
 

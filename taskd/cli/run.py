@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from taskd.cli.connection import server
+from taskd.cli.endings import HINT_AFTER_S, tell_why_it_waits
 from taskd.cli.exits import Exit
 from taskd.cli.interrupts import take_as_ctrl_c
 from taskd.cli.options import name_and_value, server_options
@@ -15,7 +16,7 @@ from taskd.client.client import Client
 from taskd.client.outcome import error_of
 from taskd.client.trace import make_traceparents
 from taskd_protocol.command import pack_command
-from taskd_protocol.errors import TaskCodes
+from taskd_protocol.errors import TaskCodes, TimedOut
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.messages import Cancel, Cancelled
@@ -94,8 +95,15 @@ class _Output:
         self._attempt = 0
 
     def show(self) -> None:
-        """Copy output until the command has ended."""
-        for entry in self._client.follow(self._task_id, self._sequence):
+        """Copy output until the command has ended; if it is silent from the start, tell what it waits for."""
+        try:
+            self._copy(None if self._sequence else HINT_AFTER_S)
+        except TimedOut:
+            tell_why_it_waits(self._client, self._task_id)
+            self._copy(None)
+
+    def _copy(self, silence_s: float | None) -> None:
+        for entry in self._client.follow(self._task_id, self._sequence, silence_s):
             if self._attempt and entry.attempt != self._attempt:
                 hint(f"taskd: attempt {entry.attempt} begins: the one before failed, or its agent was lost")
             self._attempt = entry.attempt

@@ -184,6 +184,25 @@ def test_two_agents_of_one_name_are_one_too_many(home: House) -> None:
     assert "ash" in ended.stderr.splitlines()[-1]
 
 
+def test_plain_tcp_at_the_tls_port_is_told_as_such(home: House) -> None:
+    home.serve("--data-dir", "one")
+    profile = home.profile()
+    ended = home.run("queue", "ls", "--url", f"taskd+tcp://{profile['token']}@{profile['address']}")
+    assert (ended.returncode, ended.stderr.count("\n")) == (3, 1)
+    assert "TLS" in ended.stderr
+
+
+def test_an_agent_that_is_killed_leaves_nothing_behind(home: House) -> None:
+    """No worker, no command, and nothing that a command put into a group of its own."""
+    home.serve("--data-dir", "one")
+    agent = home.start("agent", "shop")
+    assert home.ask("submit", "shop.add", "[1, 2]", "--wait") == "3"
+    home.start("run", "--", "sh", "-c", "setsid sleep 1000 & sleep 1000")
+    wait_until(lambda: sum(words_of(process)[:1] == ["sleep"] for process in agent.family()) == 2)
+    assert agent.end(signal.SIGKILL) == -9
+    wait_until(lambda: agent.family() == [])
+
+
 def test_dev_is_everything_in_one_command(home: House) -> None:
     """The agent comes back when it is killed, and Ctrl-C leaves nothing behind."""
     dev = home.start("dev", "shop", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
@@ -271,7 +290,8 @@ def test_revoking_a_token_ends_who_uses_it(home: House) -> None:
     waiting = home.start("task", "wait", task_id, env={"TASKD_URL": url})
     wait_until(lambda: _is_connected(waiting.pid))
     home.ask("token", "revoke", token)
-    assert waiting.process.wait(10) == 5
+    # The promise is a second; a program of Python's takes some of the rest to end on a busy machine.
+    assert waiting.process.wait(3) == 5
 
 
 def _is_connected(pid: int) -> bool:

@@ -54,8 +54,12 @@ class FakeClient:
             raise TimedOut("the task has not ended")
         return [self.outcomes.pop(0) for _ in ids]
 
-    def follow(self, task_id: bytes, sequence: int = 0) -> Iterator[LogEntry]:
+    def follow(self, task_id: bytes, sequence: int = 0, timeout: float | None = None) -> Iterator[LogEntry]:
         del task_id
+        self.timeouts.append(timeout)
+        if self.late:
+            self.late -= 1
+            raise TimedOut("no output")
         while self.entries:
             entry = self.entries.pop(0)
             if isinstance(entry, BaseException):

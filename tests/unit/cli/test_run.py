@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskd_protocol.messages import Cancel, Cancelled, LogEntry
+from taskd_protocol.messages import Cancel, Cancelled, LogEntry, TaskViews
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import COMMAND_NAME, Failure, Outcome
 from unit.cli.fake_client import FakeClient, Taskd
-from unit.cli.test_tasks import ONE
+from unit.cli.test_tasks import ONE, WAITING
 
 DONE = Outcome(ONE, "succeeded", 1, pack(0))
 
@@ -35,6 +35,16 @@ def test_the_commands_output_and_exit_code_are_ours(taskd: Taskd, client: FakeCl
     client.outcomes = [failed("command.failed", 7)]
     ended = taskd("run", "--", "make", "test")
     assert (ended.code, ended.out, ended.err) == (7, "one\ntwo å\n", "warning\n")
+
+
+def test_a_command_that_no_agent_takes_says_so(taskd: Taskd, client: FakeClient) -> None:
+    client.late = 1
+    client.replies = [TaskViews(0, [WAITING])]
+    client.entries = [LogEntry(0, 1, 1, 0, b"at last\n")]
+    client.outcomes = [DONE]
+    ended = taskd("run", "--", "true")
+    assert (ended.code, ended.out, ended.err) == (0, "at last\n", f"taskd: the task waits: {WAITING.waits_for}\n")
+    assert client.timeouts[:2] == [3.0, None]
 
 
 def test_the_command_travels_as_it_was_written(taskd: Taskd, client: FakeClient) -> None:
