@@ -71,17 +71,19 @@ def wait():
 
 waiter = threading.Thread(target=wait)
 waiter.start()
-while not (home / "stop").exists() and not failed:
-    if rng.random() < 0.5:
-        handles = jobs.work.map(range(rng.randint(1, 40)))
-    else:
-        handles = [jobs.work.submit(0)]
-    print(*[handle.id for handle in handles], sep="\\n", file=accepted, flush=True)
-    for handle in handles:
-        waiting.put(handle)
-    time.sleep(0.01)
-waiting.put(None)
-waiter.join()
+try:
+    while not (home / "stop").exists() and not failed:
+        if rng.random() < 0.5:
+            handles = jobs.work.map(range(rng.randint(1, 40)))
+        else:
+            handles = [jobs.work.submit(0)]
+        print(*[handle.id for handle in handles], sep="\\n", file=accepted, flush=True)
+        for handle in handles:
+            waiting.put(handle)
+        time.sleep(0.01)
+finally:
+    waiting.put(None)
+    waiter.join()
 if failed:
     raise failed[0]
 '''

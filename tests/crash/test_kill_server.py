@@ -61,6 +61,8 @@ async def be_killed(campaign: Campaign, nursery: trio.Nursery) -> None:
         for number in range(CLIENTS)
     ]
     played = campaign.play(nursery)
+    # A client that has never been welcomed gives up at once, and rightly so.
+    await until(lambda: len(campaign.outcomes()) >= CLIENTS and campaign.ledger.outcomes, TIDY_SECONDS)
     for _ in range(KILLS):
         await trio.sleep(campaign.rng.uniform(0, LIFE_SECONDS))
         await campaign.kill_server()
