@@ -14,7 +14,7 @@ Invariants:
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import trio
 
@@ -32,45 +32,17 @@ from taskd.core.coordinator import Coordinator
 from taskd.core.effects import Continue, Effect, SendLease, TasksEnded, WantFinished, WantLine, WantTimers
 from taskd.core.records import Key, Mutation
 from taskd.server.clock import Clock
-from taskd.server.loading import Found, Loader
+from taskd.server.intake import Intake, Request, Respond
+from taskd.server.loading import Loader
 from taskd.store import codec
 from taskd.store.interface import Store, Write
-from taskd_protocol.errors import ServerBusy, ServerStopping, StoreStalled, TaskdError
-
-TURN_WEIGHT_MAX = 4_000
-"""Tasks decided in one turn: about 50 ms of work, so that reports never wait longer behind submits."""
-
-BACKLOG_WEIGHT_MAX = 100_000
-"""Tasks that may wait to be decided; beyond it submits are refused before anything moved."""
-
-OWED_WEIGHT_MAX = 100_000
-"""Tasks that may be decided and not durable; beyond it submits wait until the disk has caught up."""
-
-WEIGHT_BYTES = 4096
-"""So many bytes of arguments weigh as much as a task: what is bounded in tasks is bounded in bytes, too."""
-
-BUSY_RETRY_MS = 200
-"""What a refused submitter is told to wait: the backlog above, decided in that time, would be gone twice."""
+from taskd_protocol.errors import StoreStalled, TaskdError
 
 TICK_SECONDS = 0.5
 """Time is looked at so often at least, so that a longer gap is known for a stall of our own."""
 
 STALL_SECONDS = 0.01
 """Wait before a batch that the store was too busy for is staged again."""
-
-Respond = Callable[[Answer | TaskdError], None]
-"""Called when the answer may leave."""
-
-
-class Request(NamedTuple):
-    """A command, and who is told."""
-
-    command: Command
-    respond: Respond | None
-    weight: int = 0
-    """Of a submit, in tasks."""
-    found: Found | None = None
-    """What was read for it, when the core had asked."""
 
 
 class Deliver(Protocol):
@@ -124,10 +96,7 @@ class CommitLoop:
         self._deliver = deliver
         self._fail = fail
         self.loader = Loader(store, coordinator.working)
-        self._urgent: deque[Request] = deque()
-        self._bulk: deque[Request] = deque()
-        self._bulk_weight = 0
-        self._owed_weight = 0
+        self._intake = Intake()
         self._unreleased: deque[tuple[int, Callable[[], None]]] = deque()
         self._staging = 0  # turns that are decided and not staged: one at most, while the store stalls
         self._wake = trio.Event()
@@ -135,7 +104,6 @@ class CommitLoop:
         self._staged = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._failed = False
-        self._refusing = False
 
     # -- what others call ---------------------------------------------------------------
 
@@ -150,19 +118,7 @@ class CommitLoop:
             ServerBusy: Too many submits wait already.
             ServerStopping: Submits are refused.
         """
-        if isinstance(command, SubmitTasks):
-            if self._refusing:
-                raise ServerStopping("the server is stopping; submit again when it is back", retry_after_ms=500)
-            weight = len(command.specs) + sum([len(spec.payload) for spec in command.specs]) // WEIGHT_BYTES
-            if self._bulk_weight + weight > BACKLOG_WEIGHT_MAX and self._bulk:
-                raise ServerBusy(
-                    f"{self._bulk_weight} submits wait to be decided; submit again a little later",
-                    retry_after_ms=BUSY_RETRY_MS,
-                )
-            self._bulk_weight += weight
-            self._bulk.append(Request(command, respond, weight))
-        else:
-            self._urgent.append(Request(command, respond))
+        self._intake.put(command, respond)
         self._wake.set()
 
     def after_durable(self, tell: Callable[[], None]) -> None:
@@ -183,11 +139,11 @@ class CommitLoop:
 
     def refuse_submits(self) -> None:
         """Take no more tasks: those that were submitted are decided still."""
-        self._refusing = True
+        self._intake.refuse_submits()
 
     async def until_settled(self) -> None:
         """Return once all that was asked is decided and durable; who goes on asking keeps it from returning."""
-        while self._urgent or self._bulk or self.loader.reading:
+        while not self._intake.is_empty or self.loader.reading:
             await self._turned.wait()
         await self.until_durable()
 
@@ -201,7 +157,7 @@ class CommitLoop:
             task_status.started()
             while True:
                 await self._turn()
-                if self._urgent or (self._bulk and self._owed_weight < OWED_WEIGHT_MAX):
+                if self._intake.has_work:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self._sleep()
@@ -215,27 +171,13 @@ class CommitLoop:
         wait_ms = self.coordinator.next_deadline_mono_ms() - self._clock.mono_ns() // 1_000_000
         return min(max(wait_ms / 1000, 0.0), TICK_SECONDS)
 
-    def _gather(self) -> list[Request]:
-        """Take what has arrived: all that is urgent, then submits up to the turn's bound."""
-        gathered = list(self._urgent)
-        self._urgent.clear()
-        room = min(TURN_WEIGHT_MAX, OWED_WEIGHT_MAX - self._owed_weight)
-        while self._bulk and room > 0:
-            request = self._bulk.popleft()
-            room -= request.weight
-            self._bulk_weight -= request.weight
-            gathered.append(request)
-        return gathered
-
     async def _turn(self) -> None:
         began_ns = self._clock.thread_cpu_ns()
         now = self.now()
         self.coordinator.tick(now)
         self.loader.begin_turn()
         answered: list[tuple[Respond, Answer | TaskdError]] = []
-        gathered = self._gather()
-        owed_weight = sum([request.weight for request in gathered])
-        self._owed_weight += owed_weight
+        gathered, owed_weight = self._intake.take()
         for request in gathered:
             self._decide(request, now, answered)
         turn = self.coordinator.take_turn(now)
@@ -315,7 +257,7 @@ class CommitLoop:
         self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int
     ) -> None:
         if owed_weight:
-            self._owed_weight -= owed_weight
+            self._intake.settle(owed_weight)
             self._wake.set()
         for respond, answer in answered:
             respond(answer)
@@ -364,7 +306,7 @@ class CommitLoop:
             await self._end(failure)
 
     async def _load_for(self, request: Request, keys: Sequence[Key]) -> None:
-        self._urgent.append(request._replace(found=await self.loader.read(keys), weight=0))
+        self._intake.put_again(request._replace(found=await self.loader.read(keys)))
         self._wake.set()
 
     async def _read_line(self, want: WantLine) -> None:

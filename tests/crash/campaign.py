@@ -54,6 +54,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import jobs
+from taskd_protocol.errors import CannotConnect, TimedOut
 
 home, seed = Path(sys.argv[1]), sys.argv[2]
 rng = random.Random(seed)
@@ -73,10 +74,13 @@ waiter = threading.Thread(target=wait)
 waiter.start()
 try:
     while not (home / "stop").exists() and not failed:
-        if rng.random() < 0.5:
-            handles = jobs.work.map(range(rng.randint(1, 40)))
-        else:
-            handles = [jobs.work.submit(0)]
+        try:
+            if rng.random() < 0.5:
+                handles = jobs.work.map(range(rng.randint(1, 40)))
+            else:
+                handles = [jobs.work.submit(0)]
+        except (CannotConnect, TimedOut):  # no server was there for half a minute of tries: nothing was acknowledged
+            continue
         print(*[handle.id for handle in handles], sep="\\n", file=accepted, flush=True)
         for handle in handles:
             waiting.put(handle)
@@ -223,10 +227,14 @@ class Campaign:
         while True:
             try:
                 below = await trio.open_tcp_stream("127.0.0.1", self.port)
-                stream = TlsStream(below, context, server_hostname="localhost")
-                await stream.do_handshake()
-            except (OSError, trio.BrokenResourceError):
+            except OSError:
                 await trio.sleep(0.02)
+                continue
+            stream = TlsStream(below, context, server_hostname="localhost")
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError:
+                await trio.aclose_forcefully(stream)
             else:
                 return stream
 

@@ -5,8 +5,16 @@ import trio
 
 from harness.peer import Peer
 from harness.server import Server, leased, report
-from taskd.core.commands import AckAttempts, CancelTasks, SubmitTasks
-from taskd.server import loop as loop_module
+from taskd.core.commands import (
+    AckAttempts,
+    AppendLogs,
+    BeatHeart,
+    CancelTasks,
+    Command,
+    NackAttempts,
+    SubmitTasks,
+)
+from taskd.server import intake
 from taskd_protocol.errors import ServerBusy, StoreFailed
 from taskd_protocol.messages import (
     Accepted,
@@ -32,7 +40,7 @@ from taskd_protocol.messages import (
     TaskViews,
     Wait,
 )
-from taskd_protocol.task import Failure, FailureReport, LogPiece
+from taskd_protocol.task import Failure, FailureReport, LogPiece, Report, TaskSpec
 
 
 async def nothing_is_told(*peers: Peer) -> None:
@@ -199,7 +207,7 @@ async def test_reports_are_decided_before_submits(server: Server) -> None:
 
 async def test_a_turn_takes_submits_up_to_its_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that reports never wait long behind them; all that was asked is decided in the end."""
-    monkeypatch.setattr(loop_module, "TURN_WEIGHT_MAX", 10)
+    monkeypatch.setattr(intake, "TURN_WEIGHT_MAX", 10)
     batches = len(server.disk.batches)
     answers: list[object] = []
     for _ in range(5):
@@ -211,12 +219,45 @@ async def test_a_turn_takes_submits_up_to_its_bound(server: Server, monkeypatch:
 
 async def test_large_arguments_weigh_as_many_tasks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound in tasks alone would let a turn hold gigabytes."""
-    monkeypatch.setattr(loop_module, "TURN_WEIGHT_MAX", 10)
+    monkeypatch.setattr(intake, "TURN_WEIGHT_MAX", 10)
     batches = len(server.disk.batches)
     for _ in range(3):
-        server.loop.ask(SubmitTasks("k", server.specs(payload=bytes(10 * loop_module.WEIGHT_BYTES))))
+        server.loop.ask(SubmitTasks("k", server.specs(payload=bytes(10 * intake.WEIGHT_BYTES))))
     await server.loop.until_settled()
     assert len(server.disk.batches) - batches == 3
+
+
+async def test_a_turn_takes_reports_up_to_a_bound_too(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stall left over is not one batch; submits get their share of each turn all the same."""
+    monkeypatch.setattr(intake, "URGENT_WEIGHT_MAX", 10)
+    client, agent = await server.client(), await server.agent(credit=100)
+    await server.submit(client, 40)
+    grants = await leased(agent, 40)
+    batches, told = len(server.disk.batches), list[str]()
+    for start in range(0, 40, 8):
+        reports = [report(grant) for grant in grants[start : start + 8]]
+        server.loop.ask(AckAttempts("a1", reports), lambda _: told.append("report"))
+    server.loop.ask(SubmitTasks("k", server.specs(5)), lambda _: told.append("submit"))
+    await server.loop.until_settled()
+    assert told == ["report", "report", "submit", "report", "report", "report"]
+    assert len(server.disk.batches) - batches == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "weight"),
+    [
+        (SubmitTasks("k", [TaskSpec(bytes(16), "m.f", bytes(5 * intake.WEIGHT_BYTES))] * 2), 12),
+        (AckAttempts("a1", [Report(1, bytes(16), 1, bytes(3 * intake.WEIGHT_BYTES))]), 4),
+        (AckAttempts("a1", []), 1),
+        (NackAttempts("a1", [FailureReport(1, bytes(16), 1, "released")] * 7), 7),
+        (CancelTasks([bytes(16)] * 9), 9),
+        (AppendLogs("a1", [LogPiece(1, bytes(16), 1, 1, bytes(2 * intake.WEIGHT_BYTES))]), 3),
+        (BeatHeart("a1", 1, 0, [1, 2, 3]), 1),
+    ],
+)
+def test_a_command_weighs_what_it_concerns_and_carries(command: Command, weight: int) -> None:
+    """In tasks."""
+    assert intake.weight_of(command) == weight
 
 
 async def test_an_idle_server_writes_nothing(server: Server) -> None:
@@ -235,7 +276,7 @@ async def test_a_backlog_that_is_full_refuses_submits_and_nothing_else(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything has moved, with a time to wait; who comes again then is served."""
-    monkeypatch.setattr(loop_module, "BACKLOG_WEIGHT_MAX", 10)
+    monkeypatch.setattr(intake, "BACKLOG_WEIGHT_MAX", 10)
     client, agent = await server.client(), await server.agent()
     server.disk.stalls = 1_000_000
     await client.send(Submit(1, server.specs()))  # this one is decided, and waits for the store
@@ -246,7 +287,7 @@ async def test_a_backlog_that_is_full_refuses_submits_and_nothing_else(
     await client.send(Submit(3, late))
     refused = await client.take(Error)
     assert (refused.request_id, refused.code, refused.retryable) == (3, "server.busy", True)
-    assert refused.retry_after_ms == loop_module.BUSY_RETRY_MS
+    assert refused.retry_after_ms == intake.BUSY_RETRY_MS
     assert "later" in refused.message
     await agent.send(Heartbeat(1, 0, []))
     await agent.take(HeartbeatSeen)
@@ -259,14 +300,14 @@ async def test_a_submit_larger_than_the_backlog_is_taken_when_it_is_empty(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be refused for ever."""
-    monkeypatch.setattr(loop_module, "BACKLOG_WEIGHT_MAX", 10)
+    monkeypatch.setattr(intake, "BACKLOG_WEIGHT_MAX", 10)
     client = await server.client()
     await server.submit(client, 50)
 
 
 async def test_what_is_decided_and_not_durable_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk hangs, submits wait to be decided, and then are refused; reports go on."""
-    monkeypatch.setattr(loop_module, "OWED_WEIGHT_MAX", 10)
+    monkeypatch.setattr(intake, "OWED_WEIGHT_MAX", 10)
     client, agent = await server.client(), await server.agent(credit=1)
     await server.submit(client)
     (grant,) = await leased(agent, 1)
@@ -428,7 +469,7 @@ async def test_a_late_report_is_looked_up_beside_what_is_decided_meanwhile(serve
 
 async def test_busy_is_raised_to_who_asks_in_process(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks without a session is refused the same way."""
-    monkeypatch.setattr(loop_module, "BACKLOG_WEIGHT_MAX", 1)
+    monkeypatch.setattr(intake, "BACKLOG_WEIGHT_MAX", 1)
     server.loop.ask(SubmitTasks("k", server.specs(2)))
     with pytest.raises(ServerBusy):
         server.loop.ask(SubmitTasks("k", server.specs()))
