@@ -14,7 +14,7 @@ from taskd.server import tokens
 from taskd.server.following import Following
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.session import Session, error_message
-from taskd.server.views import agent_views, queue_views, task_counts, task_keys, task_view
+from taskd.server.views import Reasons, agent_views, queue_views, task_counts, task_keys, task_view
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
@@ -56,8 +56,8 @@ class ClientRole:
                 self._submit(message)
             case m.Wait():
                 _check_ids(message.ids)
-                self._session.send(m.Done(message.request_id))
                 self._outcomes.wait(message.ids)
+                self._session.send(m.Done(message.request_id))
             case m.OutcomeCredit():
                 self._outcomes.add_credit(message.outcomes)
             case m.Cancel():
@@ -193,12 +193,13 @@ class ClientRole:
 
     async def _show(self, message: m.TaskQuery) -> m.Message:
         views: list[m.TaskView | None] = []
+        reasons: Reasons = {}
         views_bytes = 0
         for start in range(0, len(message.ids), SHOWN_READ):
             some = message.ids[start : start + SHOWN_READ]
             found = await self._services.reader.read_now([key for task_id in some for key in task_keys(task_id)])
             for task_id in some:
-                view = task_view(self._services.working, task_id, found, whole=True)
+                view = task_view(self._services.working, task_id, found, reasons, whole=True)
                 views_bytes += 0 if view is None else len(view.payload) + len(view.result or b"")
                 views.append(view)
             if views_bytes > limits.MESSAGE_BYTES_MAX:
@@ -208,6 +209,7 @@ class ClientRole:
     async def _list(self, message: m.TaskList) -> m.Message:
         limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
         views: list[m.TaskView] = []
+        reasons: Reasons = {}
         cursor = message.cursor
         budget = SCAN_ROWS_MAX
         while budget > 0 and len(views) < limit:
@@ -217,7 +219,7 @@ class ClientRole:
             keys = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
             rows = await self._services.reader.read_now(keys)
             for task_id in ids:
-                view = task_view(self._services.working, task_id, rows, whole=False)
+                view = task_view(self._services.working, task_id, rows, reasons, whole=False)
                 cursor = task_id
                 if view is not None and _fits(view, message):
                     views.append(view)

@@ -258,7 +258,8 @@ class CommitLoop:
     ) -> None:
         if owed_weight:
             self._intake.settle(owed_weight)
-            self._wake.set()
+            if self._intake.has_work:
+                self._wake.set()
         for respond, answer in answered:
             respond(answer)
         for effect in told:

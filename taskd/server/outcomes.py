@@ -16,7 +16,7 @@ from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import Key, StateRecord
 from taskd.server.loading import Found
 from taskd.server.session import OUTBOX_HIGH_BYTES, Session
-from taskd_protocol.errors import BadRequest, ResultGone, TaskdError, TaskUnknown
+from taskd_protocol.errors import BadRequest, ResultGone, ServerBusy, TaskdError, TaskUnknown
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 from taskd_protocol.limits import OUTCOME_CREDIT
 from taskd_protocol.messages import Outcomes as OutcomesMessage
@@ -32,6 +32,9 @@ OUTCOME_BYTES = 64
 """What weighs in an outcome beside its result or failure, roughly."""
 
 CREDIT_MAX = 1_000_000
+
+WAITED_MAX = 1_000_000
+"""Ids that one connection may wait for at the same time: each takes some 200 bytes."""
 
 STATES_READ = 500
 """States read at once."""
@@ -62,7 +65,13 @@ class Outcomes:
         self._reading = False
 
     def wait(self, ids: Sequence[bytes]) -> None:
-        """Tell of these when they end, or that they are not known."""
+        """Tell of these when they end, or that they are not known.
+
+        Raises:
+            ServerBusy: It waits for too many already.
+        """
+        if len(self.waited) + len(ids) > WAITED_MAX:
+            raise ServerBusy(f"a connection waits for at most {WAITED_MAX} tasks; wait for some of them first")
         hub, in_memory = self._services.hub, self._services.working.tasks
         for task_id in ids:
             hub.wait(self._session, task_id)

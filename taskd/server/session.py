@@ -135,6 +135,8 @@ class Session:
             try:
                 with self._reading:
                     await self._serve(authenticated, make_role)
+                if self._reading.cancelled_caught and not self._ending:
+                    raise tokens.refusal()  # its token has expired meanwhile
             except TaskdError as why:
                 self._note_refusal(why)
                 self.end(why)
@@ -324,6 +326,8 @@ class Session:
         except ServerRolledBack as why:
             services.stop(why)
             raise
+        left_ms = record.expires_at_ms - services.platform.clock.wall_ms()
+        self._reading.deadline = trio.current_time() + left_ms / 1_000
         self.key_id, self.role_name = parsed.key_id, record.role
         self._wire.trust()
         self.send(

@@ -15,19 +15,23 @@ from taskd_protocol.task import DEFAULT_RETRY, Failure
 LISTED_CHARS = 500
 """Of a failure's message in a listing; its traceback is left out."""
 
+Reasons = dict[tuple[str, str, str], str]
+"""Why tasks of a state, queue and name wait: found once for many, since it takes a look at each agent."""
+
 
 def task_keys(task_id: bytes) -> list[Key]:
     """Return what ``task_view`` wants to have read."""
     return [(records.SPEC, task_id), (records.STATE, task_id), (records.RESULT, task_id)]
 
 
-def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskView | None:
+def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, whole: bool) -> TaskView | None:
     """Return a task as it stands, or None if it is not stored.
 
     Args:
         w: What is in memory counts before what was read.
         task_id: Which.
         found: ``task_keys``, as they stand now; RESULT may be left out.
+        reasons: Of the tasks that are shown together.
         whole: With payload, result and traceback; listings go without. A payload that fits no message beside
             its result is left out all the same.
     """
@@ -44,6 +48,9 @@ def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskV
     result = apart if whole and isinstance(apart, bytes) else None
     fits = len(spec.payload) + len(result or b"") <= PAYLOAD_BYTES_MAX
     retry = spec.retry or DEFAULT_RETRY
+    like = (stored.state, spec.queue, spec.name)
+    if like not in reasons:
+        reasons[like] = why_waiting(w, *like)
     return TaskView(
         id=task_id,
         name=spec.name,
@@ -63,7 +70,7 @@ def task_view(w: Working, task_id: bytes, found: Found, *, whole: bool) -> TaskV
         failure=stored.failure if whole else _in_short(stored.failure),
         key=spec.key,
         traceparent=spec.traceparent,
-        waits_for=why_waiting(w, stored.state, spec.queue, spec.name),
+        waits_for=reasons[like],
     )
 
 

@@ -12,6 +12,7 @@ from taskd_protocol.messages import (
     Cancel,
     Cancelled,
     Done,
+    Error,
     LeaseCredit,
     Nack,
     OutcomeCredit,
@@ -223,3 +224,17 @@ async def test_a_submit_and_a_wait_at_once(server: Server) -> None:
     await agent.send(Ack([report(grant)]))
     (outcome,) = await outcomes(client, 1)
     assert outcome.state in {"succeeded", "unknown"}
+
+
+async def test_waits_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused with what to do; there is room again when some have ended."""
+    monkeypatch.setattr(outcomes_module, "WAITED_MAX", 5)
+    client, agent = await server.client(), await server.agent(credit=3)
+    specs = await server.submit(client, 6)
+    ids = [spec.id for spec in specs]
+    await client.ask(Wait(9, ids[:3]), Done)
+    refused = await client.ask(Wait(10, ids[3:]), Error)
+    assert (refused.code, refused.retryable) == ("server.busy", True)
+    await agent.send(Ack([report(grant) for grant in await leased(agent, 3)]))
+    await outcomes(client, 3)
+    await client.ask(Wait(11, ids[3:]), Done)

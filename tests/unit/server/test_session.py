@@ -610,3 +610,14 @@ async def test_a_disk_without_room_refuses_submits_and_nothing_else(server: Serv
     assert grant.spec.id == spec.id
     server.faults.full = None
     await server.submit(client)
+
+
+async def test_a_session_ends_when_its_token_expires(server: Server) -> None:
+    """Whatever it is doing; another one goes on."""
+    await server.mint("client", key="short", lasts_ms=60_000)
+    peer, other = await server.client("short"), await server.client()
+    await trio.sleep(59)
+    await peer.ask(m.QueueList(1), m.QueuePage)
+    await trio.sleep(1.5)
+    assert (await peer.end()).code == "auth.refused"
+    await other.ask(m.QueueList(1), m.QueuePage)
