@@ -5,7 +5,7 @@ the read's start and the moment at which the core gets the records is laid over
 what was read, so that the core always sees its own newest word.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from taskd.core import records
 from taskd.core.commands import LineEntry, Loaded, RefillTimers, RefillWindow
@@ -30,52 +30,70 @@ Found = Mapping[Key, Record | bytes | None]
 
 
 class Loader:
-    """Reads for the core."""
+    """Reads for the core, and for sessions."""
 
     def __init__(self, store: Store, working: Working) -> None:
         self._store = store
         self._working = working
-        self._open = 0
-        self._overlay: dict[Key, Record | bytes | None] = {}
+        self._wanted: dict[Key, int] = {}  # by how many open reads
+        self._decided: dict[
+            Key, Record | bytes | None
+        ] = {}  # of those, what was decided since the first of them opened
+        self._unstaged: dict[Key, Record | bytes | None] = {}
         self._noted = 0
 
     @property
     def reading(self) -> bool:
         """A read is open."""
-        return self._open > 0
-
-    def open(self) -> None:
-        """Begin a read whose records will be taken: from here on, nothing that is decided may be missed."""
-        self._open += 1
+        return bool(self._wanted)
 
     def begin_turn(self) -> None:
-        """Begin to note afresh; what no open read can have missed is dropped."""
+        """Begin to note a turn's mutations."""
         self._noted = 0
-        if not self._open:
-            self._overlay.clear()
+
+    def open(self, keys: Sequence[Key]) -> None:
+        """Begin a read whose records will be taken: of what is decided from here on, nothing will be missed."""
+        wanted = self._wanted
+        for key in dict.fromkeys(keys):
+            wanted[key] = wanted.get(key, 0) + 1
+            if key in self._unstaged:
+                self._decided[key] = self._unstaged[key]
+        self._noted = 0  # what this turn decided before is not in the store yet
 
     def note(self, mutations: Sequence[Mutation]) -> None:
-        """Remember what this turn has decided so far, if a read is open."""
-        if self._open:
+        """Remember what this turn has decided so far, of what is being read."""
+        wanted = self._wanted
+        if wanted:
             for kind, record_id, value in mutations[self._noted :]:
-                self._overlay[kind, record_id] = value
+                if (kind, record_id) in wanted:
+                    self._decided[kind, record_id] = value
         self._noted = len(mutations)
 
-    def note_all(self, mutations: Sequence[Mutation]) -> None:
-        """Remember what was decided and is not in the store, for reads that open before it is."""
-        for kind, record_id, value in mutations:
-            self._overlay[kind, record_id] = value
+    def hold(self, mutations: Sequence[Mutation]) -> None:
+        """Remember all that was decided and cannot be staged yet: reads that open meanwhile do not find it."""
+        self._unstaged = {(kind, record_id): value for kind, record_id, value in mutations}
 
-    def close(self) -> None:
-        """End a read whose records are not taken."""
-        self._open -= 1
+    def let_go(self) -> None:
+        """What was held is in the store now."""
+        self._unstaged = {}
 
     def take(self, found: Found) -> Loaded:
-        """Close a read: return its records as they stand now."""
+        """End a read: return its records as they stand now."""
         self.note(self._working.mutations)
-        self._open -= 1
-        overlay = self._overlay
-        return {key: overlay.get(key, value) for key, value in found.items()}
+        decided = self._decided
+        taken = {key: decided.get(key, value) for key, value in found.items()}
+        self.close(found)
+        return taken
+
+    def close(self, keys: Iterable[Key]) -> None:
+        """End a read."""
+        wanted = self._wanted
+        for key in dict.fromkeys(keys):
+            if wanted[key] > 1:
+                wanted[key] -= 1
+            else:
+                del wanted[key]
+                self._decided.pop(key, None)
 
     async def read_now(self, keys: Sequence[Key]) -> Loaded:
         """Read records as they stand when this returns: beside what is in memory then, they contradict nothing.
@@ -83,11 +101,11 @@ class Loader:
         Raises:
             StoreCorrupt: A value is not what was written.
         """
-        self.open()
+        self.open(keys)
         try:
             found = await self.read(keys)
         except BaseException:
-            self.close()
+            self.close(keys)
             raise
         return self.take(found)
 

@@ -207,7 +207,7 @@ class CommitLoop:
         try:
             answer: Answer | TaskdError = self.coordinator.apply(request.command, now, loaded)
         except NeedRecords as need:
-            self.loader.open()
+            self.loader.open(need.keys)
             self._start(partial(self._load_for, request, need.keys))
             return
         except TaskdError as refusal:
@@ -221,12 +221,11 @@ class CommitLoop:
         """Stage the turn's batch; while the store stalls no new turn starts, so the order stays."""
         if self._stage_once(writes):
             return
-        self.loader.open()
-        self.loader.note_all(mutations)  # sessions may read meanwhile what is not in the store yet
+        self.loader.hold(mutations)
         while True:
             await trio.sleep(STALL_SECONDS)
             if self._stage_once(writes):
-                self.loader.close()
+                self.loader.let_go()
                 return
 
     def _stage_once(self, writes: Sequence[Write]) -> bool:

@@ -6,12 +6,14 @@ import pytest
 import trio
 
 from harness.server import DAY_MS, Server, leased, report
-from taskd.core import lines, retention, timers
+from taskd.core import lines, records, retention, timers
 from taskd.core.effects import WantLine
 from taskd.core.lines import REFILL_BYTES, line_id
+from taskd.core.records import LogRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
 from taskd.server.loading import FIRST_ENTRIES, Loader
+from taskd.store import codec
 from taskd_protocol.messages import (
     Accepted,
     Ack,
@@ -206,6 +208,67 @@ async def test_a_size_limit_takes_the_oldest(
     # Of the steps that are read at once, the younger may come first.
     assert set(left) >= {spec.id for spec in all_specs[-(len(left) - 10) :]}
     assert 40_000 < server.working.counters.finished_bytes <= 50_000
+
+
+async def test_what_was_noted_for_an_earlier_read_is_forgotten(server: Server) -> None:
+    """A record changes after the last read was taken, in the same turn: the next read must not see what it was."""
+    working, loader = server.working, Loader(server.disk, server.working)
+    key = (records.LOG, b"id")
+    loader.begin_turn()
+    working.put(*key, LogRecord(1, 1, 1, b"old"))
+    loader.open([key])
+    assert loader.take({key: None}) == {key: LogRecord(1, 1, 1, b"old")}
+    working.put(*key, LogRecord(1, 1, 1, b"new"))
+    server.disk.stage(codec.encode(working.mutations))
+    loader.note(working.mutations)
+    working.mutations = []
+    assert await loader.read_now([key]) == {key: LogRecord(1, 1, 1, b"new")}
+
+
+async def test_a_read_that_opens_again_in_a_turn_misses_nothing_of_it(server: Server) -> None:
+    """Neither what was decided before the last one was taken, nor after."""
+    working, loader = server.working, Loader(server.disk, server.working)
+    one, two = (records.LOG, b"1"), (records.LOG, b"2")
+    loader.begin_turn()
+    loader.open([one])
+    working.put(*one, LogRecord(1, 1, 1, b"1"))
+    loader.take({one: None})
+    loader.open([one, two])
+    working.put(*two, LogRecord(1, 1, 1, b"2"))
+    loader.note(working.mutations)
+    working.mutations = []
+    loader.begin_turn()
+    assert loader.take({one: None, two: None}) == {one: LogRecord(1, 1, 1, b"1"), two: LogRecord(1, 1, 1, b"2")}
+    assert not loader.reading
+
+
+async def test_only_what_is_read_is_remembered(server: Server) -> None:
+    """Reads that overlap for ever must not make the server remember all that happens meanwhile."""
+    working, loader = server.working, Loader(server.disk, server.working)
+    first, second = (records.LOG, b"1"), (records.LOG, b"2")
+    loader.open([first])
+    for number in range(100):
+        loader.begin_turn()
+        working.put(records.LOG, b"other %d" % number, LogRecord(1, 1, 1, b"x"))
+        working.put(*second, LogRecord(1, 1, 1, b"%d" % number))
+        loader.note(working.mutations)
+        working.mutations = []
+        if number == 50:
+            loader.open([second, first])
+    assert set(loader._decided) == {second}
+    assert loader.take({first: None}) == {first: None}
+    assert loader.take({second: None, first: None})[second] == LogRecord(1, 1, 1, b"99")
+    assert (loader.reading, loader._decided) == (False, {})
+
+
+async def test_a_read_during_a_stall_finds_what_is_not_staged(server: Server) -> None:
+    """Also when it comes back after the stall."""
+    key = (records.LOG, b"1")
+    loader = Loader(server.disk, server.working)
+    loader.hold([(*key, LogRecord(1, 1, 1, b"x"))])
+    loader.open([key])
+    loader.let_go()
+    assert loader.take({key: None}) == {key: LogRecord(1, 1, 1, b"x")}
 
 
 async def test_records_read_now_are_those_that_stand_now(server: Server) -> None:

@@ -448,6 +448,17 @@ async def test_a_cancel_that_is_looked_up_while_the_task_becomes_ready(server: S
     assert await server.state(client, spec.id) == "cancelled"
 
 
+async def test_ids_that_stand_twice_are_looked_up_once(server: Server) -> None:
+    """And what is noted for the look-up is forgotten after it."""
+    client = await server.client()
+    (spec,) = await server.submit(client, delay_ms=60_000)
+    cancelled = await client.ask(Cancel(5, [spec.id, spec.id]), Cancelled)
+    assert cancelled.states == ["cancelled", "cancelled"]
+    views = await client.ask(TaskQuery(6, [spec.id, spec.id]), TaskViews)
+    assert [view and view.state for view in views.views] == ["cancelled", "cancelled"]
+    assert not server.loop.loader.reading
+
+
 async def test_a_late_report_is_looked_up_beside_what_is_decided_meanwhile(server: Server) -> None:
     """A second report of an attempt, read before the first was decided, is recorded and not stale."""
     client, agent = await server.client(), await server.agent(credit=2)
