@@ -30,6 +30,9 @@ DAY_MS = 24 * 3600 * 1000
 FINISHED_IDS_MAX = 500
 """Tasks in one FINISHED record: what one step of the purge takes away."""
 
+FINISHED_BYTES_MAX = 8 * 1024 * 1024
+"""What they weigh, roughly: the purge reads their arguments with them."""
+
 RECENT_IDS = 65_536
 """Ids that a resend is looked up in before the disk is asked: a second or more of submits at full speed."""
 
@@ -289,8 +292,9 @@ class Working:
     def _note_finished(self, wall_ms: int) -> None:
         ids = [ended.id for ended in self.ended]
         each = self.ended_bytes // len(ids)
-        for start in range(0, len(ids), FINISHED_IDS_MAX):
-            some = ids[start : start + FINISHED_IDS_MAX]
+        count = max(1, min(FINISHED_IDS_MAX, FINISHED_BYTES_MAX // (each or 1)))
+        for start in range(0, len(ids), count):
+            some = ids[start : start + count]
             finished_id = wall_ms.to_bytes(8, "big") + self.counters.next_order.to_bytes(8, "big")
             self.counters.next_order += 1
             self.put(records.FINISHED, finished_id, records.FinishedRecord(some, each * len(some)))

@@ -210,6 +210,22 @@ async def test_a_size_limit_takes_the_oldest(
     assert 40_000 < server.working.counters.finished_bytes <= 50_000
 
 
+async def test_large_finished_tasks_go_a_few_at_a_time(server: Server) -> None:
+    """A step of the purge reads the arguments of the tasks that it takes away."""
+    client, agent = await server.client(), await server.agent(credit=20)
+    for _ in range(10):
+        await server.submit(client, 2, payload=bytes(3_000_000))
+    await agent.send(Ack([report(grant) for grant in await leased(agent, 20)]))
+    await agent.take(Recorded)
+    finished = [
+        codec.decode_as(records.FinishedRecord, records.FINISHED, key, value)
+        for key, value in server.disk._values.items()
+        if key[1:2] == records.FINISHED
+    ]
+    assert [len(record.ids) for record in finished] == [2] * 10
+    assert sum([record.stored_bytes for record in finished]) == server.working.counters.finished_bytes
+
+
 async def test_what_was_noted_for_an_earlier_read_is_forgotten(server: Server) -> None:
     """A record changes after the last read was taken, in the same turn: the next read must not see what it was."""
     working, loader = server.working, Loader(server.disk, server.working)
