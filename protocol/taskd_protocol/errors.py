@@ -235,6 +235,12 @@ class StoreTooNew(_Coded):
     code = "store.too_new"
 
 
+class StoreTooOld(_Coded):
+    """The data directory is of an older taskd's format; a server that starts on it brings it to today's."""
+
+    code = "store.too_old"
+
+
 class DataDirInUse(_Coded):
     """Another process has the data directory open."""
 

@@ -40,6 +40,7 @@ _BY_CODE: Final = {
     "store.corrupt": Exit.DATA_REFUSED,
     "store.in_use": Exit.DATA_DIR_IN_USE,
     "store.too_new": Exit.DATA_REFUSED,
+    "store.too_old": Exit.DATA_REFUSED,
     "task.unknown": Exit.USAGE,
 }
 _BY_FAMILY: Final = {

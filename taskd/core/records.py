@@ -123,6 +123,8 @@ class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     task_id: bytes
     digest: bytes
     """16 bytes over name, queue and payload: another content under the key is a conflict."""
+    created_at_ms: int = 0
+    """When its task was accepted."""
 
 
 class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -49,7 +49,7 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     for spec in specs:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
-            w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec)))
+            w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec), wall_ms))
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:

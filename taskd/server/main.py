@@ -38,6 +38,7 @@ from taskd.server.platform import Platform
 from taskd.server.services import Services
 from taskd.server.session import Role, Session
 from taskd.server.starting import read_stored
+from taskd.store.head import FORMAT
 from taskd.store.interface import Store
 from taskd.store.rocksdb import open_store
 from taskd_protocol.errors import AuthRefused, ServerStopping, StoreCorrupt, TaskdError
@@ -130,7 +131,12 @@ async def serve(
     try:
         names = names_for(plan.listen.host, socket.gethostname(), machine_addresses(), plan.host_names)
         certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms())
-        store = open_store(data_dir.store, offload=platform.offload, new_lineage=platform.token_bytes(16))
+        store = open_store(
+            data_dir.store,
+            offload=platform.offload,
+            new_lineage=platform.token_bytes(16),
+            on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
+        )
         try:
             await _serve_store(plan, platform, data_dir, certificates, store, task_status)
         finally:

@@ -37,9 +37,9 @@ from taskd.core.records import (
 from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
+from taskd.store.head import read_current_head
 from taskd.store.history import check_history
 from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
-from taskd.store.rocksdb import read_head
 from taskd.store.stored_tasks import StoredTask, index_entries, load_tasks, read_tasks
 from taskd_protocol.errors import StoreCorrupt, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES
@@ -107,6 +107,7 @@ def fsck(path: Path, *, progress: Callable[[int], None] | None = None) -> Report
         StoreCorrupt: It does not open. What cannot be read once it is open is a finding.
         StoreFailed: There is none.
         StoreTooNew: A newer taskd wrote it.
+        StoreTooOld: An older taskd wrote it, and no server has opened it since.
     """
     database = engine.open_database(path)
     check = _Check(database, path, progress or (lambda _: None))
@@ -134,7 +135,8 @@ class _Check:
     def run(self) -> Report:
         report = self.report
         try:
-            report.lineage = read_head(self._database, self._path).hex()
+            head = read_current_head(self._database, self._path)
+            report.lineage = "" if head is None else head.lineage.hex()
             report.sequence = check_history(self._database, self._path).sequence
             self._check_kinds()
             self._check_meta()
@@ -227,8 +229,15 @@ class _Check:
             self._note("missing-entry", make_key(*key), f"task {task.id.hex()} is {task.state} and has no such entry")
         elif self._task_of(kind, record_id, value) != task.id:
             self._note("foreign-entry", make_key(*key), f"the entry of task {task.id.hex()} names another task")
+        elif kind == KEY and not self._is_dated(task, record_id, value):
+            self._note("key-time", make_key(*key), f"the key was not taken when task {task.id.hex()} was accepted")
         else:
             self._expected[kind] += 1
+
+    @staticmethod
+    def _is_dated(task: StoredTask, record_id: bytes, value: bytes) -> bool:
+        assert task.spec is not None
+        return decode_as(KeyRecord, KEY, record_id, value).created_at_ms == task.spec.created_at_ms
 
     @staticmethod
     def _task_of(kind: Kind, record_id: bytes, value: bytes) -> bytes:

@@ -15,6 +15,8 @@ STORE = Kind(b"\x00")
 
 FORMAT_KEY = SHARD + STORE + b"format"
 LINEAGE_KEY = SHARD + STORE + b"lineage"
+MIGRATION_KEY = SHARD + STORE + b"migration"
+"""How far a migration has come, there only meanwhile: the step's number in one byte, then the last id."""
 COMMIT_PREFIX = SHARD + STORE + b"commit"
 """Followed by the batch's number in 8 bytes."""
 

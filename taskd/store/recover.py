@@ -22,9 +22,11 @@ from rocksdict import DBRecoveryMode, Rdict, WriteBatch
 from taskd.core.records import SPEC
 from taskd.store import durable_mark, engine
 from taskd.store.fsck import Report, fsck
+from taskd.store.head import read_head
 from taskd.store.history import check_history, last_commit
 from taskd.store.keys import ID_START, LINEAGE_KEY, make_key, successor
-from taskd.store.rocksdb import read_head, sync_folder
+from taskd.store.migrate import migrate
+from taskd.store.rocksdb import sync_folder
 from taskd.store.wal import blank_damage
 from taskd_protocol.errors import StoreCorrupt, StoreFailed, TaskdError
 
@@ -118,13 +120,18 @@ def _opens(path: Path) -> bool:
     except StoreCorrupt:
         return False
     try:
-        lineage = read_head(database, path)
-        return last_commit(database).sequence >= durable_mark.marked_sequence(path, lineage)
+        return last_commit(database).sequence >= _marked(database, path)
     except StoreCorrupt:
         return False
     finally:
         with suppress(TaskdError):  # fsck, next, tells what is wrong with it
             engine.close_database(database, path)
+
+
+def _marked(database: Rdict, path: Path) -> int:
+    """Return what is known to have been durable of the store in a folder, of which the database may be a copy."""
+    head = read_head(database, path)
+    return 0 if head is None else durable_mark.marked_sequence(path, head.lineage)
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -145,7 +152,10 @@ def _cut_back(left: Path, path: Path, new_lineage: bytes) -> tuple[int, int]:
     database = engine.open_database(left, recovery=DBRecoveryMode.point_in_time())
     try:
         sequence = check_history(database, left).sequence
-        marked = durable_mark.marked_sequence(path, read_head(database, left))
+        marked = _marked(database, path)
+        head = read_head(database, left)
+        if head is not None:
+            migrate(database, left, head.format)
         batch = WriteBatch(raw_mode=True)
         batch.put(LINEAGE_KEY, new_lineage)
         database.write(batch)

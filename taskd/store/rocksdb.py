@@ -14,7 +14,7 @@ Knows nothing of what the records mean.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from rocksdict import Rdict, WriteBatch, WriteOptions
 from taskd.core.records import Key, Kind
 from taskd.store import engine
 from taskd.store.durable_mark import DurableMark, marked_sequence
+from taskd.store.head import FORMAT, read_head
 from taskd.store.history import COMMITS_KEPT, Commit, check_history
 from taskd.store.interface import Offload, Write
 from taskd.store.keys import (
@@ -37,10 +38,8 @@ from taskd.store.keys import (
     make_key,
     successor,
 )
-from taskd_protocol.errors import StoreCorrupt, StoreFailed, StoreStalled, StoreTooNew, TaskdError
-
-FORMAT: Final = 1
-"""Of keys and the store's own records. A store of a higher one is refused."""
+from taskd.store.migrate import migrate
+from taskd_protocol.errors import StoreCorrupt, StoreFailed, StoreStalled, TaskdError
 
 INLINE_KEYS_MAX: Final = 16
 """Keys read on the loop: in less time than handing them to a thread takes, and few when each waits for the disk."""
@@ -173,7 +172,9 @@ class RocksStore:
         return self._database
 
 
-def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStore:
+def open_store(
+    path: Path, *, offload: Offload, new_lineage: bytes, on_migration: Callable[[int], None] = lambda _: None
+) -> RocksStore:
     """Open the store in a folder, or make it there.
 
     Blocks: before there is anything to serve.
@@ -182,6 +183,7 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
         path: The folder; made with its parents when it is missing.
         offload: Runs what blocks.
         new_lineage: 16 random bytes, for a store that is new.
+        on_migration: Told the store's format, when it is an older one that is brought to today's first.
 
     Raises:
         DataDirInUse: Another process has it open.
@@ -194,7 +196,11 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
         _make_folder(path)
     database = engine.open_database(path, create=new)
     try:
-        lineage = read_head(database, path) or _write_head(database, path, new_lineage)
+        head = read_head(database, path)
+        if head is not None and head.format < FORMAT:
+            on_migration(head.format)
+            migrate(database, path, head.format)
+        lineage = _write_head(database, path, new_lineage) if head is None else head.lineage
         last = check_history(database, path)
         _check_mark(path, lineage, last.sequence)
         mark = _open_mark(path, lineage, last.sequence)
@@ -203,27 +209,6 @@ def open_store(path: Path, *, offload: Offload, new_lineage: bytes) -> RocksStor
             engine.close_database(database, path)
         raise
     return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last, mark=mark)
-
-
-def read_head(database: Rdict, path: Path) -> bytes:
-    """Check the format; return the lineage, empty when the store is still without its head.
-
-    Raises:
-        StoreCorrupt: The head is damaged.
-        StoreTooNew: A newer taskd wrote it.
-    """
-    written, lineage = engine.get_many(database, [FORMAT_KEY, LINEAGE_KEY])
-    if written is None or lineage is None:
-        if next(engine.walk(database, b"", b"\xff"), None) is None:
-            return b""
-        raise StoreCorrupt(f"the store at {path} has lost its format mark; {engine.RECOVER_ADVICE}")
-    if not written.isdigit():
-        raise StoreCorrupt(f"the store at {path} has no readable format mark; {engine.RECOVER_ADVICE}")
-    if int(written) > FORMAT:
-        raise StoreTooNew(
-            f"the store at {path} has format {int(written)}, this taskd knows {FORMAT}: use the newer taskd"
-        )
-    return lineage
 
 
 def _write_head(database: Rdict, path: Path, lineage: bytes) -> bytes:

@@ -117,6 +117,6 @@ def _check_logs(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes
 
 def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:
     keys = disk.of(records.KEY, KeyRecord)
-    assert {key.decode(): record.task_id for key, record in keys.items()} == {
-        spec.spec.key: task_id for task_id, spec in specs.items() if spec.spec.key
+    assert {key.decode(): (record.task_id, record.created_at_ms) for key, record in keys.items()} == {
+        spec.spec.key: (task_id, spec.created_at_ms) for task_id, spec in specs.items() if spec.spec.key
     }

@@ -67,7 +67,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         ),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
-    "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)))),
+    "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000)),
     "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),

@@ -159,6 +159,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "timer too many": ("stray-entry", lambda s: (records.TIMER, bytes(8) + s.leased, bytes(8))),
     "key lost": ("missing-entry", lambda s: (records.KEY, s.key_id, None)),
     "key of another": ("foreign-entry", lambda s: (records.KEY, s.key_id, replace(s.key, task_id=bytes(16)))),
+    "key of another time": ("key-time", lambda s: (records.KEY, s.key_id, replace(s.key, created_at_ms=1))),
     "key too many": ("stray-entry", lambda s: (records.KEY, b"unasked", s.key)),
     "result lost": ("result", lambda s: (records.RESULT, s.result, None)),
     "result too many": ("result", lambda s: (records.RESULT, s.leased, b"\xc0")),

@@ -13,6 +13,7 @@ import trio
 from store.houses import LINEAGE, RocksHouse
 from taskd.core.records import READY, SPEC
 from taskd.store import engine
+from taskd.store.head import FORMAT
 from taskd.store.history import COMMITS_KEPT
 from taskd.store.keys import COMMIT_PREFIX, FORMAT_KEY, commit_key, make_key, successor
 from taskd.store.rocksdb import RocksStore, open_store
@@ -67,10 +68,10 @@ async def test_a_second_process_is_refused(path: Path) -> None:
 
 async def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     await write_some(path)
-    with_newer_format(path, b"2")
-    with pytest.raises(StoreTooNew, match="format 2, this taskd knows 1"):
+    with_format(path, b"%d" % (FORMAT + 1))
+    with pytest.raises(StoreTooNew, match=f"format {FORMAT + 1}, this taskd knows {FORMAT}"):
         reopen(path)
-    with_newer_format(path, b"1")
+    with_format(path, b"%d" % FORMAT)
     store = reopen(path)
     assert len(await store.scan(SPEC, limit=9)) == 3
     await store.close()
@@ -79,12 +80,12 @@ async def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
 @pytest.mark.parametrize("mark", [b"", b"one", b"-1"])
 async def test_a_format_that_is_no_number_is_refused(path: Path, mark: bytes) -> None:
     await write_some(path)
-    with_newer_format(path, mark)
+    with_format(path, mark)
     with pytest.raises(StoreCorrupt, match="format mark"):
         reopen(path)
 
 
-def with_newer_format(path: Path, mark: bytes) -> None:
+def with_format(path: Path, mark: bytes) -> None:
     database = engine.open_database(path)
     database.put(FORMAT_KEY, mark)
     database.close()

@@ -36,6 +36,7 @@ EXPECTED = {
     "store.in_use": 73,
     "store.stalled": 74,
     "store.too_new": 65,
+    "store.too_old": 65,
     "submit.conflict": 65,
     "submit.too_old": 65,
     "task.unknown": 2,

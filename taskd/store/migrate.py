@@ -1,0 +1,113 @@
+"""Migrate: brings a store of an older format to today's, step by step.
+
+A step goes through one kind's records and writes what the next format has in their
+stead. Each batch carries the cursor, so that a step that was cut short goes on where it
+was; the format changes with the last batch. A step must come to the same when a
+batch of it is applied twice.
+
+For a new format: raise ``head.FORMAT``, add its steps here under the format that they
+lead away from, and let ``tests/store/test_migrate.py`` write what they find.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+from rocksdict import Rdict, WriteBatch
+
+from taskd.core.records import KEY, SPEC, KeyRecord, Kind, Mutation, SpecRecord
+from taskd.store import engine
+from taskd.store.codec import decode_as, encode
+from taskd.store.head import FORMAT
+from taskd.store.keys import FORMAT_KEY, MIGRATION_KEY, make_key, split_key, successor
+from taskd_protocol.ids import TaskId, task_id_unix_ms
+
+BATCH_RECORDS: Final = 1_000
+"""Looked at for one batch: a few MB with large arguments, and work of a few milliseconds to do again."""
+
+Entries = Sequence[tuple[bytes, bytes]]
+"""Ids and values, in order."""
+
+
+class Step(NamedTuple):
+    """What one kind's records become."""
+
+    kind: Kind
+    change: Callable[[Rdict, Entries], Sequence[Mutation]]
+
+
+def migrate(database: Rdict, path: Path, stored: int) -> None:
+    """Bring an open store from the format that it has to today's; durable when this returns.
+
+    Args:
+        database: Of the store; nobody else writes.
+        path: Its folder, for messages.
+        stored: The format that it has, at least 1 and at most ``FORMAT``.
+
+    Raises:
+        StoreCorrupt: A record is not what was written.
+        StoreFailed: The disk refuses; run again, it goes on where it was.
+    """
+    try:
+        for older in range(stored, FORMAT):
+            _leave(database, older)
+            database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
+    except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+        raise engine.translate(error, path) from None
+
+
+def _leave(database: Rdict, older: int) -> None:
+    [cursor] = engine.get_many(database, [MIGRATION_KEY])
+    done, after = (cursor[0], cursor[1:]) if cursor else (0, b"")
+    for index, step in enumerate(STEPS[older]):
+        if index < done:
+            continue
+        for entries in _chunks(database, step.kind, after if index == done else b""):
+            batch = _batch(step.change(database, entries))
+            batch.put(MIGRATION_KEY, bytes([index]) + entries[-1][0])
+            database.write(batch)
+    batch = _batch(())
+    batch.put(FORMAT_KEY, b"%d" % (older + 1))
+    batch.delete(MIGRATION_KEY)
+    database.write(batch)
+
+
+def _chunks(database: Rdict, kind: Kind, after: bytes) -> Iterator[Entries]:
+    lower = make_key(kind, b"")
+    walked = engine.walk(database, make_key(kind, after) + b"\x00" if after else lower, successor(lower))
+    while chunk := list(islice(walked, BATCH_RECORDS)):
+        yield [(split_key(key)[1], value) for key, value in chunk]
+
+
+def _batch(mutations: Sequence[Mutation]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    for key, value in encode(mutations):
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
+
+
+def _date_keys(database: Rdict, entries: Entries) -> list[Mutation]:
+    """Give idempotency keys the instant at which they were taken: their task's."""
+    keys = [(record_id, decode_as(KeyRecord, KEY, record_id, value)) for record_id, value in entries]
+    specs = engine.get_many(database, [make_key(SPEC, key.task_id) for _, key in keys])
+    return [
+        (KEY, record_id, replace(key, created_at_ms=_created_at_ms(key.task_id, spec)))
+        for (record_id, key), spec in zip(keys, specs, strict=True)
+    ]
+
+
+def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
+    if spec is None:  # no key is without its task; fsck tells of one that is
+        return task_id_unix_ms(TaskId(task_id))
+    return decode_as(SpecRecord, SPEC, task_id, spec).created_at_ms
+
+
+STEPS: Final[Mapping[int, Sequence[Step]]] = {
+    1: (Step(KEY, _date_keys),),
+}
+"""By the format that they lead away from, in the order in which they are taken."""

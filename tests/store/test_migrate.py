@@ -1,0 +1,149 @@
+"""A store of an older format becomes one of today's, whatever cuts the way there short."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from rocksdict import Rdict
+
+from store.driver import Driver
+from store.houses import LINEAGE
+from taskd.core.records import KEY, KeyRecord
+from taskd.store import engine, migrate
+from taskd.store.codec import decode_as, encode
+from taskd.store.fsck import fsck
+from taskd.store.head import FORMAT
+from taskd.store.keys import FORMAT_KEY, MIGRATION_KEY, make_key, split_key, successor
+from taskd.store.rocksdb import open_store
+from taskd_protocol.errors import StoreTooOld
+
+TASKS = 40
+
+
+@pytest.fixture(scope="module")
+def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of format 1: its keys tell no time."""
+    path = tmp_path_factory.mktemp("first") / "store"
+
+    async def build() -> None:
+        store = open_store(path, offload=trio.to_thread.run_sync, new_lineage=LINEAGE)
+        driver = Driver(store)
+        await driver.submit(driver.specs(TASKS, key="order"))
+        await driver.submit(driver.specs(5))
+        await driver.fail("a1", await driver.lease("a1", ["app.f"], 3))
+        await store.close()
+
+    trio.run(build)
+    database = engine.open_database(path)
+    for record_id, key in keys_of(database):
+        [(at, value)] = encode([(KEY, record_id, KeyRecord(key.task_id, key.digest))])
+        assert value is not None
+        database.put(at, value[:1].replace(b"\x94", b"\x93") + value[1:-1])  # as it was before the field
+    database.put(FORMAT_KEY, b"1")
+    engine.close_database(database, path)
+    return path
+
+
+@pytest.fixture
+def path(first_format: Path, tmp_path: Path) -> Path:
+    shutil.copytree(first_format, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def keys_of(database: Rdict) -> Iterator[tuple[bytes, KeyRecord]]:
+    lower = make_key(KEY, b"")
+    for at, value in list(engine.walk(database, lower, successor(lower))):
+        record_id = split_key(at)[1]
+        yield record_id, decode_as(KeyRecord, KEY, record_id, value)
+
+
+def content(path: Path) -> list[tuple[bytes, bytes]]:
+    database = engine.open_database(path)
+    try:
+        return list(engine.walk(database, b"", b"\xff"))
+    finally:
+        database.close()
+
+
+async def start(path: Path) -> list[int]:
+    """Open the store as a server does; return the formats that it was brought from."""
+    told: list[int] = []
+    store = open_store(path, offload=trio.to_thread.run_sync, new_lineage=bytes(16), on_migration=told.append)
+    await store.close()
+    return told
+
+
+async def test_a_start_brings_an_older_store_to_this_format(path: Path) -> None:
+    """Every key has its task's time then, nothing else has changed, and the next start has nothing to do."""
+    before = dict(content(path))
+    assert await start(path) == [1]
+    after = dict(content(path))
+    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {KEY, split_key(FORMAT_KEY)[0]}
+    assert (after[FORMAT_KEY], before.keys()) == (b"%d" % FORMAT, after.keys())
+    assert fsck(path).is_clean
+    assert await start(path) == []
+
+
+async def test_an_older_store_is_not_checked_but_told_of(path: Path) -> None:
+    """Fsck knows the rules of one format; to check must not make a store unreadable for the taskd that wrote it."""
+    with pytest.raises(StoreTooOld, match="start the server on it once"):
+        fsck(path)
+    assert dict(content(path))[FORMAT_KEY] == b"1"
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_migration_that_is_cut_short_goes_on_where_it_was(
+    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any write, and the runs after it again: the end is the same as without."""
+    whole = path.with_name("whole")
+    shutil.copytree(path, whole)
+    await start(whole)
+
+    monkeypatch.setattr(migrate, "BATCH_RECORDS", 3)
+    rng = random.Random(seed)
+    cursors: list[bytes] = []
+    while not await cut_short(path, rng.randint(0, 4)):
+        database = engine.open_database(path)
+        cursors.append(engine.get_many(database, [MIGRATION_KEY])[0] or b"")
+        engine.close_database(database, path)
+    assert len(cursors) > 2
+    assert cursors == sorted(cursors)
+    assert content(path) == content(whole)
+    assert fsck(path).is_clean
+
+
+async def cut_short(path: Path, writes: int) -> bool:
+    """Migrate, killed before the write after so many; return whether it came to its end."""
+    database = Dying(engine.open_database(path), writes)
+    try:
+        migrate.migrate(database, path, 1)  # type: ignore[arg-type]
+    except KilledError:
+        return False
+    finally:
+        database.real.close()
+    return True
+
+
+class KilledError(BaseException):
+    """As a kill: nothing is handled any more."""
+
+
+class Dying:
+    """A database whose process dies before one of its writes."""
+
+    def __init__(self, real: Rdict, writes: int) -> None:
+        self.real = real
+        self._writes = writes
+
+    def __getattr__(self, name: str) -> object:
+        return self._write if name == "write" else getattr(self.real, name)
+
+    def _write(self, batch: object) -> None:
+        if not self._writes:
+            raise KilledError
+        self._writes -= 1
+        self.real.write(batch)  # type: ignore[arg-type]
