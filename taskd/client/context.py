@@ -8,36 +8,49 @@ from contextvars import ContextVar
 
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import format_task_id
+from taskd_protocol.task import Grant
 
 
 class TaskContext:
-    """The attempt that runs here.
+    """The attempt that runs here."""
 
-    Attributes:
-        name: Of the task, as agents know it.
-        queue: It was submitted to.
-        attempt: From 1.
-        fencing_token: Rises with every lease of the store: give it to what you write to, so that an
-            older attempt's writes can be refused.
-        traceparent: W3C trace context of the submit; empty: none.
-    """
+    __slots__ = ("_grant",)
 
-    __slots__ = ("attempt", "fencing_token", "name", "queue", "raw_id", "traceparent")
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant  # looked into only when asked: workers make one of these per task
 
-    def __init__(
-        self, *, raw_id: bytes, name: str, queue: str, attempt: int, fencing_token: int, traceparent: str
-    ) -> None:
-        self.raw_id = raw_id  # 16 bytes, made text only when asked: workers make one of these per task
-        self.name = name
-        self.queue = queue
-        self.attempt = attempt
-        self.fencing_token = fencing_token
-        self.traceparent = traceparent
+    @property
+    def name(self) -> str:
+        """The task's name, as agents know it."""
+        return self._grant.spec.name
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was submitted to."""
+        return self._grant.spec.queue
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self._grant.attempt
+
+    @property
+    def fencing_token(self) -> int:
+        """Rises with every lease of the store.
+
+        Give it to what you write to, so that an older attempt's writes can be refused.
+        """
+        return self._grant.token
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context of the submit; empty: none."""
+        return self._grant.spec.traceparent
 
     @property
     def id(self) -> str:
         """The task's id as text."""
-        return format_task_id(self.raw_id)
+        return format_task_id(self._grant.spec.id)
 
     def __repr__(self) -> str:
         """Show what tells it from others."""

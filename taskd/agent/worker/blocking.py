@@ -13,7 +13,7 @@ from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls
 from taskd.agent.worker.link import Link
-from taskd.client.context import running
+from taskd.client.context import TaskContext, running
 from taskd_protocol.task import Failure, Grant
 
 
@@ -36,7 +36,7 @@ def serve(link: Link, functions: calls.Functions, clock: Clock) -> None:
 
 def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch) -> None:
     page, number = link.page, batch.number
-    mono_ns, write, encode = clock.mono_ns, link.write, wire.encode
+    mono_ns, write, encode, result_bytes_max = clock.mono_ns, link.write, wire.encode, batch.result_bytes_max
     start_ns = previous_ns = mono_ns()
     start_at_ms = clock.wall_ms() + batch.clock_ahead_ms
     for grant in batch.grants:
@@ -47,7 +47,7 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
             link.tell(wire.Recalled(number))
             return
         started_at_ms = start_at_ms + (previous_ns - start_ns) // 1_000_000
-        end = _attempt(functions, grant, batch.result_bytes_max)
+        end = copy_context().run(_attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
         if link.forked:
             _end_of_a_fork()
         now_ns = mono_ns()
@@ -61,20 +61,20 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
 
 
 def _attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure:
-    function = functions.get(grant.spec.name)
+    spec = grant.spec
+    function = functions.get(spec.name)
     if function is None:
-        return calls.unknown(grant.spec.name)
-    arguments = calls.read_arguments(grant)
+        return calls.unknown(spec.name)
+    running.set(TaskContext(grant))
+    arguments = calls.read_arguments(spec.payload)
     if isinstance(arguments, Failure):
         return arguments
     args, kwargs = arguments
-    context = copy_context()  # what a task sets is gone with it
-    context.run(running.set, calls.context_of(grant))
     try:
-        result = context.run(function, *args, **kwargs)
+        result = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not its worker
         return calls.raised(error)
-    return context.run(calls.pack_result, result, result_bytes_max)
+    return calls.pack_result(result, result_bytes_max)
 
 
 def _end_of_a_fork() -> NoReturn:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from taskd.client.context import TaskContext
 from taskd.client.task import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, Grant
+from taskd_protocol.task import Failure
 
 Functions = Mapping[str, TaskFunction]
 """The users' functions by task name."""
@@ -26,23 +25,10 @@ _HEAD_CHARS = 8 * 1024
 _OWN_FILES = str(Path(__file__).parent)
 
 
-def context_of(grant: Grant) -> TaskContext:
-    """Return what user code may know of the attempt."""
-    spec = grant.spec
-    return TaskContext(
-        raw_id=spec.id,
-        name=spec.name,
-        queue=spec.queue,
-        attempt=grant.attempt,
-        fencing_token=grant.token,
-        traceparent=spec.traceparent,
-    )
-
-
-def read_arguments(grant: Grant) -> tuple[list[object], dict[str, object]] | Failure:
+def read_arguments(payload: bytes) -> tuple[list[object], dict[str, object]] | Failure:
     """Unpack a call's arguments."""
     try:
-        return unpack_arguments(grant.spec.payload)
+        return unpack_arguments(payload)
     except PayloadUnpackable as error:
         return Failure(TaskCodes.ARGUMENTS_UNREADABLE, line(error.message))
     except Exception as error:  # noqa: BLE001 - a registered type's own code may raise anything

@@ -12,7 +12,7 @@ from taskd.agent.clock import Clock
 from taskd.agent.worker import calls
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.watched import watched
-from taskd.client.context import running
+from taskd.client.context import TaskContext, running
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure, Grant
 
@@ -88,10 +88,10 @@ class Floor:
         token, spec = grant.token, grant.spec
         start_ns = self._clock.mono_ns()
         end: bytes | Failure
-        running.set(calls.context_of(grant))
+        running.set(TaskContext(grant))
         try:
             function = self._functions.get(spec.name)
-            arguments = calls.read_arguments(grant)
+            arguments = calls.read_arguments(spec.payload)
             if function is None:
                 end = calls.unknown(spec.name)
             elif isinstance(arguments, Failure):

@@ -29,7 +29,7 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import format_task_id, is_task_id, parse_task_id, task_id_unix_ms
 from taskd_protocol.messages import Error, PeerLimits, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, Outcome, TaskSpec
+from taskd_protocol.task import Failure, Grant, Outcome, TaskSpec
 from unit.client.faces import Face, wait_until
 from unit.client.fake_server import SERVER_TIME_MS, FakeServer, Peer
 
@@ -600,7 +600,7 @@ def test_each_submit_carries_a_trace_and_a_tasks_own_submits_continue_its_trace(
     task.map([1, 2])
     first, second = (spec.traceparent for spec in server.tasks.values())
     assert first != second
-    context = TaskContext(raw_id=bytes(16), name="m.f", queue="q", attempt=2, fencing_token=7, traceparent=first)
+    context = TaskContext(Grant(7, 2, TaskSpec(bytes(16), "m.f", queue="q", traceparent=first)))
     token = running.set(context)
     try:
         assert current() is context

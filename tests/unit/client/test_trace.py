@@ -9,12 +9,13 @@ import pytest
 from taskd.client.context import TaskContext, current, running
 from taskd.client.trace import make_traceparents
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.task import Grant, TaskSpec
 
 FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def context(traceparent: str) -> TaskContext:
-    return TaskContext(raw_id=bytes(16), name="m.f", queue="q", attempt=1, fencing_token=1, traceparent=traceparent)
+    return TaskContext(Grant(1, 1, TaskSpec(bytes(16), "m.f", traceparent=traceparent)))
 
 
 def test_each_is_a_trace_of_its_own() -> None:
