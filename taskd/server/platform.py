@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import trio
-
 from taskd.server.addresses import Listen, open_sockets
 from taskd.server.clock import Clock, SystemClock
+from taskd.server.threads import Threads
 
 T = TypeVar("T")
 
@@ -48,10 +47,6 @@ def system_platform() -> Platform:
         clock=SystemClock(),
         rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
         token_bytes=secrets.token_bytes,
-        offload=_offload,
+        offload=Threads(),
         listen=open_sockets,
     )
-
-
-async def _offload(work: Callable[[], T], /) -> T:
-    return await trio.to_thread.run_sync(work)
