@@ -18,6 +18,8 @@ from typing import Final
 
 import trio
 
+from taskd.net import sockets
+
 READ_BYTES: Final = 256 * 1024
 """What one receive takes from the kernel at most: about one outbox of the other side."""
 _RECORD_BYTES: Final = 16 * 1024
@@ -98,7 +100,7 @@ class TlsStream(trio.abc.Stream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send; returns when the transport has taken everything.
+        """Encrypt and send; returns when the transport has taken everything: at once, if it can.
 
         Raises:
             trio.BrokenResourceError: The connection broke, or a send before this one was cut short.
@@ -165,7 +167,7 @@ class TlsStream(trio.abc.Stream):
 
     async def _receive_below(self) -> bytes | bytearray:
         if isinstance(self.transport, trio.SocketStream):
-            return await self.transport.receive_some(READ_BYTES)
+            return await sockets.receive_some(self.transport, READ_BYTES)
         return await self.transport.receive_some()
 
     async def _flush(self) -> None:
@@ -175,7 +177,10 @@ class TlsStream(trio.abc.Stream):
             return
         self._sending = True
         try:
-            await self.transport.send_all(data)
+            if isinstance(self.transport, trio.SocketStream):
+                await sockets.send_all(self.transport, data)
+            else:
+                await self.transport.send_all(data)
         except BaseException:
             self._broken = True
             raise
