@@ -53,7 +53,7 @@ _READS: Messages = _ALWAYS | {
     m.StatsQuery,
     m.CertQuery,
 }
-_WORK: Messages = _READS | {m.Submit, m.Cancel}
+_WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry}
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

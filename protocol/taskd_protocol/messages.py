@@ -468,6 +468,20 @@ class Stats(msgspec.Struct, array_like=True, frozen=True, tag=45):
     """CPU time of the server process, all threads."""
 
 
+class TaskRetry(msgspec.Struct, array_like=True, frozen=True, tag=50):
+    """Give these another chance: those that ended without success go back to their places in line."""
+
+    request_id: int
+    ids: list[bytes]
+
+
+class TaskRetried(msgspec.Struct, array_like=True, frozen=True, tag=51):
+    """The states after the TASK_RETRY, in its order; ``unknown`` for an id that is not stored."""
+
+    request_id: int
+    states: list[str]
+
+
 # -- agents -----------------------------------------------------------------------------
 
 
@@ -593,6 +607,7 @@ ToServer = (
     | CertRenew
     | CertQuery
     | StatsQuery
+    | TaskRetry
     | Offer
     | LeaseCredit
     | Ack
@@ -625,6 +640,7 @@ ToPeer = (
     | Invitation
     | CertView
     | Stats
+    | TaskRetried
     | Offered
     | Lease
     | Recorded

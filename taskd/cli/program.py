@@ -29,7 +29,7 @@ COMMANDS: Final = (
     Later("agent", "taskd.cli.agent:agent", "Run an agent: it does the tasks of your modules."),
     Later("submit", "taskd.cli.submit:submit", "Submit a task by its name."),
     Later("run", "taskd.cli.run:run", "Run a command on an agent, as if it ran here."),
-    Later("task", "taskd.cli.tasks:task", "List, show, wait for and cancel tasks."),
+    Later("task", "taskd.cli.tasks:task", "List, show, wait for, cancel and retry tasks."),
     Later("queue", "taskd.cli.queues:queue", "Look at the queues."),
     Later("agents", "taskd.cli.agents:agents", "Look at the agents; invite new ones."),
     Later("token", "taskd.cli.tokens:token", "Create, list and revoke access tokens."),

@@ -1,6 +1,6 @@
-"""`taskd task`: what became of tasks, and ending them."""
+"""`taskd task`: what became of tasks, ending them, and giving them another chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -13,14 +13,14 @@ from taskd.client.client import Client
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskView
+from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskRetried, TaskRetry, TaskView
 
 _STATES = ("ready", "scheduled", "running", "cancelling", "succeeded", "dead", "cancelled")
 
 
 @click.group
 def task() -> None:
-    """List, show, wait for and cancel tasks."""
+    """List, show, wait for, cancel and retry tasks."""
 
 
 @json_option
@@ -82,6 +82,30 @@ def cancel(*, task_ids: tuple[str, ...], as_json: bool) -> None:
     ids: list[bytes] = [parse_task_id(text) for text in task_ids]
     with server() as client:
         states = client.call(Cancel(0, ids), Cancelled).states
+    _say_states(ids, states, as_json=as_json)
+
+
+@json_option
+@server_options
+@task.command
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+def retry(*, task_ids: tuple[str, ...], as_json: bool) -> None:
+    """Give tasks another chance that died or were cancelled: back to their places in line, with a new budget.
+
+    Prints each with its state: `ready` if it is back in line.
+    """
+    ids: list[bytes] = [parse_task_id(text) for text in task_ids]
+    with server() as client:
+        states = client.call(TaskRetry(0, ids), TaskRetried).states
+    _say_states(ids, states, as_json=as_json)
+
+
+def _say_states(ids: Sequence[bytes], states: Sequence[str], *, as_json: bool) -> None:
+    """Print what became of each task.
+
+    Raises:
+        TaskUnknown: Some are not stored; the others are told all the same.
+    """
     known = [(format_task_id(raw), state) for raw, state in zip(ids, states, strict=True)]
     if as_json:
         say_json([{"id": text, "state": state} for text, state in known])

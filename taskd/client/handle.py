@@ -11,7 +11,7 @@ from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskViews
+from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskRetried, TaskRetry, TaskViews
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -100,6 +100,21 @@ class TaskHandle(Awaited, Generic[R_co]):
         """Cancel the task; see ``cancel``."""
         return await arun(self._cancel())
 
+    def retry(self) -> str:
+        """Give the task another chance if it ended without success; return its state then.
+
+        ``ready`` when it is back in line: its attempts are numbered on, its budget begins anew, and ``result``
+        waits for its next end. Any other state is the one that it has, and keeps.
+
+        Raises:
+            TaskUnknown: No such task is stored.
+        """
+        return run(self._retry())
+
+    async def aretry(self) -> str:
+        """Give the task another chance; see ``retry``."""
+        return await arun(self._retry())
+
     def __repr__(self) -> str:
         """Show the id, and the end if it is known."""
         return f"<TaskHandle {self.id}{f' {self.outcome.state}' if self.outcome else ''}>"
@@ -120,6 +135,15 @@ class TaskHandle(Awaited, Generic[R_co]):
         state = (yield from operations.call(self._batch.link, cancel, Cancelled, TIMEOUT_S)).states[0]
         if state == "unknown":
             raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
+        return state
+
+    def _retry(self) -> Steps[str]:
+        retry = TaskRetry(0, [self.raw_id])
+        state = (yield from operations.call(self._batch.link, retry, TaskRetried, TIMEOUT_S)).states[0]
+        if state == "unknown":
+            raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
+        if state == "ready":
+            self.outcome = None
         return state
 
 

@@ -69,6 +69,19 @@ class CancelStates(NamedTuple):
     states: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class RetryTasks:
+    """Give those that ended without success another chance. Answer: ``RetryStates``."""
+
+    ids: Sequence[bytes]
+
+
+class RetryStates(NamedTuple):
+    """Their states now, in order: ``ready`` if it was put back; ``unknown`` for what is not stored."""
+
+    states: list[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferAgent:
     """An agent is connected and has this. Answer: ``AgentAccepted``."""
@@ -243,6 +256,7 @@ class PurgeFinished:
 Command = (
     SubmitTasks
     | CancelTasks
+    | RetryTasks
     | OfferAgent
     | LoseConnection
     | AddCredit
@@ -261,4 +275,4 @@ Command = (
     | PurgeFinished
 )
 
-Answer = Submitted | CancelStates | AgentAccepted | ReportsRecorded | LogsKept | None
+Answer = Submitted | CancelStates | RetryStates | AgentAccepted | ReportsRecorded | LogsKept | None

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import assert_never
 
-from taskd.core import access, agents, cancel, placement, reports, retention, submit, timers
+from taskd.core import access, agents, cancel, placement, reports, retention, retry, submit, timers
 from taskd.core.commands import (
     NOTHING_LOADED,
     AckAttempts,
@@ -34,6 +34,7 @@ from taskd.core.commands import (
     RefillTimers,
     RefillWindow,
     ReleaseDue,
+    RetryTasks,
     RevokeToken,
     StoreToken,
     SubmitTasks,
@@ -85,6 +86,8 @@ class Coordinator:
                 return reports.nack(w, command, now, loaded)
             case CancelTasks():
                 return cancel.cancel(w, command, now, loaded)
+            case RetryTasks():
+                return retry.retry(w, command, loaded)
             case OfferAgent():
                 return agents.offer(w, command, now)
             case AppendLogs():

@@ -38,6 +38,8 @@ def check_invariants(w: Working) -> None:
             leased[task.spec.id] = task
     assert not windowed.keys() & leased.keys(), "a task is in line or leased"
     assert w.tasks == windowed | leased
+    assert all(group.count > 0 for group in w.dead_groups.values())
+    assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
     _check_counters(w)
 
 

@@ -21,7 +21,10 @@ class State(StrEnum):
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED})
-"""A task never leaves these."""
+"""A task leaves these only at a person's word."""
+
+RETRIABLE = frozenset({State.DEAD, State.CANCELLED})
+"""From these a retry leads back."""
 
 TRANSITIONS: dict[State | None, dict[State, str]] = {
     None: {State.READY: "submit", State.SCHEDULED: "submit with a delay"},
@@ -39,8 +42,8 @@ TRANSITIONS: dict[State | None, dict[State, str]] = {
         State.CANCELLED: "its work is gone",
     },
     State.SUCCEEDED: {},
-    State.DEAD: {},
-    State.CANCELLED: {},
+    State.DEAD: {State.READY: "retry"},
+    State.CANCELLED: {State.READY: "retry"},
 }
 """From a state (None: not stored yet) to each that may follow, with what leads there."""
 
@@ -51,6 +54,6 @@ def lifecycle_mermaid() -> str:
     for start, ends in TRANSITIONS.items():
         name = "[*]" if start is None else start.value
         lines += [f"    {name} --> {end.value}: {why}" for end, why in ends.items()]
-        if not ends:
+        if start in TERMINAL:
             lines.append(f"    {name} --> [*]")
     return "\n".join(lines)

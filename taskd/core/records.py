@@ -46,6 +46,10 @@ TOKEN = Kind(b"a")
 """id: key id. Access tokens, and invitations until they are used."""
 LOG = Kind(b"o")
 """id: task id + sequence (8 bytes)."""
+DEAD = Kind(b"x")
+"""id: fingerprint (16 bytes) + instant (8 bytes, UTC ms) + task id; value: empty. Dead tasks by what they died of."""
+DEAD_GROUP = Kind(b"g")
+"""id: fingerprint."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -88,6 +92,10 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """Entries in LOG."""
     log_bytes: int = 0
     """What they weigh."""
+    end_order: int = 0
+    """``next_order`` when it ended. A FINISHED entry of a lower order lists an end that a retry undid."""
+    fingerprint: bytes = b""
+    """Of a dead task: where it stands in DEAD; empty: it does not."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -132,6 +140,21 @@ class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
     ids: list[bytes]
     stored_bytes: int
+
+
+class DeadGroupRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Dead tasks that died of the same."""
+
+    kind: str
+    """Exception type, or the code where nothing was raised."""
+    place: str
+    """``file:function``; empty: nothing was raised."""
+    message: str
+    """Of the first of them."""
+    count: int
+    first_at_ms: int
+    """When the first of them died, of those since the group was last empty."""
+    last_at_ms: int
 
 
 class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -182,6 +205,7 @@ Record = (
     | LineRecord
     | KeyRecord
     | FinishedRecord
+    | DeadGroupRecord
     | TokenRecord
     | LogRecord
     | CountersRecord
@@ -195,10 +219,11 @@ READERS: dict[Kind, type[Record]] = {
     LINE: LineRecord,
     KEY: KeyRecord,
     FINISHED: FinishedRecord,
+    DEAD_GROUP: DeadGroupRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,
 }
-"""How a value of a kind is read. READY, TIMER and RESULT hold bare bytes; META is read by name."""
+"""How a value of a kind is read. READY, TIMER, RESULT and DEAD hold bare bytes; META is read by name."""
 
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,

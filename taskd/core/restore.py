@@ -11,7 +11,15 @@ from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
-from taskd.core.records import CountersRecord, EpochRecord, LeaseRecord, LineRecord, SpecRecord, TokenRecord
+from taskd.core.records import (
+    CountersRecord,
+    DeadGroupRecord,
+    EpochRecord,
+    LeaseRecord,
+    LineRecord,
+    SpecRecord,
+    TokenRecord,
+)
 from taskd.core.working import Agent, RecentIds, Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.ids import format_task_id
@@ -29,6 +37,7 @@ class Stored:
     leases: Sequence[tuple[bytes, LeaseRecord, SpecRecord | None]]
     newest_id: bytes
     """The last SPEC id; empty in an empty store."""
+    dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -41,6 +50,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.put(records.META, b"epoch", EpochRecord(w.epoch))
     w.ticked_mono_ms = now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
+    w.dead_groups = dict(stored.dead_groups)
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
     # An id that was purged may be younger than all that are stored, and must not pass for a new one.
@@ -66,6 +76,7 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
     counters.next_order = stored.next_order
     counters.finished_bytes = stored.finished_bytes
     counters.purged_to_ms = stored.purged_to_ms
+    w.first_order = counters.next_order
 
 
 def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None:

@@ -1,16 +1,18 @@
 """Retention: finished tasks are kept for an age and a size, then taken away.
 
 The FINISHED records are the job: each step deletes one of them, with the tasks it
-names, in one batch. So a crash at any point leaves either of the two.
+names, in one batch. So a crash at any point leaves either of the two. A task that
+was retried since is named by a later one, if any, and passed over here.
 """
 
 from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import records
+from taskd.core import dead, records
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
+from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import FinishedRecord, Key, KeyRecord, SpecRecord, StateRecord
 from taskd.core.reports import log_id
 from taskd.core.working import Working
@@ -59,10 +61,11 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
         return
     tasks: list[Key] = [(kind, task_id) for task_id in finished.ids for kind in (records.SPEC, records.STATE)]
     w.need([finished_key, *tasks], loaded)
-    specs = [spec for key in tasks if isinstance(spec := loaded[key], SpecRecord)]
-    keys: list[Key] = [(records.KEY, spec.spec.key.encode()) for spec in specs if spec.spec.key]
+    order = int.from_bytes(command.finished_id[8:], "big")
+    ended = ended_of(finished.ids, loaded, order)
+    keys = idempotency_keys(ended)
     w.need([finished_key, *tasks, *keys], loaded)
-    rest = _take_away_some(w, specs, loaded)
+    rest = take_away_some(w, ended, loaded)
     rest_bytes = finished.stored_bytes * len(rest) // len(finished.ids)
     if rest:
         w.put(*finished_key, FinishedRecord(rest, rest_bytes))
@@ -73,13 +76,35 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
 
 
-def _take_away_some(w: Working, specs: Sequence[SpecRecord], loaded: Loaded) -> list[bytes]:
+Ended = tuple[SpecRecord, StateRecord]
+
+
+def ended_of(ids: Sequence[bytes], loaded: Loaded, order: int) -> list[Ended]:
+    """Return those of these tasks that are stored and ended no later than with the FINISHED entry of that order.
+
+    Others have been taken away, or were retried since: they may be at work, or have ended anew.
+    """
+    found = [(loaded[records.SPEC, task_id], loaded[records.STATE, task_id]) for task_id in ids]
+    return [
+        (spec, state)
+        for spec, state in found
+        if isinstance(spec, SpecRecord)
+        and isinstance(state, StateRecord)
+        and state.state in TERMINAL
+        and state.end_order <= order
+    ]
+
+
+def idempotency_keys(ended: Sequence[Ended]) -> list[Key]:
+    """Return which KEY records these tasks may have: to be loaded before they are taken away."""
+    return [(records.KEY, spec.spec.key.encode()) for spec, _ in ended if spec.spec.key]
+
+
+def take_away_some(w: Working, ended: Sequence[Ended], loaded: Loaded) -> list[bytes]:
     """Take tasks away, from the first, as far as one step goes; return the ids of the others."""
     room = RECORDS_MAX
-    for index, spec in enumerate(specs):
+    for index, (spec, state) in enumerate(ended):
         task_id = spec.spec.id
-        state = loaded[records.STATE, task_id]
-        assert isinstance(state, StateRecord), "a finished task has a state"
         logs_left = max(0, state.logs - room)
         for sequence in range(logs_left, state.logs):
             w.delete(records.LOG, log_id(task_id, sequence))
@@ -89,7 +114,7 @@ def _take_away_some(w: Working, specs: Sequence[SpecRecord], loaded: Loaded) -> 
             _take_away(w, spec, state, loaded)
         room -= state.logs - logs_left + 1
         if room <= 0:
-            return [left.spec.id for left in specs[index if logs_left else index + 1 :]]
+            return [left.spec.id for left, _ in ended[index if logs_left else index + 1 :]]
     return []
 
 
@@ -104,5 +129,6 @@ def _take_away(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded)
         stored = loaded[records.KEY, key]
         if isinstance(stored, KeyRecord) and stored.task_id == task_id:
             w.delete(records.KEY, key)
+    dead.leave(w, task_id, state)
     w.counters.ended[state.state] -= 1
     w.counters.purged_to_ms = max(w.counters.purged_to_ms, task_id_unix_ms(TaskId(task_id)))

@@ -17,7 +17,7 @@ from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.lifecycle import State
 from taskd.core.lines import RANK_BYTES, Line, Task, ready_id
-from taskd.core.records import Key, LineRecord, Mutation, TokenRecord
+from taskd.core.records import DeadGroupRecord, Key, LineRecord, Mutation, TokenRecord
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
 
@@ -180,6 +180,7 @@ class Working:
         self.active: dict[bytes, Line] = {}
         self.agents: dict[str, Agent] = {}
         self.tokens: dict[str, TokenRecord] = {}
+        self.dead_groups: dict[bytes, DeadGroupRecord] = {}
         self.timers = Timers()
         self.counters = Counters()
         self.recent = RecentIds(b"")
@@ -189,7 +190,9 @@ class Working:
         self.effects: list[Effect] = []
         self.ended: list[Outcome] = []
         self.ended_bytes = 0
+        self.first_order = 0  # ``next_order`` when this turn began: what has no lower ``end_order`` ended in it
         self.dirty_lines: dict[bytes, Line] = {}
+        self.dirty_dead_groups: dict[bytes, None] = {}
         self.counters_dirty = False
         self.next_purge_mono_ms = 0
         self.ticked_mono_ms: int | None = None
@@ -283,11 +286,19 @@ class Working:
                 if not line.refilling:  # an idle line costs no memory
                     del self.lines_by_id[line.id], self.lines[line.queue, line.name]
         self.dirty_lines.clear()
+        for fingerprint in self.dirty_dead_groups:
+            group = self.dead_groups.get(fingerprint)
+            if group is None:
+                self.delete(records.DEAD_GROUP, fingerprint)
+            else:
+                self.put(records.DEAD_GROUP, fingerprint, group)
+        self.dirty_dead_groups.clear()
         if self.ended:
             self._note_finished(wall_ms)
         if self.counters_dirty:
             self.put(records.META, b"counters", self.counters.record())
             self.counters_dirty = False
+        self.first_order = self.counters.next_order
 
     def _note_finished(self, wall_ms: int) -> None:
         ids = [ended.id for ended in self.ended]

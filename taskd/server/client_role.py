@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from taskd.core import records
-from taskd.core.commands import Answer, CancelStates, CancelTasks, RevokeToken, StoreToken, SubmitTasks, Submitted
+from taskd.core.commands import (
+    Answer,
+    CancelStates,
+    CancelTasks,
+    RetryStates,
+    RetryTasks,
+    RevokeToken,
+    StoreToken,
+    SubmitTasks,
+    Submitted,
+)
 from taskd.core.records import TokenRecord
 from taskd.server import tokens
 from taskd.server.following import Following
@@ -62,6 +72,9 @@ class ClientRole:
                 self._outcomes.add_credit(message.outcomes)
             case m.Cancel():
                 self._cancel(message)
+            case m.TaskRetry():
+                _check_ids(message.ids)
+                self._services.loop.ask(RetryTasks(message.ids), partial(self._retried, message.request_id))
             case m.TaskQuery():
                 _check_ids(message.ids)
                 self._read(message.request_id, partial(self._show, message))
@@ -135,6 +148,12 @@ class ClientRole:
     def _cancelled(self, request_id: int, answer: Answer | TaskdError) -> None:
         if isinstance(answer, CancelStates):
             self._session.send(m.Cancelled(request_id, answer.states))
+        elif isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+
+    def _retried(self, request_id: int, answer: Answer | TaskdError) -> None:
+        if isinstance(answer, RetryStates):
+            self._session.send(m.TaskRetried(request_id, answer.states))
         elif isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
 

@@ -18,6 +18,7 @@ from taskd.core.commands import (
     Command,
     NackAttempts,
     RefillWindow,
+    RetryTasks,
     SubmitTasks,
 )
 from taskd.server.loading import Found
@@ -141,7 +142,7 @@ def weight_of(command: Command) -> int:
             weight = len(pieces) + sum([len(piece.data) for piece in pieces]) // WEIGHT_BYTES
         case NackAttempts(_, reports):
             weight = len(reports)
-        case CancelTasks(ids):
+        case CancelTasks(ids) | RetryTasks(ids):
             weight = len(ids)
         case RefillWindow(_, entries):
             weight = len(entries)

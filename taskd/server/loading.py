@@ -16,7 +16,7 @@ from taskd.core.working import Working
 from taskd.store import codec
 from taskd.store.interface import Store
 
-BARE = frozenset({records.READY, records.TIMER, records.RESULT})
+BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD})
 """Kinds whose values are bytes, not records."""
 
 FIRST_ENTRIES = 16

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL
-from taskd.core.records import Key, StateRecord
+from taskd.core.records import Key, Record, StateRecord
 from taskd.server.loading import Found
 from taskd.server.session import OUTBOX_HIGH_BYTES, Session
 from taskd_protocol.errors import BadRequest, ResultGone, ServerBusy, TaskdError, TaskUnknown
@@ -146,8 +146,9 @@ class Outcomes:
         told: list[Outcome] = []
         for task_id in ids:
             state = states[records.STATE, task_id]
-            ended = isinstance(state, StateRecord) and state.state in TERMINAL
-            if not (ended or task_id in unknown) or not self._services.hub.stop_waiting(self._session, task_id):
+            if not (_has_ended(state) or task_id in unknown) or not self._services.hub.stop_waiting(
+                self._session, task_id
+            ):
                 continue
             if isinstance(state, StateRecord) and state.result_apart:
                 self.waited.discard(task_id)
@@ -180,11 +181,20 @@ class Outcomes:
             ]
             found.update(await read(apart))
             for task_id in part:
+                if not _has_ended(found[records.STATE, task_id]):
+                    self._wait_again(task_id)
+                    continue
                 outcome = self._outcome(task_id, found)
                 self._ready.append(outcome)
                 self._ready_bytes += _size(outcome)
                 found.pop((records.RESULT, task_id), None)
         self._on_disk.extendleft(reversed(left))
+
+    def _wait_again(self, task_id: bytes) -> None:
+        """Wait for the next end of a task whose last one was retried, or taken away, before it could be told."""
+        self._services.hub.wait(self._session, task_id)
+        self.waited.add(task_id)
+        self._cold.append(task_id)
 
     def _outcome(self, task_id: bytes, found: Found) -> Outcome:
         """Return how a task ended whose state was read; without a state it is not stored."""
@@ -200,6 +210,10 @@ class Outcomes:
         else:
             failure = Failure(TaskUnknown.code, "no task of that id is stored; it was never accepted here")
         return Outcome(task_id, "unknown", failure=failure)
+
+
+def _has_ended(state: Record | bytes | None) -> bool:
+    return isinstance(state, StateRecord) and state.state in TERMINAL
 
 
 def _size(outcome: Outcome) -> int:

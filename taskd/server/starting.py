@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from taskd.core import records
 from taskd.core.records import (
     CountersRecord,
+    DeadGroupRecord,
     EpochRecord,
     Kind,
     LeaseRecord,
@@ -36,6 +37,7 @@ async def read_stored(store: Store) -> Stored:
         lines=[(i, r) for i, r in await _read_all(store, records.LINE) if isinstance(r, LineRecord)],
         leases=await _read_leases(store),
         newest_id=newest[0][0] if newest else b"",
+        dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
     )
 
 

@@ -17,9 +17,12 @@ from typing import Final, TypeVar
 from rocksdict import Rdict
 
 from taskd.core import records
+from taskd.core.fingerprint import FINGERPRINT_BYTES
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
 from taskd.core.records import (
+    DEAD,
+    DEAD_GROUP,
     FINISHED,
     KEY,
     LINE,
@@ -27,6 +30,7 @@ from taskd.core.records import (
     READY,
     TIMER,
     CountersRecord,
+    DeadGroupRecord,
     EpochRecord,
     FinishedRecord,
     Key,
@@ -55,7 +59,7 @@ _ID_MASK: Final = (1 << 128) - 1
 _PARTS: Final = 16
 """Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
 
-_KINDS: Final = frozenset({STORE, META, READY, TIMER, records.RESULT, *records.READERS})
+_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, records.RESULT, *records.READERS})
 _STATES: Final = frozenset(State)
 _T = TypeVar("_T")
 
@@ -143,6 +147,7 @@ class _Check:
             self._check_tasks()
             self._check_strays()
             self._check_lines()
+            self._check_dead_groups()
             finished_bytes = self._check_finished()
             self._check_counters(finished_bytes)
         except StoreCorrupt as error:  # what was not reached is not known to be whole
@@ -244,13 +249,13 @@ class _Check:
         """Return the task that an index entry points to."""
         if kind == READY:
             return value
-        if kind == TIMER:
-            return record_id[_NUMBER_BYTES:]
+        if kind in {TIMER, DEAD}:
+            return record_id[-TASK_ID_BYTES:]
         return decode_as(KeyRecord, kind, record_id, value).task_id
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""
-        for kind in (READY, TIMER, KEY):
+        for kind in (READY, TIMER, DEAD, KEY):
             if sum(1 for _ in self._walk(kind)) == self._expected[kind]:
                 continue
             for entries in _chunks(self._walk(kind)):
@@ -274,10 +279,23 @@ class _Check:
         for record_id, count in ready.items():
             self._note("line", make_key(LINE, record_id), f"{count} entries stand in a line that is not there")
 
+    def _check_dead_groups(self) -> None:
+        counts: Counter[bytes] = Counter(record_id[:FINGERPRINT_BYTES] for record_id, _ in self._walk(DEAD))
+        for record_id, value in self._walk(DEAD_GROUP):
+            group = decode_as(DeadGroupRecord, DEAD_GROUP, record_id, value)
+            if group.count != counts[record_id]:
+                text = f"the group counts {group.count} dead tasks, {counts[record_id]} are listed"
+                self._note("dead-group", make_key(DEAD_GROUP, record_id), text)
+            del counts[record_id]
+        for record_id, count in counts.items():
+            self._note(
+                "dead-group", make_key(DEAD_GROUP, record_id), f"{count} are listed in a group that is not there"
+            )
+
     def _check_finished(self) -> int:
         """Compare the tasks that retention knows of with those that have ended; return what they weigh."""
         weight = listed = total = 0
-        for finished in self._finished():
+        for _, finished in self._finished_by_order():
             weight += finished.stored_bytes
             listed += len(finished.ids)
             total += sum(int.from_bytes(task_id, "big") for task_id in finished.ids)
@@ -287,18 +305,28 @@ class _Check:
         return weight
 
     def _compare_finished(self, part: int) -> None:
-        ended = {task.id for task in read_tasks(self._database) if _part_of(task.id) == part and task.has_ended}
+        """Compare them one by one.
+
+        A task that was retried since, or taken away before its time, is still listed where it was.
+        """
+        ended = {
+            task.id: task.last.end_order
+            for task in read_tasks(self._database)
+            if _part_of(task.id) == part and task.has_ended and task.last is not None
+        }
         listed = Counter(
-            task_id for finished in self._finished() for task_id in finished.ids if _part_of(task_id) == part
+            task_id
+            for order, finished in self._finished_by_order()
+            for task_id in finished.ids
+            if _part_of(task_id) == part and ended.get(task_id, order + 1) <= order
         )
-        for task_id in sorted(ended - listed.keys()):
+        for task_id in sorted(ended.keys() - listed.keys()):
             self._note(
                 "finished", make_key(records.STATE, task_id), "the task has ended and retention does not know it"
             )
         for task_id, count in sorted(listed.items()):
-            if count > 1 or task_id not in ended:
-                text = f"retention lists it {count} times" if count > 1 else "retention lists a task that has not ended"
-                self._note("finished", make_key(records.STATE, task_id), text)
+            if count > 1:
+                self._note("finished", make_key(records.STATE, task_id), f"retention lists it {count} times")
 
     def _check_counters(self, finished_bytes: int) -> None:
         key = make_key(META, b"counters")
@@ -319,9 +347,10 @@ class _Check:
             text = f"finished tasks are counted with {counters.finished_bytes} bytes and weigh {finished_bytes}"
             self._note("counters", key, text)
 
-    def _finished(self) -> Iterator[FinishedRecord]:
+    def _finished_by_order(self) -> Iterator[tuple[int, FinishedRecord]]:
         for record_id, value in self._walk(FINISHED):
-            yield decode_as(FinishedRecord, FINISHED, record_id, value)
+            order = int.from_bytes(record_id[_NUMBER_BYTES:], "big")
+            yield order, decode_as(FinishedRecord, FINISHED, record_id, value)
 
     def _walk(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
         lower = make_key(kind, b"")

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from rocksdict import Rdict
 
+from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
 from taskd.core.records import (
+    DEAD,
     KEY,
     LEASE,
     LOG,
@@ -70,6 +72,8 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         yield READY, ready_id(line_id(spec.queue, spec.name), rank_of(spec.priority, task.spec.order))
     elif task.state == State.SCHEDULED and task.last is not None:
         yield TIMER, timer_id(task.last.due_at_ms, task.id)
+    elif task.last is not None and task.last.fingerprint:
+        yield DEAD, dead_id(task.last.fingerprint, task.last.finished_at_ms, task.id)
     if spec.key:
         yield KEY, spec.key.encode()
 

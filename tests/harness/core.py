@@ -30,6 +30,7 @@ from taskd.core.invariants import check_invariants
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
     CountersRecord,
+    DeadGroupRecord,
     EpochRecord,
     Key,
     Kind,
@@ -121,6 +122,7 @@ class Disk:
                 for i, lease in self.of(records.LEASE, LeaseRecord).items()
             ],
             newest_id=specs[-1] if specs else b"",
+            dead_groups=list(self.of(records.DEAD_GROUP, DeadGroupRecord).items()),
         )
 
 

@@ -1,12 +1,16 @@
 """What must be true of a disk between any two batches, from the records alone, and of memory beside it."""
 
+from collections import Counter
+
 from harness.core import Disk, Shell
 from taskd.core import records
 from taskd.core.commands import ReleaseDue
+from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
 from taskd.core.records import (
     CountersRecord,
+    DeadGroupRecord,
     FinishedRecord,
     KeyRecord,
     LeaseRecord,
@@ -29,6 +33,7 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     _check_lines(disk, specs, found)
     _check_timers(disk, states, found)
     _check_ends(disk, specs, states, found)
+    _check_dead(disk, states)
     _check_logs(disk, states, leases)
     _check_keys(disk, specs)
     return found
@@ -86,7 +91,12 @@ def _check_ends(
 ) -> None:
     ended = {task_id: state for task_id, state in found.items() if state in TERMINAL}
     finished = disk.of(records.FINISHED, FinishedRecord)
-    listed = [task_id for record in finished.values() for task_id in record.ids]
+    listed = [
+        task_id
+        for finished_id, record in finished.items()
+        for task_id in record.ids
+        if task_id in ended and states[task_id].end_order <= int.from_bytes(finished_id[8:], "big")
+    ]
     assert sorted(listed) == sorted(ended), "each ended task is in one FINISHED record"
     apart = [task_id for task_id in ended if states[task_id].result_apart]
     assert disk.scan(records.RESULT) == apart
@@ -106,6 +116,14 @@ def _check_ends(
     orders = [spec.order for spec in specs.values()]
     assert len(orders) == len(set(orders))
     assert counters.next_order > max(orders, default=0)
+
+
+def _check_dead(disk: Disk, states: dict[bytes, StateRecord]) -> None:
+    dead = {task_id: state for task_id, state in states.items() if state.state == State.DEAD}
+    expected = sorted(dead_id(state.fingerprint, state.finished_at_ms, task_id) for task_id, state in dead.items())
+    assert disk.scan(records.DEAD) == expected, "a dead task is listed once, by what it died of"
+    counts = Counter(state.fingerprint for state in dead.values())
+    assert {i: group.count for i, group in disk.of(records.DEAD_GROUP, DeadGroupRecord).items()} == counts
 
 
 def _check_logs(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes, LeaseRecord]) -> None:

@@ -7,6 +7,7 @@ them. After each command and each turn the promises are checked.
 import hashlib
 import pickle
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,11 +17,11 @@ from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_disk
 from taskd.core import records
-from taskd.core.commands import Answer, CancelTasks, Command, LoseConnection, SubmitTasks, Submitted
+from taskd.core.commands import Answer, CancelTasks, Command, LoseConnection, RetryTasks, SubmitTasks, Submitted
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import AgentLost, AgentReplaced, TasksEnded
 from taskd.core.invariants import check_invariants
-from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lifecycle import RETRIABLE, TERMINAL, State
 from taskd.core.records import LeaseRecord, Mutation, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.restore import restore
@@ -89,6 +90,9 @@ class World:
         self.trace = hashlib.sha256()
         self._terminal: dict[bytes, StateRecord] = {}
         self._gone: set[bytes] = set()
+        self._retried: set[bytes] = set()
+        self._revivals: Counter[bytes] = Counter()
+        self._ends: Counter[bytes] = Counter()
         self._token = 0
 
     # -- what may happen ----------------------------------------------------------------
@@ -110,6 +114,13 @@ class World:
         ids = [spec.id for command in self.submits for spec in command.specs]
         some = [ids[index % len(ids)] for index in indexes] if ids else []
         self.ask(CancelTasks([*some, b"\x00" * 16]))
+
+    def retry(self, indexes: Sequence[int]) -> None:
+        """Give some tasks another chance, and one that nobody knows."""
+        ids = [spec.id for command in self.submits for spec in command.specs]
+        some = [ids[index % len(ids)] for index in indexes] if ids else []
+        self._retried.update(some)
+        self.ask(RetryTasks([*some, b"\x00" * 16]))
 
     def connect(self, name: str, *, is_new_boot: bool = False) -> None:
         """Connect an agent, again or after a restart."""
@@ -216,7 +227,8 @@ class World:
         self.shell.flush()
         for told in self.shell.take_told(TasksEnded):
             for ended in told.ended:
-                assert ended.id not in self.ended, "a task ends once"
+                self._ends[ended.id] += 1
+                assert self._ends[ended.id] <= 1 + self._revivals[ended.id], "a task ends once, and once a retry"
                 self.ended[ended.id] = State(ended.state)
         for agent in self.agents.values():
             self.history += [(agent, grant) for grant in agent.receive()]
@@ -341,7 +353,9 @@ class World:
         self._token = max([self._token, *tokens])
         terminal = _terminal(shell)
         for task_id, record in self._terminal.items():
-            if task_id not in terminal:
+            if self._is_revived(record, task_id, terminal.get(task_id), states.get(task_id)):
+                self._revivals[task_id] += 1
+            elif task_id not in terminal:
                 assert task_id not in states, "a task that has ended stays so"
                 self._gone.add(task_id)
             else:
@@ -351,7 +365,15 @@ class World:
         for task_id in self.accepted:
             assert task_id in states or task_id in self._gone, "what was accepted is not lost"
         for task_id, state in self.ended.items():
-            assert states.get(task_id, state) == state
+            assert self._revivals[task_id] or states.get(task_id, state) == state
+
+    def _is_revived(
+        self, record: StateRecord, task_id: bytes, terminal: StateRecord | None, state: State | None
+    ) -> bool:
+        """Tell whether a task that had ended was put back in line since; it may have ended again."""
+        if task_id not in self._retried or record.state not in RETRIABLE or state is None:
+            return False
+        return terminal is None or terminal.end_order > record.end_order
 
     def _advance(self, ms: int) -> None:
         self.shell.mono_ms += ms
@@ -398,6 +420,7 @@ CHOICES: list[tuple[int, Act]] = [
     (15, _submit),
     (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
     (5, lambda world, rng, _: world.cancel(random_indexes(rng))),
+    (5, lambda world, rng, _: world.retry(random_indexes(rng))),
     (5, lambda world, rng, name: world.connect(name, is_new_boot=rng.random() < 0.2)),
     (10, _credit),
     (10, lambda world, rng, name: world.ack(name, random_indexes(rng), rng.choice([b"\xc0", b"r" * 40]))),
@@ -439,6 +462,7 @@ def _standing(w: Working) -> object:
     return (
         w.counters.record(),
         dict(sorted(w.tokens.items())),
+        dict(sorted(w.dead_groups.items())),
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {
             token: (t.spec, t.rank, t.owner, t.granted_at_ms, lease_record(t))

@@ -86,6 +86,10 @@ class CoreMachine(RuleBasedStateMachine):
     def cancel(self, which: list[int]) -> None:
         self.world.cancel(which)
 
+    @rule(which=some)
+    def retry(self, which: list[int]) -> None:
+        self.world.retry(which)
+
     @rule(name=agents, is_new_boot=st.booleans(), leases=st.integers(0, 9))
     def connect(self, name: str, is_new_boot: bool, leases: int) -> None:  # noqa: FBT001 - drawn by name
         self.world.connect(name, is_new_boot=is_new_boot)

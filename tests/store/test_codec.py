@@ -51,6 +51,12 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.STATE, TASK_ID),
         records.StateRecord("scheduled", 1, 1, 5, "agent-1", 10, due_at_ms=99, failure=FAILURE),
     ),
+    "state, dead": (
+        (records.STATE, TASK_ID),
+        records.StateRecord(
+            "dead", 3, 3, 5, "agent-1", 10, 20, failure=FAILURE, end_order=300, fingerprint=bytes(range(16))
+        ),
+    ),
     "lease": (
         (records.LEASE, TASK_ID),
         records.LeaseRecord(
@@ -69,6 +75,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
     "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000)),
     "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),
+    "dead group": (
+        (records.DEAD_GROUP, bytes(range(16))),
+        records.DeadGroupRecord("builtins.ValueError", "tasks.py:add", "boom", 3, 10, 20),
+    ),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
     "counters": (

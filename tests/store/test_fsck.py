@@ -13,6 +13,7 @@ from store.houses import LINEAGE, RocksHouse
 from taskd.core import records
 from taskd.core.records import (
     CountersRecord,
+    DeadGroupRecord,
     EpochRecord,
     FinishedRecord,
     KeyRecord,
@@ -102,6 +103,9 @@ class Sample(NamedTuple):
     log: bytes
     finished_id: bytes
     finished: FinishedRecord
+    dead: bytes
+    group_id: bytes
+    group: DeadGroupRecord
     counters: CountersRecord
 
 
@@ -120,6 +124,7 @@ async def take_sample(store: Store) -> Sample:
     line_id, line = await first(records.LINE, LineRecord)
     key_id, key = await first(records.KEY, KeyRecord)
     finished_id, finished = await first(records.FINISHED, FinishedRecord)
+    group_id, group = await first(records.DEAD_GROUP, DeadGroupRecord)
     return Sample(
         spec=spec,
         leased=leased,
@@ -136,6 +141,9 @@ async def take_sample(store: Store) -> Sample:
         log=(await store.scan(records.LOG, limit=1))[0][0],
         finished_id=finished_id,
         finished=finished,
+        dead=(await store.scan(records.DEAD, limit=1))[0][0],
+        group_id=group_id,
+        group=group,
         counters=decode_as(CountersRecord, records.META, b"counters", counters),
     )
 
@@ -177,6 +185,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
         "finished",
         lambda s: (records.FINISHED, s.finished_id, replace(s.finished, ids=[s.leased, *s.finished.ids[1:]])),
     ),
+    "dead entry lost": ("missing-entry", lambda s: (records.DEAD, s.dead, None)),
+    "dead entry too many": ("stray-entry", lambda s: (records.DEAD, s.dead[:-16] + s.leased, b"")),
+    "dead entry in no group": ("dead-group", lambda s: (records.DEAD, ODD * 16 + s.dead[16:], b"")),
+    "dead group lost": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, None)),
+    "dead group miscounted": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, replace(s.group, count=7))),
     "weight": ("counters", lambda s: (*COUNTERS, replace(s.counters, finished_bytes=1))),
     "queue miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={"default": {"ready": 1}}))),
     "queue uncounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={}))),

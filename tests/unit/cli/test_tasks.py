@@ -5,7 +5,17 @@ import pytest
 
 from taskd_protocol.errors import ResultGone, TimedOut
 from taskd_protocol.ids import format_task_id, make_task_ids
-from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskQuery, TaskView, TaskViews
+from taskd_protocol.messages import (
+    Cancel,
+    Cancelled,
+    TaskList,
+    TaskPage,
+    TaskQuery,
+    TaskRetried,
+    TaskRetry,
+    TaskView,
+    TaskViews,
+)
 from taskd_protocol.payload import pack, pack_arguments
 from taskd_protocol.task import Failure, Outcome
 from unit.cli.fake_client import FakeClient, Taskd
@@ -224,6 +234,13 @@ def test_cancel_of_an_unknown_task_is_two(taskd: Taskd, client: FakeClient) -> N
     assert ended.code == 2
     assert [task["state"] for task in json.loads(ended.out)] == ["unknown", "cancelled"]
     assert ID in ended.complaint
+
+
+def test_retry_prints_each_with_its_state(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [TaskRetried(0, ["ready", "succeeded"])]
+    ended = taskd("task", "retry", ID, format_task_id(TWO), "--json")
+    assert (ended.code, [task["state"] for task in json.loads(ended.out)]) == (0, ["ready", "succeeded"])
+    assert client.asked == [TaskRetry(0, [ONE, TWO])]
 
 
 def test_times_before_and_after_any_clock_do_not_break_a_listing(taskd: Taskd, client: FakeClient) -> None:

@@ -32,6 +32,8 @@ from taskd_protocol.messages import (
     QueuePage,
     Submit,
     TaskQuery,
+    TaskRetried,
+    TaskRetry,
     TaskView,
     TaskViews,
     ToPeer,
@@ -232,6 +234,8 @@ class FakeServer:
         match message:
             case Cancel():
                 return Cancelled(message.request_id, [self._cancel(task_id) for task_id in message.ids])
+            case TaskRetry():
+                return TaskRetried(message.request_id, [self._retry(task_id) for task_id in message.ids])
             case TaskQuery():
                 return TaskViews(message.request_id, [self._view(task_id) for task_id in message.ids])
             case QueueList():
@@ -273,6 +277,14 @@ class FakeServer:
         if task_id not in self.tasks:
             return "unknown"
         return self.outcomes.setdefault(task_id, Outcome(task_id, "cancelled")).state
+
+    def _retry(self, task_id: bytes) -> str:
+        if task_id not in self.tasks:
+            return "unknown"
+        if task_id in self.outcomes and self.outcomes[task_id].state == "succeeded":
+            return "succeeded"
+        self.outcomes.pop(task_id, None)
+        return "ready"
 
     def _view(self, task_id: bytes) -> TaskView | None:
         spec = self.tasks.get(task_id)

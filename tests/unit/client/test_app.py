@@ -330,11 +330,30 @@ def test_a_cancelled_task_raises_that(server: FakeServer, app: App, face: Face) 
     face.run(scenario())
 
 
+def test_a_retried_task_is_waited_for_again(server: FakeServer, app: App, face: Face) -> None:
+    """A handle forgets the end that a retry undid; a task that succeeded keeps its own."""
+    server.run = never
+    task = app.task(double)
+
+    async def scenario() -> None:
+        handle = handle_of(await face.call(task, "submit", 1))
+        await face.call(handle, "cancel")
+        with pytest.raises(TaskCancelled):
+            await face.call(handle, "result", timeout=10)
+        assert await face.call(handle, "retry") == "ready"
+        server.end(Outcome(handle.raw_id, "succeeded", 2, pack(7)))
+        assert await face.call(handle, "result", timeout=10) == 7
+        assert await face.call(handle, "retry") == "succeeded"
+        assert await face.call(handle, "result", timeout=10) == 7
+
+    face.run(scenario())
+
+
 def test_a_task_that_is_not_stored_is_said_to_be_unknown(app: App, face: Face) -> None:
     handle = app.handle("0197c1a0-7d3c-7c4e-9f00-0123456789ab")
 
     async def scenario() -> None:
-        for method in ("state", "cancel", "result"):
+        for method in ("state", "cancel", "retry", "result"):
             with pytest.raises(TaskUnknown):
                 await face.call(handle, method)
 

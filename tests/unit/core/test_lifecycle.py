@@ -7,7 +7,7 @@ import pytest
 from harness.fsck import check_disk
 from harness.world import World, random_step, shrink
 from protocol_document import DOCUMENT
-from taskd.core.lifecycle import TERMINAL, TRANSITIONS, State, lifecycle_mermaid
+from taskd.core.lifecycle import RETRIABLE, TERMINAL, TRANSITIONS, State, lifecycle_mermaid
 
 
 def reachable(start: State | None) -> set[State]:
@@ -24,7 +24,8 @@ def reachable(start: State | None) -> set[State]:
 
 def test_every_state_can_be_reached_and_ends() -> None:
     assert reachable(None) == set(State)
-    assert {state for state in State if not TRANSITIONS[state]} == TERMINAL
+    assert {state for state in State if all(why == "retry" for why in TRANSITIONS[state].values())} == TERMINAL
+    assert {state for state in State if "retry" in TRANSITIONS[state].values()} == RETRIABLE
     assert all(reachable(state) & TERMINAL for state in State if state not in TERMINAL)
 
 

@@ -12,6 +12,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     NackAttempts,
+    RetryTasks,
     SubmitTasks,
 )
 from taskd.server import intake
@@ -251,6 +252,7 @@ async def test_a_turn_takes_reports_up_to_a_bound_too(server: Server, monkeypatc
         (AckAttempts("a1", []), 1),
         (NackAttempts("a1", [FailureReport(1, bytes(16), 1, "released")] * 7), 7),
         (CancelTasks([bytes(16)] * 9), 9),
+        (RetryTasks([bytes(16)] * 9), 9),
         (AppendLogs("a1", [LogPiece(1, bytes(16), 1, 1, bytes(2 * intake.WEIGHT_BYTES))]), 3),
         (BeatHeart("a1", 1, 0, [1, 2, 3]), 1),
     ],

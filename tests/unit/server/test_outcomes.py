@@ -19,6 +19,8 @@ from taskd_protocol.messages import (
     Outcomes,
     Recorded,
     Submit,
+    TaskRetried,
+    TaskRetry,
     Wait,
     Welcome,
 )
@@ -57,6 +59,26 @@ async def test_a_wait_tells_what_ends_later(server: Server) -> None:
     await agent.send(Nack([FailureReport(three.token, gone.id, 1, "cancelled")]))
     (outcome,) = await outcomes(client, 1)
     assert (outcome.id, outcome.state) == (gone.id, "cancelled")
+
+
+async def test_a_retried_task_is_told_of_when_it_ends_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that was to be read again, for want of room, and was undone meanwhile is not told; the next one is."""
+    monkeypatch.setattr(outcomes_module, "WAITING_BYTES_MAX", 1)
+    monkeypatch.setattr(outcomes_module, "OUTCOME_CREDIT", 0)
+    client, agent = await server.client(), await server.agent(credit=3)
+    first, second = await server.submit(client, 2, retry=Retry(max_attempts=1))
+    await client.ask(Wait(9, [first.id, second.id]), Done)
+    failure = Failure("task.raised", "boom")
+    for grant in await leased(agent, 2):
+        await agent.send(Nack([FailureReport(grant.token, grant.spec.id, 1, "failed", failure)]))
+        await agent.take(Recorded)
+    retried = await client.ask(TaskRetry(10, [second.id, first.id, bytes(16)]), TaskRetried)
+    assert retried.states == ["ready", "ready", "unknown"]
+    await client.send(OutcomeCredit(9))
+    assert [outcome.state for outcome in await outcomes(client, 1)] == ["dead"]
+    await agent.send(LeaseCredit(0, 2))
+    await agent.send(Ack([report(grant, b"\x07") for grant in await leased(agent, 2)]))
+    assert await outcomes(client, 1) == [Outcome(second.id, "succeeded", 2, b"\x07")]
 
 
 @pytest.mark.parametrize("result", [b"\x01", bytes(5_000)], ids=["inline", "apart"])

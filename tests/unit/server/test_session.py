@@ -282,6 +282,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Wait(5, [TASK]),
     m.OutcomeCredit(1),
     m.Cancel(5, [TASK]),
+    m.TaskRetry(5, [TASK]),
     m.TaskQuery(5, [TASK]),
     m.TaskList(5),
     m.QueueList(5),
