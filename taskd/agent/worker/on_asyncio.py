@@ -21,7 +21,7 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
 
     def start(grant: Grant) -> Callable[[], object]:
         # The loop itself holds tasks weakly; what is returned here, and kept, holds this one.
-        return loop.create_task(floor.attempt(grant, asyncio.CancelledError)).cancel
+        return asyncio.Task(floor.attempt(grant, asyncio.CancelledError), loop=loop).cancel
 
     def read() -> None:
         if not floor.readable():

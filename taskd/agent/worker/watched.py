@@ -1,38 +1,36 @@
 """A coroutine that shows in the shared page whenever it runs, so that a crash blames it and none of its neighbours."""
 
-from collections.abc import Awaitable, Coroutine, Iterator
-from typing import cast
+from collections.abc import Coroutine, Generator
+from typing import Self
 
 from taskd.agent import wire
 
-
-def watched(coro: object, token: int, page: "memoryview[int]") -> Awaitable[object]:
-    """Return what awaits the coroutine that a task's function gave."""
-    # To the loop an iterator is as good as the generator that the type asks for.
-    return Watched(cast("Coroutine[object, object, object]", coro), token, page)  # type: ignore[return-value]
+UserCoroutine = Coroutine[object, object, object]
 
 
 class Watched:
-    """Awaits a coroutine; stores its fencing token for the length of each step."""
+    """Awaits a coroutine that has taken its first step; stores its fencing token for the length of each further one."""
 
-    __slots__ = ("_coro", "_page", "_token")
+    __slots__ = ("_coro", "_page", "_token", "_waits_for")
 
-    def __init__(self, coro: Coroutine[object, object, object], token: int, page: "memoryview[int]") -> None:
+    def __init__(self, coro: UserCoroutine, waits_for: object, token: int, page: "memoryview[int]") -> None:
         self._coro = coro
+        self._waits_for = waits_for  # what the first step gave, for the loop
         self._token = token
         self._page = page
 
-    def __await__(self) -> Iterator[object]:
+    def __await__(self) -> Generator[object, object, object]:
         """Be awaited."""
-        return self
+        return self  # type: ignore[return-value]  # to the loop an iterator is as good as a generator
 
-    def __iter__(self) -> Iterator[object]:
+    def __iter__(self) -> Self:
         """Be its own iterator."""
         return self
 
     def __next__(self) -> object:
-        """Take a step."""
-        return self.send(None)
+        """Pass on what the first step gave; later, take a step."""
+        waits_for, self._waits_for = self._waits_for, self
+        return self.send(None) if waits_for is self else waits_for
 
     def send(self, value: object) -> object:
         """Take a step."""

@@ -223,9 +223,16 @@ async def test_a_coroutine_is_cancelled_whether_it_runs_waits_or_just_came(hire:
     assert bench.rest() == []
 
 
-async def test_a_crash_names_the_coroutine_that_was_taking_a_step(hire: Hire) -> None:
+async def test_a_coroutine_may_limit_its_own_waits(hire: Hire) -> None:
     bench = await hire("asyncio")
-    bench.give(call(1, "aforever"), call(2, "adie"), call(3, "aforever"))
+    bench.give(call(1, "atimely"), call(2, "atimely"))
+    assert [await bench.result(), await bench.result()] == [0, 0]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_a_crash_names_the_coroutine_that_was_taking_a_step(hire: Hire, *, wait: bool) -> None:
+    bench = await hire("asyncio")
+    bench.give(call(1, "aforever"), call(2, "adie", wait), call(3, "aforever"))
     assert (await bench.exit()).code == 9
     assert bench.process.running() == 2
 

@@ -161,9 +161,19 @@ async def astubborn():
             pass
 
 @app.task(name="adie")
-async def adie():
-    await asyncio.sleep(0.01)
+async def adie(wait=True):
+    if wait:
+        await asyncio.sleep(0.01)
     os._exit(9)
+
+@app.task(name="atimely")
+async def atimely():
+    """End a wait by a time limit of its own, which needs a task of its own."""
+    try:
+        async with asyncio.timeout(0.001):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return asyncio.current_task().cancelling()
 
 @app.task(name="techo")
 async def techo(value):
