@@ -308,6 +308,18 @@ class TaskCodes:
     COMMAND_NOT_STARTED: ClassVar[str] = "command.not_started"
     """The command could not be started: not found, or not executable."""
 
+    TIMED_OUT: ClassVar[str] = "task.timed_out"
+    """The attempt ran for longer than its timeout, or its soft timeout, allows."""
+
+    STALLED: ClassVar[str] = "task.stalled"
+    """The attempt gave no heartbeat for longer than its limit allows."""
+
+    DEADLINE: ClassVar[str] = "task.deadline"
+    """The task had not ended by its deadline; no further attempt is made."""
+
+    EXPIRED: ClassVar[str] = "task.expired"
+    """The task's time to live passed before its first attempt."""
+
     CANCELLED: ClassVar[str] = "task.cancelled"
     """A person or program cancelled it."""
 

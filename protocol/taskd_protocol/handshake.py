@@ -62,7 +62,7 @@ ALLOWED: Final[Mapping[str, Messages]] = {
     # As a client today: what operators have beyond it (queues, dead letters, drains of others) comes as new messages.
     "operator": _WORK,
     "admin": _WORK | _ACCESS,
-    HELLO_AGENT: _ALWAYS | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs},
+    HELLO_AGENT: _ALWAYS | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints},
 }
 """Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
 

@@ -56,6 +56,12 @@ NAME_CHARS_MAX = 256
 
 LABELS_MAX = 64
 
+TASK_HEARTBEAT_MS_MIN = 500
+"""Shortest limit between two heartbeats of a task: what is told in between is told in this time's third."""
+
+DETAILS_BYTES_MAX = 64 * 1024
+"""What an attempt may tell of how far it has come, packed."""
+
 LOG_BYTES_UNRECORDED_MAX = 1024 * 1024
 """Log bytes that an agent may have under way; more waits in the agent."""
 

@@ -11,7 +11,18 @@ Type numbers: 1-15 either side, 16-63 clients, 64-95 agents.
 import msgspec
 
 from taskd_protocol import limits
-from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Outcome, Pool, Report, TaskSpec
+from taskd_protocol.task import (
+    Checkpoint,
+    Failure,
+    FailureReport,
+    Grant,
+    Held,
+    LogPiece,
+    Outcome,
+    Pool,
+    Report,
+    TaskSpec,
+)
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -338,7 +349,7 @@ class LogEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Position in the task's log, from 0."""
     attempt: int
     stream: int
-    """1 standard output, 2 standard error."""
+    """1 standard output, 2 standard error, 3 the Python stacks of an attempt that took too long."""
     at_ms: int
     data: bytes
 
@@ -584,6 +595,12 @@ class LogsRecorded(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=7
     data_bytes: int
 
 
+class Checkpoints(msgspec.Struct, array_like=True, frozen=True, tag=77):
+    """Keep these for the next attempts. Not answered: the newest are sent again on a new connection."""
+
+    checkpoints: list[Checkpoint]
+
+
 ToServer = (
     Hello
     | CaRequest
@@ -615,6 +632,7 @@ ToServer = (
     | Heartbeat
     | Drain
     | Logs
+    | Checkpoints
 )
 """What a server may receive."""
 

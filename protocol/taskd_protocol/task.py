@@ -56,6 +56,18 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Idempotency key; empty: none. A second submit with the key finds the first task."""
     traceparent: str = ""
     """W3C trace context of the submit, version 00; empty: none."""
+    timeout_ms: int = 0
+    """Of one attempt, from its start: then it is killed, and counts as failed. 0: none."""
+    soft_timeout_ms: int = 0
+    """Of one attempt, from its start: then it is told to end, and its stacks are kept. 0: none."""
+    ttl_ms: int = 0
+    """Its first attempt must be leased within so long of its acceptance, else it is ``expired``. 0: none."""
+    deadline_ms: int = 0
+    """It must have ended within so long of its acceptance, with all its attempts. 0: none."""
+    exclusive: bool = False
+    """No two attempts of it may run at a time: an agent out of touch kills it before it could be given away."""
+    heartbeat_ms: int = 0
+    """An attempt that is silent for longer has stalled, is killed, and counts as failed. 0: none."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -113,6 +125,10 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     """From 1."""
     spec: TaskSpec
+    deadline_in_ms: int = 0
+    """What was left until its deadline when it was granted, at least 1; 0: none."""
+    details: bytes = b""
+    """What an attempt before told last of how far it had come, packed; empty: nothing."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -145,9 +161,18 @@ class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
     token: int
     id: bytes
     stream: int
-    """1 standard output, 2 standard error."""
+    """1 standard output, 2 standard error, 3 the Python stacks of an attempt that took too long."""
     at_ms: int
     data: bytes
+
+
+class Checkpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How far a running attempt has come, in its own words."""
+
+    token: int
+    id: bytes
+    details: bytes
+    """Packed; given to the next attempt, unless a later one comes."""
 
 
 def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
@@ -174,6 +199,8 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
         raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
     if spec.retry is not None:
         _check_retry(spec.retry)
+    if spec.timeout_ms or spec.soft_timeout_ms or spec.ttl_ms or spec.deadline_ms or spec.heartbeat_ms:
+        _check_limits(spec)
     if (trace := spec.traceparent) and (len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-"):
         raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
 
@@ -186,6 +213,26 @@ def check_name(what: str, name: str) -> None:
     """
     if not name or len(name) > limits.NAME_CHARS_MAX or not name.isprintable():
         raise BadRequest(f"{what} {name[:64]!r} is not allowed; use 1 to {limits.NAME_CHARS_MAX} printable characters")
+
+
+def _check_limits(spec: TaskSpec) -> None:
+    limited = {
+        "timeout": spec.timeout_ms,
+        "soft_timeout": spec.soft_timeout_ms,
+        "ttl": spec.ttl_ms,
+        "deadline": spec.deadline_ms,
+        "heartbeat": spec.heartbeat_ms,
+    }
+    for name, limit_ms in limited.items():
+        if not 0 <= limit_ms <= limits.DELAY_MS_MAX:
+            raise BadRequest(f"{name} of {limit_ms} ms is out of range; it goes from 0, for none, to ten years")
+    if spec.timeout_ms and spec.soft_timeout_ms >= spec.timeout_ms:
+        raise BadRequest(f"soft_timeout of {spec.soft_timeout_ms} ms is no less than timeout of {spec.timeout_ms} ms")
+    for name in ("ttl", "deadline"):
+        if 0 < limited[name] <= spec.delay_ms:
+            raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
+    if 0 < spec.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
+        raise BadRequest(f"heartbeat of {spec.heartbeat_ms} ms is too short; it goes from half a second")
 
 
 def _check_retry(retry: Retry) -> None:

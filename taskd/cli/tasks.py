@@ -15,7 +15,7 @@ from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskRetried, TaskRetry, TaskView
 
-_STATES = ("ready", "scheduled", "running", "cancelling", "succeeded", "dead", "cancelled")
+_STATES = ("ready", "scheduled", "running", "cancelling", "succeeded", "dead", "cancelled", "expired")
 
 
 @click.group

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taskd.client.context import TaskContext, current
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
-    from taskd.client.outcome import TaskCancelled, TaskFailed
+    from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.task import Task
     from taskd_protocol.errors import (
         CannotConnect,
@@ -39,6 +39,7 @@ _ROOMS = {
     "Task": "taskd.client.task",
     "TaskCancelled": "taskd.client.outcome",
     "TaskContext": "taskd.client.context",
+    "TaskExpired": "taskd.client.outcome",
     "TaskFailed": "taskd.client.outcome",
     "TaskHandle": "taskd.client.handle",
     "TaskUnknown": "taskd_protocol.errors",
@@ -62,6 +63,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskContext",
+    "TaskExpired",
     "TaskFailed",
     "TaskHandle",
     "TaskUnknown",

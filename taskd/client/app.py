@@ -71,6 +71,12 @@ class App:
         priority: int = 0,
         delay: float = 0.0,
         retry: Retry | None = None,
+        timeout: float = 0.0,
+        soft_timeout: float = 0.0,
+        ttl: float = 0.0,
+        deadline: float = 0.0,
+        exclusive: bool = False,
+        heartbeat: float = 0.0,
     ) -> "TaskDecorator": ...
     def task(
         self,
@@ -82,6 +88,12 @@ class App:
         priority: int = 0,
         delay: float = 0.0,
         retry: Retry | None = None,
+        timeout: float = 0.0,
+        soft_timeout: float = 0.0,
+        ttl: float = 0.0,
+        deadline: float = 0.0,
+        exclusive: bool = False,
+        heartbeat: float = 0.0,
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
 
@@ -92,12 +104,29 @@ class App:
             priority: -100 to 100, higher runs sooner.
             delay: Seconds: not before.
             retry: When a failed attempt is tried again; None: the server's default.
+            timeout: Seconds that one attempt may run before it is killed, and counts as failed; 0: any.
+            soft_timeout: Seconds after which an attempt is told to end, see ``current().cancelled``; 0: never.
+            ttl: Seconds within which it must start, or is expired; 0: any.
+            deadline: Seconds within which it must have ended, with all its attempts; 0: any.
+            exclusive: An agent that is cut off from the server kills it before another could get it.
+            heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
 
         Raises:
             BadRequest: Another task has that name, an option is out of its range, or the function is
                 defined in a ``__main__`` that no agent can import.
         """
-        options = Options(queue=queue, priority=priority, delay=delay, retry=retry)
+        options = Options(
+            queue=queue,
+            priority=priority,
+            delay=delay,
+            retry=retry,
+            timeout=timeout,
+            soft_timeout=soft_timeout,
+            ttl=ttl,
+            deadline=deadline,
+            exclusive=exclusive,
+            heartbeat=heartbeat,
+        )
         decorator = TaskDecorator(self, name, options)
         return decorator if function is None else decorator(function)
 

@@ -57,6 +57,7 @@ class TaskHandle(Awaited, Generic[R_co]):
         Raises:
             TaskFailed: Its attempts are spent; tells the remote type, message and traceback.
             TaskCancelled: It was cancelled.
+            TaskExpired: It did not start in time.
             TimedOut: It has not ended yet. It goes on; ask again.
             ResultGone: It ended so long ago that its result is not kept any more.
             TaskUnknown: No such task is stored.

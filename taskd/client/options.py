@@ -1,6 +1,7 @@
 """How a task is to be run: what its decorator says, and what one submit says instead."""
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
@@ -53,18 +54,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """None: the server's default."""
     key: str = ""
     """Idempotency key: a second submit with it finds the first one's task. Empty: none."""
+    timeout: float = 0.0
+    """Seconds that one attempt may run before it is killed; 0: any."""
+    soft_timeout: float = 0.0
+    """Seconds after which an attempt is told to end, see ``current().cancelled``; 0: never."""
+    ttl: float = 0.0
+    """Seconds within which it must start, or is ``expired``; 0: any."""
+    deadline: float = 0.0
+    """Seconds within which it must have ended, with all its attempts; 0: any."""
+    exclusive: bool = False
+    """No two attempts of it run at a time, even when its agent is cut off: that kills it then."""
+    heartbeat: float = 0.0
+    """Seconds that may pass between two ``current().heartbeat()``, or it has stalled; 0: any."""
 
-    def with_changes(
-        self, *, queue: str | None, priority: int | None, delay: float | None, retry: Retry | None, key: str | None
-    ) -> "Options":
+    def with_changes(self, changes: Mapping[str, object]) -> "Options":
         """Return a copy; what is None stays."""
-        return Options(
-            queue=self.queue if queue is None else queue,
-            priority=self.priority if priority is None else priority,
-            delay=self.delay if delay is None else delay,
-            retry=self.retry if retry is None else retry,
-            key=self.key if key is None else key,
-        )
+        return msgspec.structs.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def template(self, name: str) -> TaskSpec:
         """Return a spec of that task name with these options, whose other fields are to be replaced.
@@ -87,6 +92,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             delay_ms=_milliseconds("delay", self.delay),
             retry=retry,
             key=self.key,
+            timeout_ms=_milliseconds("timeout", self.timeout),
+            soft_timeout_ms=_milliseconds("soft_timeout", self.soft_timeout),
+            ttl_ms=_milliseconds("ttl", self.ttl),
+            deadline_ms=_milliseconds("deadline", self.deadline),
+            exclusive=self.exclusive,
+            heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
         )
         check_spec(template, payload_bytes_max=0)
         return template

@@ -61,12 +61,34 @@ class TaskCancelled(TaskdError):
         return TaskCancelled, (self.task_id,)
 
 
+class TaskExpired(TaskdError):
+    """The task's time to live, or its deadline, passed before it started: it never ran.
+
+    Attributes:
+        code: ``task.expired`` or ``task.deadline``.
+        task_id: As text.
+    """
+
+    code = TaskCodes.EXPIRED
+
+    def __init__(self, task_id: str, failure: Failure) -> None:
+        super().__init__(f"task {task_id} expired: {failure.message}")
+        self.code = failure.code
+        self.task_id = task_id
+        self._failure = failure
+
+    def __reduce__(self) -> tuple[type["TaskExpired"], tuple[str, Failure]]:
+        """Let it pass between processes."""
+        return TaskExpired, (self.task_id, self._failure)
+
+
 def value_of(outcome: Outcome) -> object:
     """Return the task's result, unpacked afresh.
 
     Raises:
         TaskFailed: It is dead.
         TaskCancelled: It was cancelled.
+        TaskExpired: It did not start in time.
         TaskUnknown: No such task is stored.
         ResultGone: It ended, and what it returned is kept no longer.
         PayloadUnpackable: The result holds a type that is not registered here.
@@ -82,6 +104,8 @@ def error_of(outcome: Outcome) -> TaskdError:
     failure = outcome.failure
     if outcome.state == "cancelled":
         return TaskCancelled(task_id)
+    if outcome.state == "expired" and failure is not None:
+        return TaskExpired(task_id, failure)
     if outcome.state == "unknown" and failure is not None:
         return error_from_code(failure.code, failure.message or f"task {task_id} is not stored")
     return TaskFailed(task_id, outcome.attempt, failure or Failure(f"task.{outcome.state}", f"it is {outcome.state}"))

@@ -88,6 +88,12 @@ class Submitter(Generic[P, R]):
         key: str | None = None,
         delay: float | None = None,
         retry: Retry | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        ttl: float | None = None,
+        deadline: float | None = None,
+        exclusive: bool | None = None,
+        heartbeat: float | None = None,
     ) -> "Submitter[P, R]":
         """Return the same with other options; what is not given stays.
 
@@ -97,11 +103,31 @@ class Submitter(Generic[P, R]):
             key: Idempotency key: a second submit with it finds the first one's task.
             delay: Seconds: not before.
             retry: When a failed attempt is tried again.
+            timeout: Seconds that one attempt may run before it is killed, and counts as failed; 0: any.
+            soft_timeout: Seconds after which an attempt is told to end; 0: never.
+            ttl: Seconds within which it must start, or is expired; 0: any.
+            deadline: Seconds within which it must have ended, with all its attempts; 0: any.
+            exclusive: An agent that is cut off kills it before another could get it.
+            heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
 
         Raises:
             BadRequest: An option is out of its range; it is named.
         """
-        changed = self._options.with_changes(queue=queue, priority=priority, delay=delay, retry=retry, key=key)
+        changed = self._options.with_changes(
+            {
+                "queue": queue,
+                "priority": priority,
+                "delay": delay,
+                "retry": retry,
+                "key": key,
+                "timeout": timeout,
+                "soft_timeout": soft_timeout,
+                "ttl": ttl,
+                "deadline": deadline,
+                "exclusive": exclusive,
+                "heartbeat": heartbeat,
+            }
+        )
         return Submitter(
             name=self.name,
             binder=self._binder,
@@ -166,8 +192,9 @@ class Submitter(Generic[P, R]):
     def _specs(self, ids: list[TaskId], payloads: list[bytes]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
+        limits = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.exclusive, t.heartbeat_ms)
         return [
-            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace)
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *limits)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
 

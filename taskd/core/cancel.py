@@ -1,10 +1,10 @@
 """Cancel: tasks that wait end at once; leased ones when their agent has proven that their work is gone."""
 
-from taskd.core import endings, records, timers
+from taskd.core import due, endings, records
 from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
 from taskd.core.effects import SendRevoke
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task, rank_of
+from taskd.core.lines import Task
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.working import Agent, Working
@@ -70,8 +70,9 @@ def _cancel_ready(w: Working, task: Task, now: Now) -> None:
         failure=task.failure,
         logs=task.logs,
         log_bytes=task.log_bytes,
+        has_details=bool(task.details),
     )
-    endings.cancel_waiting(w, task.spec, last, now)
+    endings.end_waiting(w, task.spec, last, now, State.CANCELLED, since_ms=task.since_ms)
 
 
 def _cancel_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
@@ -80,11 +81,7 @@ def _cancel_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
         return "unknown"
     if not isinstance(state, StateRecord):
         state = StateRecord(State.READY, 0, 0, 0, "", 0)
-    if state.state == State.READY:
-        w.leave_line(spec.spec.queue, spec.spec.name, rank_of(spec.spec.priority, spec.order))
-    elif state.state == State.SCHEDULED:
-        timers.stop(w, task_id, state.due_at_ms)
-    else:
+    if not due.leave(w, spec, state):
         return state.state
-    endings.cancel_waiting(w, spec.spec, state, now)
+    endings.end_waiting(w, spec.spec, state, now, State.CANCELLED, since_ms=state.revived_at_ms or spec.created_at_ms)
     return State.CANCELLED

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskd.core.records import Key, Record, SpecRecord, StateRecord, TokenRecord
-from taskd_protocol.task import FailureReport, Held, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report, TaskSpec
 
 
 class Now(NamedTuple):
@@ -188,6 +188,14 @@ class LogsKept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class KeepCheckpoints:
+    """Keep how far these attempts have come, for the next ones."""
+
+    agent: str
+    checkpoints: Sequence[Checkpoint]
+
+
+@dataclass(frozen=True, slots=True)
 class StoreToken:
     """Keep a token or an invitation."""
 
@@ -217,6 +225,8 @@ class LineEntry(NamedTuple):
     rank: int
     spec: SpecRecord
     state: StateRecord | None
+    details: bytes = b""
+    """DETAILS, if the state has some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +250,7 @@ class RefillTimers:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDue:
-    """The time of these scheduled tasks has come."""
+    """The time of these timers has come."""
 
     timers: Sequence[bytes]
     """TIMER ids."""
@@ -266,6 +276,7 @@ Command = (
     | AckAttempts
     | NackAttempts
     | AppendLogs
+    | KeepCheckpoints
     | StoreToken
     | RevokeToken
     | UseInvitation

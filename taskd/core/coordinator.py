@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import assert_never
 
-from taskd.core import access, agents, cancel, placement, reports, retention, retry, submit, timers
+from taskd.core import access, agents, cancel, checkpoints, due, placement, reports, retention, retry, submit, timers
 from taskd.core.commands import (
     NOTHING_LOADED,
     AckAttempts,
@@ -24,6 +24,7 @@ from taskd.core.commands import (
     Command,
     DrainAgent,
     HearAgent,
+    KeepCheckpoints,
     LineEntry,
     Loaded,
     LoseConnection,
@@ -87,11 +88,13 @@ class Coordinator:
             case CancelTasks():
                 return cancel.cancel(w, command, now, loaded)
             case RetryTasks():
-                return retry.retry(w, command, loaded)
+                return retry.retry(w, command, now, loaded)
             case OfferAgent():
                 return agents.offer(w, command, now)
             case AppendLogs():
                 return reports.append_logs(w, command, now)
+            case KeepCheckpoints():
+                checkpoints.keep(w, command, now)
             case AddCredit():
                 agents.add_credit(w, command)
             case HearAgent():
@@ -113,7 +116,7 @@ class Coordinator:
             case RefillTimers():
                 timers.refill(w, command, now)
             case ReleaseDue():
-                timers.release(w, command, loaded)
+                due.release(w, command, now, loaded)
             case PurgeFinished():
                 retention.purge(w, command, now, loaded)
             case _:
@@ -165,5 +168,6 @@ def _task(entry: LineEntry) -> Task:
     task = Task(entry.spec.spec, entry.rank, entry.spec.created_at_ms, entry.spec.owner, entry.state is None)
     if entry.state is not None:
         task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
-        task.logs, task.log_bytes = entry.state.logs, entry.state.log_bytes
+        task.logs, task.log_bytes, task.details = entry.state.logs, entry.state.log_bytes, entry.details
+        task.revived_at_ms = entry.state.revived_at_ms
     return task

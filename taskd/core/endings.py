@@ -6,12 +6,13 @@ told. None refuses anything: what is allowed was checked before.
 
 from collections.abc import Sequence
 
-from taskd.core import dead, records, timers
+from taskd.core import dead, expiry, records, timers
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
+from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, Report, Retry, TaskSpec
 
 RECORD_BYTES = 250
@@ -45,6 +46,8 @@ def end_leased(
     )
     w.mutations.append((records.LEASE, task_id, None))
     w.mutations.append((records.STATE, task_id, record))
+    if task.details:
+        w.delete(records.DETAILS, task_id)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
     _note_ended(w, task.spec, record)
@@ -86,6 +89,8 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         )
         mutate((records.LEASE, task_id, None))
         mutate((records.STATE, task_id, record))
+        if task.details:
+            mutate((records.DETAILS, task_id, None))
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
@@ -98,38 +103,86 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
     w.counters_dirty = w.counters_dirty or bool(reported)
 
 
-def cancel_waiting(w: Working, spec: TaskSpec, last: StateRecord, now: Now) -> None:
-    """Make a task terminal that was ready or scheduled, and has left its line or timer."""
+def end_waiting(
+    w: Working,
+    spec: TaskSpec,
+    last: StateRecord,
+    now: Now,
+    state: State,
+    *,
+    since_ms: int,
+    failure: Failure | None = None,
+) -> None:
+    """Make a task terminal that was ready or scheduled, and has left its line or timer.
+
+    Args:
+        w: The working set.
+        spec: Of the task.
+        last: What it was until now.
+        now: This instant.
+        state: What it is from now on.
+        since_ms: When its time limits began.
+        failure: Why; None: that of its last attempt stays.
+    """
     task_id = spec.id
+    expiry.stop(w, spec, since_ms, last.attempt)
+    if last.has_details:
+        w.delete(records.DETAILS, task_id)
     record = StateRecord(
-        State.CANCELLED,
+        state,
         last.attempt,
         last.failures,
         last.token,
         last.agent,
         last.started_at_ms,
         now.wall_ms,
-        failure=last.failure,
+        failure=failure or last.failure,
         logs=last.logs,
         log_bytes=last.log_bytes,
         end_order=w.counters.next_order,
+        fingerprint=dead.enter(w, task_id, failure, now) if state == State.DEAD and failure else b"",
     )
     w.put(records.STATE, task_id, record)
     w.counters.move(spec.queue, State(last.state), None)
     _note_ended(w, spec, record)
 
 
-def requeue(w: Working, task: Task) -> None:
+def put_ready(w: Working, task: Task, last: StateRecord) -> None:
+    """Write and enter a task that is ready again; a limit to its waiting is the caller's to start."""
+    state = StateRecord(
+        State.READY,
+        task.attempt,
+        task.failures,
+        last.token,
+        last.agent,
+        last.started_at_ms,
+        failure=task.failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+        has_details=bool(task.details),
+        revived_at_ms=task.revived_at_ms,
+    )
+    w.put(records.STATE, task.spec.id, state)
+    task.fresh = False
+    w.enter_line(task)
+
+
+def requeue(w: Working, task: Task, now: Now) -> None:
     """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already.
 
     No token stands in its state, so that a report of the attempt that was given up is stale from here on.
+    One that has reached its deadline is dead.
     """
+    w.counters_dirty = True
+    if expiry.is_late(task.spec, task.since_ms, now.wall_ms):
+        end_leased(w, task, State.DEAD, now, started_at_ms=0, failure=expiry.deadline_failure(task.spec))
+        return
     w.delete(records.LEASE, task.spec.id)
     last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
     _unlease(task)
-    timers.put_ready(w, task, last)
+    put_ready(w, task, last)
+    expiry.start(w, task.spec, task.since_ms, task.attempt, now)
     w.counters.move(task.spec.queue, State.RUNNING, State.READY)
-    w.counters_dirty = True
 
 
 def give_up(w: Working, task: Task, now: Now) -> None:
@@ -138,19 +191,21 @@ def give_up(w: Working, task: Task, now: Now) -> None:
         end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
         w.counters_dirty = True
     else:
-        requeue(w, task)
+        requeue(w, task, now)
 
 
 def charge(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int) -> None:
-    """Charge a failed attempt to a leased task: another one later, or none."""
-    retry = task.spec.retry or DEFAULT_RETRY
+    """Charge a failed attempt to a leased task: another one later, or none, also when it could not begin in time."""
+    spec = task.spec
+    retry = spec.retry or DEFAULT_RETRY
     task.failures += 1
-    if task.failures >= retry.max_attempts:
-        end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=failure)
-        return
-    task_id = task.spec.id
     wait_ms = backoff_ms(retry, task.failures, w.rng.random())
     due_at_ms = now.wall_ms + wait_ms
+    late = failure.code == TaskCodes.DEADLINE or expiry.is_late(spec, task.since_ms, due_at_ms)
+    if late or task.failures >= retry.max_attempts:
+        end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=failure)
+        return
+    task_id = spec.id
     record = StateRecord(
         State.SCHEDULED,
         task.attempt,
@@ -162,12 +217,15 @@ def charge(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms:
         failure=failure,
         logs=task.logs,
         log_bytes=task.log_bytes,
+        has_details=bool(task.details),
+        revived_at_ms=task.revived_at_ms,
     )
     w.delete(records.LEASE, task_id)
     w.put(records.STATE, task_id, record)
     timers.start(w, task_id, due_at_ms, wait_ms, now)
+    expiry.start(w, spec, task.since_ms, task.attempt, now)
     del w.tasks[task_id]
-    w.counters.move(task.spec.queue, State.RUNNING, State.SCHEDULED)
+    w.counters.move(spec.queue, State.RUNNING, State.SCHEDULED)
     w.counters_dirty = True
 
 

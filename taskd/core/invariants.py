@@ -17,7 +17,7 @@ def check_invariants(w: Working) -> None:
         assert w.lines_by_id[line.id] is line
         assert ranks == sorted(set(ranks)), "a window is in order, and no place is taken twice"
         assert len(window) <= line.ready
-        assert line.window_bytes == sum(len(task.spec.payload) for task in window)
+        assert line.window_bytes == sum(len(task.spec.payload) + len(task.details) for task in window)
         assert not line.complete or len(window) == line.ready, "a complete window is the whole line"
         assert line.complete or all(rank <= line.tail for rank in ranks), "a window is a prefix"
         assert (line.id in w.active) == bool(window)
@@ -31,7 +31,7 @@ def check_invariants(w: Working) -> None:
     leased = {}
     for name, agent in w.agents.items():
         assert name == agent.name
-        assert agent.granted_bytes >= sum(len(task.spec.payload) for task in agent.leases.values())
+        assert agent.granted_bytes >= sum(len(t.spec.payload) + len(t.details) for t in agent.leases.values())
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)
             assert task.attempt > task.failures

@@ -18,22 +18,34 @@ class State(StrEnum):
     DEAD = "dead"
     """Attempts spent: the dead-letter queue."""
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    """Its time to live, or its deadline, passed before its first attempt."""
 
 
-TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED})
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED, State.EXPIRED})
 """A task leaves these only at a person's word."""
 
-RETRIABLE = frozenset({State.DEAD, State.CANCELLED})
+RETRIABLE = frozenset({State.DEAD, State.CANCELLED, State.EXPIRED})
 """From these a retry leads back."""
 
 TRANSITIONS: dict[State | None, dict[State, str]] = {
     None: {State.READY: "submit", State.SCHEDULED: "submit with a delay"},
-    State.SCHEDULED: {State.READY: "its time has come", State.CANCELLED: "cancel"},
-    State.READY: {State.RUNNING: "lease", State.CANCELLED: "cancel"},
+    State.SCHEDULED: {
+        State.READY: "its time has come",
+        State.DEAD: "its deadline passed",
+        State.CANCELLED: "cancel",
+        State.EXPIRED: "its time to live, or deadline, passed before it was leased",
+    },
+    State.READY: {
+        State.RUNNING: "lease",
+        State.DEAD: "its deadline passed",
+        State.CANCELLED: "cancel",
+        State.EXPIRED: "its time to live, or deadline, passed before it was leased",
+    },
     State.RUNNING: {
         State.SUCCEEDED: "ack",
         State.SCHEDULED: "nack, attempts left",
-        State.DEAD: "nack, attempts spent",
+        State.DEAD: "nack, attempts spent or deadline passed",
         State.READY: "released, or its agent was lost",
         State.CANCELLING: "cancel",
     },
@@ -44,6 +56,7 @@ TRANSITIONS: dict[State | None, dict[State, str]] = {
     State.SUCCEEDED: {},
     State.DEAD: {State.READY: "retry"},
     State.CANCELLED: {State.READY: "retry"},
+    State.EXPIRED: {State.READY: "retry"},
 }
 """From a state (None: not stored yet) to each that may follow, with what leads there."""
 

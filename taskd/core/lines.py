@@ -64,6 +64,15 @@ class Task(msgspec.Struct, gc=False):
     """Of the LEASE that carried it; 0: carried by an earlier connection."""
     granted_at_ms: int = 0
     cancelling: bool = False
+    details: bytes = b""
+    """What an attempt told last of how far it had come; empty: nothing."""
+    revived_at_ms: int = 0
+    """When it was retried after its end; 0: never."""
+
+    @property
+    def since_ms(self) -> int:
+        """When its time limits began."""
+        return self.revived_at_ms or self.created_at_ms
 
 
 def rank_of(priority: int, order: int) -> int:
@@ -96,7 +105,7 @@ class Line:
         complete: The window is the whole line.
         tail: Highest rank that the window may hold while it is not complete; -1: none.
         refilling: A refill is under way; what changes beyond the tail meanwhile is noted.
-        window_bytes: Arguments in the window.
+        window_bytes: Arguments in the window, and what earlier attempts told.
     """
 
     __slots__ = (
@@ -168,7 +177,7 @@ class Line:
             self.complete = False
             self.tail = window[-1].rank
         if self.complete or rank <= self.tail:
-            self.window_bytes += len(task.spec.payload)
+            self.window_bytes += len(task.spec.payload) + len(task.details)
             if not window or rank > window[-1].rank:
                 window.append(task)
             else:
@@ -203,7 +212,7 @@ class Line:
             end = bisect_left(window, below, head, end, key=_rank)
         taken = window[head:end]
         self.ready -= len(taken)
-        self.window_bytes -= sum([len(task.spec.payload) for task in taken])
+        self.window_bytes -= sum([len(task.spec.payload) + len(task.details) for task in taken])
         self._head = end
         if end * 2 >= len(window):
             del window[:end]
@@ -217,7 +226,7 @@ class Line:
         index = bisect_left(window, rank, self._head, key=_rank)
         if index < len(window) and window[index].rank == rank:
             task = window.pop(index)
-            self.window_bytes -= len(task.spec.payload)
+            self.window_bytes -= len(task.spec.payload) + len(task.details)
             return task
         if self.refilling:
             self._late.pop(rank, None)
@@ -230,10 +239,10 @@ class Line:
         """Shorten an overfull window from its end; return the tasks that are on disk only from now on."""
         window, head = self._window, self._head
         end = min(len(window), head + WINDOW_TASKS_MAX)
-        spilled_bytes = sum([len(task.spec.payload) for task in window[end:]])
+        spilled_bytes = sum([len(task.spec.payload) + len(task.details) for task in window[end:]])
         while end > head + 1 and self.window_bytes - spilled_bytes > WINDOW_BYTES_MAX:
             end -= 1
-            spilled_bytes += len(window[end].spec.payload)
+            spilled_bytes += len(window[end].spec.payload) + len(window[end].details)
         spilled = window[end:]
         if spilled:
             del window[end:]
@@ -263,5 +272,5 @@ class Line:
         self.complete = last
         self.tail = reach
         self._window.extend(added)
-        self.window_bytes += sum([len(task.spec.payload) for task in added])
+        self.window_bytes += sum([len(task.spec.payload) + len(task.details) for task in added])
         return added

@@ -9,7 +9,7 @@ hold across queues and names.
 import heapq
 from typing import Final
 
-from taskd.core import records
+from taskd.core import expiry, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
@@ -148,10 +148,11 @@ class _Pass:
         leases = agent.leases
         number, name, wall_ms = send.number, agent.name, self._wall_ms
         token = _next_tokens(w, len(tasks))
-        agent.granted_bytes += sum([len(task.spec.payload) for task in tasks])
+        agent.granted_bytes += sum([len(task.spec.payload) + len(task.details) for task in tasks])
         for task in tasks:
             spec = task.spec
             task_id = spec.id
+            deadline_in_ms = self._stop_waiting(task) if spec.ttl_ms or spec.deadline_ms else 0
             attempt = task.attempt = task.attempt + 1
             log_bytes = task.log_bytes_before = task.log_bytes
             task.token = token
@@ -159,15 +160,32 @@ class _Pass:
             task.lease_number = number
             task.granted_at_ms = wall_ms
             leases[token] = task
-            grants.append(Grant(token, attempt, spec))
+            grants.append(Grant(token, attempt, spec, deadline_in_ms, task.details))
             if not task.fresh:
                 mutate((records.STATE, task_id, None))
             cancelling = False
             lease = LeaseRecord(
-                token, attempt, task.failures, name, wall_ms, cancelling, task.failure, task.logs, log_bytes, log_bytes
+                token,
+                attempt,
+                task.failures,
+                name,
+                wall_ms,
+                cancelling,
+                task.failure,
+                task.logs,
+                log_bytes,
+                log_bytes,
+                bool(task.details),
+                task.revived_at_ms,
             )
             mutate((records.LEASE, task_id, lease))
             token += 1
+
+    def _stop_waiting(self, task: Task) -> int:
+        """Stop the timer of a task that had a limit to its waiting; return what is left until its deadline, or 0."""
+        expiry.stop(self._w, task.spec, task.since_ms, task.attempt)
+        deadline_at_ms = expiry.deadline_at_ms(task.spec, task.since_ms)
+        return max(deadline_at_ms - self._wall_ms, 1) if deadline_at_ms else 0
 
 
 def place(w: Working, now: Now) -> None:
@@ -210,7 +228,7 @@ def place(w: Working, now: Now) -> None:
 def _is_laden(agent: Agent) -> bool:
     """Tell whether the agent holds as many bytes as it may: counted afresh only when it may be so."""
     if agent.granted_bytes > LEASED_BYTES_MAX:
-        agent.granted_bytes = sum([len(task.spec.payload) for task in agent.leases.values()])
+        agent.granted_bytes = sum([len(t.spec.payload) + len(t.details) for t in agent.leases.values()])
     return agent.granted_bytes > LEASED_BYTES_MAX
 
 
@@ -219,7 +237,7 @@ def _divided(w: Working, sends: list[SendLease]) -> list[SendLease]:
     divided: list[SendLease] = []
     for send in sends:
         grants = send.grants
-        sizes = [len(grant.spec.payload) for grant in grants]
+        sizes = [len(grant.spec.payload) + len(grant.details) for grant in grants]
         if sum(sizes) <= LEASE_BYTES and len(grants) <= LEASE_TASKS_MAX:
             divided.append(send)
             continue

@@ -10,7 +10,8 @@ Of a task there are, at any time:
 - if it is leased: a lease record, and no state record;
 - else a state record, unless it still waits where its submit put it (then the
   spec alone says all there is to say);
-- if it is ready, its entry in a line; if it is scheduled, its timer.
+- if it is ready, its entry in a line; if it is scheduled, its timer; if it waits
+  and has a limit to that, a timer, too.
 """
 
 from typing import NewType
@@ -37,7 +38,8 @@ LINE = Kind(b"n")
 READY = Kind(b"r")
 """id: line id + order (9 bytes); value: the task id. Sorted as they are to run."""
 TIMER = Kind(b"d")
-"""id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes)."""
+"""id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes). When a task that waits is looked at: what
+is due, its delay, its time to live or its deadline, shows then."""
 KEY = Kind(b"k")
 """id: the idempotency key in UTF-8."""
 FINISHED = Kind(b"f")
@@ -50,6 +52,8 @@ DEAD = Kind(b"x")
 """id: fingerprint (16 bytes) + instant (8 bytes, UTC ms) + task id; value: empty. Dead tasks by what they died of."""
 DEAD_GROUP = Kind(b"g")
 """id: fingerprint."""
+DETAILS = Kind(b"c")
+"""id: task id; value: packed. How far an attempt had come, until the task ends."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -96,6 +100,10 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """``next_order`` when it ended. A FINISHED entry of a lower order lists an end that a retry undid."""
     fingerprint: bytes = b""
     """Of a dead task: where it stands in DEAD; empty: it does not."""
+    has_details: bool = False
+    """DETAILS are stored: it waits for another attempt."""
+    revived_at_ms: int = 0
+    """When it was retried after its end: its time limits run from then; 0: from its acceptance."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -114,6 +122,10 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     log_bytes: int = 0
     log_bytes_before: int = 0
     """Of the attempts before."""
+    has_details: bool = False
+    """DETAILS are stored."""
+    revived_at_ms: int = 0
+    """As in ``StateRecord``."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -223,7 +235,7 @@ READERS: dict[Kind, type[Record]] = {
     TOKEN: TokenRecord,
     LOG: LogRecord,
 }
-"""How a value of a kind is read. READY, TIMER, RESULT and DEAD hold bare bytes; META is read by name."""
+"""How a value of a kind is read. READY, TIMER, RESULT, DEAD and DETAILS hold bare bytes; META is read by name."""
 
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,

@@ -24,6 +24,8 @@ FAILURE_TEXT_CHARS_MAX = 64 * 1024
 
 R = TypeVar("R", Report, FailureReport)
 
+STREAMS = frozenset({1, 2, 3})
+
 OUTCOMES = frozenset({"failed", "cancelled", "released"})
 
 LOG_ENTRY_BYTES = 64
@@ -77,7 +79,7 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
             failure = _bounded(report.failure)
             endings.charge(w, task, failure, now, started_at_ms=report.started_at_ms)
         else:
-            endings.requeue(w, task)
+            endings.requeue(w, task, now)
     if counting:
         w.counters_dirty = True
     return ReportsRecorded(recorded, stale)
@@ -90,8 +92,8 @@ def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
         BadRequest: A piece is over the limit, or of no known stream.
     """
     for piece in command.pieces:
-        if len(piece.data) > LOG_DATA_BYTES_MAX or piece.stream not in (1, 2):
-            raise BadRequest(f"a log piece holds at most {LOG_DATA_BYTES_MAX} bytes of stream 1 or 2")
+        if len(piece.data) > LOG_DATA_BYTES_MAX or piece.stream not in STREAMS:
+            raise BadRequest(f"a log piece holds at most {LOG_DATA_BYTES_MAX} bytes of stream 1, 2 or 3")
     agent = w.agents.get(command.agent)
     if agent is not None:
         agent.seen_mono_ms = now.mono_ms
@@ -135,6 +137,8 @@ def lease_record(task: Task) -> LeaseRecord:
         task.logs,
         task.log_bytes,
         task.log_bytes_before,
+        bool(task.details),
+        task.revived_at_ms,
     )
 
 

@@ -34,7 +34,8 @@ class Stored:
     epoch: EpochRecord | None
     tokens: Sequence[tuple[bytes, TokenRecord]]
     lines: Sequence[tuple[bytes, LineRecord]]
-    leases: Sequence[tuple[bytes, LeaseRecord, SpecRecord | None]]
+    leases: Sequence[tuple[bytes, LeaseRecord, SpecRecord | None, bytes]]
+    """With DETAILS, empty if there are none."""
     newest_id: bytes
     """The last SPEC id; empty in an empty store."""
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
@@ -62,10 +63,10 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
             raise StoreCorrupt(f"line {record.queue!r}/{record.name!r} stands under a foreign id; run `taskd fsck`")
         w.adopt_line(line)
         w.dirty_lines[line.id] = line  # the first turn asks for its window
-    for task_id, lease, spec in stored.leases:
+    for task_id, lease, spec, details in stored.leases:
         if spec is None:
             raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
-        _take_up(w, lease, spec, now)
+        _take_up(w, lease, spec, details, now)
 
 
 def _restore_counters(w: Working, stored: CountersRecord) -> None:
@@ -79,7 +80,7 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
     w.first_order = counters.next_order
 
 
-def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None:
+def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, now: Now) -> None:
     task = Task(
         spec.spec,
         rank_of(spec.spec.priority, spec.order),
@@ -96,10 +97,12 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, now: Now) -> None
         agent=lease.agent,
         granted_at_ms=lease.granted_at_ms,
         cancelling=lease.cancelling,
+        details=details,
+        revived_at_ms=lease.revived_at_ms,
     )
     agent = w.agents.get(lease.agent)
     if agent is None:
         agent = w.agents[lease.agent] = Agent(name=lease.agent, seen_mono_ms=now.mono_ms)
     agent.leases[lease.token] = task
-    agent.granted_bytes += len(spec.spec.payload)
+    agent.granted_bytes += len(spec.spec.payload) + len(details)
     w.tasks[spec.spec.id] = task

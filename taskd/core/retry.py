@@ -1,19 +1,19 @@
 """Retry: tasks that ended without success are given another chance, at a person's word.
 
 The task goes back to its own place in line, with its attempts numbered on and what
-they left kept; only its budget begins anew. What was told of its end is not taken
+they left kept; only its budget, and its time limits, begin anew. What was told of its end is not taken
 back: who asks again is told how it ends next.
 """
 
-from taskd.core import dead, endings, records, timers
-from taskd.core.commands import Loaded, RetryStates, RetryTasks
+from taskd.core import dead, endings, expiry, records
+from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_of
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.working import Working
 
 
-def retry(w: Working, command: RetryTasks, loaded: Loaded) -> RetryStates:
+def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetryStates:
     """Put those of these tasks back in line that ended without success.
 
     Raises:
@@ -29,24 +29,25 @@ def retry(w: Working, command: RetryTasks, loaded: Loaded) -> RetryStates:
         if task_id in done:
             continue
         task = w.tasks.get(task_id)
-        done[task_id] = _retry_cold(w, task_id, loaded) if task is None else _state_of(task)
+        done[task_id] = _retry_cold(w, task_id, now, loaded) if task is None else _state_of(task)
     w.counters_dirty = True
     return RetryStates([str(done[task_id]) for task_id in command.ids])
 
 
-def revive(w: Working, spec: SpecRecord, last: StateRecord) -> None:
+def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
     """Put a task that has ended without success back to its place in line."""
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
-    task.logs, task.log_bytes = last.logs, last.log_bytes
-    timers.put_ready(w, task, last)
+    task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
+    endings.put_ready(w, task, last)
+    expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
 
 
-def _retry_cold(w: Working, task_id: bytes, loaded: Loaded) -> str:
+def _retry_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
     spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
     if not isinstance(spec, SpecRecord):
         return "unknown"
@@ -54,7 +55,7 @@ def _retry_cold(w: Working, task_id: bytes, loaded: Loaded) -> str:
         return State.READY
     if state.state not in RETRIABLE:
         return state.state
-    revive(w, spec, state)
+    revive(w, spec, state, now)
     return State.READY
 
 

@@ -7,7 +7,7 @@ none: everything is checked before anything changes.
 import hashlib
 from collections.abc import Sequence
 
-from taskd.core import records, timers
+from taskd.core import expiry, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
@@ -50,6 +50,8 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec), wall_ms))
+        if spec.ttl_ms or spec.deadline_ms:
+            expiry.start(w, spec, wall_ms, 0, now)
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:

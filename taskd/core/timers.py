@@ -1,4 +1,4 @@
-"""Timers: scheduled tasks, of which those that are near are in memory.
+"""Timers: when tasks that wait are to be looked at, of which those that are near are in memory.
 
 A timer is stored with the instant at which it is due and the length of the wait.
 The wall clock may step and the server may be down, so a wait that is taken up
@@ -11,11 +11,8 @@ Invariants:
 import heapq
 
 from taskd.core import records
-from taskd.core.commands import Loaded, Now, RefillTimers, ReleaseDue
+from taskd.core.commands import Now, RefillTimers, ReleaseDue
 from taskd.core.effects import Continue, WantTimers
-from taskd.core.lifecycle import State
-from taskd.core.lines import Task, rank_of
-from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.working import Timers, Working
 
 HORIZON_MS = 120_000
@@ -34,7 +31,7 @@ NEAR_LOW = 20_000
 """When the disk holds more within the horizon, a refill is asked for below this."""
 
 DUE_TASKS = 1_000
-"""Released by one command, to bound a turn."""
+"""Looked at by one command, to bound a turn."""
 
 INSTANT_BYTES = 8
 
@@ -47,7 +44,7 @@ def timer_id(due_at_ms: int, task_id: bytes) -> bytes:
 
 
 def start(w: Working, task_id: bytes, due_at_ms: int, length_ms: int, now: Now) -> None:
-    """Store a timer; its STATE record is the caller's to write."""
+    """Store a timer; what it is for shows in the task's own records."""
     timer = timer_id(due_at_ms, task_id)
     w.put(records.TIMER, timer, length_ms.to_bytes(INSTANT_BYTES, "big"))
     timers = w.timers
@@ -81,7 +78,7 @@ def refill(w: Working, command: RefillTimers, now: Now) -> None:
 
 
 def tick(w: Working, now: Now) -> None:
-    """Release what is due; read on when it is time."""
+    """Have those looked at that are due; read on when it is time."""
     timers = w.timers
     if not timers.reading and now.mono_ms >= _next_refill_mono_ms(timers):
         timers.reading = True
@@ -96,43 +93,6 @@ def tick(w: Working, now: Now) -> None:
             due.append(timer)
     if due:
         w.effects.append(Continue(ReleaseDue(due)))
-
-
-def release(w: Working, command: ReleaseDue, loaded: Loaded) -> None:
-    """Put the tasks in line whose time has come and that still wait for it."""
-    ids = [timer[INSTANT_BYTES:] for timer in command.timers]
-    w.need([(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)], loaded)
-    for timer, task_id in zip(command.timers, ids, strict=True):
-        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
-        if not isinstance(spec, SpecRecord) or not isinstance(state, StateRecord):
-            continue
-        if state.state != State.SCHEDULED or timer_id(state.due_at_ms, task_id) != timer:
-            continue
-        w.delete(records.TIMER, timer)
-        task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
-        task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
-        task.logs, task.log_bytes = state.logs, state.log_bytes
-        put_ready(w, task, state)
-        w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
-    w.counters_dirty = True
-
-
-def put_ready(w: Working, task: Task, last: StateRecord) -> None:
-    """Write and enter a task that is ready again."""
-    state = StateRecord(
-        State.READY,
-        task.attempt,
-        task.failures,
-        last.token,
-        last.agent,
-        last.started_at_ms,
-        failure=task.failure,
-        logs=task.logs,
-        log_bytes=task.log_bytes,
-    )
-    w.put(records.STATE, task.spec.id, state)
-    task.fresh = False
-    w.enter_line(task)
 
 
 def next_deadline_mono_ms(timers: Timers) -> int:

@@ -10,6 +10,7 @@ from taskd.core.commands import (
     Command,
     DrainAgent,
     HearAgent,
+    KeepCheckpoints,
     LogsKept,
     LoseConnection,
     NackAttempts,
@@ -20,6 +21,7 @@ from taskd.server.session import Session
 from taskd_protocol.errors import TaskdError, UnexpectedMessage
 from taskd_protocol.messages import (
     Ack,
+    Checkpoints,
     Drain,
     Heartbeat,
     HeartbeatSeen,
@@ -75,6 +77,8 @@ class AgentRole:
                 self._ask(AddCredit(name, connection, message.pool, message.leases))
             case Logs():
                 self._ask(AppendLogs(name, message.pieces))
+            case Checkpoints():
+                self._ask(KeepCheckpoints(name, message.checkpoints))
             case Drain():
                 self._ask(DrainAgent(name, connection))
             case _:

@@ -16,6 +16,7 @@ from taskd.core.commands import (
     AppendLogs,
     CancelTasks,
     Command,
+    KeepCheckpoints,
     NackAttempts,
     RefillWindow,
     RetryTasks,
@@ -140,6 +141,8 @@ def weight_of(command: Command) -> int:
             weight = len(reports) + sum([len(report.result) for report in reports]) // WEIGHT_BYTES
         case AppendLogs(_, pieces):
             weight = len(pieces) + sum([len(piece.data) for piece in pieces]) // WEIGHT_BYTES
+        case KeepCheckpoints(_, checkpoints):
+            weight = len(checkpoints) + sum([len(each.details) for each in checkpoints]) // WEIGHT_BYTES
         case NackAttempts(_, reports):
             weight = len(reports)
         case CancelTasks(ids) | RetryTasks(ids):

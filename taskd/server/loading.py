@@ -16,7 +16,7 @@ from taskd.core.working import Working
 from taskd.store import codec
 from taskd.store.interface import Store
 
-BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD})
+BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS})
 """Kinds whose values are bytes, not records."""
 
 FIRST_ENTRIES = 16
@@ -135,7 +135,7 @@ class Loader:
             count = _count_to_read(read, read_bytes, want.bytes_max)
             for entry in await self._read_entries(found[read : read + count]):
                 entries.append(entry)
-                read_bytes += len(entry.spec.spec.payload)
+                read_bytes += len(entry.spec.spec.payload) + len(entry.details)
             read += count
         return RefillWindow(want.line, entries, last=read >= len(found) < want.limit)
 
@@ -143,12 +143,22 @@ class Loader:
         """Read the tasks of READY entries."""
         ids = [task_id for _, task_id in found]
         loaded = await self.read([(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)])
+        telling = [key[1] for key, state in loaded.items() if isinstance(state, StateRecord) and state.has_details]
+        details = await self.read([(records.DETAILS, task_id) for task_id in telling])
         entries = []
         for ready, task_id in found:
             spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
             if isinstance(spec, SpecRecord):
                 rank = int.from_bytes(ready[-RANK_BYTES:], "big")
-                entries.append(LineEntry(rank, spec, state if isinstance(state, StateRecord) else None))
+                told = details.get((records.DETAILS, task_id))
+                entries.append(
+                    LineEntry(
+                        rank,
+                        spec,
+                        state if isinstance(state, StateRecord) else None,
+                        told if isinstance(told, bytes) else b"",
+                    )
+                )
         return entries
 
     async def read_timers(self, want: WantTimers) -> RefillTimers:

@@ -50,14 +50,17 @@ async def _read_all(store: Store, kind: Kind) -> list[tuple[bytes, Record]]:
     return found
 
 
-async def _read_leases(store: Store) -> Sequence[tuple[bytes, LeaseRecord, SpecRecord | None]]:
+async def _read_leases(store: Store) -> Sequence[tuple[bytes, LeaseRecord, SpecRecord | None, bytes]]:
     leases = await _read_all(store, records.LEASE)
     values = await store.load([(records.SPEC, task_id) for task_id, _ in leases])
+    telling = [task_id for task_id, lease in leases if isinstance(lease, LeaseRecord) and lease.has_details]
+    details = dict(zip(telling, await store.load([(records.DETAILS, task_id) for task_id in telling]), strict=True))
     return [
         (
             task_id,
             lease,
             None if value is None else codec.decode_as(SpecRecord, records.SPEC, task_id, value),
+            details.get(task_id) or b"",
         )
         for (task_id, lease), value in zip(leases, values, strict=True)
         if isinstance(lease, LeaseRecord)

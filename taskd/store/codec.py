@@ -1,7 +1,7 @@
 """Codec: records to bytes and back.
 
 A record is msgpack of its Struct: an array that begins with the record's
-version. READY, TIMER, RESULT and DEAD hold bare bytes.
+version. READY, TIMER, RESULT, DEAD and DETAILS hold bare bytes.
 """
 
 from collections.abc import Sequence

@@ -59,7 +59,7 @@ _ID_MASK: Final = (1 << 128) - 1
 _PARTS: Final = 16
 """Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
 
-_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, records.RESULT, *records.READERS})
+_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, records.RESULT, records.DETAILS, *records.READERS})
 _STATES: Final = frozenset(State)
 _T = TypeVar("_T")
 
@@ -212,6 +212,8 @@ class _Check:
         if task.has_result != (task.last is not None and task.last.result_apart):
             self._note("result", key, "the state record and the RESULT record do not agree")
         holder = task.lease or task.last
+        if task.has_details != (holder is not None and holder.has_details):
+            self._note("details", key, "the task's record and DETAILS do not agree")
         if task.logs != (holder.logs if holder else 0):
             self._note("logs", key, f"{holder.logs if holder else 0} log entries are noted, {task.logs} are numbered")
         if task.lease is not None and task.lease.token >> EPOCH_BITS > self._epoch:

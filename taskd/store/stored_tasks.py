@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from rocksdict import Rdict
 
+from taskd.core import expiry
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
 from taskd.core.records import (
     DEAD,
+    DETAILS,
     KEY,
     LEASE,
     LOG,
@@ -48,6 +50,8 @@ class StoredTask(NamedTuple):
     lease: LeaseRecord | None = None
     has_result: bool = False
     """A RESULT of its own."""
+    has_details: bool = False
+    """DETAILS."""
     logs: int = 0
     """Entries in LOG; -1: they are not numbered from 0 without a gap."""
 
@@ -74,6 +78,11 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         yield TIMER, timer_id(task.last.due_at_ms, task.id)
     elif task.last is not None and task.last.fingerprint:
         yield DEAD, dead_id(task.last.fingerprint, task.last.finished_at_ms, task.id)
+    if task.state in {State.READY, State.SCHEDULED}:
+        since_ms = (task.last.revived_at_ms if task.last else 0) or task.spec.created_at_ms
+        limit_ms = expiry.limit_at_ms(spec, since_ms, task.last.attempt if task.last else 0)
+        if limit_ms:
+            yield TIMER, timer_id(limit_ms, task.id)
     if spec.key:
         yield KEY, spec.key.encode()
 
@@ -84,7 +93,9 @@ def read_tasks(database: Rdict) -> Iterator[StoredTask]:
     Raises:
         StoreCorrupt: A block, or a record, cannot be read.
     """
-    entries = heapq.merge(*(_entries(database, kind) for kind in (SPEC, STATE, LEASE, RESULT, LOG)), key=itemgetter(0))
+    entries = heapq.merge(
+        *(_entries(database, kind) for kind in (SPEC, STATE, LEASE, RESULT, DETAILS, LOG)), key=itemgetter(0)
+    )
     for task_id, group in groupby(entries, key=itemgetter(0)):
         yield _assemble(task_id, group)
 
@@ -122,6 +133,8 @@ def _assemble(task_id: bytes, entries: Iterable[_Entry]) -> StoredTask:
             task = task._replace(lease=decode_as(LeaseRecord, kind, task_id, value))
         elif kind == RESULT:
             task = task._replace(has_result=True)
+        elif kind == DETAILS:
+            task = task._replace(has_details=True)
         else:
             decode_as(LogRecord, kind, task_id + rest, value)
             logs = logs + 1 if logs >= 0 and int.from_bytes(rest, "big") == logs else -1

@@ -11,12 +11,13 @@ from taskd.core.commands import (
     AppendLogs,
     BeatHeart,
     DrainAgent,
+    KeepCheckpoints,
     LoseConnection,
     NackAttempts,
     OfferAgent,
 )
 from taskd.core.effects import SendLease, SendRevoke
-from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 RAISED = Failure("task.raised", "boom", "builtins.ValueError", "Traceback", None)
 
@@ -92,6 +93,10 @@ class FakeAgent:
     def logs(self, grant: Grant, *data: bytes) -> AppendLogs:
         """Print."""
         return AppendLogs(self.name, [LogPiece(grant.token, grant.spec.id, 1, 7, piece) for piece in data])
+
+    def checkpoint(self, grant: Grant, details: bytes) -> KeepCheckpoints:
+        """Tell how far an attempt has come."""
+        return KeepCheckpoints(self.name, [Checkpoint(grant.token, grant.spec.id, details)])
 
     # -- what it is told ----------------------------------------------------------------
 

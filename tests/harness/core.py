@@ -109,6 +109,10 @@ class Disk:
         assert isinstance(value, bytes)
         return value
 
+    def details(self, task_id: bytes) -> bytes:
+        """Return a task's details, empty if there are none."""
+        return self.raw(records.DETAILS, task_id) if (records.DETAILS, task_id) in self.values else b""
+
     def stored(self) -> Stored:
         """Return what a start reads."""
         specs = self.scan(records.SPEC)
@@ -118,7 +122,7 @@ class Disk:
             tokens=list(self.of(records.TOKEN, TokenRecord).items()),
             lines=list(self.of(records.LINE, LineRecord).items()),
             leases=[
-                (i, lease, self.find(records.SPEC, i, SpecRecord))
+                (i, lease, self.find(records.SPEC, i, SpecRecord), self.details(i))
                 for i, lease in self.of(records.LEASE, LeaseRecord).items()
             ],
             newest_id=specs[-1] if specs else b"",
@@ -342,9 +346,22 @@ class Shell:
         delay_ms: int = 0,
         retry: Retry | None = None,
         key: str = "",
+        ttl_ms: int = 0,
+        deadline_ms: int = 0,
     ) -> TaskSpec:
         """Make a spec with a new id."""
-        return TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
+        return TaskSpec(
+            self.new_id(),
+            name,
+            payload,
+            queue,
+            priority,
+            delay_ms,
+            retry,
+            key,
+            ttl_ms=ttl_ms,
+            deadline_ms=deadline_ms,
+        )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:
         """Submit and settle."""
@@ -385,8 +402,9 @@ class Shell:
             if spec is None:
                 continue  # ended and purged since the scan
             state = self.disk.find(records.STATE, task_id, StateRecord)
-            entries.append(LineEntry(int.from_bytes(ready[-RANK_BYTES:], "big"), spec, state))
-            room -= len(spec.spec.payload)
+            details = self.disk.details(task_id)
+            entries.append(LineEntry(int.from_bytes(ready[-RANK_BYTES:], "big"), spec, state, details))
+            room -= len(spec.spec.payload) + len(details)
             if room <= 0 and index + 1 < len(found):
                 return RefillWindow(wanted.line, entries, last=False)
         return RefillWindow(wanted.line, entries, last=len(found) < wanted.limit)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from harness.core import Disk, Shell
-from taskd.core import records
+from taskd.core import expiry, records
 from taskd.core.commands import ReleaseDue
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
@@ -31,7 +31,8 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     assert states.keys() | leases.keys() <= specs.keys(), "of each task there is the spec"
     found = {task_id: _state(states.get(task_id), leases.get(task_id)) for task_id in specs}
     _check_lines(disk, specs, found)
-    _check_timers(disk, states, found)
+    _check_timers(disk, specs, states, found)
+    _check_details(disk, states, leases)
     _check_ends(disk, specs, states, found)
     _check_dead(disk, states)
     _check_logs(disk, states, leases)
@@ -53,6 +54,11 @@ def check_beside(shell: Shell) -> None:
             if state is not None:
                 assert (task.attempt, task.failures, task.failure) == (state.attempt, state.failures, state.failure)
                 assert (task.logs, task.log_bytes) == (state.logs, state.log_bytes)
+            assert task.details == disk.details(task.spec.id)
+            assert task.revived_at_ms == (state.revived_at_ms if state else 0)
+    for agent in w.agents.values():
+        for task in agent.leases.values():
+            assert task.details == disk.details(task.spec.id)
     releases = [waiting.command for waiting in shell.waiting]
     due = [timer for release in releases if isinstance(release, ReleaseDue) for timer in release.timers]
     for timer in disk.scan(records.TIMER):
@@ -80,10 +86,25 @@ def _check_lines(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
     assert all(i == line_id(line.queue, line.name) for i, line in lines.items())
 
 
-def _check_timers(disk: Disk, states: dict[bytes, StateRecord], found: dict[bytes, State]) -> None:
-    scheduled = [task_id for task_id, state in found.items() if state == State.SCHEDULED]
-    expected = sorted(timer_id(states[task_id].due_at_ms, task_id) for task_id in scheduled)
-    assert disk.scan(records.TIMER) == expected
+def _check_timers(
+    disk: Disk, specs: dict[bytes, SpecRecord], states: dict[bytes, StateRecord], found: dict[bytes, State]
+) -> None:
+    expected: list[bytes] = []
+    for task_id, state in found.items():
+        if state not in {State.READY, State.SCHEDULED}:
+            continue
+        spec, last = specs[task_id], states.get(task_id)
+        since_ms = (last.revived_at_ms if last else 0) or spec.created_at_ms
+        instants = [expiry.limit_at_ms(spec.spec, since_ms, last.attempt if last else 0)]
+        if state == State.SCHEDULED:
+            instants.append(states[task_id].due_at_ms)
+        expected += [timer_id(instant, task_id) for instant in instants if instant]
+    assert disk.scan(records.TIMER) == sorted(expected)
+
+
+def _check_details(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes, LeaseRecord]) -> None:
+    telling = {task_id for holders in (states, leases) for task_id, holder in holders.items() if holder.has_details}
+    assert set(disk.scan(records.DETAILS)) == telling
 
 
 def _check_ends(

@@ -34,6 +34,8 @@ QUEUES = ("default", "other")
 KEYS = ("",) * 12 + ("k1", "k2")
 PRIORITIES = (-1, 0, 1)
 DELAYS_MS = (0, 0, 0, 0, 700, 200_000)
+TTLS_MS = (0, 0, 0, 0, 800, 9_000)
+DEADLINES_MS = (0, 0, 0, 0, 2_500, 240_000)
 RETRIES = (None, Retry(1), Retry(2, base_ms=0), Retry(3, base_ms=1_500, jitter=1.0))
 PAYLOADS = (b"\x90", b"\x90" * 9)
 AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
@@ -188,6 +190,12 @@ class World:
         agent = self.agents[name]
         for grant in _pick(list(agent.held.values()), [index]):
             self.ask(agent.logs(grant, b"a line\n", b""))
+
+    def checkpoint(self, name: str, index: int, details: bytes) -> None:
+        """Have a lease tell how far it has come."""
+        agent = self.agents[name]
+        for grant in _pick(list(agent.held.values()), [index]):
+            self.ask(agent.checkpoint(grant, details))
 
     def beat(self, name: str, *, is_forgetful: bool = False) -> None:
         """Send a heartbeat; a forgetful agent has lost a lease."""
@@ -427,6 +435,7 @@ CHOICES: list[tuple[int, Act]] = [
     (10, _nack),
     (5, lambda world, rng, name: world.report_stale(name, rng.randrange(1_000))),
     (5, lambda world, rng, name: world.print_logs(name, rng.randrange(1_000))),
+    (5, lambda world, rng, name: world.checkpoint(name, rng.randrange(1_000), rng.choice([b"\x01", b"d" * 30]))),
     (5, lambda world, rng, name: world.beat(name, is_forgetful=rng.random() < 0.3)),
     (5, lambda world, rng, _: world.pass_ms(rng.choice([1, 400, 900, 16_000]), beats=rng.random() < 0.7)),
     (10, _turn),
@@ -451,10 +460,22 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         payload=PAYLOADS[0] if key and rng.random() < 0.9 else rng.choice(PAYLOADS),
         queue=QUEUES[0] if key else rng.choice(QUEUES),
         priority=rng.choice(PRIORITIES),
-        delay_ms=rng.choice(DELAYS_MS),
         retry=rng.choice(RETRIES),
         key=key,
+        **random_times(rng),
     )
+
+
+def random_times(rng: random.Random) -> dict[str, int]:
+    """Choose a delay and limits that go together."""
+    delay_ms, ttl_ms, deadline_ms = rng.choice(DELAYS_MS), rng.choice(TTLS_MS), rng.choice(DEADLINES_MS)
+    return times(delay_ms, ttl_ms, deadline_ms)
+
+
+def times(delay_ms: int, ttl_ms: int, deadline_ms: int) -> dict[str, int]:
+    """Return these without the limits that would pass during the delay."""
+    limits = {"ttl_ms": ttl_ms, "deadline_ms": deadline_ms}
+    return {"delay_ms": delay_ms} | {name: limit if limit > delay_ms else 0 for name, limit in limits.items()}
 
 
 def _standing(w: Working) -> object:
@@ -465,7 +486,7 @@ def _standing(w: Working) -> object:
         dict(sorted(w.dead_groups.items())),
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {
-            token: (t.spec, t.rank, t.owner, t.granted_at_ms, lease_record(t))
+            token: (t.spec, t.rank, t.owner, t.granted_at_ms, t.details, lease_record(t))
             for agent in w.agents.values()
             for token, t in sorted(agent.leases.items())
         },

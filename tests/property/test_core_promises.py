@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from harness.trace import trace
 from harness.world import (
     AGENTS,
+    DEADLINES_MS,
     DELAYS_MS,
     KEYS,
     NAMES,
@@ -27,21 +28,25 @@ from harness.world import (
     PRIORITIES,
     QUEUES,
     RETRIES,
+    TTLS_MS,
     World,
     random_step,
     shrink,
+    times,
 )
 from taskd_protocol.task import Retry
 
 TESTS = Path(__file__).parent.parent
 
-Wish = tuple[str, str, int, int, Retry | None, str, bytes]
+Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes]
 
 wishes = st.tuples(
     st.sampled_from(NAMES),
     st.sampled_from(QUEUES),
     st.sampled_from(PRIORITIES),
     st.sampled_from(DELAYS_MS),
+    st.sampled_from(TTLS_MS),
+    st.sampled_from(DEADLINES_MS),
     st.sampled_from(RETRIES),
     st.sampled_from(KEYS),
     st.sampled_from(PAYLOADS),
@@ -72,9 +77,15 @@ class CoreMachine(RuleBasedStateMachine):
         self.world.submit(
             [
                 self.world.shell.spec(
-                    name, queue=queue, priority=priority, delay_ms=delay_ms, retry=retry, key=key, payload=payload
+                    name,
+                    queue=queue,
+                    priority=priority,
+                    retry=retry,
+                    key=key,
+                    payload=payload,
+                    **times(delay_ms, ttl_ms, deadline_ms),
                 )
-                for name, queue, priority, delay_ms, retry, key, payload in asked
+                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload in asked
             ]
         )
 
@@ -127,6 +138,10 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(name=agents, which=index)
     def print_logs(self, name: str, which: int) -> None:
         self.world.print_logs(name, which)
+
+    @rule(name=agents, which=index, details=st.sampled_from([b"\x01", b"d" * 30]))
+    def checkpoint(self, name: str, which: int, details: bytes) -> None:
+        self.world.checkpoint(name, which, details)
 
     @rule(name=agents, is_forgetful=st.booleans())
     def beat(self, name: str, is_forgetful: bool) -> None:  # noqa: FBT001 - drawn by name

@@ -35,6 +35,12 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                 Retry(5, 100, 1.5, 9_000, 0.1),
                 "k",
                 "00-a-b-01",
+                9_000,
+                8_000,
+                70_000,
+                80_000,
+                True,  # noqa: FBT003 - in the order of the fields
+                5_000,
             ),
         ),
     ),
@@ -49,7 +55,9 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "state, scheduled": (
         (records.STATE, TASK_ID),
-        records.StateRecord("scheduled", 1, 1, 5, "agent-1", 10, due_at_ms=99, failure=FAILURE),
+        records.StateRecord(
+            "scheduled", 1, 1, 5, "agent-1", 10, due_at_ms=99, failure=FAILURE, has_details=True, revived_at_ms=7
+        ),
     ),
     "state, dead": (
         (records.STATE, TASK_ID),
@@ -70,6 +78,8 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             logs=2,
             log_bytes=100,
             log_bytes_before=40,
+            has_details=True,
+            revived_at_ms=8,
         ),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),

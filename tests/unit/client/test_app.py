@@ -201,6 +201,11 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"retry": Retry(jitter=2)}, "jitter"),
         ({"retry": 3}, "write it as retry=Retry"),
         ({"delay": float("inf")}, "delay"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": 5, "soft_timeout": 6}, "soft_timeout"),
+        ({"deadline": float("nan")}, "deadline"),
+        ({"heartbeat": 0.1}, "heartbeat"),
+        ({"exclusive": "yes"}, "exclusive"),
     ],
 )
 def test_an_option_out_of_its_range_is_refused_where_it_is_written(

@@ -311,7 +311,7 @@ def test_each_attempt_may_print_as_much_also_after_a_restart(
     assert attempts == [1, 2]
 
 
-@pytest.mark.parametrize(("stream", "size"), [(0, 1), (3, 1), (1, 64 * 1024 + 1)])
+@pytest.mark.parametrize(("stream", "size"), [(0, 1), (4, 1), (1, 64 * 1024 + 1)])
 def test_a_piece_out_of_range_refuses_the_message(shell: Shell, agent: FakeAgent, stream: int, size: int) -> None:
     grant = lease(agent)
     good = agent.logs(grant, b"good", bytes(size))

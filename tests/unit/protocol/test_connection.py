@@ -245,7 +245,24 @@ def test_later_fields_are_passed_over() -> None:
     """A newer peer's fields at the end do no harm, an older one's missing ones are the defaults."""
     server = known_server()
     assert server.receive(framed([5, 1, "new", {"a": [1]}])) == [m.Ping(1)]
-    spec = [TASK_ID, "app.add", b"p", "default", 0, 0, [3, 1000, 2.0, 300_000, 0.25, "new"], "", "", "new"]
+    spec = [
+        TASK_ID,
+        "app.add",
+        b"p",
+        "default",
+        0,
+        0,
+        [3, 1000, 2.0, 300_000, 0.25, "new"],
+        "",
+        "",
+        1,
+        2,
+        3,
+        4,
+        True,
+        5,
+        "new",
+    ]
     (submit,) = server.receive(framed([16, 1, [spec]]))
     assert isinstance(submit, m.Submit)
     assert submit.tasks[0].name == "app.add"

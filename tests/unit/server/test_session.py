@@ -301,6 +301,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Heartbeat(1, 0, []),
     m.Drain(),
     m.Logs([]),
+    m.Checkpoints([]),
     m.Offer([]),
 ]
 

@@ -1,0 +1,74 @@
+"""Due: what becomes of tasks whose timer has run out.
+
+A timer says when to look, not why: what is due, the end of a delay or a limit to
+waiting, shows in what the task is then.
+"""
+
+from taskd.core import endings, expiry, records, timers
+from taskd.core.commands import Loaded, Now, ReleaseDue
+from taskd.core.lifecycle import State
+from taskd.core.lines import Task, rank_of
+from taskd.core.records import Key, SpecRecord, StateRecord
+from taskd.core.timers import INSTANT_BYTES
+from taskd.core.working import Working
+
+
+def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
+    """Put the tasks in line whose time has come; end those whose time is up. Others are left as they are.
+
+    Raises:
+        NeedRecords: They are not loaded.
+    """
+    instants: dict[bytes, set[int]] = {}  # of one task several may have come at once
+    for timer in command.timers:
+        instants.setdefault(timer[INSTANT_BYTES:], set()).add(int.from_bytes(timer[:INSTANT_BYTES], "big"))
+    ids = list(instants)
+    keys: list[Key] = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
+    w.need(keys, loaded)
+    details: list[Key] = [(records.DETAILS, task_id) for task_id in ids if _has_details(loaded[records.STATE, task_id])]
+    w.need([*keys, *details], loaded)
+    for task_id, due_at_ms in instants.items():
+        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+        in_memory = w.tasks.get(task_id)
+        if not isinstance(spec, SpecRecord) or (in_memory is not None and in_memory.token):
+            continue
+        if not isinstance(state, StateRecord):
+            state = StateRecord(State.READY, 0, 0, 0, "", 0)
+        since_ms = state.revived_at_ms or spec.created_at_ms
+        if expiry.limit_at_ms(spec.spec, since_ms, state.attempt) in due_at_ms:
+            _expire(w, spec, state, since_ms, now)
+        elif state.state == State.SCHEDULED and state.due_at_ms in due_at_ms:
+            stored = loaded[records.DETAILS, task_id] if state.has_details else b""
+            _put_in_line(w, spec, state, stored if isinstance(stored, bytes) else b"")
+    w.counters_dirty = True
+
+
+def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
+    """Take a task from where it waits, line or timer; return False, and do nothing, if it waits nowhere."""
+    if state.state == State.READY:
+        w.leave_line(spec.spec.queue, spec.spec.name, rank_of(spec.spec.priority, spec.order))
+    elif state.state == State.SCHEDULED:
+        timers.stop(w, spec.spec.id, state.due_at_ms)
+    else:
+        return False
+    return True
+
+
+def _expire(w: Working, spec: SpecRecord, state: StateRecord, since_ms: int, now: Now) -> None:
+    if leave(w, spec, state):
+        end, failure = expiry.end_of(spec.spec, state.attempt)
+        endings.end_waiting(w, spec.spec, state, now, end, since_ms=since_ms, failure=failure)
+
+
+def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, details: bytes) -> None:
+    timers.stop(w, spec.spec.id, state.due_at_ms)
+    task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
+    task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
+    task.logs, task.log_bytes, task.details = state.logs, state.log_bytes, details
+    task.revived_at_ms = state.revived_at_ms
+    endings.put_ready(w, task, state)
+    w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
+
+
+def _has_details(state: object) -> bool:
+    return isinstance(state, StateRecord) and state.has_details
