@@ -134,14 +134,22 @@ def pack(value: object) -> bytes:
     Raises:
         PayloadUnpackable: It holds something that cannot be carried; the type is named.
     """
+    # With a packer that nobody else is using: making one costs as much as a small value.
     try:
-        return _pack(value, 0)
+        packer = _spare_packers.pop()
+    except IndexError:
+        packer = msgpack.Packer(default=_ENCODE[0], strict_types=True)
+    try:
+        data = packer.pack(value)  # where this raises, the packer is not used again
     except PayloadUnpackable:
         raise
     except RecursionError:
         raise PayloadUnpackable("a value nests too deeply, or holds itself") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise PayloadUnpackable(str(error)) from None
+    if len(data) <= _SPARE_BYTES_MAX:
+        _spare_packers.append(packer)
+    return data
 
 
 def unpack(data: bytes) -> object:
@@ -151,7 +159,7 @@ def unpack(data: bytes) -> object:
         PayloadUnpackable: The bytes are no packed value, or hold a type that is not registered here.
     """
     try:
-        return _unpack(data, 0)
+        return msgpack.unpackb(data, ext_hook=_DECODE[0], strict_map_key=False, timestamp=3)
     except PayloadUnpackable:
         raise
     except (TypeError, ValueError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
@@ -182,25 +190,15 @@ def unpack_arguments(data: bytes) -> tuple[list[object], dict[str, object]]:
         PayloadUnpackable: The bytes are no packed call.
     """
     call = unpack(data)
-    if isinstance(call, list) and len(call) == 2:  # noqa: PLR2004 - positional and keyword arguments
+    if type(call) is list and len(call) == 2:  # noqa: PLR2004 - positional and keyword arguments
         args, kwargs = call
-        if isinstance(args, list) and isinstance(kwargs, dict) and (not kwargs or set(map(type, kwargs)) == {str}):
+        if type(args) is list and type(kwargs) is dict and (not kwargs or set(map(type, kwargs)) == {str}):
             return args, kwargs
     raise PayloadUnpackable("the payload is no packed call: [arguments, keyword arguments]")
 
 
 def _pack(value: object, depth: int) -> bytes:
-    """Pack with a packer that nobody else is using: making one costs as much as a small value."""
-    if depth:
-        return msgpack.packb(value, default=_ENCODE[depth], strict_types=True)
-    try:
-        packer = _spare_packers.pop()
-    except IndexError:
-        packer = msgpack.Packer(default=_ENCODE[0], strict_types=True)
-    data = packer.pack(value)  # where this raises, the packer is not used again
-    if len(data) <= _SPARE_BYTES_MAX:
-        _spare_packers.append(packer)
-    return data
+    return msgpack.packb(value, default=_ENCODE[depth], strict_types=True)
 
 
 def _unpack(data: bytes, depth: int) -> object:

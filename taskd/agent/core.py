@@ -193,30 +193,29 @@ class AgentCore:
 
     def succeeded(self, pool: int, returned: Iterable[Returned]) -> None:
         """Report attempts that returned."""
-        slots = self.pools[pool]
-        finish, ordered = slots.finish, self._ordered
+        held, ordered = self.pools[pool].held, self._ordered
         reports: list[Ended] = []
-        times: dict[str, list[float]] = {}
+        name, runs, sum_us = "", 0, 0.0  # of the latest that are of one name: mostly all
         for end in returned:
-            token, result, started_at_ms, run_us = end.token, end.result, end.started_at_ms, end.run_us
-            grant = finish(token)
+            token = end.token
+            grant = held.pop(token, None)
             if grant is None or (ordered and ordered.pop(token, "") == "forget"):
                 continue
             spec = grant.spec
-            reports.append(Report(token, spec.id, grant.attempt, result, started_at_ms))
-            runs = times.get(spec.name)
-            if runs is None:
-                runs = times[spec.name] = []
-            runs.append(run_us)
+            reports.append(Report(token, spec.id, grant.attempt, end.result, end.started_at_ms))
+            if spec.name != name:
+                self._learn(pool, name, runs, sum_us)
+                name, runs, sum_us = spec.name, 0, 0.0
+            runs += 1
+            sum_us += end.run_us
+        self._learn(pool, name, runs, sum_us)
         self.reports.add(reports)
-        for name, runs_us in times.items():
-            self._learn(pool, name, runs_us)
 
     def failed(self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None) -> None:
         """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""
         grant = self.pools[pool].held.get(token)
         if grant is not None and run_us is not None:
-            self._learn(pool, grant.spec.name, [run_us])
+            self._learn(pool, grant.spec.name, 1, run_us)
         report = self._failure(pool, token, failure, started_at_ms)
         if report is not None:
             self.reports.add([report])
@@ -226,7 +225,7 @@ class AgentCore:
     ) -> None:
         """Report the end of an attempt, result or failure, after all output of it that was added before."""
         token = grant.token
-        self._learn(pool, grant.spec.name, [run_us])
+        self._learn(pool, grant.spec.name, 1, run_us)
         if isinstance(end, Failure) or token in self._ordered:
             failure = end if isinstance(end, Failure) else _ENDED_ALL_THE_SAME
             report: Ended | None = self._failure(pool, token, failure, started_at_ms)
@@ -251,10 +250,12 @@ class AgentCore:
             return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
         return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)
 
-    def _learn(self, pool: int, name: str, runs_us: Sequence[float]) -> None:
-        mean_us = sum(runs_us) / len(runs_us)
-        self.pools[pool].pace.add(mean_us, len(runs_us))
-        self.pools[pool].pace_of(name).add(mean_us, len(runs_us))
+    def _learn(self, pool: int, name: str, runs: int, sum_us: float) -> None:
+        """Take in how long some runs took together; none teach nothing."""
+        if runs:
+            slots, mean_us = self.pools[pool], sum_us / runs
+            slots.pace.add(mean_us, runs)
+            slots.pace_of(name).add(mean_us, runs)
 
     def dropped(self, pool: int, token: int) -> None:
         """Let go of a lease that waited, on an order."""

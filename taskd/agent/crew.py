@@ -74,7 +74,7 @@ class Crew:
             batch = self._batch(member, -(-slots.waiting // left))
             if batch:
                 member.batch += 1
-                member.assigned.update([(grant.token, grant) for grant in batch])
+                member.assigned.update({grant.token: grant for grant in batch})
                 dealt.append((member, batch))
         return dealt
 

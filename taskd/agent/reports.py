@@ -48,8 +48,8 @@ class Reports:
     def add(self, reports: Iterable[Ended]) -> None:
         """Report attempts that have ended."""
         new = list(reports)
-        self.unrecorded.update([(report.token, report) for report in new])
-        self.unrecorded_bytes += sum(map(_size, new))
+        self.unrecorded.update({report.token: report for report in new})
+        self.unrecorded_bytes += _sizes(new)
         self._unsent.extend(new)
 
     def add_after_output(self, report: Ended) -> None:
@@ -77,7 +77,7 @@ class Reports:
         """Forget reports that need not be sent again."""
         pop = self.unrecorded.pop
         gone = [report for report in [pop(token, None) for token in tokens] if report is not None]
-        self.unrecorded_bytes -= sum(map(_size, gone))
+        self.unrecorded_bytes -= _sizes(gone)
 
     def output_recorded(self, data_bytes: int) -> None:
         """Forget so much output, oldest first: as much may be sent again."""
@@ -103,7 +103,7 @@ class Reports:
                 self.unrecorded[token] = FailureReport(
                     token, report.id, report.attempt, "failed", failure, report.started_at_ms
                 )
-        self.unrecorded_bytes = sum(map(_size, self.unrecorded.values()))
+        self.unrecorded_bytes = _sizes(self.unrecorded.values())
         self._output.extendleft(reversed(self._underway))
         self._waiting_bytes += self._underway_bytes
         self._underway.clear()
@@ -171,6 +171,10 @@ class Reports:
             self._waiting_bytes -= size
         if pieces:
             messages.append(Logs(pieces))
+
+
+def _sizes(reports: Iterable[Ended]) -> int:
+    return sum([REPORT_BYTES + len(report.result) if type(report) is Report else _size(report) for report in reports])
 
 
 def _size(report: Ended) -> int:
