@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -33,6 +33,8 @@ START_WITHIN_S = 30.0
 SECONDS_MAX = 300
 PROBE_EVERY = 50
 """Round trips between two looks at the disk's own speed."""
+REST_POLLS = 10
+"""So many looks in a row, ``programs.POLL_S`` apart, at which nobody had used the CPU."""
 QUEUED_MORE = 2_000
 """So that the restart's queue still holds the full number when the server is killed."""
 
@@ -88,6 +90,7 @@ def cluster(directory: Path, *, tls: bool) -> Iterator[Cluster]:
         for number in range(1, AGENTS + 1):
             made.start_agent(f"agent-{number}")
         _wait_for_agents()
+        _wait_for_rest(made)
         yield made
 
 
@@ -100,6 +103,18 @@ def _wait_for_agents() -> None:
         for _ in programs.until(f"{AGENTS} agents are live", START_WITHIN_S):
             if sum(agent.state == "live" for agent in client.call(AgentList(0), AgentPage).agents) == AGENTS:
                 return
+
+
+def _wait_for_rest(running: Cluster) -> None:
+    """Wait until nobody works any more: an agent is live before all of its workers have been started."""
+    at_rest, before = 0, 0
+    for _ in programs.until("server, agents and workers are at rest", START_WITHIN_S):
+        pids = running.pids()
+        with suppress(OSError):  # a thread that ended while it was looked at: not at rest
+            now = sum(spent for role, spent in measure.cpu_ns(pids).items() if role != "client")
+            at_rest, before = at_rest + 1 if now == before else 0, now
+        if at_rest == REST_POLLS:
+            return
 
 
 def _stats() -> Stats:
