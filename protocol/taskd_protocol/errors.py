@@ -323,6 +323,12 @@ class TaskCodes:
     CANCELLED: ClassVar[str] = "task.cancelled"
     """A person or program cancelled it."""
 
+    WORKER_LOST: ClassVar[str] = "worker.lost"
+    """The agent fell silent, or was stopped, while it ran the task."""
+
+    MAYBE_RAN: ClassVar[str] = "task.maybe_ran"
+    """The task may run at most once; it started, or may have, and did not succeed."""
+
 
 def error_codes() -> dict[str, type[TaskdError]]:
     """Return every code with its class, for the protocol document's test."""

@@ -62,7 +62,8 @@ ALLOWED: Final[Mapping[str, Messages]] = {
     # As a client today: what operators have beyond it (queues, dead letters, drains of others) comes as new messages.
     "operator": _WORK,
     "admin": _WORK | _ACCESS,
-    HELLO_AGENT: _ALWAYS | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints},
+    HELLO_AGENT: _ALWAYS
+    | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints, m.Started},
 }
 """Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
 

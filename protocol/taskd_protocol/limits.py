@@ -81,3 +81,6 @@ DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 """Ten years: further off is a unit mistaken for another."""
 
 MAX_ATTEMPTS_MAX = 1_000_000
+
+RETRY_CHARS_MAX = 1_024
+"""Of the exception types that one retry policy names: it travels with each lease."""

@@ -204,6 +204,19 @@ class Cancelled(msgspec.Struct, array_like=True, frozen=True, tag=22):
     states: list[str]
 
 
+class AttemptView(msgspec.Struct, array_like=True, frozen=True):
+    """An attempt that has ended."""
+
+    attempt: int
+    agent: str
+    started_at_ms: int
+    """When its agent said that it started, or else when it was granted."""
+    ended_at_ms: int
+    outcome: str
+    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released``, or ``lost``: with its agent."""
+    failure: Failure | None = None
+
+
 class TaskView(msgspec.Struct, array_like=True, frozen=True):
     """A task as people and programs see it. Instants are UTC milliseconds, None: not yet."""
 
@@ -231,6 +244,10 @@ class TaskView(msgspec.Struct, array_like=True, frozen=True):
     traceparent: str
     waits_for: str
     """Why it is not running, in words; empty when it is, or has ended."""
+    crashes: int = 0
+    """Attempts charged to the crash limit."""
+    attempts: list[AttemptView] = []
+    """The newest that have ended, oldest first; in TASK_VIEWS only."""
 
 
 class TaskQuery(msgspec.Struct, array_like=True, frozen=True, tag=23):
@@ -601,6 +618,20 @@ class Checkpoints(msgspec.Struct, array_like=True, frozen=True, tag=77):
     checkpoints: list[Checkpoint]
 
 
+class Started(msgspec.Struct, array_like=True, frozen=True, tag=78):
+    """These leases, granted with ``mark_start``, are about to start. Answered START_RECORDED."""
+
+    tokens: list[int]
+
+
+class StartRecorded(msgspec.Struct, array_like=True, frozen=True, tag=79):
+    """That is durable: start them."""
+
+    tokens: list[int]
+    stale: list[int] = []
+    """Of those asked: no longer the agent's own; forget them."""
+
+
 ToServer = (
     Hello
     | CaRequest
@@ -633,6 +664,7 @@ ToServer = (
     | Drain
     | Logs
     | Checkpoints
+    | Started
 )
 """What a server may receive."""
 
@@ -666,6 +698,7 @@ ToPeer = (
     | Revoke
     | Drain
     | LogsRecorded
+    | StartRecorded
 )
 """What a client or an agent may receive."""
 

@@ -31,6 +31,13 @@ class Retry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """No wait is longer, jitter aside."""
     jitter: float = 0.25
     """Each wait is moved by up to this share of itself, up or down; 0 to 1."""
+    on: list[str] = []
+    """Exception types, ``module.Class``, that are worth another attempt, with all that derive from them; empty: all."""
+    not_on: list[str] = []
+    """Those that are not, whatever ``on`` says."""
+    crash_limit: int = 3
+    """Attempts that took down their worker, or were lost with their agent, after which the task is dead, at least 1;
+    never more than ``max_attempts``."""
 
 
 DEFAULT_RETRY = Retry()
@@ -68,6 +75,8 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """No two attempts of it may run at a time: an agent out of touch kills it before it could be given away."""
     heartbeat_ms: int = 0
     """An attempt that is silent for longer has stalled, is killed, and counts as failed. 0: none."""
+    at_most_once: bool = False
+    """What may have started is never run again: any end of it but a success, or a release, is the task's."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -129,6 +138,8 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What was left until its deadline when it was granted, at least 1; 0: none."""
     details: bytes = b""
     """What an attempt before told last of how far it had come, packed; empty: nothing."""
+    mark_start: bool = False
+    """The attempt before was lost: run this one alone, and start it only after STARTED was answered."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,10 +160,15 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: bytes
     attempt: int
     outcome: str
-    """``failed``: charged to the task; ``cancelled``: its processes are proven dead; ``released``: never started."""
+    """``failed``: charged to the task; ``crashed``: it took its worker down, charged to another budget; ``cancelled``:
+    its processes are proven dead; ``released``: it never started, or was stopped with its agent, and costs nothing."""
     failure: Failure | None = None
-    """Of ``failed``."""
+    """Of ``failed`` and ``crashed``."""
     started_at_ms: int = 0
+    final: bool = False
+    """No further attempt, whatever is left of the budget."""
+    retry_after_ms: int | None = None
+    """Wait so long before the next attempt; None: as the policy says."""
 
 
 class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -244,3 +260,10 @@ def _check_retry(retry: Retry) -> None:
         raise BadRequest(f"retry factor {retry.factor} is out of range; it goes from 1 to 1000")
     if not 0.0 <= retry.jitter <= 1.0:
         raise BadRequest(f"retry jitter {retry.jitter} is out of range; it goes from 0 to 1")
+    if not 1 <= retry.crash_limit <= limits.MAX_ATTEMPTS_MAX:
+        raise BadRequest(f"crash_limit {retry.crash_limit} is out of range; it goes from 1 to 1,000,000")
+    names = [*retry.on, *retry.not_on]
+    for name in names:
+        check_name("exception type", name)
+    if sum(map(len, names)) > limits.RETRY_CHARS_MAX:
+        raise BadRequest(f"retry on and not_on have more than {limits.RETRY_CHARS_MAX} characters; name a base class")

@@ -5,7 +5,7 @@ taken back, uncharged. A server that stalled was deaf itself: it gives every age
 the time that it missed.
 """
 
-from taskd.core import cancel, endings
+from taskd.core import attempts, cancel, endings
 from taskd.core.commands import (
     AddCredit,
     AgentAccepted,
@@ -54,6 +54,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     if is_first:
         agent.lease_number = 0
         agent.draining = False
+    is_same_boot = agent.boot_id == command.boot_id
     agent.boot_id = command.boot_id
     agent.connection = command.connection
     agent.pools = [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools]
@@ -62,7 +63,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     agent.software = command.software
     agent.seen_mono_ms = now.mono_ms
     # A later offer of a connection tells what the agent has, not what it holds: leases may be on their way to it.
-    return AgentAccepted(_take_up(w, agent, command, now) if is_first else [])
+    return AgentAccepted(_take_up(w, agent, command, now, is_same_boot=is_same_boot) if is_first else [])
 
 
 def lose_connection(w: Working, command: LoseConnection) -> None:
@@ -147,8 +148,11 @@ def next_deadline_mono_ms(w: Working) -> int | None:
     return None if seen is None else seen + w.settings.silence_ms
 
 
-def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now) -> list[int]:
-    """Match what the agent holds with what is stored; return what is no longer its own."""
+def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now, *, is_same_boot: bool) -> list[int]:
+    """Match what the agent holds with what is stored; return what is no longer its own.
+
+    What a process of the same life does not hold never reached it; what another one had may have started there.
+    """
     stale: list[int] = []
     held: set[int] = set()
     for lease in command.holding:
@@ -159,7 +163,13 @@ def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now) -> list[in
             held.add(lease.token)
             task.lease_number = 0
     for token in sorted(agent.leases.keys() - held):
-        endings.give_up(w, agent.leases.pop(token), now)
+        task = agent.leases.pop(token)
+        if not is_same_boot:
+            endings.give_up(w, task, now)
+        elif task.cancelling:
+            endings.cancelled(w, task, now, started_at_ms=0)
+        else:
+            endings.release(w, task, attempts.RELEASED, now, started_at_ms=0)
     cancel.revoke_again(w, agent)
     return stale
 

@@ -71,6 +71,7 @@ def _cancel_ready(w: Working, task: Task, now: Now) -> None:
         logs=task.logs,
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
+        past=task.past,
     )
     endings.end_waiting(w, task.spec, last, now, State.CANCELLED, since_ms=task.since_ms)
 

@@ -166,6 +166,21 @@ class NackAttempts:
     reports: Sequence[FailureReport]
 
 
+@dataclass(frozen=True, slots=True)
+class MarkStarted:
+    """These attempts, granted with ``mark_start``, are about to start. Answer: ``StartsRecorded``."""
+
+    agent: str
+    tokens: Sequence[int]
+
+
+class StartsRecorded(NamedTuple):
+    """So it stands in their leases; ``stale`` are not the agent's."""
+
+    recorded: list[int]
+    stale: list[int]
+
+
 class ReportsRecorded(NamedTuple):
     """None of these needs to be reported again."""
 
@@ -275,6 +290,7 @@ Command = (
     | BeatHeart
     | AckAttempts
     | NackAttempts
+    | MarkStarted
     | AppendLogs
     | KeepCheckpoints
     | StoreToken
@@ -286,4 +302,4 @@ Command = (
     | PurgeFinished
 )
 
-Answer = Submitted | CancelStates | RetryStates | AgentAccepted | ReportsRecorded | LogsKept | None
+Answer = Submitted | CancelStates | RetryStates | AgentAccepted | ReportsRecorded | StartsRecorded | LogsKept | None

@@ -28,6 +28,7 @@ from taskd.core.commands import (
     LineEntry,
     Loaded,
     LoseConnection,
+    MarkStarted,
     NackAttempts,
     Now,
     OfferAgent,
@@ -95,6 +96,8 @@ class Coordinator:
                 return reports.append_logs(w, command, now)
             case KeepCheckpoints():
                 checkpoints.keep(w, command, now)
+            case MarkStarted():
+                return reports.mark_started(w, command, now)
             case AddCredit():
                 agents.add_credit(w, command)
             case HearAgent():
@@ -169,5 +172,5 @@ def _task(entry: LineEntry) -> Task:
     if entry.state is not None:
         task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
         task.logs, task.log_bytes, task.details = entry.state.logs, entry.state.log_bytes, entry.details
-        task.revived_at_ms = entry.state.revived_at_ms
+        task.revived_at_ms, task.past = entry.state.revived_at_ms, entry.state.past
     return task

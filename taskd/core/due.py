@@ -65,7 +65,7 @@ def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, details: byte
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
     task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
     task.logs, task.log_bytes, task.details = state.logs, state.log_bytes, details
-    task.revived_at_ms = state.revived_at_ms
+    task.revived_at_ms, task.past = state.revived_at_ms, state.past
     endings.put_ready(w, task, state)
     w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
 

@@ -6,51 +6,23 @@ told. None refuses anything: what is allowed was checked before.
 
 from collections.abc import Sequence
 
-from taskd.core import dead, expiry, records, timers
+from taskd.core import attempts, dead, expiry, records, timers
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, Report, Retry, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, Failure, FailureReport, Outcome, Report, TaskSpec
 
 RECORD_BYTES = 250
 """What a finished task's keys and fields weigh beside its payload and result, roughly."""
 
 
-def end_leased(
-    w: Working,
-    task: Task,
-    state: State,
-    now: Now,
-    *,
-    started_at_ms: int,
-    failure: Failure | None = None,
-) -> None:
-    """Make a leased task terminal that did not succeed: its lease is gone from its agent already."""
-    task_id = task.spec.id
-    record = StateRecord(
-        state,
-        task.attempt,
-        task.failures,
-        task.token,
-        task.agent,
-        started_at_ms or task.granted_at_ms,
-        now.wall_ms,
-        failure=failure,
-        logs=task.logs,
-        log_bytes=task.log_bytes,
-        end_order=w.counters.next_order,
-        fingerprint=dead.enter(w, task_id, failure, now) if state == State.DEAD and failure else b"",
-    )
-    w.mutations.append((records.LEASE, task_id, None))
-    w.mutations.append((records.STATE, task_id, record))
-    if task.details:
-        w.delete(records.DETAILS, task_id)
-    del w.tasks[task_id]
-    w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
-    _note_ended(w, task.spec, record)
+def cancelled(w: Working, task: Task, now: Now, *, started_at_ms: int) -> None:
+    """End a leased task that was to be cancelled, and whose work is gone: its lease is gone from its agent already."""
+    attempts.keep(w, task, attempts.CANCELLED, now, started_at_ms=started_at_ms)
+    _end_leased(w, task, State.CANCELLED, now, started_at_ms=started_at_ms)
 
 
 def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> None:
@@ -86,6 +58,10 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
             logs,
             log_bytes,
             end_order,
+            b"",
+            False,  # noqa: FBT003 - by position: half the time
+            0,
+            task.past,
         )
         mutate((records.LEASE, task_id, None))
         mutate((records.STATE, task_id, record))
@@ -141,6 +117,7 @@ def end_waiting(
         log_bytes=last.log_bytes,
         end_order=w.counters.next_order,
         fingerprint=dead.enter(w, task_id, failure, now) if state == State.DEAD and failure else b"",
+        past=last.past,
     )
     w.put(records.STATE, task_id, record)
     w.counters.move(spec.queue, State(last.state), None)
@@ -161,51 +138,113 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> None:
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
         revived_at_ms=task.revived_at_ms,
+        past=task.past,
     )
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
     w.enter_line(task)
 
 
-def requeue(w: Working, task: Task, now: Now) -> None:
-    """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already.
+def charge(w: Working, task: Task, report: FailureReport, now: Now, *, failure: Failure) -> None:
+    """Charge an attempt to a leased task: another one later, or none. Its lease is gone from its agent already."""
+    attempts.keep(w, task, report.outcome, now, started_at_ms=report.started_at_ms, failure=failure)
+    if report.final or failure.code == TaskCodes.DEADLINE:
+        _die(w, task, failure, now, started_at_ms=report.started_at_ms)
+    else:
+        _go_on(w, task, failure, now, started_at_ms=report.started_at_ms, wait_ms=report.retry_after_ms)
 
-    No token stands in its state, so that a report of the attempt that was given up is stale from here on.
-    One that has reached its deadline is dead.
-    """
-    w.counters_dirty = True
-    if expiry.is_late(task.spec, task.since_ms, now.wall_ms):
-        end_leased(w, task, State.DEAD, now, started_at_ms=0, failure=expiry.deadline_failure(task.spec))
-        return
-    w.delete(records.LEASE, task.spec.id)
-    last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
-    _unlease(task)
-    put_ready(w, task, last)
-    expiry.start(w, task.spec, task.since_ms, task.attempt, now)
-    w.counters.move(task.spec.queue, State.RUNNING, State.READY)
+
+def release(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int) -> None:
+    """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already."""
+    attempts.keep(w, task, outcome, now, started_at_ms=started_at_ms)
+    _requeue(w, task, now)
 
 
 def give_up(w: Working, task: Task, now: Now) -> None:
-    """Settle a leased task whose agent is gone, or no longer has it: its lease is gone from its agent already."""
+    """Settle a leased task whose agent is gone, or no longer has it: its lease is gone from its agent already.
+
+    No token stands in its state, so that a report of the attempt that was given up is stale from here on.
+    """
+    blamed = task.started and not task.cancelling
+    failure = attempts.LOST_FAILURE if blamed or task.spec.at_most_once else None
+    attempts.keep(w, task, attempts.CRASHED if blamed else attempts.LOST, now, started_at_ms=0, failure=failure)
+    task.token = 0
     if task.cancelling:
-        end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
-        w.counters_dirty = True
+        _end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
+    elif failure is None:
+        _requeue(w, task, now)
     else:
-        requeue(w, task, now)
+        _go_on(w, task, failure, now, started_at_ms=0)
 
 
-def charge(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int) -> None:
-    """Charge a failed attempt to a leased task: another one later, or none, also when it could not begin in time."""
-    spec = task.spec
-    retry = spec.retry or DEFAULT_RETRY
-    task.failures += 1
-    wait_ms = backoff_ms(retry, task.failures, w.rng.random())
+def _go_on(
+    w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int, wait_ms: int | None = None
+) -> None:
+    """Have a task tried again after an attempt that was charged to it; or not, also when that could not begin in time.
+
+    Args:
+        w: The working set.
+        task: Leased until now.
+        failure: Of the attempt.
+        now: This instant.
+        started_at_ms: Of the attempt; 0: not known.
+        wait_ms: Until the next attempt; None: as the policy says.
+    """
+    retry = task.spec.retry or DEFAULT_RETRY
+    if wait_ms is None:
+        wait_ms = attempts.wait_ms(task, retry, w.rng.random())
+    is_late = expiry.is_late(task.spec, task.since_ms, now.wall_ms + wait_ms)
+    if is_late or task.spec.at_most_once or attempts.are_spent(task, retry):
+        _die(w, task, failure, now, started_at_ms=started_at_ms)
+    else:
+        _try_later(w, task, failure, wait_ms, now, started_at_ms=started_at_ms)
+
+
+def _die(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int) -> None:
+    told = attempts.maybe_ran(failure) if task.spec.at_most_once else failure
+    _end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=told)
+
+
+def _end_leased(
+    w: Working,
+    task: Task,
+    state: State,
+    now: Now,
+    *,
+    started_at_ms: int,
+    failure: Failure | None = None,
+) -> None:
+    """Make a leased task terminal that did not succeed."""
+    task_id = task.spec.id
+    record = StateRecord(
+        state,
+        task.attempt,
+        task.failures,
+        task.token,
+        task.agent,
+        started_at_ms or task.granted_at_ms,
+        now.wall_ms,
+        failure=failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+        end_order=w.counters.next_order,
+        fingerprint=dead.enter(w, task_id, failure, now) if state == State.DEAD and failure else b"",
+        past=task.past,
+    )
+    w.mutations.append((records.LEASE, task_id, None))
+    w.mutations.append((records.STATE, task_id, record))
+    if task.details:
+        w.delete(records.DETAILS, task_id)
+    del w.tasks[task_id]
+    w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
+    w.counters_dirty = True
+    _note_ended(w, task.spec, record)
+
+
+def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now, *, started_at_ms: int) -> None:
+    """Have a leased task wait for its next attempt."""
+    task_id = task.spec.id
     due_at_ms = now.wall_ms + wait_ms
-    late = failure.code == TaskCodes.DEADLINE or expiry.is_late(spec, task.since_ms, due_at_ms)
-    if late or task.failures >= retry.max_attempts:
-        end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=failure)
-        return
-    task_id = spec.id
     record = StateRecord(
         State.SCHEDULED,
         task.attempt,
@@ -219,34 +258,35 @@ def charge(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms:
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
         revived_at_ms=task.revived_at_ms,
+        past=task.past,
     )
     w.delete(records.LEASE, task_id)
     w.put(records.STATE, task_id, record)
     timers.start(w, task_id, due_at_ms, wait_ms, now)
-    expiry.start(w, spec, task.since_ms, task.attempt, now)
+    expiry.start(w, task.spec, task.since_ms, task.attempt, now)
     del w.tasks[task_id]
-    w.counters.move(spec.queue, State.RUNNING, State.SCHEDULED)
+    w.counters.move(task.spec.queue, State.RUNNING, State.SCHEDULED)
     w.counters_dirty = True
 
 
-def backoff_ms(retry: Retry, failures: int, chance: float) -> int:
-    """Return the wait before the next attempt, in ms.
-
-    Args:
-        retry: The policy.
-        failures: Charged attempts so far, at least 1.
-        chance: 0 to 1; 0.5 means no jitter.
-    """
-    try:
-        wait = min(retry.base_ms * retry.factor ** (failures - 1), retry.max_ms)
-    except OverflowError:  # a float holds no such power
-        wait = retry.max_ms if retry.base_ms else 0
-    return round(wait * (1 + retry.jitter * (2 * chance - 1)))
+def _requeue(w: Working, task: Task, now: Now) -> None:
+    """Put a leased task back to its place in line, with no token in its state; one past its deadline is dead."""
+    if expiry.is_late(task.spec, task.since_ms, now.wall_ms):
+        _end_leased(w, task, State.DEAD, now, started_at_ms=0, failure=expiry.deadline_failure(task.spec))
+        return
+    w.delete(records.LEASE, task.spec.id)
+    last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
+    _unlease(task)
+    put_ready(w, task, last)
+    expiry.start(w, task.spec, task.since_ms, task.attempt, now)
+    w.counters.move(task.spec.queue, State.RUNNING, State.READY)
+    w.counters_dirty = True
 
 
 def _unlease(task: Task) -> None:
     task.token = task.lease_number = task.granted_at_ms = 0
     task.agent = ""
+    task.started = False
 
 
 def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:

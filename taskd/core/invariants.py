@@ -3,6 +3,7 @@
 For tests and simulation, after each command; too slow for a server at work.
 """
 
+from taskd.core import attempts
 from taskd.core.lifecycle import State
 from taskd.core.working import Working
 
@@ -34,7 +35,10 @@ def check_invariants(w: Working) -> None:
         assert agent.granted_bytes >= sum(len(t.spec.payload) + len(t.details) for t in agent.leases.values())
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)
-            assert task.attempt > task.failures
+            past = task.past or attempts.NO_PAST
+            assert task.attempt > task.failures + past.crashes + past.losses
+            kept_max = min(task.attempt - 1, attempts.ATTEMPTS_KEPT)
+            assert past.kept <= kept_max, "attempts before this one are kept, and not too many"
             leased[task.spec.id] = task
     assert not windowed.keys() & leased.keys(), "a task is in line or leased"
     assert w.tasks == windowed | leased

@@ -44,8 +44,8 @@ TRANSITIONS: dict[State | None, dict[State, str]] = {
     },
     State.RUNNING: {
         State.SUCCEEDED: "ack",
-        State.SCHEDULED: "nack, attempts left",
-        State.DEAD: "nack, attempts spent or deadline passed",
+        State.SCHEDULED: "failed or crashed, attempts left",
+        State.DEAD: "attempts spent, a final failure, at most once, or its deadline passed",
         State.READY: "released, or its agent was lost",
         State.CANCELLING: "cancel",
     },

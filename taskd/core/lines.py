@@ -16,6 +16,7 @@ from operator import attrgetter
 
 import msgspec
 
+from taskd.core.records import Past
 from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.task import Failure, TaskSpec
 
@@ -54,6 +55,7 @@ class Task(msgspec.Struct, gc=False):
     attempt: int = 0
     failures: int = 0
     failure: Failure | None = None
+    past: Past | None = None
     logs: int = 0
     log_bytes: int = 0
     log_bytes_before: int = 0
@@ -64,6 +66,8 @@ class Task(msgspec.Struct, gc=False):
     """Of the LEASE that carried it; 0: carried by an earlier connection."""
     granted_at_ms: int = 0
     cancelling: bool = False
+    started: bool = False
+    """Its start is marked: see ``LeaseRecord.started``."""
     details: bytes = b""
     """What an attempt told last of how far it had come; empty: nothing."""
     revived_at_ms: int = 0

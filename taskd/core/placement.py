@@ -24,8 +24,8 @@ _NO_BOUND = 1 << 80
 LEASE_BYTES = 1024 * 1024
 """Arguments in one LEASE, unless one task's alone are more: no message holds all that an agent may be owed."""
 
-LEASE_TASKS_MAX = 4_096
-"""Tasks in one LEASE: with the longest names and keys, some 3 KB each, it still fits a message."""
+LEASE_TASKS_MAX = 2_048
+"""Tasks in one LEASE: with the longest names, keys and retry policies, some 7 KB each, it still fits a message."""
 
 LEASED_BYTES_MAX = 64 * 1024 * 1024
 """Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
@@ -160,23 +160,27 @@ class _Pass:
             task.lease_number = number
             task.granted_at_ms = wall_ms
             leases[token] = task
-            grants.append(Grant(token, attempt, spec, deadline_in_ms, task.details))
+            past = task.past
+            alone = past is not None and past.losses > 0
+            grants.append(Grant(token, attempt, spec, deadline_in_ms, task.details, alone))
             if not task.fresh:
                 mutate((records.STATE, task_id, None))
             cancelling = False
+            logs, failures, failure = task.logs, task.failures, task.failure
             lease = LeaseRecord(
                 token,
                 attempt,
-                task.failures,
+                failures,
                 name,
                 wall_ms,
                 cancelling,
-                task.failure,
-                task.logs,
+                failure,
+                logs,
                 log_bytes,
                 log_bytes,
                 bool(task.details),
                 task.revived_at_ms,
+                past,
             )
             mutate((records.LEASE, task_id, lease))
             token += 1

@@ -11,7 +11,8 @@ Of a task there are, at any time:
 - else a state record, unless it still waits where its submit put it (then the
   spec alone says all there is to say);
 - if it is ready, its entry in a line; if it is scheduled, its timer; if it waits
-  and has a limit to that, a timer, too.
+  and has a limit to that, a timer, too;
+- what its attempts that did not succeed left: how each ended, and their output.
 """
 
 from typing import NewType
@@ -54,6 +55,8 @@ DEAD_GROUP = Kind(b"g")
 """id: fingerprint."""
 DETAILS = Kind(b"c")
 """id: task id; value: packed. How far an attempt had come, until the task ends."""
+ATTEMPT = Kind(b"e")
+"""id: task id + attempt (4 bytes). How attempts ended; of one that succeeded the state record tells."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -68,6 +71,17 @@ class SpecRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     owner: str
     """Key id of the token that submitted it."""
     spec: TaskSpec
+
+
+class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What attempts that did not succeed have cost a task, beside the failures charged to it."""
+
+    kept: int = 0
+    """Attempts in ATTEMPT: the newest, without a gap, up to the last that ended without success."""
+    crashes: int = 0
+    """Attempts charged to the crash limit."""
+    losses: int = 0
+    """Attempts lost with their agent, and not charged; from the first on each is granted alone, and marks its start."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -95,7 +109,7 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     logs: int = 0
     """Entries in LOG."""
     log_bytes: int = 0
-    """What they weigh."""
+    """What they weigh, with the entries in ATTEMPT."""
     end_order: int = 0
     """``next_order`` when it ended. A FINISHED entry of a lower order lists an end that a retry undid."""
     fingerprint: bytes = b""
@@ -104,6 +118,8 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """DETAILS are stored: it waits for another attempt."""
     revived_at_ms: int = 0
     """When it was retried after its end: its time limits run from then; 0: from its acceptance."""
+    past: Past | None = None
+    """None: no attempt has ended without success."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -126,6 +142,9 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """DETAILS are stored."""
     revived_at_ms: int = 0
     """As in ``StateRecord``."""
+    past: Past | None = None
+    started: bool = False
+    """The agent was about to start it; only attempts that were granted with ``mark_start`` say so."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -189,6 +208,19 @@ class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     data: bytes
 
 
+class AttemptRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """How an attempt ended without success."""
+
+    token: int
+    agent: str
+    started_at_ms: int
+    """By its agent's report; without one, when it was granted."""
+    ended_at_ms: int
+    outcome: str
+    """``failed``, ``crashed``, ``cancelled``, ``released`` or ``lost``."""
+    failure: Failure | None = None
+
+
 class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """META ``counters``: true as of the commit that carries it. A start trusts it, fsck proves it."""
 
@@ -220,6 +252,7 @@ Record = (
     | DeadGroupRecord
     | TokenRecord
     | LogRecord
+    | AttemptRecord
     | CountersRecord
     | EpochRecord
 )
@@ -234,6 +267,7 @@ READERS: dict[Kind, type[Record]] = {
     DEAD_GROUP: DeadGroupRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,
+    ATTEMPT: AttemptRecord,
 }
 """How a value of a kind is read. READY, TIMER, RESULT, DEAD and DETAILS hold bare bytes; META is read by name."""
 

@@ -8,15 +8,24 @@ anything else is stale and changes nothing.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from taskd.core import endings, records
-from taskd.core.commands import AckAttempts, AppendLogs, Loaded, LogsKept, NackAttempts, Now, ReportsRecorded
+from taskd.core import attempts, endings, records
+from taskd.core.commands import (
+    AckAttempts,
+    AppendLogs,
+    Loaded,
+    LogsKept,
+    MarkStarted,
+    NackAttempts,
+    Now,
+    ReportsRecorded,
+    StartsRecorded,
+)
 from taskd.core.effects import LogsAppended
-from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import Key, LeaseRecord, LogRecord, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.errors import BadRequest, PayloadTooLarge
-from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX, NAME_CHARS_MAX
+from taskd_protocol.errors import BadRequest, PayloadTooLarge, TaskCodes
+from taskd_protocol.limits import DELAY_MS_MAX, LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX, NAME_CHARS_MAX
 from taskd_protocol.task import Failure, FailureReport, Report
 
 FAILURE_TEXT_CHARS_MAX = 64 * 1024
@@ -26,7 +35,13 @@ R = TypeVar("R", Report, FailureReport)
 
 STREAMS = frozenset({1, 2, 3})
 
-OUTCOMES = frozenset({"failed", "cancelled", "released"})
+CHARGED = frozenset({attempts.FAILED, attempts.CRASHED})
+"""Outcomes that tell their reason, and cost a budget something."""
+
+OUTCOMES = CHARGED | {attempts.CANCELLED, attempts.RELEASED}
+
+KILLED = Failure(TaskCodes.CANCELLED, "its agent killed it")
+"""Of a task that may run at most once, whose end the server did not order."""
 
 LOG_ENTRY_BYTES = 64
 """What an entry's key and fields weigh beside its data, roughly: so that many small ones are bounded, too."""
@@ -59,12 +74,14 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
     """Record these attempts that ended otherwise.
 
     Raises:
-        BadRequest: An outcome is not a word of the protocol, or a failure tells no reason.
+        BadRequest: An outcome is not a word of the protocol, a failure tells no reason, or a wait is out of range.
         NeedRecords: Some are not leased; what became of them must be looked up.
     """
     for report in command.reports:
-        if report.outcome not in OUTCOMES or (report.outcome == "failed" and report.failure is None):
+        if report.outcome not in OUTCOMES or (report.outcome in CHARGED and report.failure is None):
             raise BadRequest(f"an attempt cannot end as {report.outcome[:32]!r} without its reason")
+        if report.retry_after_ms is not None and not 0 <= report.retry_after_ms <= DELAY_MS_MAX:
+            raise BadRequest(f"a retry after {report.retry_after_ms} ms is out of range; it goes from 0 to ten years")
     recorded, stale, counting = _sort(w, command.agent, command.reports, loaded)
     agent = w.agents.get(command.agent)
     if agent is not None:
@@ -74,15 +91,33 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
         if agent.leases.pop(report.token, None) is None:
             continue  # the same report twice in one message
         if task.cancelling:
-            endings.end_leased(w, task, State.CANCELLED, now, started_at_ms=report.started_at_ms)
-        elif report.failure is not None and report.outcome == "failed":
-            failure = _bounded(report.failure)
-            endings.charge(w, task, failure, now, started_at_ms=report.started_at_ms)
+            endings.cancelled(w, task, now, started_at_ms=report.started_at_ms)
+        elif report.failure is not None and report.outcome in CHARGED:
+            endings.charge(w, task, report, now, failure=_bounded(report.failure))
+        elif report.outcome == attempts.CANCELLED and task.spec.at_most_once:
+            endings.charge(w, task, report, now, failure=KILLED)
         else:
-            endings.requeue(w, task, now)
-    if counting:
-        w.counters_dirty = True
+            endings.release(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
     return ReportsRecorded(recorded, stale)
+
+
+def mark_started(w: Working, command: MarkStarted, now: Now) -> StartsRecorded:
+    """Write into these leases that they are about to start; tell which are no longer the agent's."""
+    agent = w.agents.get(command.agent)
+    leases = agent.leases if agent is not None else {}
+    if agent is not None:
+        agent.seen_mono_ms = now.mono_ms
+    answer = StartsRecorded([], [])
+    for token in command.tokens:
+        task = leases.get(token)
+        if task is None:
+            answer.stale.append(token)
+            continue
+        answer.recorded.append(token)
+        if not task.started:
+            task.started = True
+            w.put(records.LEASE, task.spec.id, lease_record(task))
+    return answer
 
 
 def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
@@ -139,6 +174,8 @@ def lease_record(task: Task) -> LeaseRecord:
         task.log_bytes_before,
         bool(task.details),
         task.revived_at_ms,
+        task.past,
+        task.started,
     )
 
 

@@ -90,6 +90,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         attempt=lease.attempt,
         failures=lease.failures,
         failure=lease.failure,
+        past=lease.past,
         logs=lease.logs,
         log_bytes=lease.log_bytes,
         log_bytes_before=lease.log_bytes_before,
@@ -99,6 +100,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         cancelling=lease.cancelling,
         details=details,
         revived_at_ms=lease.revived_at_ms,
+        started=lease.started,
     )
     agent = w.agents.get(lease.agent)
     if agent is None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import msgspec
 
 from taskd.core import dead, records
+from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
-from taskd.core.lifecycle import TERMINAL
+from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import FinishedRecord, Key, KeyRecord, SpecRecord, StateRecord
 from taskd.core.reports import log_id
 from taskd.core.working import Working
@@ -112,7 +113,7 @@ def take_away_some(w: Working, ended: Sequence[Ended], loaded: Loaded) -> list[b
             w.put(records.STATE, task_id, msgspec.structs.replace(state, logs=logs_left))
         else:
             _take_away(w, spec, state, loaded)
-        room -= state.logs - logs_left + 1
+        room -= state.logs - logs_left + 1 + (state.past.kept if state.past is not None else 0)
         if room <= 0:
             return [left.spec.id for left, _ in ended[index if logs_left else index + 1 :]]
     return []
@@ -122,6 +123,9 @@ def _take_away(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded)
     task_id = spec.spec.id
     w.delete(records.SPEC, task_id)
     w.delete(records.STATE, task_id)
+    last = state.attempt - (state.state == State.SUCCEEDED)
+    for attempt_id in kept_ids(task_id, last, state.past):
+        w.delete(records.ATTEMPT, attempt_id)
     if state.result_apart:
         w.delete(records.RESULT, task_id)
     if spec.spec.key:

@@ -5,6 +5,8 @@ they left kept; only its budget, and its time limits, begin anew. What was told 
 back: who asks again is told how it ends next.
 """
 
+import msgspec
+
 from taskd.core import dead, endings, expiry, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
@@ -42,6 +44,7 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
+    task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0)
     endings.put_ready(w, task, last)
     expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)

@@ -13,9 +13,11 @@ from taskd.core.commands import (
     KeepCheckpoints,
     LogsKept,
     LoseConnection,
+    MarkStarted,
     NackAttempts,
     OfferAgent,
     ReportsRecorded,
+    StartsRecorded,
 )
 from taskd.server.session import Session
 from taskd_protocol.errors import TaskdError, UnexpectedMessage
@@ -33,6 +35,8 @@ from taskd_protocol.messages import (
     Offer,
     Offered,
     Recorded,
+    Started,
+    StartRecorded,
     ToServer,
 )
 from taskd_protocol.task import Outcome
@@ -59,7 +63,7 @@ class AgentRole:
             self._next_sign_ns = mono_ns + HEARD_NS
             self._services.loop.ask(HearAgent(self._name, self._session.connection))
 
-    def receive(self, message: ToServer) -> None:
+    def receive(self, message: ToServer) -> None:  # noqa: C901 - one case a message: the table itself
         """See ``Role``."""
         name, connection = self._name, self._session.connection
         match message:
@@ -79,6 +83,8 @@ class AgentRole:
                 self._ask(AppendLogs(name, message.pieces))
             case Checkpoints():
                 self._ask(KeepCheckpoints(name, message.checkpoints))
+            case Started():
+                self._ask(MarkStarted(name, message.tokens))
             case Drain():
                 self._ask(DrainAgent(name, connection))
             case _:
@@ -127,6 +133,8 @@ class AgentRole:
             case AgentAccepted():
                 self._accepted = True
                 self._session.send(Offered(answer.stale))
+            case StartsRecorded():
+                self._session.send(StartRecorded(answer.recorded, answer.stale))
             case LogsKept():
                 self._session.send(LogsRecorded(answer.data_bytes))
             case TaskdError():

@@ -24,7 +24,16 @@ from taskd.server import tokens
 from taskd.server.following import Following
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.session import Session, error_message
-from taskd.server.views import Reasons, agent_views, queue_views, task_counts, task_keys, task_view
+from taskd.server.views import (
+    Reasons,
+    agent_views,
+    attempt_keys,
+    queue_views,
+    task_counts,
+    task_keys,
+    task_view,
+    with_attempts,
+)
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
@@ -217,12 +226,17 @@ class ClientRole:
         for start in range(0, len(message.ids), SHOWN_READ):
             some = message.ids[start : start + SHOWN_READ]
             found = await self._services.reader.read_now([key for task_id in some for key in task_keys(task_id)])
-            for task_id in some:
-                view = task_view(self._services.working, task_id, found, reasons, whole=True)
-                views_bytes += 0 if view is None else len(view.payload) + len(view.result or b"")
+            shown = [task_view(self._services.working, task_id, found, reasons, whole=True) for task_id in some]
+            keys = {task_id: attempt_keys(self._services.working, task_id, found) for task_id in some}
+            ended = await self._services.reader.read([key for task_id in some for key in keys[task_id]])
+            for task_id, bare in zip(some, shown, strict=True):
+                view = None if bare is None else with_attempts(bare, keys[task_id], ended)
+                views_bytes += 0 if view is None else _size(view)
                 views.append(view)
             if views_bytes > limits.MESSAGE_BYTES_MAX:
-                raise FrameTooLarge("these tasks' arguments and results fit no message together; ask for fewer at once")
+                raise FrameTooLarge(
+                    "these tasks' arguments, results and attempts fit no message together; ask for fewer at once"
+                )
         return m.TaskViews(message.request_id, views)
 
     async def _list(self, message: m.TaskList) -> m.Message:
@@ -278,6 +292,13 @@ class ClientRole:
 def _check_ids(ids: Sequence[bytes]) -> None:
     if len(ids) > limits.WAIT_IDS_MAX or any(len(task_id) != 16 for task_id in ids):  # noqa: PLR2004 - a UUID's bytes
         raise BadRequest(f"at most {limits.WAIT_IDS_MAX} task ids of 16 bytes in one request")
+
+
+def _size(view: m.TaskView) -> int:
+    """Return what a view weighs, roughly."""
+    failures = [attempt.failure for attempt in view.attempts if attempt.failure is not None]
+    texts = sum([len(failure.message) + len(failure.traceback) for failure in failures])
+    return len(view.payload) + len(view.result or b"") + texts
 
 
 def _fits(view: m.TaskView, wanted: m.TaskList) -> bool:

@@ -1,15 +1,20 @@
 """Views: what people and programs are shown of the state."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from taskd.core import records
+from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.reasons import why_waiting
-from taskd.core.records import Key, SpecRecord, StateRecord
+from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd.server.loading import Found
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import AgentView, HostStats, QueueView, TaskView
+from taskd_protocol.messages import AgentView, AttemptView, HostStats, QueueView, TaskView
 from taskd_protocol.task import DEFAULT_RETRY, Failure
 
 LISTED_CHARS = 500
@@ -71,7 +76,35 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
         key=spec.key,
         traceparent=spec.traceparent,
         waits_for=reasons[like],
+        crashes=stored.past.crashes if stored.past is not None else 0,
     )
+
+
+def attempt_keys(w: Working, task_id: bytes, found: Found) -> list[Key]:
+    """Return what ``with_attempts`` wants to have read, given ``task_keys``."""
+    task, state = w.tasks.get(task_id), found.get((records.STATE, task_id))
+    if task is not None:
+        ids = kept_ids(task_id, task.attempt - (task.token > 0), task.past)
+    elif isinstance(state, StateRecord):
+        ids = kept_ids(task_id, state.attempt - (state.state == State.SUCCEEDED), state.past)
+    else:
+        return []
+    return [(records.ATTEMPT, attempt_id) for attempt_id in ids]
+
+
+def with_attempts(view: TaskView, keys: Sequence[Key], found: Found) -> TaskView:
+    """Return the view with the attempts that have ended, oldest first; of one that succeeded the view itself tells."""
+    attempts = [
+        AttemptView(
+            attempt_of(key[1]), ended.agent, ended.started_at_ms, ended.ended_at_ms, ended.outcome, ended.failure
+        )
+        for key in keys
+        if isinstance(ended := found[key], AttemptRecord)
+    ]
+    if view.state == State.SUCCEEDED:
+        started_at_ms, ended_at_ms = view.started_at_ms or 0, view.finished_at_ms or 0
+        attempts.append(AttemptView(view.attempt, view.agent, started_at_ms, ended_at_ms, view.state))
+    return msgspec.structs.replace(view, attempts=attempts)
 
 
 def _in_short(failure: Failure | None) -> Failure | None:
@@ -91,6 +124,7 @@ def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
         task.agent or stored.agent,
         task.granted_at_ms or stored.started_at_ms,
         failure=task.failure,
+        past=task.past,
     )
 
 

@@ -203,12 +203,7 @@ class _Check:
         if task.spec.spec.id != task.id:
             self._note("foreign-id", key, "the spec is another task's")
             return False
-        if task.last is not None and task.lease is not None:
-            self._note("two-states", key, "the task is leased and has a state record")
-        if task.last is not None and task.last.state in {State.RUNNING, State.CANCELLING}:
-            self._note("state", key, f"a state record cannot say {task.last.state!r}")
-        elif task.state not in _STATES:
-            self._note("state", key, f"{task.state!r} is no state")
+        self._check_state(task, key)
         if task.has_result != (task.last is not None and task.last.result_apart):
             self._note("result", key, "the state record and the RESULT record do not agree")
         holder = task.lease or task.last
@@ -216,10 +211,21 @@ class _Check:
             self._note("details", key, "the task's record and DETAILS do not agree")
         if task.logs != (holder.logs if holder else 0):
             self._note("logs", key, f"{holder.logs if holder else 0} log entries are noted, {task.logs} are numbered")
+        if task.attempts != task.attempts_kept:
+            text = f"attempts {list(task.attempts_kept)} are noted, {list(task.attempts)} are there"
+            self._note("attempts", key, text)
         if task.lease is not None and task.lease.token >> EPOCH_BITS > self._epoch:
             self._note("epoch", key, "the lease's token is of an epoch that has not begun")
         self._count(task)
         return True
+
+    def _check_state(self, task: StoredTask, key: bytes) -> None:
+        if task.last is not None and task.lease is not None:
+            self._note("two-states", key, "the task is leased and has a state record")
+        if task.last is not None and task.last.state in {State.RUNNING, State.CANCELLING}:
+            self._note("state", key, f"a state record cannot say {task.last.state!r}")
+        elif task.state not in _STATES:
+            self._note("state", key, f"{task.state!r} is no state")
 
     def _count(self, task: StoredTask) -> None:
         assert task.spec is not None

@@ -17,6 +17,7 @@ from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
 from taskd.core.records import (
+    ATTEMPT,
     DEAD,
     DETAILS,
     KEY,
@@ -27,6 +28,7 @@ from taskd.core.records import (
     SPEC,
     STATE,
     TIMER,
+    AttemptRecord,
     Key,
     Kind,
     LeaseRecord,
@@ -54,6 +56,8 @@ class StoredTask(NamedTuple):
     """DETAILS."""
     logs: int = 0
     """Entries in LOG; -1: they are not numbered from 0 without a gap."""
+    attempts: tuple[int, ...] = ()
+    """The attempts in ATTEMPT, in order."""
 
     @property
     def state(self) -> str:
@@ -61,6 +65,15 @@ class StoredTask(NamedTuple):
         if self.lease is not None:
             return State.CANCELLING.value if self.lease.cancelling else State.RUNNING.value
         return State.READY.value if self.last is None else self.last.state
+
+    @property
+    def attempts_kept(self) -> tuple[int, ...]:
+        """What its primary records say of ``attempts``."""
+        holder = self.lease or self.last
+        if holder is None or holder.past is None:
+            return ()
+        last = holder.attempt - (self.lease is not None or self.state == State.SUCCEEDED)
+        return tuple(range(last - holder.past.kept + 1, last + 1))
 
     @property
     def has_ended(self) -> bool:
@@ -93,9 +106,8 @@ def read_tasks(database: Rdict) -> Iterator[StoredTask]:
     Raises:
         StoreCorrupt: A block, or a record, cannot be read.
     """
-    entries = heapq.merge(
-        *(_entries(database, kind) for kind in (SPEC, STATE, LEASE, RESULT, DETAILS, LOG)), key=itemgetter(0)
-    )
+    kinds = (SPEC, STATE, LEASE, RESULT, DETAILS, LOG, ATTEMPT)
+    entries = heapq.merge(*(_entries(database, kind) for kind in kinds), key=itemgetter(0))
     for task_id, group in groupby(entries, key=itemgetter(0)):
         yield _assemble(task_id, group)
 
@@ -124,6 +136,7 @@ def _entries(database: Rdict, kind: Kind) -> Iterator[_Entry]:
 def _assemble(task_id: bytes, entries: Iterable[_Entry]) -> StoredTask:
     task = StoredTask(task_id)
     logs = 0
+    attempts: list[int] = []
     for _, kind, rest, value in entries:
         if kind == SPEC:
             task = task._replace(spec=decode_as(SpecRecord, kind, task_id, value))
@@ -135,7 +148,10 @@ def _assemble(task_id: bytes, entries: Iterable[_Entry]) -> StoredTask:
             task = task._replace(has_result=True)
         elif kind == DETAILS:
             task = task._replace(has_details=True)
+        elif kind == ATTEMPT:
+            decode_as(AttemptRecord, kind, task_id + rest, value)
+            attempts.append(int.from_bytes(rest, "big"))
         else:
             decode_as(LogRecord, kind, task_id + rest, value)
             logs = logs + 1 if logs >= 0 and int.from_bytes(rest, "big") == logs else -1
-    return task._replace(logs=logs)
+    return task._replace(logs=logs, attempts=tuple(attempts))

@@ -13,10 +13,12 @@ from taskd.core.commands import (
     DrainAgent,
     KeepCheckpoints,
     LoseConnection,
+    MarkStarted,
     NackAttempts,
     OfferAgent,
 )
 from taskd.core.effects import SendLease, SendRevoke
+from taskd.core.reports import CHARGED
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 RAISED = Failure("task.raised", "boom", "builtins.ValueError", "Traceback", None)
@@ -85,10 +87,24 @@ class FakeAgent:
         """Report these as done."""
         return AckAttempts(self.name, [Report(g.token, g.spec.id, g.attempt, result, 1) for g in grants])
 
-    def nack(self, *grants: Grant, outcome: str = "failed", failure: Failure | None = RAISED) -> NackAttempts:
+    def nack(
+        self,
+        *grants: Grant,
+        outcome: str = "failed",
+        failure: Failure | None = RAISED,
+        final: bool = False,
+        retry_after_ms: int | None = None,
+    ) -> NackAttempts:
         """Report these as not done."""
-        told = failure if outcome == "failed" else None
-        return NackAttempts(self.name, [FailureReport(g.token, g.spec.id, g.attempt, outcome, told, 1) for g in grants])
+        told = failure if outcome in CHARGED else None
+        reports = [
+            FailureReport(g.token, g.spec.id, g.attempt, outcome, told, 1, final, retry_after_ms) for g in grants
+        ]
+        return NackAttempts(self.name, reports)
+
+    def start(self, *grants: Grant | int) -> MarkStarted:
+        """Say that these, or tokens, are about to start."""
+        return MarkStarted(self.name, [grant if isinstance(grant, int) else grant.token for grant in grants])
 
     def logs(self, grant: Grant, *data: bytes) -> AppendLogs:
         """Print."""

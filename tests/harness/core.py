@@ -348,6 +348,7 @@ class Shell:
         key: str = "",
         ttl_ms: int = 0,
         deadline_ms: int = 0,
+        at_most_once: bool = False,
     ) -> TaskSpec:
         """Make a spec with a new id."""
         return TaskSpec(
@@ -361,6 +362,7 @@ class Shell:
             key,
             ttl_ms=ttl_ms,
             deadline_ms=deadline_ms,
+            at_most_once=at_most_once,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:

@@ -1,14 +1,17 @@
 """What must be true of a disk between any two batches, from the records alone, and of memory beside it."""
 
 from collections import Counter
+from collections.abc import Container
 
 from harness.core import Disk, Shell
-from taskd.core import expiry, records
+from taskd.core import attempts, expiry, records
+from taskd.core.attempts import NO_PAST, kept_ids
 from taskd.core.commands import ReleaseDue
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
 from taskd.core.records import (
+    AttemptRecord,
     CountersRecord,
     DeadGroupRecord,
     FinishedRecord,
@@ -20,6 +23,7 @@ from taskd.core.records import (
 )
 from taskd.core.reports import log_id
 from taskd.core.timers import timer_id
+from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
 
 
 def check_disk(disk: Disk) -> dict[bytes, State]:
@@ -36,6 +40,7 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     _check_ends(disk, specs, states, found)
     _check_dead(disk, states)
     _check_logs(disk, states, leases)
+    _check_attempts(disk, specs, states, leases)
     _check_keys(disk, specs)
     return found
 
@@ -53,7 +58,7 @@ def check_beside(shell: Shell) -> None:
             assert task.fresh == (state is None)
             if state is not None:
                 assert (task.attempt, task.failures, task.failure) == (state.attempt, state.failures, state.failure)
-                assert (task.logs, task.log_bytes) == (state.logs, state.log_bytes)
+                assert (task.logs, task.log_bytes, task.past) == (state.logs, state.log_bytes, state.past)
             assert task.details == disk.details(task.spec.id)
             assert task.revived_at_ms == (state.revived_at_ms if state else 0)
     for agent in w.agents.values():
@@ -152,6 +157,56 @@ def _check_logs(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes
     counts |= {task_id: lease.logs for task_id, lease in leases.items()}
     expected = [log_id(task_id, sequence) for task_id, count in counts.items() for sequence in range(count)]
     assert disk.scan(records.LOG) == sorted(expected)
+
+
+def _check_attempts(
+    disk: Disk, specs: dict[bytes, SpecRecord], states: dict[bytes, StateRecord], leases: dict[bytes, LeaseRecord]
+) -> None:
+    """Each attempt that ended without success is kept, or at least the newest."""
+    expected: list[bytes] = []
+    for task_id in specs:
+        holder = leases.get(task_id) or states.get(task_id)
+        if holder is not None:
+            ended = _ended_count(holder)
+            assert (holder.past or NO_PAST).kept == min(ended, attempts.ATTEMPTS_KEPT)
+            expected += kept_ids(task_id, ended, holder.past)
+    assert disk.scan(records.ATTEMPT) == sorted(expected)
+
+
+def _ended_count(holder: StateRecord | LeaseRecord) -> int:
+    """Return how many attempts have ended without success."""
+    return holder.attempt - (isinstance(holder, LeaseRecord) or holder.state == State.SUCCEEDED)
+
+
+def check_budgets(disk: Disk, retried: Container[bytes]) -> None:
+    """No task gets more attempts than its two budgets allow, and those that cost nothing.
+
+    Args:
+        disk: Between two batches.
+        retried: Tasks whose budgets began anew, since a person said so.
+    """
+    leases, states = disk.of(records.LEASE, LeaseRecord), disk.of(records.STATE, StateRecord)
+    for task_id, record in disk.of(records.SPEC, SpecRecord).items():
+        holder = leases.get(task_id) or states.get(task_id)
+        if holder is not None and task_id not in retried:
+            ids = kept_ids(task_id, _ended_count(holder), holder.past)
+            _check_budget(record.spec, holder, [disk.get(records.ATTEMPT, i, AttemptRecord).outcome for i in ids])
+
+
+def _check_budget(spec: TaskSpec, holder: StateRecord | LeaseRecord, outcomes: list[str]) -> None:
+    retry, past = spec.retry or DEFAULT_RETRY, holder.past or NO_PAST
+    crash_limit = min(retry.crash_limit, retry.max_attempts)
+    has_ended = isinstance(holder, StateRecord) and holder.state in TERMINAL
+    assert holder.failures < retry.max_attempts + has_ended
+    assert past.crashes < crash_limit + has_ended
+    if len(outcomes) < _ended_count(holder):
+        return
+    charged, crashed, lost = (outcomes.count(word) for word in ("failed", "crashed", "lost"))
+    assert (charged, crashed, lost) == (holder.failures, past.crashes, past.losses)
+    free = lost + outcomes.count("released") + outcomes.count("cancelled")
+    assert holder.attempt <= retry.max_attempts + crash_limit - 1 + free
+    if spec.at_most_once:
+        assert holder.attempt - outcomes.count("released") <= 1, "what may have started is never leased again"
 
 
 def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
-from harness.fsck import check_beside, check_disk
+from harness.fsck import check_beside, check_budgets, check_disk
 from taskd.core import records
 from taskd.core.commands import Answer, CancelTasks, Command, LoseConnection, RetryTasks, SubmitTasks, Submitted
 from taskd.core.coordinator import Coordinator
@@ -36,7 +36,14 @@ PRIORITIES = (-1, 0, 1)
 DELAYS_MS = (0, 0, 0, 0, 700, 200_000)
 TTLS_MS = (0, 0, 0, 0, 800, 9_000)
 DEADLINES_MS = (0, 0, 0, 0, 2_500, 240_000)
-RETRIES = (None, Retry(1), Retry(2, base_ms=0), Retry(3, base_ms=1_500, jitter=1.0))
+RETRIES = (
+    None,
+    Retry(1),
+    Retry(2, base_ms=0),
+    Retry(3, base_ms=1_500, jitter=1.0),
+    Retry(4, base_ms=0, crash_limit=2),
+)
+OUTCOMES = ("failed", "failed", "crashed", "released", "cancelled")
 PAYLOADS = (b"\x90", b"\x90" * 9)
 AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a1": (NAMES, ()),
@@ -57,6 +64,7 @@ SMALL: dict[str, int] = {
     "taskd.core.timers.REFILL_TIMERS": 4,
     "taskd.core.timers.DUE_TASKS": 3,
     "taskd.core.working.RECENT_IDS": 16,
+    "taskd.core.attempts.ATTEMPTS_KEPT": 4,
     "taskd.core.working.FINISHED_IDS_MAX": 3,
     "taskd.core.retention.RECORDS_MAX": 4,
     "taskd.core.records.INLINE_RESULT_BYTES": 16,
@@ -166,11 +174,20 @@ class World:
         some = _pick(list(agent.held.values()), indexes)
         self.ask(agent.ack(*some, result=result), lambda _: _forget(agent, some))
 
-    def nack(self, name: str, indexes: Sequence[int], outcome: str) -> None:
+    def nack(
+        self, name: str, indexes: Sequence[int], outcome: str, *, final: bool = False, retry_after_ms: int | None = None
+    ) -> None:
         """Report some leases as not done."""
         agent = self.agents[name]
         some = _pick(list(agent.held.values()), indexes)
-        self.ask(agent.nack(*some, outcome=outcome), lambda _: _forget(agent, some))
+        told = agent.nack(*some, outcome=outcome, final=final, retry_after_ms=retry_after_ms)
+        self.ask(told, lambda _: _forget(agent, some))
+
+    def start(self, name: str, indexes: Sequence[int]) -> None:
+        """Have leases be about to start, and one that nobody knows."""
+        agent = self.agents[name]
+        some = _pick(list(agent.held.values()), indexes)
+        self.ask(agent.start(*some, 3))
 
     def report_stale(self, name: str, index: int) -> None:
         """Report, as any agent, a lease of old: it counts only if it is the agent's, and stands."""
@@ -350,6 +367,7 @@ class World:
     def _check_turn(self, mutations: Sequence[Mutation]) -> None:
         shell = self.shell
         states = check_disk(shell.disk)
+        check_budgets(shell.disk, self._retried)
         check_beside(shell)
         check_invariants(shell.working)
         leases = {key: value for key, value in _values(mutations).items() if isinstance(value, LeaseRecord)}
@@ -403,7 +421,8 @@ def _credit(world: World, rng: random.Random, name: str) -> None:
 
 
 def _nack(world: World, rng: random.Random, name: str) -> None:
-    world.nack(name, random_indexes(rng), rng.choice(["failed", "failed", "released", "cancelled"]))
+    outcome, final = rng.choice(OUTCOMES), rng.random() < 0.1
+    world.nack(name, random_indexes(rng), outcome, final=final, retry_after_ms=rng.choice([None, None, 0, 5_000]))
 
 
 def _turn(world: World, rng: random.Random, _name: str) -> None:
@@ -433,6 +452,7 @@ CHOICES: list[tuple[int, Act]] = [
     (10, _credit),
     (10, lambda world, rng, name: world.ack(name, random_indexes(rng), rng.choice([b"\xc0", b"r" * 40]))),
     (10, _nack),
+    (4, lambda world, rng, name: world.start(name, random_indexes(rng))),
     (5, lambda world, rng, name: world.report_stale(name, rng.randrange(1_000))),
     (5, lambda world, rng, name: world.print_logs(name, rng.randrange(1_000))),
     (5, lambda world, rng, name: world.checkpoint(name, rng.randrange(1_000), rng.choice([b"\x01", b"d" * 30]))),
@@ -462,6 +482,7 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         priority=rng.choice(PRIORITIES),
         retry=rng.choice(RETRIES),
         key=key,
+        at_most_once=not key and rng.random() < 0.1,
         **random_times(rng),
     )
 

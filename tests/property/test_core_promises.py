@@ -24,6 +24,7 @@ from harness.world import (
     DELAYS_MS,
     KEYS,
     NAMES,
+    OUTCOMES,
     PAYLOADS,
     PRIORITIES,
     QUEUES,
@@ -38,7 +39,7 @@ from taskd_protocol.task import Retry
 
 TESTS = Path(__file__).parent.parent
 
-Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes]
+Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool]
 
 wishes = st.tuples(
     st.sampled_from(NAMES),
@@ -50,6 +51,7 @@ wishes = st.tuples(
     st.sampled_from(RETRIES),
     st.sampled_from(KEYS),
     st.sampled_from(PAYLOADS),
+    st.sampled_from((False, False, False, True)),
 )
 agents = st.sampled_from(list(AGENTS))
 index = st.integers(0, 40)
@@ -83,9 +85,10 @@ class CoreMachine(RuleBasedStateMachine):
                     retry=retry,
                     key=key,
                     payload=payload,
+                    at_most_once=once,
                     **times(delay_ms, ttl_ms, deadline_ms),
                 )
-                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload in asked
+                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload, once in asked
             ]
         )
 
@@ -127,9 +130,19 @@ class CoreMachine(RuleBasedStateMachine):
     def ack(self, name: str, which: list[int], result: bytes) -> None:
         self.world.ack(name, which, result)
 
-    @rule(name=agents, which=some, outcome=st.sampled_from(["failed", "released", "cancelled"]))
-    def nack(self, name: str, which: list[int], outcome: str) -> None:
-        self.world.nack(name, which, outcome)
+    @rule(
+        name=agents,
+        which=some,
+        outcome=st.sampled_from(OUTCOMES),
+        final=st.booleans(),
+        retry_after_ms=st.sampled_from([None, 0, 5_000]),
+    )
+    def nack(self, name: str, which: list[int], outcome: str, final: bool, retry_after_ms: int | None) -> None:  # noqa: FBT001 - drawn by name
+        self.world.nack(name, which, outcome, final=final, retry_after_ms=retry_after_ms)
+
+    @rule(name=agents, which=some)
+    def start(self, name: str, which: list[int]) -> None:
+        self.world.start(name, which)
 
     @rule(name=agents, which=index)
     def report_stale(self, name: str, which: int) -> None:

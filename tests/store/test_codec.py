@@ -82,6 +82,18 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             revived_at_ms=8,
         ),
     ),
+    "state, tried before": (
+        (records.STATE, TASK_ID),
+        records.StateRecord("ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(4, 1, 2)),
+    ),
+    "lease, started": (
+        (records.LEASE, TASK_ID),
+        records.LeaseRecord(5, 2, 0, "agent-2", 30, past=records.Past(1, 0, 1), started=True),
+    ),
+    "attempt": (
+        (records.ATTEMPT, TASK_ID + bytes((0, 0, 0, 2))),
+        records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE),
+    ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
     "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000)),
     "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),

@@ -12,6 +12,7 @@ from store.driver import Driver
 from store.houses import LINEAGE, RocksHouse
 from taskd.core import records
 from taskd.core.records import (
+    AttemptRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -101,6 +102,8 @@ class Sample(NamedTuple):
     key: KeyRecord
     result: bytes
     log: bytes
+    attempt: bytes
+    ended: AttemptRecord
     finished_id: bytes
     finished: FinishedRecord
     dead: bytes
@@ -123,6 +126,7 @@ async def take_sample(store: Store) -> Sample:
     assert counters is not None
     line_id, line = await first(records.LINE, LineRecord)
     key_id, key = await first(records.KEY, KeyRecord)
+    attempt, ended = await first(records.ATTEMPT, AttemptRecord)
     finished_id, finished = await first(records.FINISHED, FinishedRecord)
     group_id, group = await first(records.DEAD_GROUP, DeadGroupRecord)
     return Sample(
@@ -139,6 +143,8 @@ async def take_sample(store: Store) -> Sample:
         key=key,
         result=(await store.scan(records.RESULT, limit=1))[0][0],
         log=(await store.scan(records.LOG, limit=1))[0][0],
+        attempt=attempt,
+        ended=ended,
         finished_id=finished_id,
         finished=finished,
         dead=(await store.scan(records.DEAD, limit=1))[0][0],
@@ -173,6 +179,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "result too many": ("result", lambda s: (records.RESULT, s.leased, b"\xc0")),
     "log entry lost": ("logs", lambda s: (records.LOG, s.log, None)),
     "log entry too many": ("logs", lambda s: (records.LOG, s.leased + ODD * 8, LogRecord(1, 1, 1, b"x"))),
+    "attempt lost": ("attempts", lambda s: (records.ATTEMPT, s.attempt, None)),
+    "attempt too many": ("attempts", lambda s: (records.ATTEMPT, s.attempt[:-1] + b"\x07", s.ended)),
+    "attempt of nobody": ("orphan", lambda s: (records.ATTEMPT, ODD * 20, s.ended)),
+    "undecodable attempt": ("unreadable", lambda s: (records.ATTEMPT, s.attempt, b"\xc1")),
     "line lost": ("line", lambda s: (records.LINE, s.line_id, None)),
     "line miscounted": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, ready=s.line.ready + 1))),
     "line misnamed": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, name="app.other"))),

@@ -44,7 +44,7 @@ LONGEST = "\N{SNOWMAN}" * NAME_CHARS_MAX
         (specs_of(40, "large", LEASE_BYTES), 40),
         (specs_of(41, "half", LEASE_BYTES // 2), 21),
         (specs_of(2, "huge", 16 * 1024 * 1024), 2),
-        (specs_of(10_000, LONGEST, queue=LONGEST), 3),
+        (specs_of(10_000, LONGEST, queue=LONGEST), 5),
     ],
     ids=["small", "large", "half", "huge", "long names"],
 )

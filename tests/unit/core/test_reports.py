@@ -7,9 +7,9 @@ from harness.agent import RAISED, FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
+from taskd.core.attempts import backoff_ms
 from taskd.core.commands import AckAttempts, Command, LogsKept, NackAttempts, ReportsRecorded
 from taskd.core.effects import LogsAppended, TasksEnded
-from taskd.core.endings import backoff_ms
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, LogRecord, StateRecord
 from taskd.core.reports import FAILURE_TEXT_CHARS_MAX, LOG_CUT, LOG_ENTRY_BYTES, log_id

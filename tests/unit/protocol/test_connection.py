@@ -4,12 +4,13 @@ import msgpack
 import msgspec
 import pytest
 
+from protocol_strategies import as_array
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.connection import Connection, UnknownMessage, encode, peer_side, server_side
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.framing import FrameDecoder, frame
-from taskd_protocol.task import Grant, TaskSpec
+from taskd_protocol.task import Grant, Retry, TaskSpec
 
 TASK_ID = bytes.fromhex("019aa8a95c007abc8def0123456789ab")
 HELLO = m.Hello(1, 1, "client", "taskd_client_k_s_c")
@@ -245,25 +246,12 @@ def test_later_fields_are_passed_over() -> None:
     """A newer peer's fields at the end do no harm, an older one's missing ones are the defaults."""
     server = known_server()
     assert server.receive(framed([5, 1, "new", {"a": [1]}])) == [m.Ping(1)]
-    spec = [
-        TASK_ID,
-        "app.add",
-        b"p",
-        "default",
-        0,
-        0,
-        [3, 1000, 2.0, 300_000, 0.25, "new"],
-        "",
-        "",
-        1,
-        2,
-        3,
-        4,
-        True,
-        5,
-        "new",
-    ]
-    (submit,) = server.receive(framed([16, 1, [spec]]))
+    fields = as_array(TaskSpec(TASK_ID, "app.add", b"p"))
+    retry = as_array(Retry())
+    assert isinstance(fields, list)
+    assert isinstance(retry, list)
+    fields[TaskSpec.__struct_fields__.index("retry")] = [*retry, "new"]
+    (submit,) = server.receive(framed([16, 1, [[*fields, "new"]]]))
     assert isinstance(submit, m.Submit)
     assert submit.tasks[0].name == "app.add"
     assert server.receive(framed([16, 1, [[TASK_ID, "app.add"]]])) == [m.Submit(1, [TaskSpec(TASK_ID, "app.add")])]

@@ -74,6 +74,9 @@ def test_good_specs(good: TaskSpec) -> None:
         (spec(retry=Retry(factor=float("inf"))), "factor"),
         (spec(retry=Retry(jitter=-0.1)), "jitter"),
         (spec(retry=Retry(jitter=1.1)), "jitter"),
+        (spec(retry=Retry(crash_limit=0)), "crash_limit"),
+        (spec(retry=Retry(on=[""])), "exception type"),
+        (spec(retry=Retry(on=["x" * 200] * 3, not_on=["y" * 200] * 3)), "1024 characters"),
         (spec(retry=Retry(jitter=float("nan"))), "jitter"),
     ],
 )

@@ -302,6 +302,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Drain(),
     m.Logs([]),
     m.Checkpoints([]),
+    m.Started([]),
     m.Offer([]),
 ]
 
