@@ -134,6 +134,7 @@ async def serve(
         store = open_store(
             data_dir.store,
             offload=platform.offload,
+            flush=platform.flush,
             new_lineage=platform.token_bytes(16),
             on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
         )

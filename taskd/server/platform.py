@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from taskd.server.addresses import Listen, open_sockets
 from taskd.server.clock import Clock, SystemClock
+from taskd.server.near import Near
 from taskd.server.threads import Threads
 
 T = TypeVar("T")
@@ -38,15 +39,19 @@ class Platform:
     token_bytes: Callable[[int], bytes]
     """That many unpredictable bytes: secrets, session ids, lineages."""
     offload: Offload
+    flush: Offload
+    """For the store's flushes, one at a time."""
     listen: Listen
 
 
 def system_platform() -> Platform:
     """Return the real machine."""
+    clock, offload = SystemClock(), Threads()
     return Platform(
-        clock=SystemClock(),
+        clock=clock,
         rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
         token_bytes=secrets.token_bytes,
-        offload=Threads(),
+        offload=offload,
+        flush=Near(offload, clock),
         listen=open_sockets,
     )

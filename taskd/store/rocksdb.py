@@ -2,7 +2,7 @@
 
 A batch goes into RocksDB's log at once and is durable when ``flush`` has synced
 the log: rocksdict holds the interpreter's lock inside ``write``, which touches
-memory only, and frees it inside ``flush_wal``, which runs in a thread.
+memory only, and frees it inside ``flush_wal``, which may run in a thread.
 
 Invariants:
 - No write is ever synced, none ever waits: a write stall is an error that has written nothing.
@@ -52,7 +52,15 @@ class RocksStore:
     """A store in a folder. Made by ``open_store``."""
 
     def __init__(
-        self, *, database: Rdict, path: Path, offload: Offload, lineage: bytes, last: Commit, mark: DurableMark
+        self,
+        *,
+        database: Rdict,
+        path: Path,
+        offload: Offload,
+        flush: Offload,
+        lineage: bytes,
+        last: Commit,
+        mark: DurableMark,
     ) -> None:
         self.lineage = lineage
         self._mark = mark
@@ -65,6 +73,7 @@ class RocksStore:
         self._closed = False
         self._path = path
         self._offload = offload
+        self._offload_flush = flush
         self._flushing = False
         self._options = WriteOptions()
         self._options.no_slowdown = True
@@ -137,7 +146,7 @@ class RocksStore:
             return covered
         self._flushing = True
         try:
-            await self._offload(partial(self._make_durable, database, covered))
+            await self._offload_flush(partial(self._make_durable, database, covered))
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
             self._finished = engine.translate(error, self._path).message
             raise StoreFailed(self._finished) from None
@@ -173,7 +182,12 @@ class RocksStore:
 
 
 def open_store(
-    path: Path, *, offload: Offload, new_lineage: bytes, on_migration: Callable[[int], None] = lambda _: None
+    path: Path,
+    *,
+    offload: Offload,
+    new_lineage: bytes,
+    flush: Offload | None = None,
+    on_migration: Callable[[int], None] = lambda _: None,
 ) -> RocksStore:
     """Open the store in a folder, or make it there.
 
@@ -183,6 +197,7 @@ def open_store(
         path: The folder; made with its parents when it is missing.
         offload: Runs what blocks.
         new_lineage: 16 random bytes, for a store that is new.
+        flush: Runs the flushes; None: ``offload`` does.
         on_migration: Told the store's format, when it is an older one that is brought to today's first.
 
     Raises:
@@ -208,7 +223,9 @@ def open_store(
         with suppress(TaskdError):  # what is wrong with it is told already
             engine.close_database(database, path)
         raise
-    return RocksStore(database=database, path=path, offload=offload, lineage=lineage, last=last, mark=mark)
+    return RocksStore(
+        database=database, path=path, offload=offload, flush=flush or offload, lineage=lineage, last=last, mark=mark
+    )
 
 
 def _write_head(database: Rdict, path: Path, lineage: bytes) -> bytes:

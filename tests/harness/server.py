@@ -174,7 +174,9 @@ async def no_sockets(*_: object) -> Sequence[trio.SocketListener]:
 def virtual_platform(seed: int = 0) -> Platform:
     """A machine of which nothing is real."""
     rng = random.Random(seed)
-    return Platform(clock=VirtualClock(), rng=rng, token_bytes=rng.randbytes, offload=here, listen=no_sockets)
+    return Platform(
+        clock=VirtualClock(), rng=rng, token_bytes=rng.randbytes, offload=here, flush=here, listen=no_sockets
+    )
 
 
 @dataclass(kw_only=True)

@@ -263,7 +263,12 @@ async def test_a_shortage_of_descriptors_is_waited_out(
 
     real = system_platform()
     platform = Platform(
-        clock=VirtualClock(), rng=random.Random(1), token_bytes=bytes, offload=real.offload, listen=listen
+        clock=VirtualClock(),
+        rng=random.Random(1),
+        token_bytes=bytes,
+        offload=real.offload,
+        flush=real.flush,
+        listen=listen,
     )
     with structlog.testing.capture_logs() as lines:
         async with trio.open_nursery() as nursery:

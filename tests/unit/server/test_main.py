@@ -169,7 +169,7 @@ async def test_it_serves_over_tls_and_keeps_what_it_was_given(tmp_path: Path) ->
 async def test_an_orderly_end_answers_what_was_asked(tmp_path: Path) -> None:
     """What was submitted before the end is accepted behind its flush; what comes later is put off."""
     disk = Disk()
-    async with running(tmp_path / "data", platform=replace(system_platform(), offload=disk)) as server:
+    async with running(tmp_path / "data", platform=replace(system_platform(), flush=disk)) as server:
         client = await server.client()
         disk.back = trio.Event()
         submit, late = Submit(1, specs(3)), Submit(2, specs(1))
@@ -286,7 +286,7 @@ async def test_a_storage_error_ends_the_process_at_once(tmp_path: Path, monkeypa
     exits: list[int] = []
     monkeypatch.setattr("taskd.server.main.os._exit", exits.append)
     disk = Disk()
-    async with running(tmp_path / "data", platform=replace(system_platform(), offload=disk)) as server:
+    async with running(tmp_path / "data", platform=replace(system_platform(), flush=disk)) as server:
         client = await server.client()
         await client.ask(Submit(1, specs(1)), Accepted)
         disk.broken = True
