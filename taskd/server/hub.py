@@ -4,6 +4,7 @@ Knows sessions by connection number. What a session has waited for and was told 
 forgotten; so is everything about a session that has gone.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -60,8 +61,9 @@ class Hub:
 
     def __init__(self) -> None:
         self._peers: dict[int, Peer] = {}
-        self._waiters: dict[bytes, list[Peer]] = {}
-        self._followers: dict[bytes, list[Peer]] = {}
+        # Tuples, as nearly all hold one peer, and those can be one and the same.
+        self._waiters: dict[bytes, tuple[Peer, ...]] = {}
+        self._followers: dict[bytes, tuple[Peer, ...]] = {}
         self.hosts: dict[int, HostStats] = {}
         self._closed: TaskdError | None = None
         self._last_connection = 0
@@ -90,11 +92,9 @@ class Hub:
         for task_id in followed:
             _drop(self._followers, task_id, peer)
 
-    def wait(self, peer: Peer, task_id: bytes) -> None:
-        """Tell this session when the task ends; asked twice, told once."""
-        peers = self._waiters.setdefault(task_id, [])
-        if peer not in peers:
-            peers.append(peer)
+    def wait(self, peer: Peer, ids: Sequence[bytes]) -> None:
+        """Tell this session when these tasks end; asked twice, told once."""
+        _add(self._waiters, ids, peer)
 
     def stop_waiting(self, peer: Peer, task_id: bytes) -> bool:
         """Forget that it waits; return whether it did."""
@@ -102,9 +102,7 @@ class Hub:
 
     def follow(self, peer: Peer, task_id: bytes) -> None:
         """Tell this session when the task has more output."""
-        peers = self._followers.setdefault(task_id, [])
-        if peer not in peers:
-            peers.append(peer)
+        _add(self._followers, [task_id], peer)
 
     def stop_following(self, peer: Peer, task_id: bytes) -> None:
         """Forget that it follows."""
@@ -166,11 +164,23 @@ class Hub:
             peer.end(ConnectionLost(f"agent {effect.agent!r} was silent for too long, or is on another connection now"))
 
 
-def _drop(table: dict[bytes, list[Peer]], task_id: bytes, peer: Peer) -> bool:
+def _add(table: dict[bytes, tuple[Peer, ...]], ids: Sequence[bytes], peer: Peer) -> None:
+    alone = (peer,)
+    for task_id in ids:
+        peers = table.get(task_id)
+        if peers is None:
+            table[task_id] = alone
+        elif peer not in peers:
+            table[task_id] = peers + alone
+
+
+def _drop(table: dict[bytes, tuple[Peer, ...]], task_id: bytes, peer: Peer) -> bool:
     peers = table.get(task_id)
     if peers is None or peer not in peers:
         return False
-    peers.remove(peer)
-    if not peers:
+    others = tuple([other for other in peers if other is not peer])
+    if others:
+        table[task_id] = others
+    else:
         del table[task_id]
     return True

@@ -73,11 +73,9 @@ class Outcomes:
         if len(self.waited) + len(ids) > WAITED_MAX:
             raise ServerBusy(f"a connection waits for at most {WAITED_MAX} tasks; wait for some of them first")
         hub, in_memory = self._services.hub, self._services.working.tasks
-        for task_id in ids:
-            hub.wait(self._session, task_id)
-            self.waited.add(task_id)
-            if task_id not in in_memory:
-                self._cold.append(task_id)
+        hub.wait(self._session, ids)
+        self.waited.update(ids)
+        self._cold.extend([task_id for task_id in ids if task_id not in in_memory])
         self._read_on()
 
     def add_credit(self, outcomes: int) -> None:
@@ -192,7 +190,7 @@ class Outcomes:
 
     def _wait_again(self, task_id: bytes) -> None:
         """Wait for the next end of a task whose last one was retried, or taken away, before it could be told."""
-        self._services.hub.wait(self._session, task_id)
+        self._services.hub.wait(self._session, [task_id])
         self.waited.add(task_id)
         self._cold.append(task_id)
 
