@@ -30,6 +30,9 @@ READ_BYTES: Final = 256 * 1024
 READS_PER_TURN: Final = 32
 """TLS gives 16 KiB a read at most; after so many the writing side gets its turn."""
 
+_FULL_READ_BYTES: Final = 16 * 1024
+"""A shorter read has emptied the socket, and the TLS record that it was of."""
+
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -190,6 +193,8 @@ class Pump:
                 return
             self.session.receive(data, mono_s())
             self._tell()
+            if len(data) < _FULL_READ_BYTES:
+                return  # what comes now wakes the selector: to look for it takes a system call and an error
         self._more_to_read = self._socket is not None
 
     def _write(self) -> None:

@@ -158,6 +158,9 @@ class TlsStream(trio.abc.Stream):
                     break
                 pieces.append(piece)
                 taken += len(piece)
+                if not (self._incoming.pending or self._ssl.pending()):  # instead of an error that says so: 5 us
+                    self._may_hold_more = False
+                    break
         except ssl.SSLWantReadError:
             self._may_hold_more = False
         except ssl.SSLError as error:
