@@ -49,6 +49,7 @@ SAMPLES: Mapping[str, object] = {
     "existing": [(0, TASK_ID), (300, TASK_ID)],
     "expires_in_ms": 3_600_000,
     "factor": 1.5,
+    "headers": {"user": "u-1", "tenant": "größe"},
     "held": [TOKEN, TOKEN + 1],
     "id": TASK_ID,
     "ids": [TASK_ID, TASK_ID],

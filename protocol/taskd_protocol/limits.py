@@ -62,6 +62,10 @@ TASK_HEARTBEAT_MS_MIN = 500
 DETAILS_BYTES_MAX = 64 * 1024
 """What an attempt may tell of how far it has come, packed."""
 
+HEADERS_MAX = 16
+HEADERS_CHARS_MAX = 4_096
+"""Of one task, names and values together: a thousand tasks in one SUBMIT stay far below its limit."""
+
 LOG_BYTES_UNRECORDED_MAX = 1024 * 1024
 """Log bytes that an agent may have under way; more waits in the agent."""
 

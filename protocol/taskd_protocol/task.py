@@ -4,6 +4,8 @@ A task's spec is immutable from the client's first try on. Fields are only ever
 appended, each with a default; what a field's absence means is its default.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from taskd_protocol import limits
@@ -77,6 +79,8 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An attempt that is silent for longer has stalled, is killed, and counts as failed. 0: none."""
     at_most_once: bool = False
     """What may have started is never run again: any end of it but a success, or a release, is the task's."""
+    headers: dict[str, str] | None = None
+    """What the submitter's program tells the worker's beside the arguments; opaque to the server. None: nothing."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -219,6 +223,26 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
         _check_limits(spec)
     if (trace := spec.traceparent) and (len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-"):
         raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
+    if spec.headers is not None:
+        check_headers(spec.headers)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that are too many, too long, or of names that are not allowed.
+
+    Raises:
+        BadRequest: Says which.
+    """
+    if len(headers) > limits.HEADERS_MAX:
+        raise BadRequest(f"a task of {len(headers)} headers; it carries at most {limits.HEADERS_MAX}")
+    chars = 0
+    for name, value in headers.items():
+        check_name("header name", name)
+        chars += len(name) + len(value)
+    if chars > limits.HEADERS_CHARS_MAX:
+        raise BadRequest(
+            f"headers of {chars} characters, the limit is {limits.HEADERS_CHARS_MAX}: pass large data as an argument"
+        )
 
 
 def check_name(what: str, name: str) -> None:

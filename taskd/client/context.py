@@ -4,11 +4,15 @@ The worker sets it around each call; user code reads it with ``current``. A cont
 tasks that share a thread or an event loop each see their own.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import Grant
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class TaskContext:
@@ -46,6 +50,11 @@ class TaskContext:
     def traceparent(self) -> str:
         """W3C trace context of the submit; empty: none."""
         return self._grant.spec.traceparent
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What middleware of the submitting program sent along."""
+        return self._grant.spec.headers or _NO_HEADERS
 
     @property
     def id(self) -> str:

@@ -41,6 +41,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                 80_000,
                 True,  # noqa: FBT003 - in the order of the fields
                 5_000,
+                headers={"user": "u-1"},
             ),
         ),
     ),
