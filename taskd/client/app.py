@@ -1,11 +1,12 @@
 """The App: where a program declares its tasks, and through which it submits them."""
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import ParamSpec, TypeVar, overload
 
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
+from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Retry
 from taskd.client.profile import resolve
@@ -28,7 +29,14 @@ class App:
         tasks: The declared ones by name.
     """
 
-    def __init__(self, url: str | None = None, *, name: str = "", submit_timeout: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        name: str = "",
+        submit_timeout: float = TIMEOUT_S,
+        middleware: Iterable[Middleware] = (),
+    ) -> None:
         """Make an App.
 
         Args:
@@ -36,11 +44,14 @@ class App:
                 `taskd server` or `taskd dev` wrote.
             name: A label for people who look at the server.
             submit_timeout: Seconds that a submit may take, with all reconnecting.
+            middleware: What to do around every submit and every attempt; see ``App.middleware``.
         """
         self.tasks: dict[str, AnyTask] = {}
         self._url = url
         self._name = name
         self._submit_timeout_s = submit_timeout
+        self._middleware = Chain()
+        self.middleware(*middleware)
 
     @property
     def client(self) -> Client:
@@ -142,10 +153,31 @@ class App:
             )
         kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
         task: Task[P, object] = kind(
-            function, name=chosen, options=options, client=lambda: self.client, timeout_s=self._submit_timeout_s
+            function,
+            name=chosen,
+            options=options,
+            client=lambda: self.client,
+            timeout_s=self._submit_timeout_s,
+            middleware=self._middleware,
         )
         self.tasks[chosen] = task
         return task
+
+    def middleware(self, *middleware: Middleware) -> None:
+        """Do this around every submit and every attempt of this App's tasks, inside what was given before.
+
+        Give it where the tasks are declared, so that agents know it too: workers ask when they have imported the
+        module.
+
+        Args:
+            middleware: Objects with ``submitting(submission)``, which may add headers to what is submitted;
+                with ``attempting(context)``, a generator that yields once, where the task runs; or with both.
+
+        Raises:
+            BadRequest: One has neither.
+        """
+        for one in middleware:
+            self._middleware.add(one)
 
     def handle(self, task_id: str) -> TaskHandle[object]:
         """Return a handle to a task that was submitted before, by whomever.

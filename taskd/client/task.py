@@ -1,12 +1,15 @@
 """Tasks: a user's function, and the ways to have it called by an agent."""
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+from msgspec.structs import replace
 
 from taskd.client import operations
 from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
+from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
 from taskd.client.options import Options, Retry
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
@@ -17,6 +20,9 @@ from taskd_protocol.task import TaskSpec
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_Packed: TypeAlias = tuple[list[bytes], list[Headers]]
+"""Payloads, and for each its headers; none at all where no middleware is."""
+
 
 class Submitter(Generic[P, R]):
     """Submits calls of one function under certain options.
@@ -26,7 +32,14 @@ class Submitter(Generic[P, R]):
     """
 
     def __init__(
-        self, *, name: str, binder: Binder, options: Options, client: Callable[[], Client], timeout_s: float
+        self,
+        *,
+        name: str,
+        binder: Binder,
+        options: Options,
+        client: Callable[[], Client],
+        timeout_s: float,
+        middleware: Chain,
     ) -> None:
         """Prepare to submit.
 
@@ -36,6 +49,7 @@ class Submitter(Generic[P, R]):
             options: For each submit.
             client: Gives the client of now; connecting waits for the first submit.
             timeout_s: How long a submit may take.
+            middleware: Of the App.
 
         Raises:
             BadRequest: An option is out of its range.
@@ -45,6 +59,7 @@ class Submitter(Generic[P, R]):
         self._options = options
         self._client = client
         self._timeout_s = timeout_s
+        self._middleware = middleware
         self._template = options.template(name)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
@@ -134,16 +149,18 @@ class Submitter(Generic[P, R]):
             options=changed,
             client=self._client,
             timeout_s=self._timeout_s,
+            middleware=self._middleware,
         )
 
     def _submit(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[TaskHandle[R]]:
         self._binder.check(args, kwargs)
         payload = self._binder.pack(args, kwargs)
+        headers = self._headers(args, kwargs)
         client = self._client()
         session = yield from operations.connect(client.link, self._timeout_s)
         self._binder.check_size(payload, session.limits.payload_bytes_max)
         ids, _ = client.make_ids_nowait(1, 0)
-        specs = self._specs(ids, [payload])
+        specs = self._specs(ids, [payload], [headers])
         accepted = yield from operations.submit(client.link, [specs], self._timeout_s)
         existing = accepted[0].existing
         return TaskHandle(existing[0][1] if existing else ids[0], Batch(client.link))
@@ -163,48 +180,53 @@ class Submitter(Generic[P, R]):
 
     def _pack_in_chunks(
         self, columns: tuple[Iterable[object], ...], tasks_max: int, bytes_max: int
-    ) -> Iterator[list[bytes]]:
+    ) -> Iterator[_Packed]:
         payloads: list[bytes] = []
+        headers: list[Headers] = []
         size = 0
         pack, no_names = self._binder.pack, dict[str, object]()
+        with_headers = bool(self._middleware.submit)
         for args in zip(*columns, strict=False):
             payload = pack(args, no_names)
             payloads.append(payload)
+            if with_headers:
+                headers.append(self._headers(args, no_names))
             size += len(payload)
             if len(payloads) >= tasks_max or size >= CHUNK_BYTES:
                 self._binder.check_size(max(payloads, key=len), bytes_max)
-                yield payloads
-                payloads, size = [], 0
+                yield payloads, headers
+                payloads, headers, size = [], [], 0
         if payloads:
             self._binder.check_size(max(payloads, key=len), bytes_max)
-            yield payloads
+            yield payloads, headers
 
     def _chunks(
-        self, packed: Iterable[list[bytes]], client: Client, batch: Batch, handles: list[TaskHandle[R]]
+        self, packed: Iterable[_Packed], client: Client, batch: Batch, handles: list[TaskHandle[R]]
     ) -> Iterator[list[TaskSpec]]:
         last_ms = 0
-        for payloads in packed:
+        for payloads, headers in packed:
             # the order of the ids is the order of the calls, so each chunk is of a later millisecond
             ids, last_ms = client.make_ids_nowait(len(payloads), last_ms + 1)
             handles.extend([TaskHandle(task_id, batch) for task_id in ids])
-            yield self._specs(ids, payloads)
+            yield self._specs(ids, payloads, headers)
 
-    def _specs(self, ids: list[TaskId], payloads: list[bytes]) -> list[TaskSpec]:
+    def _headers(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Headers:
+        """Ask the App's middleware what is to travel with a call."""
+        if not self._middleware.submit:
+            return None
+        return self._middleware.headers(Submission(name=self.name, args=args, kwargs=kwargs, options=self._options))
+
+    def _specs(self, ids: list[TaskId], payloads: list[bytes], headers: list[Headers]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
         limits = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.exclusive, t.heartbeat_ms)
-        return [
+        specs = [
             TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *limits)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
-
-
-class TaskFunction(Protocol):
-    """A user's function, as a worker calls it: with arguments that were checked when they were submitted."""
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        """Return the result, or a coroutine that does."""
-        ...
+        if any(headers):
+            specs = [replace(spec, headers=each) for spec, each in zip(specs, headers, strict=True)]
+        return specs
 
 
 class AnyTask(Protocol):
@@ -213,6 +235,10 @@ class AnyTask(Protocol):
     name: str
     is_async: bool
     function: TaskFunction
+
+    def for_worker(self) -> TaskFunction:
+        """Return what a worker calls: the function, with the App's middleware around it."""
+        ...
 
 
 class Task(Submitter[P, R]):
@@ -233,14 +259,26 @@ class Task(Submitter[P, R]):
         options: Options,
         client: Callable[[], Client],
         timeout_s: float,
+        middleware: Chain,
     ) -> None:
-        super().__init__(name=name, binder=Binder(function, name), options=options, client=client, timeout_s=timeout_s)
+        super().__init__(
+            name=name,
+            binder=Binder(function, name),
+            options=options,
+            client=client,
+            timeout_s=timeout_s,
+            middleware=middleware,
+        )
         self.function = cast("TaskFunction", function)
         self.__module__ = function.__module__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function  # inspect.signature and documentation tools follow it
+
+    def for_worker(self) -> TaskFunction:
+        """Return what a worker calls: the function, with the App's middleware around it."""
+        return self._middleware.around(self.function, is_async=self.is_async)
 
     def __reduce__(self) -> str:
         """Be pickled as functions are, by name: a task is its module's, and not copied."""

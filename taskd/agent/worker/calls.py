@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from taskd.client.task import TaskFunction
+from taskd.client import middleware
+from taskd.client.middleware import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure
@@ -22,7 +23,7 @@ TRACEBACK_CHARS = 60 * 1024
 _HEAD_CHARS = 8 * 1024
 """How much of a long traceback is its beginning: the end tells more, the beginning tells from where."""
 
-_OWN_FILES = str(Path(__file__).parent)
+_OWN_FILES = (str(Path(__file__).parent), middleware.__file__)
 
 
 def read_arguments(payload: bytes) -> tuple[list[object], dict[str, object]] | Failure:

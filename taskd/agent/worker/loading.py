@@ -10,7 +10,7 @@ from typing import NamedTuple
 from taskd.agent import wire
 from taskd.agent.worker.calls import line
 from taskd.client.app import App
-from taskd.client.task import TaskFunction
+from taskd.client.middleware import TaskFunction
 
 
 class Loaded(NamedTuple):
@@ -29,6 +29,7 @@ def load(modules: Sequence[str]) -> Loaded:
         sys.path.insert(0, here)
     tasks: list[wire.Known] = []
     functions: dict[str, TaskFunction] = {}
+    bare: dict[str, TaskFunction] = {}
     seen: set[int] = set()
     for name in modules:
         try:
@@ -40,10 +41,10 @@ def load(modules: Sequence[str]) -> Loaded:
                 continue
             seen.add(id(value))
             for task in value.tasks.values():
-                if task.name in functions and functions[task.name] is not task.function:
+                if bare.setdefault(task.name, task.function) is not task.function:
                     return Loaded([], {}, f"module {name!r} has a second task named {task.name!r}: rename one of them")
                 tasks.append(wire.Known(task.name, task.is_async))
-                functions[task.name] = task.function
+                functions[task.name] = task.for_worker()
     return Loaded(tasks, functions, "")
 
 
