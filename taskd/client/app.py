@@ -1,7 +1,8 @@
 """The App: where a program declares its tasks, and through which it submits them."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar, overload
 
 from taskd.client.client import TIMEOUT_S, Client
@@ -186,6 +187,18 @@ class App:
             BadRequest: That is no task id.
         """
         return TaskHandle(parse_task_id(task_id), Batch(self.client.link))
+
+    @contextmanager
+    def submitting_to(self, client: Client) -> Iterator[None]:
+        """Submit to another client meanwhile; handles from then stay with it."""
+        before = self.__dict__.pop("_client", None)
+        self.__dict__["_client"] = client
+        try:
+            yield
+        finally:
+            del self.__dict__["_client"]
+            if before is not None:
+                self.__dict__["_client"] = before
 
     def close(self) -> None:
         """Hang up. Handles stay good: the next use connects anew."""

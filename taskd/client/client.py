@@ -15,7 +15,7 @@ import taskd
 from taskd.client import operations
 from taskd.client.clock import mono_s
 from taskd.client.ends import Awaited
-from taskd.client.link import Link
+from taskd.client.link import Line, Link
 from taskd.client.operations import ReplyT
 from taskd.client.profile import Profile, resolve
 from taskd.client.promise import Following
@@ -46,18 +46,22 @@ class Client:
         link: For those who run operations of their own.
     """
 
-    def __init__(self, profile: Profile | None = None, *, name: str = "") -> None:
+    def __init__(self, profile: Profile | None = None, *, name: str = "", line: Line | None = None) -> None:
         """Prepare a client; nothing is connected yet.
 
         Args:
             profile: Which server; None: what ``resolve`` finds.
             name: A label for people who look at the server; by default program, host and process.
+            line: A way to a server that is there already, in place of a profile.
 
         Raises:
             ConfigInvalid: No server is known here, or the profile is damaged.
         """
-        self.profile = resolve() if profile is None else profile
-        self.link = Link(self.profile, name=name or _label(), software=f"taskd-python/{taskd.__version__}")
+        if line is None:
+            known = resolve() if profile is None else profile
+            line = Link(known, name=name or _label(), software=f"taskd-python/{taskd.__version__}")
+        self.link: Line = line
+        self.profile = line.profile
 
     def connect(self, timeout: float | None = TIMEOUT_S) -> None:
         """Return once the server has welcomed us; raise at once when it will not, or is not there."""

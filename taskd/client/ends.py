@@ -52,6 +52,11 @@ class Ends:
         self._wanted: dict[bytes, Awaited] = {}
         self._watches: dict[bytes, list[tuple[Watch, Awaited]]] = {}
 
+    @property
+    def watched(self) -> bytes | None:
+        """The id of a task that somebody waits for now; None: nobody waits."""
+        return next(iter(self._watches), None)
+
     def want(self, tasks: Iterable[Awaited]) -> list[bytes]:
         """Take on tasks; return the ids that were not wanted before."""
         wanted = self._wanted

@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeVar, cast
 from taskd.client import operations
 from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
-from taskd.client.link import Link
+from taskd.client.link import Line
 from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown
@@ -28,7 +28,7 @@ class Batch:
 
     __slots__ = ("link", "tasks")
 
-    def __init__(self, link: Link, tasks: Sequence[Awaited] = ()) -> None:
+    def __init__(self, link: Line, tasks: Sequence[Awaited] = ()) -> None:
         self.link = link
         self.tasks = tasks
 
@@ -153,7 +153,7 @@ class Completions(Generic[HandleT]):
 
     def __init__(self, handles: Iterable[HandleT], timeout_s: float | None) -> None:
         self._all = list(handles)
-        left: dict[int, tuple[Link, list[HandleT]]] = {}
+        left: dict[int, tuple[Line, list[HandleT]]] = {}
         for handle in self._all:
             link = handle._batch.link  # noqa: SLF001 - same room
             left.setdefault(id(link), (link, []))[1].append(handle)

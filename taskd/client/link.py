@@ -13,10 +13,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from taskd.client.dial import tls_context
-from taskd.client.ends import Awaited, Watch
+from taskd.client.ends import Awaited, Ends, Watch
 from taskd.client.profile import Profile
 from taskd.client.promise import Following, Request, Signal
 from taskd.client.pump import Pump
@@ -27,6 +27,69 @@ CLOSE_WITHIN_S: Final = 1.0
 """How long closing waits for the thread, which may be in the midst of connecting."""
 
 
+class Mover(Protocol):
+    """Moves a session's bytes, and does what callers leave in its inbox: see ``Pump``."""
+
+    session: Session
+    ends: Ends
+    ended: bool
+
+    def post(self, act: Callable[[], None]) -> bool:
+        """Have something done soon; False: it has ended and will not."""
+        ...
+
+    def flush_then(self, flushed: Signal) -> None:
+        """Fire the signal when all that is to be sent now is on its way."""
+        ...
+
+    def stop(self, within_s: float) -> None:
+        """End; return when it has ended or the time has passed."""
+        ...
+
+    def drop(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        ...
+
+
+class Line(Protocol):
+    """What operations need of a way to a server; a ``Link`` in earnest."""
+
+    profile: Profile
+
+    @property
+    def session(self) -> Session | None:
+        """The session, for reading its plain attributes; None: not started."""
+        ...
+
+    def ask(self, request: Request) -> None:
+        """Have a request sent; its signal fires when it is answered."""
+        ...
+
+    def ask_and_flush(self, request: Request) -> Signal:
+        """Have a request sent; the signal returned fires when it is on its way."""
+        ...
+
+    def give_up(self, request: Request) -> None:
+        """Forget a request."""
+        ...
+
+    def take_more(self, following: Following) -> None:
+        """Have the next page of output sent."""
+        ...
+
+    def watch(self, wanted: Sequence[Awaited], targets: Sequence[Awaited], watch: Watch) -> None:
+        """Have the ends of all these sent here, and the watch told of those of ``targets``, known ones too."""
+        ...
+
+    def unwatch(self, targets: Iterable[Awaited], watch: Watch) -> None:
+        """Tell the watch no more."""
+        ...
+
+    def close(self) -> None:
+        """Hang up; whoever waits is told."""
+        ...
+
+
 class Link:
     """One process's line to one server.
 
@@ -34,8 +97,16 @@ class Link:
         profile: Where it leads.
     """
 
-    def __init__(self, profile: Profile, *, name: str, software: str) -> None:
+    def __init__(
+        self, profile: Profile, *, name: str, software: str, start: Callable[[Session], Mover] | None = None
+    ) -> None:
         """Prepare a link; nothing is connected yet.
+
+        Args:
+            profile: Where it leads.
+            name: A label for people who look at the server.
+            software: Name and version, for people.
+            start: Begins to move a session's bytes; None: a thread with a socket does.
 
         Raises:
             ConfigInvalid: The profile's CA is no certificate.
@@ -43,8 +114,8 @@ class Link:
         self.profile = profile
         self._name = name
         self._software = software
-        self._context = tls_context(profile)
-        self._pump: Pump | None = None
+        self._start_mover = partial(Pump, profile, tls_context(profile)) if start is None else start
+        self._pump: Mover | None = None
         self._starting = threading.Lock()
         _LINKS.add(self)
 
@@ -62,7 +133,7 @@ class Link:
         """Have a request sent; the signal returned fires when the kernel has taken it, or no hope is left."""
         flushed = Signal()
 
-        def act(pump: Pump) -> None:
+        def act(pump: Mover) -> None:
             pump.flush_then(flushed)
             pump.session.ask(request)
 
@@ -80,7 +151,7 @@ class Link:
     def watch(self, wanted: Sequence[Awaited], targets: Sequence[Awaited], watch: Watch) -> None:
         """Have the ends of all these sent here, and the watch told of those of ``targets``, known ones too."""
 
-        def act(pump: Pump) -> None:
+        def act(pump: Mover) -> None:
             fresh = pump.ends.want((*wanted, *targets))
             pump.ends.watch(targets, watch)
             if fresh:
@@ -105,7 +176,7 @@ class Link:
         if pump is not None:
             pump.drop()
 
-    def _post(self, act: Callable[[Pump], None]) -> None:
+    def _post(self, act: Callable[[Mover], None]) -> None:
         while True:
             pump = self._pump
             if pump is None or pump.ended:
@@ -113,13 +184,13 @@ class Link:
             if pump.post(partial(act, pump)):
                 return
 
-    def _post_if_running(self, act: Callable[[Pump], None]) -> None:
+    def _post_if_running(self, act: Callable[[Mover], None]) -> None:
         """Do what only means something to a session that is there."""
         pump = self._pump
         if pump is not None:
             pump.post(partial(act, pump))
 
-    def _start(self) -> Pump:
+    def _start(self) -> Mover:
         with self._starting:
             pump = self._pump
             if pump is None or pump.ended:
@@ -130,7 +201,7 @@ class Link:
                     chance=random.Random().random,  # noqa: S311 - jitter is no secret; seeded by the system
                     software=self._software,
                 )
-                pump = self._pump = Pump(self.profile, self._context, session)
+                pump = self._pump = self._start_mover(session)
                 weakref.finalize(self, pump.stop, 0.0).atexit = False
             return pump
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
 from taskd.client.ends import Awaited, Watch
-from taskd.client.link import Link
+from taskd.client.link import Line
 from taskd.client.promise import Following, Request
 from taskd.client.session import Session
 from taskd.client.waiting import Pause, Steps, deadline
@@ -38,7 +38,7 @@ _NOT_REPEATABLE = (TokenCreate, Invite, CertRenew)
 ReplyT = TypeVar("ReplyT", bound=ToPeer)
 
 
-def connect(link: Link, timeout_s: float | None) -> Steps[Session]:
+def connect(link: Line, timeout_s: float | None) -> Steps[Session]:
     """Return once the server has welcomed us, at once if it has before.
 
     Raises:
@@ -53,13 +53,13 @@ def connect(link: Link, timeout_s: float | None) -> Steps[Session]:
     return session
 
 
-def call(link: Link, message: ToServer, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
+def call(link: Line, message: ToServer, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
     """Ask anything that is answered by one message; the request id is set on the way."""
     request = Request(message, repeatable=not isinstance(message, _NOT_REPEATABLE))
     return (yield from _ask(link, request, reply, timeout_s))
 
 
-def submit(link: Link, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | None) -> Steps[list[Accepted]]:
+def submit(link: Line, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | None) -> Steps[list[Accepted]]:
     """Submit chunk after chunk, each made while those before are under way; return when all are durable.
 
     Args:
@@ -95,7 +95,7 @@ def submit(link: Link, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | 
     return accepted
 
 
-def end_of(link: Link, task: Awaited, siblings: Sequence[Awaited], timeout_s: float | None) -> Steps[Outcome]:
+def end_of(link: Line, task: Awaited, siblings: Sequence[Awaited], timeout_s: float | None) -> Steps[Outcome]:
     """Wait until a task has ended.
 
     Args:
@@ -115,7 +115,7 @@ def end_of(link: Link, task: Awaited, siblings: Sequence[Awaited], timeout_s: fl
     return task.outcome
 
 
-def ends_of(link: Link, tasks: Sequence[Awaited], timeout_s: float | None) -> Steps[None]:
+def ends_of(link: Line, tasks: Sequence[Awaited], timeout_s: float | None) -> Steps[None]:
     """Wait until all these tasks have ended."""
     watch, until_s = Watch(), deadline(timeout_s)
     link.watch((), tasks, watch)
@@ -127,7 +127,7 @@ def ends_of(link: Link, tasks: Sequence[Awaited], timeout_s: float | None) -> St
 
 
 def next_end(
-    link: Link, watch: Watch, tasks: Sequence[Awaited], timeout_s: float | None, until_s: float | None
+    link: Line, watch: Watch, tasks: Sequence[Awaited], timeout_s: float | None, until_s: float | None
 ) -> Steps[Awaited]:
     """Take the next task that has ended out of a watch.
 
@@ -149,7 +149,7 @@ def next_end(
     return watch.arrived.popleft()
 
 
-def next_page(link: Link, following: Following, timeout_s: float | None) -> Steps[list[LogEntry] | None]:
+def next_page(link: Line, following: Following, timeout_s: float | None) -> Steps[list[LogEntry] | None]:
     """Take the next page of a task's output, and ask for the one after it; None: that was all."""
     until_s = deadline(timeout_s)
     while not following.pages:
@@ -175,7 +175,7 @@ def again(error: TaskdError) -> TaskdError:
     return twin
 
 
-def _ask(link: Link, request: Request, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
+def _ask(link: Line, request: Request, reply: type[ReplyT], timeout_s: float | None) -> Steps[ReplyT]:
     until_s = deadline(timeout_s)
     link.ask(request)
     try:
@@ -186,7 +186,7 @@ def _ask(link: Link, request: Request, reply: type[ReplyT], timeout_s: float | N
 
 
 def _settle(
-    link: Link, request: Request, until_s: float | None, reply: type[ReplyT], timeout_s: float | None
+    link: Line, request: Request, until_s: float | None, reply: type[ReplyT], timeout_s: float | None
 ) -> Steps[ReplyT]:
     """Wait for the answer of a request that was asked."""
     if not request.signal.fired and not (yield Pause(request.signal, until_s)):
@@ -198,7 +198,7 @@ def _settle(
     return request.reply
 
 
-def _too_late(link: Link, request: Request | Sequence[Awaited], timeout_s: float | None) -> TaskdError:
+def _too_late(link: Line, request: Request | Sequence[Awaited], timeout_s: float | None) -> TaskdError:
     """Say what a caller waited for in vain, and what stood in the way."""
     session, address, limit = link.session, link.profile.address, f"{timeout_s:g} s"
     if session is not None and session.trouble is not None:

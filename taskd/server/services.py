@@ -1,19 +1,37 @@
 """What every session is given: the parts of the server that it works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from taskd.core.working import Working
-from taskd.server.certificates import Certificates
 from taskd.server.hub import Hub
 from taskd.server.loading import Loader
 from taskd.server.loop import CommitLoop
 from taskd.server.notices import Notices
-from taskd.server.platform import Platform
+from taskd.server.platform import Offload, Platform
 from taskd.store.interface import Store
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.handshake import make_mark
 from taskd_protocol.messages import Mark, PeerLimits
+
+if TYPE_CHECKING:
+    from taskd.server.certificates import CertificateFacts
+
+
+class Identity(Protocol):
+    """What the server shows to peers that want to know whom they talk to: see ``Certificates``."""
+
+    ca_pem: str
+    ca_sha256: bytes
+
+    def facts(self) -> "CertificateFacts":
+        """Return the facts of the certificate that new connections are shown."""
+        ...
+
+    async def renew(self, host_names: Sequence[str], now_ms: int, offload: Offload) -> None:
+        """Issue a new certificate."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +41,7 @@ class Services:
     platform: Platform
     loop: CommitLoop
     hub: Hub
-    certificates: Certificates
+    certificates: Identity
     notices: Notices
     """For what peers cause that nobody knows yet."""
     mark_key: bytes

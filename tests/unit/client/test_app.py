@@ -13,6 +13,7 @@ import trio
 from taskd import App, Retry, TaskCancelled, TaskFailed, as_completed
 from taskd.client.context import TaskContext, current, running
 from taskd.client.handle import TaskHandle
+from taskd.client.link import Link
 from taskd_protocol import task as wire
 from taskd_protocol.connection import UnknownMessage
 from taskd_protocol.errors import (
@@ -456,7 +457,9 @@ def test_a_loop_over_completions_may_be_left_early(server: FakeServer, app: App,
             break
 
     face.run(scenario())
-    pump = app.client.link._pump
+    link = app.client.link
+    assert isinstance(link, Link)
+    pump = link._pump
     assert pump is not None
     gc.collect()
     wait_until(lambda: not pump.ends._watches)
