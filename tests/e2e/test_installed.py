@@ -2,7 +2,7 @@
 
 import json
 import sysconfig
-from importlib.metadata import distribution
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,3 +24,9 @@ def test_the_packages_under_test_are_the_installed_ones() -> None:
 def test_version_of_the_package_is_that_of_the_distribution() -> None:
     """`taskd.__version__` and what pip shows are one number."""
     assert taskd.__version__ == distribution("taskd").version
+
+
+def test_pytest_finds_the_plugin() -> None:
+    """The distribution names it, so that a user's tests have the fixture without a word."""
+    (found,) = entry_points(group="pytest11", name="taskd")
+    assert found.value == "taskd.testing.plugin"

@@ -47,7 +47,7 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
             link.tell(wire.Recalled(number))
             return
         started_at_ms = start_at_ms + (previous_ns - start_ns) // 1_000_000
-        end = copy_context().run(_attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
+        end = copy_context().run(attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
         if link.forked:
             _end_of_a_fork()
         now_ns = mono_ns()
@@ -60,7 +60,8 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
     page[wire.PAGE_RUNNING] = 0
 
 
-def _attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure:
+def attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure:
+    """Run one attempt in the context of now, which is to be the attempt's own; return its packed result."""
     spec = grant.spec
     function = functions.get(spec.name)
     if function is None:

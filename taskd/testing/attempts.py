@@ -1,0 +1,50 @@
+"""Attempts in this process: the same reading of arguments, packing of results and telling of errors as in a worker."""
+
+from typing import TYPE_CHECKING, cast
+
+from taskd.agent.worker import blocking, calls
+from taskd.agent.worker.calls import Functions
+from taskd.client.app import App
+from taskd.client.context import TaskContext, running
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+from taskd_protocol.task import Failure, Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+def functions_of(app: App) -> Functions:
+    """Return what workers would call, by task name, as the App stands now."""
+    return {name: task.for_worker() for name, task in app.tasks.items()}
+
+
+def attempt(functions: Functions, grant: Grant) -> bytes | Failure:
+    """Run an attempt of a plain function, in a context that is its own."""
+    return blocking.attempt(functions, grant, PAYLOAD_BYTES_MAX)
+
+
+async def attempt_async(
+    functions: Functions, grant: Grant, cancelled: tuple[type[BaseException], ...]
+) -> bytes | Failure:
+    """Run an attempt of an ``async def``, in a context that is its own.
+
+    Args:
+        functions: By task name.
+        grant: What to run.
+        cancelled: What is to be raised again: an event loop's own signals.
+    """
+    running.set(TaskContext(grant))
+    function = functions.get(grant.spec.name)
+    arguments = calls.read_arguments(grant.spec.payload)
+    if function is None:
+        return calls.unknown(grant.spec.name)
+    if isinstance(arguments, Failure):
+        return arguments
+    args, kwargs = arguments
+    try:
+        result = await cast("Awaitable[object]", function(*args, **kwargs))
+    except cancelled:
+        raise
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not the test
+        return calls.raised(error)
+    return calls.pack_result(result, PAYLOAD_BYTES_MAX)

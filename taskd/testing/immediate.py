@@ -1,0 +1,67 @@
+"""Inline: a submit runs the function here and now, in the thread that submits."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context
+
+from taskd.agent.clock import SystemClock
+from taskd.agent.worker.calls import Functions
+from taskd.client.app import App
+from taskd.client.client import Client
+from taskd.testing.attempts import attempt, attempt_async, functions_of
+from taskd.testing.instant import InstantLine
+from taskd_protocol.task import DEFAULT_RETRY, Failure, Grant, Outcome, TaskSpec
+
+
+class _Inline:
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._token = 0
+
+    def take(self, spec: TaskSpec) -> Outcome:
+        """Run a task's attempts, one right after the other; return its end."""
+        functions = functions_of(self._app)
+        task = self._app.tasks.get(spec.name)
+        run = _run_async if task is not None and task.is_async else _run
+        number = 0
+        while True:
+            number += 1
+            self._token += 1
+            end = run(functions, Grant(self._token, number, spec))
+            if isinstance(end, bytes):
+                return Outcome(spec.id, "succeeded", number, end)
+            if number >= (spec.retry or DEFAULT_RETRY).max_attempts:
+                return Outcome(spec.id, "dead", number, failure=end)
+
+
+def _run(functions: Functions, grant: Grant) -> bytes | Failure:
+    return Context().run(attempt, functions, grant)
+
+
+def _run_async(functions: Functions, grant: Grant) -> bytes | Failure:
+    """Run a coroutine on a loop of its own, in a thread of its own: a loop may be running in this one."""
+    ends: list[bytes | Failure] = []
+
+    def main() -> None:
+        ends.append(asyncio.run(attempt_async(functions, grant, ())))
+
+    thread = threading.Thread(target=Context().run, args=(main,), name="taskd-inline")
+    thread.start()
+    thread.join()
+    return ends[0]
+
+
+@contextmanager
+def inline(app: App) -> Iterator[None]:
+    """Run each task that is submitted meanwhile before its submit returns.
+
+    Arguments and results are packed as in earnest; the task sees none of the caller's context variables; failed
+    attempts are repeated at once, as often as its retry policy says. Delays, priorities and queues mean nothing.
+    A plain function runs in the thread that submits, an ``async def`` on an asyncio loop in another one, meanwhile
+    blocking this one. An error in it is raised by ``result()``, as TaskFailed, and not by the submit.
+    """
+    line = InstantLine("inline", SystemClock().wall_ms, _Inline(app).take)
+    with app.submitting_to(Client(line=line)):
+        yield

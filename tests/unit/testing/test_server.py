@@ -1,0 +1,310 @@
+"""A server within a test: the rules of the real one, on a clock that stands still until it is moved."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from taskd import Retry, TaskCancelled, TaskExpired, TaskFailed, TaskUnknown, TimedOut, as_completed
+from taskd.testing import LocalServer, inline, recording, server
+from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.task import TaskSpec
+from unit.client.faces import wait_until
+from unit.testing.shop import USER, Shop
+
+
+def test_a_result_comes_as_from_any_server(shop: Shop) -> None:
+    """Waiting for a result lets the task run; plain and async functions alike."""
+    with server(shop.app):
+        handle = shop.add.submit(2, 3)
+        assert handle.state() == "ready"
+        assert handle.result() == 5
+        assert handle.state() == "succeeded"
+        assert shop.double.submit(4).result() == 8
+        assert [one.result() for one in as_completed(shop.add.map([1, 2, 3], [1, 1, 1]))] == [2, 3, 4]
+
+
+def test_nothing_runs_between_the_lines_of_a_test(shop: Shop) -> None:
+    """A task waits, whatever is submitted, asked and cancelled, until the test has it run."""
+    with server(shop.app) as local:
+        first, second = shop.note.map(["a", "b"])
+        assert (first.state(), second.cancel(), shop.calls) == ("ready", "cancelled", [])
+        local.run_until_idle()
+        assert (first.state(), shop.calls) == ("succeeded", ["a"])
+        with pytest.raises(TaskCancelled):
+            second.result()
+
+
+def test_a_delay_ends_when_the_clock_is_moved(shop: Shop) -> None:
+    """Not a second before; a month takes no time."""
+    with server(shop.app) as local:
+        handle = shop.note.options(delay=30 * 86_400).submit("later")
+        local.run_until_idle()
+        local.advance(30 * 86_400 - 1)
+        assert (handle.state(), shop.calls) == ("scheduled", [])
+        local.advance(1)
+        assert (handle.state(), shop.calls) == ("succeeded", ["later"])
+
+
+def test_waiting_for_a_result_moves_the_clock(shop: Shop) -> None:
+    """What is due first happens first, however far away it is."""
+    with server(shop.app):
+        late = shop.note.options(delay=86_400).submit("late")
+        soon = shop.note.options(delay=3_600).submit("soon")
+        assert late.result() == "late"
+        assert shop.calls == ["soon", "late"]
+        assert soon.result() == "soon"
+
+
+def test_retries_wait_for_their_backoff(shop: Shop) -> None:
+    """Each attempt comes at its time by the server's clock: 10 s after the first, 20 s after the second."""
+    with server(shop.app) as local:
+        handle = shop.fail.submit(2)
+        local.run_until_idle()
+        assert (handle.state(), shop.calls) == ("scheduled", ["attempt 1"])
+        local.advance(9.5)
+        assert shop.calls == ["attempt 1"]
+        local.advance(0.5)
+        assert shop.calls == ["attempt 1", "attempt 2"]
+        local.advance(20)
+        assert handle.state() == "succeeded"
+        assert handle.result() == 3
+
+
+def test_a_task_whose_attempts_are_spent_is_dead(shop: Shop) -> None:
+    """Its error tells the remote type, message and place, as from any agent."""
+    with server(shop.app):
+        handle = shop.fail.submit(3)
+        with pytest.raises(TaskFailed, match="not yet, 3") as caught:
+            handle.result()
+        assert (handle.state(), caught.value.type, caught.value.attempt) == ("dead", "builtins.LookupError", 3)
+        assert caught.value.traceback.count("File ") == 1
+        assert handle.retry() == "ready"
+        assert handle.result() == 4
+
+
+def test_time_limits_pass_by_the_servers_clock(shop: Shop) -> None:
+    """Before the start, of one attempt, and of the whole task."""
+    with server(shop.app, event_loop="trio") as local:
+        expired = shop.note.options(ttl=60, delay=59).submit("a")
+        local.advance(0)
+        assert shop.sleep.options(timeout=30, retry=Retry(max_attempts=1)).submit(29).result() == 29
+        timed_out = shop.sleep.options(timeout=30, retry=Retry(max_attempts=1)).submit(31)
+        late = shop.sleep.options(timeout=30, deadline=20).submit(25)
+        with pytest.raises(TaskFailed, match="longer than 30 s"):
+            timed_out.result()
+        with pytest.raises(TaskExpired):
+            late.result()
+        assert expired.result() == "a"
+        with pytest.raises(TaskFailed, match="deadline"):
+            shop.sleep.options(deadline=20).submit(25).result()
+
+
+def test_a_task_that_nobody_starts_in_time_expires(shop: Shop) -> None:
+    """Its place is taken by another one that sleeps for longer than it can wait."""
+    with server(shop.app, event_loop="trio"):
+        shop.sleep.options(priority=1).submit(100)
+        waiting = shop.note.options(ttl=60).submit("a")
+        with pytest.raises(TaskExpired):
+            waiting.result()
+
+
+def test_priorities_order_what_waits(shop: Shop) -> None:
+    """With one at a time the order is the server's, each time the same."""
+    with server(shop.app) as local:
+        for word, priority in (("low", -5), ("first", 0), ("second", 0), ("high", 9)):
+            shop.note.options(priority=priority).submit(word)
+        local.run_until_idle()
+    assert shop.calls == ["high", "first", "second", "low"]
+
+
+def test_keys_find_the_first_task(shop: Shop) -> None:
+    """The same key and arguments: one task; other arguments: a conflict."""
+    with server(shop.app) as local:
+        keyed = shop.note.options(key="order/1")
+        assert keyed.submit("a").id == keyed.submit("a").id
+        with pytest.raises(SubmitConflict):
+            keyed.submit("b")
+        local.run_until_idle()
+    assert shop.calls == ["a"]
+
+
+def test_packing_is_in_earnest(shop: Shop) -> None:
+    """What cannot travel is refused at the submit, or fails the attempt that returned it."""
+    with server(shop.app):
+        with pytest.raises(PayloadUnpackable, match="argument word"):
+            shop.note.submit(object())  # type: ignore[arg-type]
+        with pytest.raises(TaskFailed, match="cannot be packed"):
+            shop.unpackable.submit().result()
+
+
+def test_middleware_works_as_in_a_worker(shop: Shop) -> None:
+    """A carried variable is set in the task, and in what that submits, and nothing else is."""
+    with server(shop.app):
+        before = USER.set("u-1")
+        try:
+            mine, parent = shop.whose.submit(), shop.parent.submit()
+        finally:
+            USER.reset(before)
+        child = shop.app.handle(parent.result())
+        assert (mine.result(), child.result(), shop.whose.submit().result()) == ("u-1", "u-1", "nobody")
+
+
+def test_a_running_function_can_be_cancelled(shop: Shop) -> None:
+    """The task is cancelled, and its thread's end is nobody's any more; the next task runs."""
+    with server(shop.app) as local:
+        handle = shop.wait.submit()
+        driving = threading.Thread(target=local.run_until_idle)
+        driving.start()
+        assert shop.waiting.wait(30)
+        assert handle.state() == "running"
+        assert handle.cancel() == "cancelling"
+        driving.join(30)
+        assert handle.state() == "cancelled"
+        assert shop.add.submit(1, 1).result() == 2
+        shop.gate.set()
+
+
+def test_a_task_may_wait_for_another_one(shop: Shop) -> None:
+    """The clock goes on while a function does nothing but wait for another task's time."""
+    with server(shop.app, concurrency=2):
+        assert shop.ask.submit(3_600).result() == "asked"
+
+
+def test_a_task_that_waits_for_its_own_place_is_told(shop: Shop) -> None:
+    """With one place, what it waits for can never run: it fails with that reason, and does not hang."""
+    with server(shop.app), pytest.raises(TimedOut, match="nothing is left to happen"):
+        shop.ask.submit(0).result()
+
+
+def test_coroutines_on_trio_sleep_on_the_servers_clock(shop: Shop) -> None:
+    """``trio.sleep`` ends when the clock is moved, to the instant."""
+    with server(shop.app, event_loop="trio", concurrency=2) as local:
+        handle, other = shop.sleep.submit(60), shop.sleep.submit(7_200)
+        local.run_until_idle()
+        assert (handle.state(), other.state()) == ("running", "running")
+        local.advance(59)
+        assert handle.state() == "running"
+        local.advance(1)
+        assert handle.state() == "succeeded"
+        assert (handle.result(), other.result()) == (60, 7_200)
+        cancelled = shop.sleep.submit(1)
+        local.run_until_idle()
+        assert cancelled.cancel() == "cancelling"
+        local.run_until_idle()
+        assert cancelled.state() == "cancelled"
+
+
+def test_what_can_never_end_is_told(shop: Shop) -> None:
+    """Waiting for a task that nobody can run ends with the reason, in place of a test that hangs."""
+    with server(shop.app) as local:
+        (task_id,) = shop.app.client.make_ids(1)
+        shop.app.client.submit([TaskSpec(task_id, "shop.unknown")])
+        handle = shop.app.handle(format_task_id(task_id))
+        local.advance(60)
+        assert handle.state() == "ready"
+        with pytest.raises(TimedOut, match=r"shop\.unknown.*ready"):
+            handle.result()
+
+
+def test_a_task_that_is_not_stored_is_unknown(shop: Shop) -> None:
+    with server(shop.app), pytest.raises(TaskUnknown):
+        shop.app.handle("01a214c0-b4fa-715f-ba87-dd57e1a83d1c").result()
+
+
+def test_tasks_declared_later_are_known(shop: Shop) -> None:
+    """An agent would have to be restarted for that; a test declares tasks where it needs them."""
+    with server(shop.app):
+
+        @shop.app.task(name="shop.later")
+        def later() -> int:
+            return 7
+
+        assert later.submit().result() == 7
+
+
+def test_on_real_time_tasks_run_as_they_come(shop: Shop) -> None:
+    """No one has to wait for them, and the clock is nobody's to move."""
+    with server(shop.app, real_time=True, concurrency=2) as local:
+        waiting = shop.wait.submit()
+        assert shop.waiting.wait(30)
+        shop.note.submit("beside it")
+        wait_until(lambda: shop.calls == ["beside it"])
+        shop.gate.set()
+        assert waiting.result(30) is None
+
+        @shop.app.task(name="shop.later")
+        def later() -> int:
+            return 7
+
+        assert later.submit().result(30) == 7
+        with pytest.raises(BadRequest, match="real time"):
+            local.advance(1)
+
+
+async def in_a_loop(shop: Shop, local: LocalServer) -> None:
+    """Use every name with an a."""
+    handle = await shop.add.asubmit(1, 2)
+    assert await handle.aresult() == 3
+    later = await shop.note.options(delay=60).asubmit("x")
+    await local.arun_until_idle()
+    assert await later.astate() == "scheduled"
+    await local.aadvance(60)
+    assert await later.astate() == "succeeded"
+
+
+def on_asyncio(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", [on_asyncio, trio.run])
+def test_async_tests_have_the_same(shop: Shop, run: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    """On asyncio and on trio."""
+    with server(shop.app) as local:
+        run(lambda: in_a_loop(shop, local))
+
+
+def test_the_app_is_put_back(shop: Shop) -> None:
+    """However they are nested, each ends with what was before it; handles stay with their own server."""
+    with server(shop.app):
+        outer = shop.add.submit(1, 1)
+        with recording(shop.app) as recorded:
+            shop.add.submit(2, 2)
+            with inline(shop.app):
+                assert shop.add.submit(3, 3).result() == 6
+            shop.add.submit(4, 4)
+        assert [one.args for one in recorded.submitted] == [(2, 2), (4, 4)]
+        assert outer.result() == 2
+        left = shop.add.submit(5, 5)
+    with pytest.raises(ConnectionLost, match="ended"):
+        left.result()
+    assert "_client" not in vars(shop.app)
+
+
+def test_two_servers_know_nothing_of_each_other() -> None:
+    """Each App has its own."""
+    one, two = Shop(), Shop()
+    with server(one.app), server(two.app):
+        handle = one.note.submit("one")
+        two.note.submit("two").result()
+        assert (one.calls, two.calls) == ([], ["two"])
+        assert handle.result() == "one"
+
+
+@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"event_loop": "gevent"}])
+def test_arguments_out_of_range(shop: Shop, wrong: dict[str, int]) -> None:
+    """The error names them."""
+    with pytest.raises(BadRequest, match="is"), server(shop.app, **wrong):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_time_passes_forward_and_so_far(shop: Shop, seconds: float) -> None:
+    with server(shop.app) as local, pytest.raises(BadRequest, match="seconds"):
+        local.advance(seconds)
