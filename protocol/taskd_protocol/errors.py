@@ -195,6 +195,12 @@ class ResultGone(_Coded):
     code = "result.gone"
 
 
+class JobLimit(_Coded):
+    """As many bulk jobs are under way as may be; start this one when one of them has ended."""
+
+    code = "job.limit"
+
+
 class LeaseStale(_Coded):
     """The report's (task, attempt, token) is not what is stored: it changes nothing."""
 

@@ -46,6 +46,9 @@ _READS: Messages = _ALWAYS | {
     m.OutcomeCredit,
     m.TaskQuery,
     m.TaskList,
+    m.TaskCount,
+    m.JobList,
+    m.DeadList,
     m.QueueList,
     m.AgentList,
     m.Follow,
@@ -53,7 +56,7 @@ _READS: Messages = _ALWAYS | {
     m.StatsQuery,
     m.CertQuery,
 }
-_WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry}
+_WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry, m.JobStart}
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

@@ -41,6 +41,9 @@ SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX
 WAIT_IDS_MAX = 10_000
 """Ids in one WAIT, CANCEL or TASK_QUERY."""
 
+FILTER_IDS_MAX = 1_000
+"""Ids in one filter."""
+
 OUTCOME_CREDIT = 16_384
 """Outcomes that a server may push before the client asks for more."""
 

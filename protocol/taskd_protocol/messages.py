@@ -21,6 +21,7 @@ from taskd_protocol.task import (
     Outcome,
     Pool,
     Report,
+    TaskFilter,
     TaskSpec,
 )
 
@@ -275,6 +276,8 @@ class TaskList(msgspec.Struct, array_like=True, frozen=True, tag=25):
     limit: int = 100
     cursor: bytes = b""
     """Of the page before; empty: the first page."""
+    filter: TaskFilter = TaskFilter()
+    """Which tasks; where ``state``, ``queue`` or ``name`` is told too, that counts as well."""
 
 
 class TaskPage(msgspec.Struct, array_like=True, frozen=True, tag=26):
@@ -510,6 +513,105 @@ class TaskRetried(msgspec.Struct, array_like=True, frozen=True, tag=51):
     states: list[str]
 
 
+class TaskCount(msgspec.Struct, array_like=True, frozen=True, tag=52):
+    """How many tasks would this concern? Counted in steps: ask on with the cursor, and add up."""
+
+    request_id: int
+    action: str = ""
+    """As in JOB_START: only those that it would change; empty: all."""
+    filter: TaskFilter = TaskFilter()
+    cursor: bytes = b""
+    """Of the answer before; empty: from the start."""
+
+
+class TaskCounted(msgspec.Struct, array_like=True, frozen=True, tag=53):
+    """One step of the count."""
+
+    request_id: int
+    count: int
+    looked_at: int
+    """Tasks that this step went through."""
+    cursor: bytes
+    """To ask on with; empty: that was all."""
+
+
+class JobStart(msgspec.Struct, array_like=True, frozen=True, tag=54):
+    """Do this to all tasks that fit: a durable job that goes on over restarts. Answered JOB_PAGE."""
+
+    request_id: int
+    id: bytes
+    """16 bytes, UUIDv7, by the client; the same again finds the job that it started."""
+    action: str
+    """``cancel``, ``retry`` or ``purge``."""
+    filter: TaskFilter
+
+
+class JobList(msgspec.Struct, array_like=True, frozen=True, tag=55):
+    """Show me bulk jobs. Answered JOB_PAGE."""
+
+    request_id: int
+    ids: list[bytes] = []
+    """Only these; empty: all that are known."""
+    beyond: int = -1
+    """Answer when one of ``ids`` has looked at more tasks than so many, or has ended; -1: at once."""
+
+
+class JobView(msgspec.Struct, array_like=True, frozen=True):
+    """One bulk job."""
+
+    id: bytes
+    action: str
+    filter: TaskFilter
+    created_at_ms: int
+    looked_at: int
+    """Tasks that it went through."""
+    changed: int
+    """Tasks that it cancelled, retried or purged."""
+    finished_at_ms: int | None
+    """None: it goes on."""
+
+
+class JobPage(msgspec.Struct, array_like=True, frozen=True, tag=56):
+    """Newest first."""
+
+    request_id: int
+    jobs: list[JobView]
+
+
+class DeadList(msgspec.Struct, array_like=True, frozen=True, tag=57):
+    """Show me what dead tasks died of. Those of one group are listed by TASK_LIST."""
+
+    request_id: int
+    limit: int = 100
+
+
+class DeadGroupView(msgspec.Struct, array_like=True, frozen=True):
+    """Dead tasks that died of the same."""
+
+    fingerprint: bytes
+    """16 bytes."""
+    type: str
+    """Exception type, or the code where nothing was raised."""
+    place: str
+    """Of the user's code, ``file:function``; empty: nothing was raised."""
+    message: str
+    """Of the first of them."""
+    count: int
+    first_at_ms: int
+    last_at_ms: int
+
+
+class DeadPage(msgspec.Struct, array_like=True, frozen=True, tag=58):
+    """Those in which a task died last come first."""
+
+    request_id: int
+    groups: list[DeadGroupView]
+    groups_count: int
+    """All that there are."""
+    tasks_count: int
+    """Dead tasks in all of them."""
+
+
 # -- agents -----------------------------------------------------------------------------
 
 
@@ -656,6 +758,10 @@ ToServer = (
     | CertQuery
     | StatsQuery
     | TaskRetry
+    | TaskCount
+    | JobStart
+    | JobList
+    | DeadList
     | Offer
     | LeaseCredit
     | Ack
@@ -691,6 +797,9 @@ ToPeer = (
     | CertView
     | Stats
     | TaskRetried
+    | TaskCounted
+    | JobPage
+    | DeadPage
     | Offered
     | Lease
     | Recorded

@@ -3,19 +3,29 @@
 from collections.abc import Iterator, Sequence
 
 import click
+from msgspec.structs import replace
 
+from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import server
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import arguments_text, iso, result_text, task_document
+from taskd.cli.views import arguments_text, iso, job_document, result_text, task_document
 from taskd.client.client import Client
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskRetried, TaskRetry, TaskView
-
-_STATES = ("ready", "scheduled", "running", "cancelling", "succeeded", "dead", "cancelled", "expired")
+from taskd_protocol.messages import (
+    Cancel,
+    Cancelled,
+    JobList,
+    JobPage,
+    TaskList,
+    TaskPage,
+    TaskRetried,
+    TaskRetry,
+    TaskView,
+)
 
 
 @click.group
@@ -25,17 +35,15 @@ def task() -> None:
 
 @json_option
 @server_options
+@filter_options
 @task.command("ls")
-@click.option("--state", type=click.Choice(_STATES), help="Only tasks in this state.")
-@click.option("--queue", metavar="NAME", default="", help="Only tasks of this queue.")
-@click.option("--name", metavar="NAME", default="", help="Only tasks of this name.")
 @click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
-def list_tasks(*, state: str | None, queue: str, name: str, limit: int, as_json: bool) -> None:
+def list_tasks(*, limit: int, as_json: bool) -> None:
     """List tasks, newest first."""
     with server() as client:
-        views = list(_pages(client, TaskList(0, state or "", queue, name, limit)))
+        views = list(list_pages(client, TaskList(0, limit=limit, filter=chosen_filter(client))))
     if as_json:
         say_json([task_document(view) for view in views])
         return
@@ -43,6 +51,29 @@ def list_tasks(*, state: str | None, queue: str, name: str, limit: int, as_json:
     say_rows(headers, [_row(view) for view in views])
     if len(views) == limit:
         hint(f"shown are the newest {limit}; --limit shows more")
+
+
+@json_option
+@server_options
+@task.command
+def jobs(*, as_json: bool) -> None:
+    """List what was done to many tasks at once, and is under way: newest first."""
+    with server() as client:
+        views = client.call(JobList(0), JobPage).jobs
+    if as_json:
+        say_json([job_document(view) for view in views])
+        return
+    rows = [
+        (
+            (iso(view.created_at_ms) or "-").replace("T", " ")[:19],
+            view.action,
+            f"{view.looked_at:,}",
+            f"{view.changed:,}",
+            "under way" if view.finished_at_ms is None else "done",
+        )
+        for view in views
+    ]
+    say_rows(("STARTED", "ACTION", "LOOKED AT", "CHANGED", "STATE"), rows)
 
 
 @json_option
@@ -56,7 +87,7 @@ def show(*, task_id: str, as_json: bool) -> None:
     if as_json:
         say_json(task_document(view))
     else:
-        _say_task(view)
+        say_task(view)
 
 
 @json_option
@@ -72,32 +103,53 @@ def wait(*, task_id: str, timeout_ms: int | None, as_json: bool) -> None:
 
 @json_option
 @server_options
+@bulk_options
+@filter_options
 @task.command
-@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
-def cancel(*, task_ids: tuple[str, ...], as_json: bool) -> None:
+@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+def cancel(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
     """Cancel tasks: waiting ones at once, running ones by ending their process.
 
-    Prints each with its state: `cancelled`, or `cancelling` until every process of it is gone.
+    Prints each with its state: `cancelled`, or `cancelling` until every process of it is gone. With options
+    instead of ids it is for all tasks that fit, told first with their number.
     """
-    ids: list[bytes] = [parse_task_id(text) for text in task_ids]
     with server() as client:
-        states = client.call(Cancel(0, ids), Cancelled).states
-    _say_states(ids, states, as_json=as_json)
+        if _are_named(task_ids, dry_run=dry_run):
+            ids: list[bytes] = [parse_task_id(text) for text in task_ids]
+            _say_states(ids, client.call(Cancel(0, ids), Cancelled).states, as_json=as_json)
+        else:
+            carry_out(client, "cancel", chosen_filter(client), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @json_option
 @server_options
+@bulk_options
+@filter_options
 @task.command
-@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
-def retry(*, task_ids: tuple[str, ...], as_json: bool) -> None:
+@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+def retry(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
     """Give tasks another chance that died or were cancelled: back to their places in line, with a new budget.
 
-    Prints each with its state: `ready` if it is back in line.
+    Prints each with its state: `ready` if it is back in line. With options instead of ids it is for all tasks
+    that fit, told first with their number: dead ones, unless --state says otherwise.
     """
-    ids: list[bytes] = [parse_task_id(text) for text in task_ids]
     with server() as client:
-        states = client.call(TaskRetry(0, ids), TaskRetried).states
-    _say_states(ids, states, as_json=as_json)
+        if _are_named(task_ids, dry_run=dry_run):
+            ids: list[bytes] = [parse_task_id(text) for text in task_ids]
+            _say_states(ids, client.call(TaskRetry(0, ids), TaskRetried).states, as_json=as_json)
+        else:
+            asked = chosen_filter(client)
+            wanted = replace(asked, state=asked.state or "dead")
+            carry_out(client, "retry", wanted, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _are_named(task_ids: tuple[str, ...], *, dry_run: bool) -> bool:
+    """Tell whether the tasks are named, or else described by options: one of the two they must be."""
+    if bool(task_ids) == is_filtered():
+        raise click.UsageError("say which tasks: by their ids, or by options such as --queue; not by both")
+    if task_ids and dry_run:
+        raise click.UsageError("--dry-run counts tasks that fit options; these are named")
+    return bool(task_ids)
 
 
 def _say_states(ids: Sequence[bytes], states: Sequence[str], *, as_json: bool) -> None:
@@ -117,13 +169,11 @@ def _say_states(ids: Sequence[bytes], states: Sequence[str], *, as_json: bool) -
         raise TaskUnknown(f"no task {', '.join(unknown)} is stored; `taskd task ls` lists those that are")
 
 
-def _pages(client: Client, request: TaskList) -> Iterator[TaskView]:
+def list_pages(client: Client, request: TaskList) -> Iterator[TaskView]:
     """Ask for page after page until there are as many tasks as wanted, or no more."""
     left, cursor = request.limit, b""
     while left > 0:
-        page = client.call(
-            TaskList(0, request.state, request.queue, request.name, min(left, PAGE_ROWS_MAX), cursor), TaskPage
-        )
+        page = client.call(replace(request, limit=min(left, PAGE_ROWS_MAX), cursor=cursor), TaskPage)
         yield from page.views
         left, cursor = left - len(page.views), page.cursor
         if not cursor:
@@ -136,7 +186,8 @@ def _row(view: TaskView) -> tuple[str, ...]:
     return format_task_id(view.id), view.name, view.queue, view.state, str(view.attempt), agent, created
 
 
-def _say_task(view: TaskView) -> None:
+def say_task(view: TaskView) -> None:
+    """Print all that is known of a task, for people."""
     facts = [
         ("id", format_task_id(view.id)),
         ("name", view.name),

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from taskd.cli.output import Json
 from taskd_protocol.errors import PayloadUnpackable
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import AgentView, CertView, QueueView, TaskView, TokenView
+from taskd_protocol.messages import AgentView, CertView, DeadGroupView, JobView, QueueView, TaskView, TokenView
 from taskd_protocol.payload import unpack, unpack_arguments
 from taskd_protocol.task import Failure
 
@@ -60,6 +60,31 @@ def error_document(failure: Failure) -> Document:
         "message": failure.message,
         "traceback": failure.traceback or None,
         "code": failure.code,
+    }
+
+
+def dead_group_document(view: DeadGroupView) -> Document:
+    """Return a group of dead tasks as scripts see it."""
+    return {
+        "group": view.fingerprint.hex(),
+        "type": view.type,
+        "place": view.place or None,
+        "message": view.message,
+        "count": view.count,
+        "first_at": iso(view.first_at_ms),
+        "last_at": iso(view.last_at_ms),
+    }
+
+
+def job_document(view: JobView) -> Document:
+    """Return a bulk job as scripts see it."""
+    return {
+        "id": format_task_id(view.id),
+        "action": view.action,
+        "looked_at": view.looked_at,
+        "changed": view.changed,
+        "created_at": iso(view.created_at_ms),
+        "finished_at": iso(view.finished_at_ms),
     }
 
 

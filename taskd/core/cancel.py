@@ -1,5 +1,7 @@
 """Cancel: tasks that wait end at once; leased ones when their agent has proven that their work is gone."""
 
+from collections.abc import Sequence
+
 from taskd.core import due, endings, records
 from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
 from taskd.core.effects import SendRevoke
@@ -21,9 +23,15 @@ def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> Cancel
         if task_id not in w.tasks:
             needed += [(records.SPEC, task_id), (records.STATE, task_id)]
     w.need(needed, loaded)
+    done = cancel_some(w, command.ids, now, loaded)
+    return CancelStates([str(done[task_id]) for task_id in command.ids])
+
+
+def cancel_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> dict[bytes, str]:
+    """End tasks, or see to it; those that are not in memory are loaded. Return their states now."""
     revoked: dict[str, list[int]] = {}
     done: dict[bytes, str] = {}
-    for task_id in command.ids:
+    for task_id in ids:
         if task_id in done:
             continue
         task = w.tasks.get(task_id)
@@ -42,7 +50,7 @@ def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> Cancel
         if agent.connection:
             w.effects.append(SendRevoke(name, agent.connection, tokens))
     w.counters_dirty = True
-    return CancelStates([str(done[task_id]) for task_id in command.ids])
+    return done
 
 
 def revoke_again(w: Working, agent: Agent) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from taskd.core.records import Key, Record, SpecRecord, StateRecord, TokenRecord
-from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
 
 
 class Now(NamedTuple):
@@ -80,6 +80,38 @@ class RetryStates(NamedTuple):
     """Their states now, in order: ``ready`` if it was put back; ``unknown`` for what is not stored."""
 
     states: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Do this to all tasks that fit. Answer: ``JobStarted``."""
+
+    owner: str
+    id: bytes
+    action: str
+    filter: TaskFilter
+
+
+class JobStarted(NamedTuple):
+    """The job of that id is kept, and goes on until it is done."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepJob:
+    """The answer to the effect ``WantTasks``: the next tasks that a job is to look at."""
+
+    job: bytes
+    after: bytes
+    """The cursor that they were read from: of a step that was taken already nothing is taken again."""
+    found: Sequence[tuple[bytes, bytes]]
+    """(cursor, task id) of those whose specs fit."""
+    looked_at: int
+    cursor: bytes
+    """How far was read."""
+    last: bool
+    """There are no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +314,8 @@ Command = (
     SubmitTasks
     | CancelTasks
     | RetryTasks
+    | StartJob
+    | StepJob
     | OfferAgent
     | LoseConnection
     | AddCredit
@@ -302,4 +336,14 @@ Command = (
     | PurgeFinished
 )
 
-Answer = Submitted | CancelStates | RetryStates | AgentAccepted | ReportsRecorded | StartsRecorded | LogsKept | None
+Answer = (
+    Submitted
+    | CancelStates
+    | RetryStates
+    | JobStarted
+    | AgentAccepted
+    | ReportsRecorded
+    | StartsRecorded
+    | LogsKept
+    | None
+)

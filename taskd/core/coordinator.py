@@ -12,7 +12,20 @@ import random
 from dataclasses import dataclass
 from typing import assert_never
 
-from taskd.core import access, agents, cancel, checkpoints, due, placement, reports, retention, retry, submit, timers
+from taskd.core import (
+    access,
+    agents,
+    cancel,
+    checkpoints,
+    due,
+    jobs,
+    placement,
+    reports,
+    retention,
+    retry,
+    submit,
+    timers,
+)
 from taskd.core.commands import (
     NOTHING_LOADED,
     AckAttempts,
@@ -38,6 +51,8 @@ from taskd.core.commands import (
     ReleaseDue,
     RetryTasks,
     RevokeToken,
+    StartJob,
+    StepJob,
     StoreToken,
     SubmitTasks,
     UseInvitation,
@@ -90,6 +105,8 @@ class Coordinator:
                 return cancel.cancel(w, command, now, loaded)
             case RetryTasks():
                 return retry.retry(w, command, now, loaded)
+            case StartJob():
+                return jobs.start(w, command, now)
             case OfferAgent():
                 return agents.offer(w, command, now)
             case AppendLogs():
@@ -120,6 +137,8 @@ class Coordinator:
                 timers.refill(w, command, now)
             case ReleaseDue():
                 due.release(w, command, now, loaded)
+            case StepJob():
+                jobs.step(w, command, now, loaded)
             case PurgeFinished():
                 retention.purge(w, command, now, loaded)
             case _:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskd.core.commands import Command
-from taskd_protocol.task import Grant, Outcome
+from taskd_protocol.task import Grant, Outcome, TaskFilter
 
 
 class SendLease(NamedTuple):
@@ -90,6 +90,23 @@ class WantFinished(NamedTuple):
     limit: int
 
 
+class WantTasks(NamedTuple):
+    """Read the tasks that a bulk job is for, from its cursor on; answered with ``StepJob``."""
+
+    job: bytes
+    filter: TaskFilter
+    after: bytes
+    until_ms: int
+    """Not those submitted, or dead, later."""
+    limit: int
+    bytes_max: int
+    """Stop once so many bytes of arguments are read."""
+
+
+class JobsMoved(NamedTuple):
+    """Bulk jobs have come further: tell whoever watches them."""
+
+
 class Continue(NamedTuple):
     """Apply this as soon as its records are loaded."""
 
@@ -107,5 +124,7 @@ Effect = (
     | WantLine
     | WantTimers
     | WantFinished
+    | WantTasks
+    | JobsMoved
     | Continue
 )

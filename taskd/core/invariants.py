@@ -3,7 +3,7 @@
 For tests and simulation, after each command; too slow for a server at work.
 """
 
-from taskd.core import attempts
+from taskd.core import attempts, jobs
 from taskd.core.lifecycle import State
 from taskd.core.working import Working
 
@@ -44,6 +44,7 @@ def check_invariants(w: Working) -> None:
     assert w.tasks == windowed | leased
     assert all(group.count > 0 for group in w.dead_groups.values())
     assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
+    assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
     _check_counters(w)
 
 

@@ -19,7 +19,7 @@ from typing import NewType
 
 import msgspec
 
-from taskd_protocol.task import Failure, TaskSpec
+from taskd_protocol.task import Failure, TaskFilter, TaskSpec
 
 Kind = NewType("Kind", bytes)
 """One byte; names a space of keys."""
@@ -57,6 +57,8 @@ DETAILS = Kind(b"c")
 """id: task id; value: packed. How far an attempt had come, until the task ends."""
 ATTEMPT = Kind(b"e")
 """id: task id + attempt (4 bytes). How attempts ended; of one that succeeded the state record tells."""
+JOB = Kind(b"j")
+"""id: job id (16 bytes). Bulk jobs: those under way, and the last that have ended."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -188,6 +190,23 @@ class DeadGroupRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     last_at_ms: int
 
 
+class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A bulk job: one action on all tasks that fit."""
+
+    action: str
+    filter: TaskFilter
+    owner: str
+    """Key id of the token that started it."""
+    created_at_ms: int
+    """What was submitted, or died, later is not looked at."""
+    cursor: bytes = b""
+    """How far it has come; empty: not begun."""
+    looked_at: int = 0
+    changed: int = 0
+    finished_at_ms: int = 0
+    """0: it goes on."""
+
+
 class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A token, or an invitation (role ``join``). Its secret is not here, only the hash."""
 
@@ -250,6 +269,7 @@ Record = (
     | KeyRecord
     | FinishedRecord
     | DeadGroupRecord
+    | JobRecord
     | TokenRecord
     | LogRecord
     | AttemptRecord
@@ -265,6 +285,7 @@ READERS: dict[Kind, type[Record]] = {
     KEY: KeyRecord,
     FINISHED: FinishedRecord,
     DEAD_GROUP: DeadGroupRecord,
+    JOB: JobRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,

@@ -7,7 +7,7 @@ claim them; what time did to timers is made up for when they are read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from taskd.core import records
+from taskd.core import jobs, records
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
@@ -15,6 +15,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    JobRecord,
     LeaseRecord,
     LineRecord,
     SpecRecord,
@@ -39,6 +40,7 @@ class Stored:
     newest_id: bytes
     """The last SPEC id; empty in an empty store."""
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
+    jobs: Sequence[tuple[bytes, JobRecord]] = ()
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -52,6 +54,10 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.ticked_mono_ms = now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
+    w.jobs = dict(stored.jobs)
+    for job_id, job in stored.jobs:
+        if not job.finished_at_ms:
+            jobs.go_on(w, job_id, job)
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
     # An id that was purged may be younger than all that are stored, and must not pass for a new one.

@@ -17,7 +17,7 @@ from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.lifecycle import State
 from taskd.core.lines import RANK_BYTES, Line, Task, ready_id
-from taskd.core.records import DeadGroupRecord, Key, LineRecord, Mutation, TokenRecord
+from taskd.core.records import DeadGroupRecord, JobRecord, Key, LineRecord, Mutation, TokenRecord
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
 
@@ -183,6 +183,7 @@ class Working:
         self.agents: dict[str, Agent] = {}
         self.tokens: dict[str, TokenRecord] = {}
         self.dead_groups: dict[bytes, DeadGroupRecord] = {}
+        self.jobs: dict[bytes, JobRecord] = {}
         self.timers = Timers()
         self.counters = Counters()
         self.recent = RecentIds(b"")

@@ -7,20 +7,21 @@ are answered once everything that they saw is durable.
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from taskd.core import records
 from taskd.core.commands import (
     Answer,
     CancelStates,
     CancelTasks,
+    JobStarted,
     RetryStates,
     RetryTasks,
     RevokeToken,
+    StartJob,
     StoreToken,
     SubmitTasks,
     Submitted,
 )
 from taskd.core.records import TokenRecord
-from taskd.server import tokens
+from taskd.server import questions, tokens
 from taskd.server.following import Following
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.session import Session, error_message
@@ -39,9 +40,6 @@ from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.task import Outcome
-
-SCAN_ROWS_MAX = 4_000
-"""Tasks looked at for one page of a listing: a filter that fits nothing must not read the whole store."""
 
 SHOWN_READ = 16
 """Tasks read at once with arguments and results, each of which may be large."""
@@ -68,7 +66,7 @@ class ClientRole:
     def heard(self, mono_ns: int) -> None:
         """See ``Role``: clients are not given up."""
 
-    def receive(self, message: m.ToServer) -> None:  # noqa: C901, PLR0912 - one case a message: the table itself
+    def receive(self, message: m.ToServer) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a message: the table itself
         """See ``Role``."""
         match message:
             case m.Submit():
@@ -88,7 +86,15 @@ class ClientRole:
                 _check_ids(message.ids)
                 self._read(message.request_id, partial(self._show, message))
             case m.TaskList():
-                self._read(message.request_id, partial(self._list, message))
+                self._read(message.request_id, partial(questions.list_tasks, self._services, message))
+            case m.TaskCount():
+                self._read(message.request_id, partial(questions.count_tasks, self._services, message))
+            case m.JobStart():
+                self._start_job(message)
+            case m.JobList():
+                self._read(message.request_id, partial(questions.list_jobs, self._services, message))
+            case m.DeadList():
+                self._tell(questions.dead_page(self._services.working, message))
             case m.QueueList():
                 self._tell(m.QueuePage(message.request_id, queue_views(self._services.working)))
             case m.AgentList():
@@ -166,6 +172,16 @@ class ClientRole:
         elif isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
 
+    def _start_job(self, message: m.JobStart) -> None:
+        command = StartJob(self._session.key_id, message.id, message.action, message.filter)
+        self._services.loop.ask(command, partial(self._job_started, message.request_id))
+
+    def _job_started(self, request_id: int, answer: Answer | TaskdError) -> None:
+        if isinstance(answer, JobStarted):
+            self._session.send(questions.job_page(self._services.working, m.JobList(request_id, [answer.id])))
+        elif isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+
     def _answer(self, request_id: int, make: Callable[[int], m.Message], answer: Answer | TaskdError) -> None:
         """Answer a request whose command has no answer of its own."""
         if isinstance(answer, TaskdError):
@@ -239,31 +255,6 @@ class ClientRole:
                 )
         return m.TaskViews(message.request_id, views)
 
-    async def _list(self, message: m.TaskList) -> m.Message:
-        limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
-        views: list[m.TaskView] = []
-        reasons: Reasons = {}
-        cursor = message.cursor
-        budget = SCAN_ROWS_MAX
-        while budget > 0 and len(views) < limit:
-            step = min(limits.PAGE_ROWS_MAX, budget)
-            found = await self._services.store.scan(records.SPEC, after=cursor, limit=step, reverse=True)
-            ids = [task_id for task_id, _ in found]
-            keys = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
-            rows = await self._services.reader.read_now(keys)
-            for task_id in ids:
-                view = task_view(self._services.working, task_id, rows, reasons, whole=False)
-                cursor = task_id
-                if view is not None and _fits(view, message):
-                    views.append(view)
-                if len(views) == limit:
-                    return m.TaskPage(message.request_id, views, cursor)
-            if len(found) < step:
-                cursor = b""
-                break
-            budget -= step
-        return m.TaskPage(message.request_id, views, cursor)
-
     def _stats(self, request_id: int) -> m.Stats:
         stages = self._services.loop.stages
         cpu_ns = self._services.platform.clock.cpu_ns()
@@ -299,14 +290,6 @@ def _size(view: m.TaskView) -> int:
     failures = [attempt.failure for attempt in view.attempts if attempt.failure is not None]
     texts = sum([len(failure.message) + len(failure.traceback) for failure in failures])
     return len(view.payload) + len(view.result or b"") + texts
-
-
-def _fits(view: m.TaskView, wanted: m.TaskList) -> bool:
-    return (
-        (not wanted.state or view.state == wanted.state)
-        and (not wanted.queue or view.queue == wanted.queue)
-        and (not wanted.name or view.name == wanted.name)
-    )
 
 
 def _done(request_id: int) -> m.Message:

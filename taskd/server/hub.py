@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
+import trio
 
 from taskd.core.effects import (
     AgentLost,
     AgentReplaced,
     Continue,
     Effect,
+    JobsMoved,
     LogsAppended,
     SendLease,
     SendRevoke,
@@ -21,6 +23,7 @@ from taskd.core.effects import (
     TokenRevoked,
     WantFinished,
     WantLine,
+    WantTasks,
     WantTimers,
 )
 from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
@@ -57,6 +60,7 @@ class Hub:
 
     Attributes:
         hosts: What each connected agent measured last; by connection.
+        jobs_moved: Set, and replaced, when bulk jobs have come further.
     """
 
     def __init__(self) -> None:
@@ -65,6 +69,7 @@ class Hub:
         self._waiters: dict[bytes, tuple[Peer, ...]] = {}
         self._followers: dict[bytes, tuple[Peer, ...]] = {}
         self.hosts: dict[int, HostStats] = {}
+        self.jobs_moved = trio.Event()
         self._closed: TaskdError | None = None
         self._last_connection = 0
 
@@ -114,7 +119,7 @@ class Hub:
         for peer in list(self._peers.values()):
             peer.end_in_turn(why)
 
-    def deliver(self, effect: Effect) -> None:  # noqa: C901 - one case an effect: the table itself
+    def deliver(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect: the table itself
         """Carry out an effect that is durable."""
         match effect:
             case SendLease():
@@ -137,7 +142,10 @@ class Hub:
                 self._end_agent(effect)
             case AgentLost():
                 log.warning("agent lost", agent=effect.agent, requeued=effect.requeued)
-            case WantLine() | WantTimers() | WantFinished() | Continue():
+            case JobsMoved():
+                self.jobs_moved.set()
+                self.jobs_moved = trio.Event()
+            case WantLine() | WantTimers() | WantFinished() | WantTasks() | Continue():
                 raise AssertionError("the loop reads for the core itself")
 
     def _tell_ended(self, effect: TasksEnded) -> None:

@@ -20,6 +20,7 @@ from taskd.core.commands import (
     NackAttempts,
     RefillWindow,
     RetryTasks,
+    StepJob,
     SubmitTasks,
 )
 from taskd.server.loading import Found
@@ -149,6 +150,8 @@ def weight_of(command: Command) -> int:
             weight = len(ids)
         case RefillWindow(_, entries):
             weight = len(entries)
+        case StepJob():
+            weight = len(command.found)
         case _:
             pass
     return max(weight, 1)

@@ -8,22 +8,17 @@ what was read, so that the core always sees its own newest word.
 from collections.abc import Iterable, Mapping, Sequence
 
 from taskd.core import records
-from taskd.core.commands import LineEntry, Loaded, RefillTimers, RefillWindow
-from taskd.core.effects import WantFinished, WantLine, WantTimers
+from taskd.core.commands import LineEntry, Loaded, RefillTimers, RefillWindow, StepJob
+from taskd.core.effects import WantFinished, WantLine, WantTasks, WantTimers
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import Key, Mutation, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
+from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
 from taskd.store.interface import Store
 
 BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS})
 """Kinds whose values are bytes, not records."""
-
-FIRST_ENTRIES = 16
-"""Read of a line before it is known how large its tasks are."""
-
-ENTRIES_MAX = 4_096
-"""Read at once after that."""
 
 Found = Mapping[Key, Record | bytes | None]
 """What was read, as it stood then."""
@@ -132,7 +127,7 @@ class Loader:
         entries: list[LineEntry] = []
         read = read_bytes = 0
         while read < len(found) and read_bytes < want.bytes_max:
-            count = _count_to_read(read, read_bytes, want.bytes_max)
+            count = count_to_read(read, read_bytes, want.bytes_max)
             for entry in await self._read_entries(found[read : read + count]):
                 entries.append(entry)
                 read_bytes += len(entry.spec.spec.payload) + len(entry.details)
@@ -172,10 +167,16 @@ class Loader:
         found = await self._store.scan(records.FINISHED, limit=want.limit)
         return [finished for finished, _ in found if int.from_bytes(finished[:8], "big") < want.before_ms]
 
-
-def _count_to_read(read: int, read_bytes: int, bytes_max: int) -> int:
-    """Return how many entries to read next, if they are as large as those before."""
-    if not read:
-        return FIRST_ENTRIES
-    fitting = (bytes_max - read_bytes) * read // max(read_bytes, 1)
-    return min(max(fitting, 1), ENTRIES_MAX)
+    async def read_tasks(self, want: WantTasks) -> StepJob:
+        """Read the next tasks that a bulk job is to look at."""
+        piece = await select(
+            self._store, want.filter, want.after, want.limit, bytes_max=want.bytes_max, until_ms=want.until_ms
+        )
+        return StepJob(
+            job=want.job,
+            after=want.after,
+            found=[(candidate.cursor, candidate.id) for candidate in piece.found],
+            looked_at=piece.looked_at,
+            cursor=piece.cursor,
+            last=piece.last,
+        )

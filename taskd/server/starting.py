@@ -7,6 +7,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    JobRecord,
     Kind,
     LeaseRecord,
     LineRecord,
@@ -38,6 +39,7 @@ async def read_stored(store: Store) -> Stored:
         leases=await _read_leases(store),
         newest_id=newest[0][0] if newest else b"",
         dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
+        jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
     )
 
 

@@ -21,17 +21,20 @@ from taskd.core.commands import (
     PurgeFinished,
     RefillTimers,
     RefillWindow,
+    StepJob,
     SubmitTasks,
     Submitted,
 )
 from taskd.core.coordinator import Coordinator, Turn
-from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTimers
+from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTasks, WantTimers
+from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    JobRecord,
     Key,
     Kind,
     LeaseRecord,
@@ -44,7 +47,7 @@ from taskd.core.records import (
 )
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
-from taskd_protocol.ids import make_task_ids
+from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
 from taskd_protocol.task import Retry, TaskSpec
 
 MONO_MS = 50_000
@@ -52,7 +55,7 @@ WALL_MS = 1_763_760_000_000
 TICK_MS = 500
 
 Value = Record | bytes
-Wanted = WantLine | WantTimers | WantFinished
+Wanted = WantLine | WantTimers | WantFinished | WantTasks
 R = TypeVar("R", bound=Record)
 E = TypeVar("E")
 
@@ -127,6 +130,7 @@ class Disk:
             ],
             newest_id=specs[-1] if specs else b"",
             dead_groups=list(self.of(records.DEAD_GROUP, DeadGroupRecord).items()),
+            jobs=list(self.of(records.JOB, JobRecord).items()),
         )
 
 
@@ -223,7 +227,7 @@ class Shell:
         told: list[Effect] = []
         for effect in turn.effects:
             match effect:
-                case WantLine() | WantTimers() | WantFinished():
+                case WantLine() | WantTimers() | WantFinished() | WantTasks():
                     self.reads.append(Read(effect))
                 case Continue():
                     self.ask(effect.command)
@@ -385,6 +389,8 @@ class Shell:
             case WantFinished():
                 ids = self.disk.scan(records.FINISHED)[: wanted.limit]
                 return [(i, b"") for i in ids if int.from_bytes(i[:8], "big") < wanted.before_ms]
+            case WantTasks():
+                return self._scan_tasks(wanted)
 
     def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:
         match wanted:
@@ -395,6 +401,37 @@ class Shell:
                 return [RefillTimers(timers, last=len(found) < wanted.limit)]
             case WantFinished():
                 return [PurgeFinished(i) for i, _ in found]
+            case WantTasks():
+                return [self._read_tasks(wanted, found)]
+
+    def _scan_tasks(self, wanted: WantTasks) -> list[tuple[bytes, bytes]]:
+        """Return cursors and ids of what a bulk job is to look at next, as the server's ``select`` does."""
+        asked = wanted.filter
+        if asked.ids:
+            start = int.from_bytes(wanted.after, "big")
+            some = asked.ids[start : start + wanted.limit]
+            return [((start + 1 + index).to_bytes(8, "big"), task_id) for index, task_id in enumerate(some)]
+        if asked.group:
+            dead = self.disk.scan(records.DEAD, asked.group, wanted.after)
+            old = [i for i in dead if int.from_bytes(i[16:24], "big") <= wanted.until_ms]
+            return [(i, i[24:]) for i in old[: wanted.limit]]
+        ids = [
+            i for i in self.disk.scan(records.SPEC, after=wanted.after) if task_id_unix_ms(TaskId(i)) <= wanted.until_ms
+        ]
+        return [(i, i) for i in ids[: wanted.limit]]
+
+    def _read_tasks(self, wanted: WantTasks, found: list[tuple[bytes, bytes]]) -> StepJob:
+        specs = [(cursor, i, self.disk.find(records.SPEC, i, SpecRecord)) for cursor, i in found]
+        fitting = [(cursor, i) for cursor, i, spec in specs if spec is not None and spec_fits(wanted.filter, spec)]
+        cursor = found[-1][0] if found else wanted.after
+        return StepJob(
+            job=wanted.job,
+            after=wanted.after,
+            found=fitting,
+            looked_at=len(found),
+            cursor=cursor,
+            last=len(found) < wanted.limit,
+        )
 
     def _read_line(self, wanted: WantLine, found: list[tuple[bytes, bytes]]) -> RefillWindow:
         entries: list[LineEntry] = []

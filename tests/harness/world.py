@@ -11,13 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
 from taskd.core import records
-from taskd.core.commands import Answer, CancelTasks, Command, LoseConnection, RetryTasks, SubmitTasks, Submitted
+from taskd.core.commands import (
+    Answer,
+    CancelTasks,
+    Command,
+    LoseConnection,
+    RetryTasks,
+    StartJob,
+    SubmitTasks,
+    Submitted,
+)
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import AgentLost, AgentReplaced, TasksEnded
 from taskd.core.invariants import check_invariants
@@ -26,8 +36,9 @@ from taskd.core.records import LeaseRecord, Mutation, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.restore import restore
 from taskd.core.working import EPOCH_BITS, Settings, Working
-from taskd_protocol.errors import AgentDuplicate, SubmitConflict, SubmitTooOld
-from taskd_protocol.task import Grant, Retry, TaskSpec
+from taskd_protocol.errors import AgentDuplicate, JobLimit, SubmitConflict, SubmitTooOld
+from taskd_protocol.ids import TaskId, task_id_unix_ms
+from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec
 
 NAMES = ("m.f", "m.g")
 QUEUES = ("default", "other")
@@ -50,6 +61,13 @@ AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a2": (("m.f",), ()),
     "a3": (NAMES, ("other",)),
 }
+FILTERS = (
+    TaskFilter(),
+    TaskFilter(queue="other"),
+    TaskFilter(name="*.g"),
+    TaskFilter(state="dead"),
+    TaskFilter(error="boom"),
+)
 SETTINGS = Settings(retention_bytes=6_000)
 
 SMALL: dict[str, int] = {
@@ -67,6 +85,9 @@ SMALL: dict[str, int] = {
     "taskd.core.attempts.ATTEMPTS_KEPT": 4,
     "taskd.core.working.FINISHED_IDS_MAX": 3,
     "taskd.core.retention.RECORDS_MAX": 4,
+    "taskd.core.jobs.STEP_TASKS": 3,
+    "taskd.core.jobs.RUNNING_MAX": 2,
+    "taskd.core.jobs.KEPT": 2,
     "taskd.core.records.INLINE_RESULT_BYTES": 16,
     "taskd.core.endings.INLINE_RESULT_BYTES": 16,
 }
@@ -101,6 +122,7 @@ class World:
         self._terminal: dict[bytes, StateRecord] = {}
         self._gone: set[bytes] = set()
         self._retried: set[bytes] = set()
+        self._bulk_retry_at_ms = 0
         self._revivals: Counter[bytes] = Counter()
         self._ends: Counter[bytes] = Counter()
         self._token = 0
@@ -131,6 +153,15 @@ class World:
         some = [ids[index % len(ids)] for index in indexes] if ids else []
         self._retried.update(some)
         self.ask(RetryTasks([*some, b"\x00" * 16]))
+
+    def start_job(self, action: str, wanted: TaskFilter) -> None:
+        """Cancel, retry or purge all that fits; of dead tasks also by what they died of."""
+        groups = list(self.shell.working.dead_groups)
+        if groups and wanted.state == State.DEAD:
+            wanted = msgspec.structs.replace(wanted, group=groups[0])
+        if action == "retry":
+            self._bulk_retry_at_ms = max(self._bulk_retry_at_ms, self.shell.wall_ms)
+        self.ask(StartJob("client", self.shell.new_id(), action, wanted))
 
     def connect(self, name: str, *, is_new_boot: bool = False) -> None:
         """Connect an agent, again or after a restart."""
@@ -319,6 +350,7 @@ class World:
                 break
             self.pass_ms(9_000, beats=True)
         assert all(state in TERMINAL for state in states.values()), "when faults stop, all work ends"
+        assert all(job.finished_at_ms for job in shell.working.jobs.values()), "bulk jobs end"
         for task_id in self.accepted:
             assert task_id in states or task_id in self._gone
 
@@ -356,7 +388,7 @@ class World:
         before, waiting = pickle.dumps(vars(w)), len(self.shell.waiting)
         try:
             act()
-        except (SubmitConflict, SubmitTooOld, AgentDuplicate) as refusal:
+        except (SubmitConflict, SubmitTooOld, AgentDuplicate, JobLimit) as refusal:
             assert pickle.dumps(vars(w)) == before, "a refused command changes nothing"
             if isinstance(refusal, AgentDuplicate):
                 raise
@@ -368,7 +400,7 @@ class World:
     def _check_turn(self, mutations: Sequence[Mutation]) -> None:
         shell = self.shell
         states = check_disk(shell.disk)
-        check_budgets(shell.disk, self._retried)
+        check_budgets(shell.disk, self._may_be_retried())
         check_beside(shell)
         check_invariants(shell.working)
         leases = {key: value for key, value in _values(mutations).items() if isinstance(value, LeaseRecord)}
@@ -394,11 +426,16 @@ class World:
         for task_id, state in self.ended.items():
             assert self._revivals[task_id] or states.get(task_id, state) == state
 
+    def _may_be_retried(self) -> set[bytes]:
+        """Return what a person asked to retry: by its id, or with all that there was at a bulk retry."""
+        ids = [spec.id for command in self.submits for spec in command.specs]
+        return self._retried | {i for i in ids if task_id_unix_ms(TaskId(i)) <= self._bulk_retry_at_ms}
+
     def _is_revived(
         self, record: StateRecord, task_id: bytes, terminal: StateRecord | None, state: State | None
     ) -> bool:
         """Tell whether a task that had ended was put back in line since; it may have ended again."""
-        if task_id not in self._retried or record.state not in RETRIABLE or state is None:
+        if task_id not in self._may_be_retried() or record.state not in RETRIABLE or state is None:
             return False
         return terminal is None or terminal.end_order > record.end_order
 
@@ -449,6 +486,7 @@ CHOICES: list[tuple[int, Act]] = [
     (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
     (5, lambda world, rng, _: world.cancel(random_indexes(rng))),
     (5, lambda world, rng, _: world.retry(random_indexes(rng))),
+    (2, lambda world, rng, _: world.start_job(rng.choice(["cancel", "retry", "purge"]), rng.choice(FILTERS))),
     (5, lambda world, rng, name: world.connect(name, is_new_boot=rng.random() < 0.2)),
     (10, _credit),
     (10, lambda world, rng, name: world.ack(name, random_indexes(rng), rng.choice([b"\xc0", b"r" * 40]))),
@@ -506,6 +544,7 @@ def _standing(w: Working) -> object:
         w.counters.record(),
         dict(sorted(w.tokens.items())),
         dict(sorted(w.dead_groups.items())),
+        dict(sorted(w.jobs.items())),
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {
             token: (t.spec, t.rank, t.owner, t.granted_at_ms, t.details, lease_record(t))

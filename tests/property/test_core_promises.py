@@ -22,6 +22,7 @@ from harness.world import (
     AGENTS,
     DEADLINES_MS,
     DELAYS_MS,
+    FILTERS,
     KEYS,
     NAMES,
     OUTCOMES,
@@ -35,7 +36,7 @@ from harness.world import (
     shrink,
     times,
 )
-from taskd_protocol.task import Retry
+from taskd_protocol.task import Retry, TaskFilter
 
 TESTS = Path(__file__).parent.parent
 
@@ -103,6 +104,10 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(which=some)
     def retry(self, which: list[int]) -> None:
         self.world.retry(which)
+
+    @rule(action=st.sampled_from(["cancel", "retry", "purge"]), wanted=st.sampled_from(FILTERS))
+    def start_job(self, action: str, wanted: TaskFilter) -> None:
+        self.world.start_job(action, wanted)
 
     @rule(name=agents, is_new_boot=st.booleans(), leases=st.integers(0, 9))
     def connect(self, name: str, is_new_boot: bool, leases: int) -> None:  # noqa: FBT001 - drawn by name

@@ -11,7 +11,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.task import Failure, Retry, TaskSpec
+from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 
@@ -101,6 +101,19 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "dead group": (
         (records.DEAD_GROUP, bytes(range(16))),
         records.DeadGroupRecord("builtins.ValueError", "tasks.py:add", "boom", 3, 10, 20),
+    ),
+    "job": (
+        (records.JOB, TASK_ID),
+        records.JobRecord(
+            "retry",
+            TaskFilter("dead", "images", "app.*", "timeout", 9, bytes(16), [TASK_ID]),
+            "key1",
+            1,
+            b"c",
+            5,
+            4,
+            10,
+        ),
     ),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),

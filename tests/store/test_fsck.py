@@ -211,6 +211,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "unknown kind": ("unknown-kind", lambda _: (Kind(b"!"), b"x", b"?")),
     "undecodable spec": ("unreadable", lambda s: (records.SPEC, s.leased, b"\xc1")),
     "undecodable token": ("unreadable", lambda _: (records.TOKEN, b"key9", b"\xc1")),
+    "undecodable job": ("unreadable", lambda _: (records.JOB, bytes(16), b"\xc1")),
     "unknown meta": ("unreadable", lambda _: (records.META, b"unheard", b"\x90")),
 }
 

@@ -16,6 +16,7 @@ EXPECTED = {
     "connection.certificate": 3,
     "connection.lost": 3,
     "connection.refused": 3,
+    "job.limit": 2,
     "lease.stale": 2,
     "payload.too_large": 65,
     "payload.unpackable": 65,

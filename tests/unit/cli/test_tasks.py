@@ -17,7 +17,7 @@ from taskd_protocol.messages import (
     TaskViews,
 )
 from taskd_protocol.payload import pack, pack_arguments
-from taskd_protocol.task import Failure, Outcome
+from taskd_protocol.task import Failure, Outcome, TaskFilter
 from unit.cli.fake_client import FakeClient, Taskd
 
 ONE, TWO = make_task_ids(2, 1_800_000_000_000, bytes(range(20)))
@@ -151,7 +151,7 @@ def test_ls_as_json_is_an_array(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [TaskPage(0, [VIEW, WAITING], b"")]
     ended = taskd("task", "ls", "--state", "ready", "--queue", "web", "--name", "app.fetch", "--limit", "7", "--json")
     assert [task["state"] for task in json.loads(ended.out)] == ["succeeded", "ready"]
-    assert client.asked == [TaskList(0, "ready", "web", "app.fetch", 7, b"")]
+    assert client.asked == [TaskList(0, limit=7, filter=TaskFilter("ready", "web", "app.fetch"))]
 
 
 def test_ls_asks_for_pages_until_there_are_enough(taskd: Taskd, client: FakeClient) -> None:

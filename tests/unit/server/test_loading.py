@@ -12,7 +12,8 @@ from taskd.core.lines import REFILL_BYTES, line_id
 from taskd.core.records import LogRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
-from taskd.server.loading import FIRST_ENTRIES, Loader
+from taskd.server.loading import Loader
+from taskd.server.selecting import FIRST_ENTRIES
 from taskd.store import codec
 from taskd_protocol.messages import (
     Accepted,

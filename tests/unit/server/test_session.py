@@ -21,7 +21,7 @@ from taskd_protocol.errors import DiskFull
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import TaskFilter, TaskSpec
 
 TASK = bytes(6) + b"\x70" + bytes(1) + b"\x80" + bytes(7)
 
@@ -284,6 +284,10 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Cancel(5, [TASK]),
     m.TaskRetry(5, [TASK]),
     m.TaskQuery(5, [TASK]),
+    m.TaskCount(5),
+    m.JobStart(5, TASK, "retry", TaskFilter(ids=[TASK])),
+    m.JobList(5),
+    m.DeadList(5),
     m.TaskList(5),
     m.QueueList(5),
     m.AgentList(5),
@@ -587,6 +591,14 @@ async def test_nonsense_that_nobody_waits_for_ends_the_connection(server: Server
         (m.Wait(1, [b"short"]), "request.invalid"),
         (m.Cancel(1, [TASK] * 10_001), "request.invalid"),
         (m.TaskQuery(1, [b""]), "request.invalid"),
+        (m.TaskRetry(1, [b""]), "request.invalid"),
+        (m.TaskList(1, filter=TaskFilter(name="x" * 300)), "request.invalid"),
+        (m.TaskCount(1, "fly"), "request.invalid"),
+        (m.TaskCount(1, filter=TaskFilter(group=b"short")), "request.invalid"),
+        (m.JobStart(1, TASK, "fly", TaskFilter()), "request.invalid"),
+        (m.JobStart(1, b"short", "retry", TaskFilter()), "request.invalid"),
+        (m.JobStart(1, TASK, "retry", TaskFilter(since_ms=-1)), "request.invalid"),
+        (m.JobStart(1, TASK, "retry", TaskFilter(ids=[b"short"])), "request.invalid"),
         (m.Follow(1, b""), "request.invalid"),
         (m.Follow(1, TASK, -1), "request.invalid"),
         (m.Follow(1, TASK), "task.unknown"),
