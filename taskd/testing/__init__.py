@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskd.testing.immediate import inline
     from taskd.testing.local import LocalServer, server
+    from taskd.testing.plugin import StartServer
     from taskd.testing.recorder import Recorded, Recording, recording
 
 _ROOMS = {
     "LocalServer": "taskd.testing.local",
     "Recorded": "taskd.testing.recorder",
     "Recording": "taskd.testing.recorder",
+    "StartServer": "taskd.testing.plugin",
     "inline": "taskd.testing.immediate",
     "recording": "taskd.testing.recorder",
     "server": "taskd.testing.local",
 }
 """Loaded at their first use: pytest imports this package in every project where taskd is installed."""
 
-__all__ = ["LocalServer", "Recorded", "Recording", "inline", "recording", "server"]
+__all__ = ["LocalServer", "Recorded", "Recording", "StartServer", "inline", "recording", "server"]
 
 
 def __getattr__(name: str) -> object:

@@ -32,7 +32,7 @@ class _Inline:
             end = run(functions, Grant(self._token, number, spec))
             if isinstance(end, bytes):
                 return Outcome(spec.id, "succeeded", number, end)
-            if number >= (spec.retry or DEFAULT_RETRY).max_attempts:
+            if spec.at_most_once or number >= (spec.retry or DEFAULT_RETRY).max_attempts:
                 return Outcome(spec.id, "dead", number, failure=end)
 
 

@@ -7,10 +7,13 @@ import pytest
 from mypy import api
 
 PROGRAM = """
+from contextvars import ContextVar
 from typing import assert_type
 
 from taskd import App, Retry, TaskHandle, as_completed
 from taskd.client.task import AsyncTask, SyncTask
+from taskd.middleware import Carry, ReportErrors
+from taskd.testing import LocalServer, Recorded, StartServer, inline, recording, server
 
 app = App()
 
@@ -50,6 +53,14 @@ def plain() -> None:
     mixed: list[TaskHandle[object]] = [thumbnail.submit("a"), fetch.submit("u")]
     for one in as_completed(mixed, timeout=5):
         assert_type(one, TaskHandle[object])
+
+
+def in_tests(taskd_server: StartServer) -> None:
+    app.middleware(Carry(ContextVar[str]("user")), ReportErrors(print))
+    assert_type(taskd_server(app, concurrency=2), LocalServer)
+    with server(app, real_time=True) as local, inline(app), recording(app) as recorded:
+        assert_type(local, LocalServer)
+        assert_type(recorded.of(thumbnail), list[Recorded])
 
 
 async def in_a_loop() -> None:

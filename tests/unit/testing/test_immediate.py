@@ -8,6 +8,9 @@ import pytest
 from taskd import App, Retry, TaskFailed, TaskUnknown, as_completed, current
 from taskd.testing import inline
 from taskd_protocol.errors import BadRequest, PayloadUnpackable, SubmitConflict
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.payload import pack_arguments
+from taskd_protocol.task import TaskSpec
 from unit.testing.shop import USER, Shop
 
 
@@ -53,6 +56,15 @@ def test_attempts_follow_each_other_at_once(shop: Shop) -> None:
             handle.result()
         assert (handle.state(), caught.value.attempt) == ("dead", 3)
         assert shop.fail.options(retry=Retry(max_attempts=1)).submit(1).state() == "dead"
+
+
+def test_what_runs_at_most_once_has_one_attempt(shop: Shop) -> None:
+    """Its first failure is the task's."""
+    with inline(shop.app):
+        (task_id,) = shop.app.client.make_ids(1)
+        shop.app.client.submit([TaskSpec(task_id, "shop.fail", pack_arguments([1], {}), at_most_once=True)])
+        assert shop.app.handle(format_task_id(task_id)).state() == "dead"
+    assert shop.calls == ["attempt 1"]
 
 
 def test_arguments_and_results_are_packed(shop: Shop) -> None:
