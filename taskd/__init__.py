@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskd.client import (
         App,
+        AttemptCancelled,
         CannotConnect,
         Client,
         PayloadTooLarge,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "AttemptCancelled",
     "CannotConnect",
     "Client",
     "PayloadTooLarge",

@@ -94,6 +94,7 @@ class Agent:
         log.info("agent", name=config.agent_name, tasks=len(names[False]) + len(names[True]), workers=config.slots)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._connect, link)
+            nursery.start_soon(link.watch)
             async with trio.open_nursery() as executors:
                 for executor in self._executors:
                     executors.start_soon(executor.run)

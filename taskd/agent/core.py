@@ -11,6 +11,8 @@ Pure: messages and ends of attempts come in, messages and kills go out; knows no
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, assert_never
 
+from taskd.agent.limits import How, Limits
+from taskd.agent.progress import Progress
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
 from taskd.agent.wire import Returned
@@ -18,6 +20,7 @@ from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import (
     Ack,
+    Checkpoints,
     Drain,
     Heartbeat,
     HostStats,
@@ -33,12 +36,19 @@ from taskd_protocol.messages import (
     Revoke,
     Welcome,
 )
-from taskd_protocol.task import Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
 
 REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""
 
-_ENDED_ALL_THE_SAME = Failure(TaskCodes.CANCELLED, "cancelled")
+ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
+"""Of an attempt that was ended on an order, which says what is reported."""
+
+Order = str | Failure
+"""Why an attempt is to end: ``cancel`` and ``release`` are reported as such, ``forget`` is not, a failure as failed."""
+
+_TOUCH_MARGIN = 0.2
+"""Of the silence after which a lease is given away: what a kill may take, beside a heartbeat under way."""
 
 
 FromServer = Lease | Recorded | LogsRecorded | Revoke | Offered
@@ -50,6 +60,9 @@ class Kill(NamedTuple):
 
     pool: int
     tokens: list[int]
+    how: How
+    show: bool = False
+    """Keep their stacks first."""
 
 
 class AgentCore:
@@ -58,6 +71,8 @@ class AgentCore:
     Attributes:
         pools: In the order of the OFFER.
         reports: What has ended and is not recorded.
+        limits: What runs and has limits.
+        progress: What attempts told of how far they have come.
         mark: The newest commit mark seen.
         session: What the last WELCOME called it; None: there was none.
         clock_ahead_ms: The server's wall clock less this machine's.
@@ -74,6 +89,8 @@ class AgentCore:
     ) -> None:
         self.pools: Final = [Slots(pool.slots) for pool in pools]
         self.reports: Final = Reports()
+        self.limits: Final = Limits()
+        self.progress: Final = Progress()
         self.mark: Mark | None = None
         self.session: bytes | None = None
         self.clock_ahead_ms = 0
@@ -81,7 +98,10 @@ class AgentCore:
         self._offer: Final = Offer(list(pools), list(queues), labels or {}, resources or {})
         self._lease_number = 0
         self._heartbeats = 0
-        self._ordered: dict[int, str] = {}  # held leases with an order to end: "cancel" is reported, "forget" is not
+        self._ordered: dict[int, Order] = {}  # held leases with an order to end
+        self._printed: set[int] = set()  # attempts with output of ours, which goes before their reports
+        self._touch_ms = 0
+        self._touch_until_ms = 0
         self._offered = False
         self._draining = False
         self._drain_said = False
@@ -99,7 +119,10 @@ class AgentCore:
         self.clock_ahead_ms = welcome.server_time_ms - wall_ms
         self.result_bytes_max = welcome.limits.payload_bytes_max
         self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
+        silence_ms = welcome.limits.heartbeat_ms * welcome.limits.heartbeats_missed
+        self._touch_ms = int(silence_ms * (1 - _TOUCH_MARGIN)) - welcome.limits.heartbeat_ms
         self._see_mark(welcome.mark)
+        self.progress.connect()
         self.reports.connect(self.result_bytes_max)
         for slots in self.pools:
             slots.disconnect()
@@ -122,7 +145,7 @@ class AgentCore:
             case LogsRecorded(data_bytes):
                 self.reports.output_recorded(data_bytes)
             case Revoke(tokens):  # killed, then reported as cancelled; what has ended has been reported
-                return self._order(tokens, "cancel")
+                return self._order(tokens, "cancel", How.CANCEL)
             case Offered(stale):
                 return self._go_on(stale)
             case _:
@@ -134,7 +157,7 @@ class AgentCore:
         self._offered = True
         tokens = list(stale)
         self.reports.recorded(tokens)
-        return self._order(tokens, "forget")
+        return self._order(tokens, "forget", How.FORCE)
 
     def _lease(self, lease: Lease) -> None:
         """Hold what was leased.
@@ -147,6 +170,9 @@ class AgentCore:
         self._lease_number = lease.number
         slots = self.pools[lease.pool]
         slots.receive(lease.grants)
+        for grant in lease.grants:
+            if grant.deadline_in_ms or has_limits(grant.spec):
+                self.limits.hold(lease.pool, grant)
         if slots.closed:  # it crossed our DRAIN
             self.give_back(slots.drop_waiting())
 
@@ -157,16 +183,50 @@ class AgentCore:
         if recorded.mark is not None:
             self._see_mark(recorded.mark)
 
+    # -- time -----------------------------------------------------------------------------
+
+    @property
+    def watches(self) -> bool:
+        """Somebody should ``look`` several times a second."""
+        return bool(self.limits) or bool(self.progress)
+
+    def answered(self, sent_ms: int) -> None:
+        """Take note that the server has answered what was sent then: it counts our leases from no earlier."""
+        self._touch_until_ms = max(self._touch_until_ms, sent_ms + self._touch_ms)
+
+    def look(self, now_ms: int) -> list[Kill]:
+        """Return what is to be ended because of the time; have progress sent."""
+        kills: list[Kill] = []
+        held = {token for slots in self.pools for token in slots.held}
+        for pool, token, how, failure, show in self.limits.look(held, now_ms, self._touch_until_ms):
+            order = "release" if failure is None else failure
+            kills += [kill._replace(show=show) for kill in self._order([token], order, how)]
+            assert all(kill.pool == pool for kill in kills[-1:])
+        self.progress.look(held, self.reports.unrecorded)
+        return kills
+
+    def started(self, token: int) -> None:
+        """Take note that an attempt runs."""
+        self.limits.started(token)
+
+    def beat(self, pool: int, token: int, details: bytes) -> None:
+        """Take note of a sign of an attempt's progress, and of how far it has come."""
+        self.limits.beat(token)
+        grant = self.pools[pool].held.get(token)
+        if details and grant is not None:
+            self.progress.tell(Checkpoint(token, grant.spec.id, details))
+
     @property
     def has_news(self) -> bool:
         """There may be something to send."""
-        return self.reports.has_news or self._draining or any(slots.credit_due() for slots in self.pools)
+        news = self.reports.has_news or self.progress.has_news or self._draining
+        return news or any(slots.credit_due() for slots in self.pools)
 
-    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit | Drain]:
+    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit | Drain | Checkpoints]:
         """Take what is to be sent now; call again until there is nothing."""
         if not self._offered:
             return []
-        messages: list[Ack | Nack | Logs | LeaseCredit | Drain] = []
+        messages: list[Ack | Nack | Logs | LeaseCredit | Drain | Checkpoints] = []
         if self._draining and not self._drain_said:
             self._drain_said = True
             messages.append(Drain("the agent is going"))
@@ -175,6 +235,7 @@ class AgentCore:
                 due = slots.take_credit()
                 if due:
                     messages.append(LeaseCredit(index, due))
+        messages += self.progress.messages()
         messages += self.reports.messages()
         return messages
 
@@ -218,7 +279,7 @@ class AgentCore:
             self._learn(pool, grant.spec.name, 1, run_us)
         report = self._failure(pool, token, failure, started_at_ms)
         if report is not None:
-            self.reports.add([report])
+            self._report(report)
 
     def ended_with_output(
         self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float
@@ -226,10 +287,12 @@ class AgentCore:
         """Report the end of an attempt, result or failure, after all output of it that was added before."""
         token = grant.token
         self._learn(pool, grant.spec.name, 1, run_us)
-        if isinstance(end, Failure) or token in self._ordered:
-            failure = end if isinstance(end, Failure) else _ENDED_ALL_THE_SAME
+        order = self._ordered.get(token)
+        if isinstance(end, Failure) or isinstance(order, str):
+            failure = end if isinstance(end, Failure) else ENDED
             report: Ended | None = self._failure(pool, token, failure, started_at_ms)
         elif self.pools[pool].finish(token) is not None:
+            self._ordered.pop(token, None)
             report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms)
         else:
             report = None
@@ -248,7 +311,20 @@ class AgentCore:
             return None
         if order == "cancel":
             return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
+        if order == "release":
+            return FailureReport(token, grant.spec.id, grant.attempt, "released", None, started_at_ms)
+        if isinstance(order, Failure):  # what was raised tells where it was
+            failure = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
         return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)
+
+    def _report(self, report: Ended) -> None:
+        """Send a report: after what the attempt printed, and what it told."""
+        self.progress.hurry(report.token)
+        if report.token in self._printed:
+            self._printed.discard(report.token)
+            self.reports.add_after_output(report)
+        else:
+            self.reports.add([report])
 
     def _learn(self, pool: int, name: str, runs: int, sum_us: float) -> None:
         """Take in how long some runs took together; none teach nothing."""
@@ -265,10 +341,11 @@ class AgentCore:
 
     def waits_again(self, pool: int, grants: Iterable[Grant]) -> None:
         """Take note that leases which a worker had were not started; they wait, unless their end was ordered."""
-        if self._ordered:
-            for grant in grants:
-                if grant.token in self._ordered:
-                    self.dropped(pool, grant.token)
+        for grant in grants:
+            if grant.token in self._ordered:
+                self.dropped(pool, grant.token)
+            elif self.limits:
+                self.limits.waits(grant.token)
 
     def give_back(self, grants: Iterable[Grant]) -> None:
         """Report leases, no longer held, that were not carried through: they cost the task nothing."""
@@ -292,6 +369,7 @@ class AgentCore:
 
     def output(self, piece: LogPiece) -> None:
         """Send output of a running attempt."""
+        self._printed.add(piece.token)
         self.reports.add_output(piece)
 
     def _see_mark(self, mark: Mark) -> None:
@@ -300,15 +378,20 @@ class AgentCore:
         if old is None or mark.lineage != old.lineage or mark.sequence > old.sequence:
             self.mark = mark
 
-    def _order(self, tokens: Iterable[int], order: str) -> list[Kill]:
-        """Order the end of those that are held; a lease that nobody counts as ours stays so."""
+    def _order(self, tokens: Iterable[int], order: Order, how: How) -> list[Kill]:
+        """Order the end of those that are held; a lease that nobody counts as ours stays so, a cancelled one too."""
         wanted = list(tokens)
         kills: list[Kill] = []
         for index, slots in enumerate(self.pools):
             held = [token for token in wanted if token in slots.held]
             for token in held:
-                if self._ordered.get(token) != "forget":
+                if order == "forget" or self._ordered.get(token) not in {"forget", "cancel"}:
                     self._ordered[token] = order
             if held:
-                kills.append(Kill(index, held))
+                kills.append(Kill(index, held, how))
         return kills
+
+
+def has_limits(spec: TaskSpec) -> bool:
+    """Tell whether an attempt of the task is to be watched from its start, or while it is held."""
+    return bool(spec.timeout_ms or spec.soft_timeout_ms or spec.heartbeat_ms or spec.exclusive)

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from taskd import __version__
-from taskd.agent.core import AgentCore
+from taskd.agent.core import AgentCore, Kill
 from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
 from taskd.agent.failures import Failures
@@ -67,6 +67,9 @@ BUSY_BYTES = 4_096
 BUSY_PAUSE_S = 0.001
 """After so many bytes at once more will follow: let it come together."""
 
+LOOK_S = 0.2
+"""How exactly limits are kept, and how often an attempt's progress is told."""
+
 SHED_S = 1.0
 """What waits for longer than this, and is more than the agent should hold, goes back."""
 
@@ -110,6 +113,9 @@ class ServerLink:
         self._drain = drain
         self._bell = trio.Event()
         self._changed = trio.Event()
+        self._watched = trio.Event()
+        self._offered_ms = 0  # when the last OFFER was sent
+        self._beats_ms: dict[int, int] = {}  # and heartbeats that were not answered yet
         self._failures = Failures()
         self._tries = 0
         self._heard_s = 0.0
@@ -119,6 +125,8 @@ class ServerLink:
     def ring(self) -> None:
         """Take note that something has changed: have the core's messages sent, if there are any."""
         self._changed.set()
+        if self._core.watches:
+            self._watched.set()
         if self._core.has_news:
             self._bell.set()
 
@@ -163,6 +171,8 @@ class ServerLink:
             self._heartbeat_s = welcome.limits.heartbeat_ms / 1_000
             self._heartbeats_missed = welcome.limits.heartbeats_missed
             self.connected, self._tries = True, 0
+            self._beats_ms.clear()
+            self._offered_ms = self._now_ms()
             wire.send(self._core.welcome(welcome, self._platform.clock.wall_ms()))
             log.info("connected", server=welcome.software, agent=self._name)
             self._take(wire, rest)
@@ -228,10 +238,14 @@ class ServerLink:
 
     async def _beat(self, wire: Connection[ToPeer]) -> None:
         while True:
-            wire.send(self._core.heartbeat(self._platform.host_stats()))
+            heartbeat = self._core.heartbeat(self._platform.host_stats())
+            self._beats_ms[heartbeat.number] = self._now_ms()
+            wire.send(heartbeat)
             self._bell.set()
+            wakes_s = trio.current_time() + self._heartbeat_s
             await trio.sleep(self._heartbeat_s)
-            if trio.current_time() - self._heard_s > self._heartbeat_s * self._heartbeats_missed:
+            # For as long as this process was stopped itself, it heard nobody.
+            if wakes_s - self._heard_s > self._heartbeat_s * self._heartbeats_missed:
                 raise ConnectionLost("the server has fallen silent")
 
     async def _shed(self) -> None:
@@ -243,27 +257,60 @@ class ServerLink:
     def _take(self, wire: Connection[ToPeer], messages: Sequence[Incoming]) -> None:
         """Have the core take in what came, then let the executors see what that gave them."""
         core = self._core
+        if core.limits.exclusive:
+            self.look()  # before all else: this process may have been stopped for a while
         for message in messages:
-            match message:
-                case Lease() | Recorded() | LogsRecorded() | Revoke() | Offered():
-                    for pool, tokens in core.receive(message):
-                        self._executors[pool].end(tokens)
-                case HeartbeatSeen(_, server_time_ms):
-                    core.clock_ahead_ms = server_time_ms - self._platform.clock.wall_ms()
-                case Ping(nonce):
-                    wire.send(Pong(nonce))
-                    self._bell.set()
-                case Drain():
-                    self._drain()
-                case Error():
-                    raise told(message)
-                case UnknownMessage():
-                    log.debug("unknown_message", kind=message.kind)
-                case _:
-                    raise UnexpectedMessage(f"{type(message).__name__} is not for an agent")
+            self._take_one(wire, message)
+        if core.limits.exclusive:
+            self.look()  # what came may be as old
         for executor in self._executors:
             executor.wake()
         self.ring()
+
+    def _take_one(self, wire: Connection[ToPeer], message: Incoming) -> None:
+        core = self._core
+        match message:
+            case Lease() | Recorded() | LogsRecorded() | Revoke():
+                self._end(core.receive(message))
+            case Offered():
+                core.answered(self._offered_ms)
+                self._end(core.receive(message))
+            case HeartbeatSeen(number, server_time_ms):
+                core.answered(self._beats_ms.pop(number, 0))
+                core.clock_ahead_ms = server_time_ms - self._platform.clock.wall_ms()
+            case Ping(nonce):
+                wire.send(Pong(nonce))
+                self._bell.set()
+            case Drain():
+                self._drain()
+            case Error():
+                raise told(message)
+            case UnknownMessage():
+                log.debug("unknown_message", kind=message.kind)
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} is not for an agent")
+
+    def look(self) -> None:
+        """Have that ended which is over its time, and what attempts told sent."""
+        self._end(self._core.look(self._now_ms()))
+        if self._core.has_news:
+            self._bell.set()
+
+    async def watch(self) -> None:
+        """Look, several times a second as long as there is something to look at, for ever."""
+        while True:
+            await self._watched.wait()
+            self._watched = trio.Event()
+            while self._core.watches:
+                self.look()
+                await trio.sleep(LOOK_S)
+
+    def _end(self, kills: Sequence[Kill]) -> None:
+        for kill in kills:
+            self._executors[kill.pool].end(kill)
+
+    def _now_ms(self) -> int:
+        return self._platform.clock.mono_ns() // 1_000_000
 
 
 async def _until_broken(work: Callable[[], Awaitable[None]], broken: list[Exception], scope: trio.CancelScope) -> None:

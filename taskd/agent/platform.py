@@ -96,6 +96,14 @@ class WorkerProcess(Process, Protocol):
         """Have it start nothing more from batches up to this number."""
         ...
 
+    def cancel(self, token: int) -> None:
+        """Have the blocking call of that token, if it runs, see that it is to end."""
+        ...
+
+    async def stacks(self) -> bytes:
+        """Return the Python stacks of its threads, as text; empty if it cannot show them in time."""
+        ...
+
     def hang_up(self) -> None:
         """Close the agent's end: the worker ends in its own time."""
         ...

@@ -14,6 +14,11 @@ from taskd.agent.platform import Exit
 from taskd_protocol import limits
 from taskd_protocol.framing import FrameDecoder
 
+STACKS_S = 1.0
+"""A worker shows its stacks in milliseconds; one that does not is stopped, or deep in the kernel."""
+
+STACKS_LOOK_S = 0.02
+
 _FROM_RUNNER = msgspec.msgpack.Decoder(wire.FromRunner)
 
 
@@ -39,7 +44,7 @@ class Runner:
             await trio.lowlevel.wait_writable(self._control)
             data = data[self._control.send(data) :]
         match await self._next():
-            case wire.Started(pid):
+            case wire.Launched(pid):
                 self.pid = pid
             case wire.NotStarted(reason):
                 raise OSError(reason)
@@ -83,7 +88,7 @@ class Runner:
             self._heard.extend(_FROM_RUNNER.decode(body) for body in self._frames.feed(data))
         return self._heard.popleft()
 
-    def _order(self, order: wire.Signal) -> None:
+    def _order(self, order: wire.Signal | wire.ShowStacks) -> None:
         with contextlib.suppress(OSError):  # it has ended: nothing is left to be ordered
             self._control.send(wire.encode(order))
 
@@ -91,8 +96,11 @@ class Runner:
 class Worker(Runner):
     """A worker process: its runner, two pipes, and the page."""
 
-    def __init__(self, control: socket.socket, to_worker: int, from_worker: int, page: "memoryview[int]") -> None:
+    def __init__(
+        self, control: socket.socket, to_worker: int, from_worker: int, page: "memoryview[int]", stacks: int
+    ) -> None:
         super().__init__(control)
+        self._stacks = stacks
         self._to: int | None = to_worker
         self._from = from_worker
         self._page = page
@@ -151,6 +159,22 @@ class Worker(Runner):
         """Take back batches up to this one."""
         self._page[wire.PAGE_RECALLED] = batch
 
+    def cancel(self, token: int) -> None:
+        """Have the blocking call of that token, if it runs, see that it is to end."""
+        self._page[wire.PAGE_CANCELLED] = token
+
+    async def stacks(self) -> bytes:
+        """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
+        os.ftruncate(self._stacks, 0)
+        self._order(wire.ShowStacks())
+        seen, size = -1, 0
+        with trio.move_on_after(STACKS_S):
+            while not size or size != seen:  # until there is something, and grows no more
+                seen = size
+                await trio.sleep(STACKS_LOOK_S)
+                size = os.fstat(self._stacks).st_size if self._from >= 0 else seen
+        return os.pread(self._stacks, limits.LOG_DATA_BYTES_MAX, 0) if self._from >= 0 else b""
+
     def hang_up(self) -> None:
         """Close the pipe to the worker."""
         if self._to is not None:
@@ -163,6 +187,7 @@ class Worker(Runner):
         self.hang_up()
         if self._from >= 0:
             os.close(self._from)
+            os.close(self._stacks)
             self._from = -1
         super().close()
 

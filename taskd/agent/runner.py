@@ -51,7 +51,7 @@ def main(fds: Sequence[int]) -> NoReturn:
         os._exit(0)
     for fd in fds[1:]:
         os.close(fd)
-    orders.tell(wire.Started(process.pid))
+    orders.tell(wire.Launched(process.pid))
     code = _watch(orders, process.pid, woken)
     orders.tell(wire.Exited(code, orders.killing))
     os._exit(0)
@@ -81,12 +81,14 @@ class _Orders:
     Attributes:
         killing: KILL was ordered, or the agent is gone.
         terminating: TERM was ordered and not yet passed on.
+        showing: Stacks were asked for and the signal is not yet sent.
     """
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.killing = False
         self.terminating = False
+        self.showing = False
         self.gone = False
         self._frames = FrameDecoder(wire.FRAME_BYTES)
 
@@ -106,6 +108,8 @@ class _Orders:
                 self.killing = True
             elif isinstance(order, wire.Signal):
                 self.terminating = True
+            elif isinstance(order, wire.ShowStacks):
+                self.showing = True
         self.killing = self.killing or self.gone
 
     def tell(self, message: wire.FromRunner) -> None:
@@ -166,6 +170,10 @@ def _watch(orders: _Orders, main_pid: int, woken: int) -> int:
             orders.terminating = False
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(main_pid, signal.SIGTERM)
+        if orders.showing and code is None:
+            orders.showing = False
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(main_pid, wire.STACKS_SIGNAL)
         timeout_ms = None
         if orders.killing or code is not None:
             for pid in children():

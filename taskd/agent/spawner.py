@@ -53,15 +53,18 @@ class RealSpawner:
             for fd in (to_worker[0], from_worker[1], memory):
                 inherited.callback(os.close, fd)
             page = memoryview(mmap.mmap(memory, wire.PAGE_BYTES)).cast("Q")
+            # A file and not a pipe: a worker that shows its stacks must not wait for us.
+            stacks = os.memfd_create("taskd-stacks")
+            fcntl.fcntl(stacks, fcntl.F_SETFL, os.O_APPEND)
             os.set_blocking(to_worker[1], False)
             os.set_blocking(from_worker[0], False)
             devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             inherited.callback(os.close, devnull)
-            fds = [devnull, 2, 2, to_worker[0], from_worker[1], memory]
+            fds = [devnull, 2, 2, to_worker[0], from_worker[1], memory, stacks]
             control = await self._runner(fds)
-            worker = Worker(control, to_worker[1], from_worker[0], page)
+            worker = Worker(control, to_worker[1], from_worker[0], page, stacks)
             try:
-                await _start(worker, self._worker_argv, os.environ, None, inherit=3)
+                await _start(worker, self._worker_argv, os.environ, None, inherit=4)
             except OSError as error:
                 worker.close()
                 raise ConfigInvalid(

@@ -4,13 +4,15 @@ Frames as on the network, a msgpack array each. Both ends are of one release: a
 worker of another is refused by ``VERSION``, so nothing here needs to stay compatible.
 """
 
+import signal
+
 import msgspec
 
 from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.task import Failure, Grant
 
-VERSION = 1
+VERSION = 2
 """Counted up with every change in this module."""
 
 FRAME_BYTES = 2 * MESSAGE_BYTES_MAX
@@ -27,6 +29,11 @@ PAGE_RUNNING = 0
 """Word of the shared page in which a worker keeps the fencing token that it is running; 0: none."""
 PAGE_RECALLED = 1
 """Word in which the agent puts the number of the last batch that it takes back."""
+PAGE_CANCELLED = 2
+"""Word in which the agent puts the fencing token that a blocking call, if it runs, is to end."""
+
+STACKS_SIGNAL = signal.SIGRTMAX - 3
+"""Has a worker write down the Python stacks of its threads, whatever they do. One that users' code hardly wants."""
 
 
 class Setup(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -99,6 +106,20 @@ class Ends(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=20):
     ends: list[Returned | Raised]
 
 
+class Started(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=21):
+    """From a worker: an attempt that has limits to its time is about to run."""
+
+    token: int
+
+
+class Beat(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
+    """From a worker: the attempt goes on."""
+
+    token: int
+    details: bytes = b""
+    """How far it has come, packed; empty: it does not say."""
+
+
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """To a runner, first: start this, in a session of its own. All strings are bytes, as the system has them."""
 
@@ -115,10 +136,14 @@ class Signal(msgspec.Struct, array_like=True, frozen=True, tag=33):
     kill: bool
 
 
-class Started(msgspec.Struct, array_like=True, frozen=True, tag=34):
+class Launched(msgspec.Struct, array_like=True, frozen=True, tag=34):
     """From a runner: it runs."""
 
     pid: int
+
+
+class ShowStacks(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=37):
+    """To a runner: send the process ``STACKS_SIGNAL``."""
 
 
 class NotStarted(msgspec.Struct, array_like=True, frozen=True, tag=35):
@@ -137,9 +162,9 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
 
 
 ToWorker = Setup | Batch | Stop
-FromWorker = Ready | Returned | Raised | Recalled | Ends
-ToRunner = Run | Signal
-FromRunner = Started | NotStarted | Exited
+FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat
+ToRunner = Run | Signal | ShowStacks
+FromRunner = Launched | NotStarted | Exited
 
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskd.client.app import App
     from taskd.client.client import Client
-    from taskd.client.context import TaskContext, current
+    from taskd.client.context import AttemptCancelled, TaskContext, current
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "App": "taskd.client.app",
+    "AttemptCancelled": "taskd.client.context",
     "CannotConnect": "taskd_protocol.errors",
     "Client": "taskd.client.client",
     "PayloadTooLarge": "taskd_protocol.errors",
@@ -53,6 +54,7 @@ _ROOMS = {
 
 __all__ = [
     "App",
+    "AttemptCancelled",
     "CannotConnect",
     "Client",
     "PayloadTooLarge",

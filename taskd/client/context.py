@@ -7,18 +7,43 @@ tasks that share a thread or an event loop each see their own.
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import ClassVar, Protocol
 
-from taskd_protocol.errors import BadRequest
+from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import format_task_id
+from taskd_protocol.limits import DETAILS_BYTES_MAX
+from taskd_protocol.payload import pack, unpack
 from taskd_protocol.task import Grant
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
+class AttemptCancelled(BaseException):
+    """Raised by ``raise_if_cancelled``. No ``Exception``, so that code that catches all of these lets it pass."""
+
+
+class Port(Protocol):
+    """A worker's way to its agent."""
+
+    def is_cancelled(self, token: int) -> bool:
+        """Tell whether the attempt of that token is to end."""
+        ...
+
+    def beat(self, token: int, details: bytes) -> None:
+        """Tell that the attempt goes on, and how far it has come; empty: it does not say."""
+        ...
+
+
 class TaskContext:
-    """The attempt that runs here."""
+    """The attempt that runs here.
+
+    Attributes:
+        port: Of this process, if it is a worker.
+    """
 
     __slots__ = ("_grant",)
+
+    port: ClassVar[Port | None] = None
 
     def __init__(self, grant: Grant) -> None:
         self._grant = grant  # looked into only when asked: workers make one of these per task
@@ -60,6 +85,47 @@ class TaskContext:
     def id(self) -> str:
         """The task's id as text."""
         return format_task_id(self._grant.spec.id)
+
+    @property
+    def cancelled(self) -> bool:
+        """The attempt is to end: it was cancelled, or is over its soft timeout. Look here in long loops.
+
+        A coroutine is cancelled by its event loop as well.
+        """
+        return self.port is not None and self.port.is_cancelled(self._grant.token)
+
+    def raise_if_cancelled(self) -> None:
+        """End the attempt here if it is to end.
+
+        Raises:
+            AttemptCancelled: It is. Let it pass.
+        """
+        if self.cancelled:
+            raise AttemptCancelled("the attempt is to end")
+
+    def heartbeat(self, details: object = None) -> None:
+        """Tell that the attempt goes on, as its ``heartbeat=`` limit wants it. From any thread, as often as you like.
+
+        Args:
+            details: How far it has come, as data that can travel; kept, and given to the next attempt if this one does
+                not end well. None: what was told before stays.
+
+        Raises:
+            PayloadUnpackable: They are no data that can travel.
+            PayloadTooLarge: They are over 64 KiB.
+        """
+        packed = b"" if details is None else pack(details)
+        if len(packed) > DETAILS_BYTES_MAX:
+            raise PayloadTooLarge(
+                f"details of a heartbeat are {len(packed)} bytes, the limit {DETAILS_BYTES_MAX}: store them elsewhere"
+            )
+        if self.port is not None:
+            self.port.beat(self._grant.token, packed)
+
+    @property
+    def heartbeat_details(self) -> object:
+        """What an attempt before told last, unpacked afresh; None: nothing."""
+        return unpack(self._grant.details) if self._grant.details else None
 
     def __repr__(self) -> str:
         """Show what tells it from others."""

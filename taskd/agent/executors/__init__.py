@@ -1,7 +1,8 @@
 """How an attempt is run: one file for each kind of executor, one for what keeps a worker process in its seat."""
 
-from collections.abc import Sequence
 from typing import Protocol
+
+from taskd.agent.core import Kill
 
 
 class Executor(Protocol):
@@ -11,7 +12,7 @@ class Executor(Protocol):
         """Leases have come, or room for output: start what can be started."""
         ...
 
-    def end(self, tokens: Sequence[int]) -> None:
+    def end(self, kill: Kill) -> None:
         """End these attempts, as the core was ordered; those that have not started, at once."""
         ...
 

@@ -4,13 +4,14 @@ The slot is free when the command and all that came from it are gone; its report
 follows its output, which may take longer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import trio
 
-from taskd.agent.core import AgentCore
+from taskd.agent.core import AgentCore, Kill
 from taskd.agent.executors.crash import signal_name
 from taskd.agent.executors.seat import TERM_S
+from taskd.agent.limits import How
 from taskd.agent.platform import CommandPlan, CommandProcess, Platform
 from taskd_protocol.command import CommandCall, read_command
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
@@ -76,15 +77,20 @@ class CommandExecutor:
             self._running[grant.token] = running = _Running()
             self._nursery.start_soon(self._run, grant, running)
 
-    def end(self, tokens: Sequence[int]) -> None:
-        """See ``Executor``."""
-        for token in tokens:
+    def end(self, kill: Kill) -> None:
+        """See ``Executor``. To a command, to be told is TERM."""
+        for token in kill.tokens:
             running = self._running.get(token)
             if running is None:
                 self._core.dropped(self._pool, token)
             elif running.process is not None:
                 assert self._nursery is not None
-                self._nursery.start_soon(self._end, running.process, running.ended)
+                if kill.how is How.TELL:
+                    running.process.terminate()
+                elif kill.how is How.KILL:
+                    running.process.kill()
+                else:
+                    self._nursery.start_soon(self._end, running.process, running.ended)
 
     async def recall(self) -> None:
         """See ``Executor``. What has not started here waits in the pool."""
@@ -131,6 +137,7 @@ class CommandExecutor:
             return Failure(TaskCodes.COMMAND_NOT_STARTED, message)
         try:
             running.process = process
+            self._core.started(grant.token)
             if self._core.is_ordered(grant.token) or self._stopping:
                 process.kill()  # ordered while it was being started
             async with trio.open_nursery() as nursery:

@@ -10,12 +10,20 @@ from collections.abc import Callable, Sequence
 import trio
 
 from taskd.agent import wire
-from taskd.agent.core import AgentCore
+from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import BATCH_TASKS, BATCH_US
 from taskd.agent.executors.crash import LOSSES_MAX, crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
+from taskd.agent.executors.signs import note_sign, show
+from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
+
+DRAIN_S = 10.0
+"""A worker that is ended over one coroutine leaves the others so long to end by themselves."""
+
+KILL_S = 1.0
+"""So long a coroutine has that must be gone at once: its neighbours are worth that."""
 
 LISTEN_S = 0.003
 """Pause between two reads while more is to come: the worker writes once for each round of its loop."""
@@ -44,6 +52,7 @@ class CoroutineExecutor:
             first: A worker that is ready.
             ring: To be called when there is something to tell the server.
         """
+        self._clock = platform.clock
         self._core = core
         self._pool = pool
         self._slots = core.pools[pool]
@@ -51,6 +60,8 @@ class CoroutineExecutor:
         self._first = first
         self._ring = ring
         self._hand: Hand | None = None
+        self._leaving: Hand | None = None  # to be ended, over a coroutine that does not end
+        self._news = trio.Event()
         self._assigned = dict[int, Grant]()
         self._losses: dict[int, int] = {}
         self._batch = 0
@@ -70,7 +81,7 @@ class CoroutineExecutor:
     def wake(self) -> None:
         """See ``Executor``."""
         hand, slots = self._hand, self._slots
-        if hand is None or hand.ended.is_set():
+        if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
         room = slots.count + self._ahead() - len(self._assigned)
         grants: list[Grant] = []
@@ -82,14 +93,13 @@ class CoroutineExecutor:
             batch = wire.Batch(self._batch, self._core.clock_ahead_ms, self._core.result_bytes_max, grants)
             hand.process.send(wire.encode(batch))
 
-    def end(self, tokens: Sequence[int]) -> None:
-        """See ``Executor``."""
-        with_it = [token for token in tokens if token in self._assigned]
+    def end(self, kill: Kill) -> None:
+        """See ``Executor``. For a coroutine, what force there is begins with its being told."""
+        with_it = [token for token in kill.tokens if token in self._assigned]
         if with_it and self._hand is not None:
             assert self._nursery is not None
-            self._hand.process.send(wire.encode(wire.Stop(with_it)))
-            self._nursery.start_soon(self._insist, self._hand, with_it)
-        for token in tokens:
+            self._nursery.start_soon(self._end, self._hand, kill._replace(tokens=with_it))
+        for token in kill.tokens:
             if token not in self._assigned:
                 self._core.dropped(self._pool, token)
 
@@ -131,9 +141,13 @@ class CoroutineExecutor:
             self._let_go(end.token)
         for message in messages if len(returned) < len(messages) else ():
             if isinstance(message, wire.Raised):
+                self._done += 1
                 self._let_go(message.token)
                 self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
-        self._done += len(messages)
+            else:
+                note_sign(self._core, self._pool, message)
+        self._news.set()
+        self._done += len(returned)
         self.wake()
         self._ring()
         return LISTEN_S if len(self._assigned) > self._slots.count else 0.0
@@ -147,7 +161,9 @@ class CoroutineExecutor:
         for token, grant in list(self._assigned.items()):
             losses = self._losses.get(token, 0) + 1
             blamed = token == stepping or (not stepping and (alone or losses >= LOSSES_MAX))
-            if self._stopping or self._core.is_ordered(token):
+            if self._core.is_ordered(token):
+                self._core.failed(self._pool, token, ENDED, 0)
+            elif self._stopping:
                 self._slots.finish(token)
                 self._core.give_back([grant])
             elif blamed and (hand.insane or not how.ordered):
@@ -160,6 +176,8 @@ class CoroutineExecutor:
             self._losses.pop(token, None)
         self._assigned.clear()
         self._slots.put_back(back)
+        self._core.waits_again(self._pool, back)
+        self._news.set()
         self._ring()
         return self._done > 0 or bool(stepping)
 
@@ -177,9 +195,31 @@ class CoroutineExecutor:
             return 0
         return min(BATCH_TASKS, int(self._slots.count * BATCH_US / pace.mean_us))
 
-    async def _insist(self, hand: Hand, tokens: Sequence[int]) -> None:
-        """End the worker if a coroutine does not let itself be cancelled."""
-        with trio.move_on_after(TERM_S):
-            await hand.ended.wait()
-        if self._hand is hand and any(token in self._assigned for token in tokens):
-            hand.process.kill()
+    async def _end(self, hand: Hand, kill: Kill) -> None:
+        """Tell coroutines to end; a worker in which one does not is fed no more, and ended when the others are done."""
+        tokens = kill.tokens
+        if kill.show:
+            text = await hand.process.stacks()
+            for token in tokens:
+                show(self._core, self._assigned.get(token), text, self._clock.wall_ms())
+            self._ring()
+        hand.process.send(wire.encode(wire.Stop(tokens)))
+        if kill.how is How.TELL:
+            return
+        await self._until(hand, tokens, KILL_S if kill.how is How.KILL else TERM_S)
+        stubborn = [token for token in tokens if token in self._assigned]
+        if self._hand is not hand or not stubborn:
+            return
+        self._leaving = hand
+        others = [token for token in self._assigned if not self._core.is_ordered(token)]
+        if kill.how is not How.KILL and hand.process.running() not in stubborn:
+            await self._until(hand, others, DRAIN_S)
+        hand.process.kill()
+
+    async def _until(self, hand: Hand, tokens: Sequence[int], seconds: float) -> None:
+        """Wait until these have ended, or their worker has, but no longer than that."""
+        with trio.move_on_after(seconds):
+            while self._hand is hand and any(token in self._assigned for token in tokens):
+                if self._news.is_set():
+                    self._news = trio.Event()
+                await self._news.wait()

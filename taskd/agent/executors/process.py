@@ -1,17 +1,18 @@
 """Blocking functions in worker processes, one at a time in each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
 from taskd.agent import wire
-from taskd.agent.core import AgentCore
+from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
 from taskd.agent.executors.crash import LOSSES_MAX, crash
-from taskd.agent.executors.seat import Hand, Seat
+from taskd.agent.executors.seat import SOFT_S, Hand, Seat
+from taskd.agent.executors.signs import note_sign, show
+from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
-from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import Failure, Grant
+from taskd_protocol.task import Grant
 
 LOOK_S = 0.05
 """A worker that ended nothing for so long, though it has more to do, has met a long task."""
@@ -40,6 +41,7 @@ class ProcessExecutor:
             first: A worker that is ready.
             ring: To be called when there is something to tell the server.
         """
+        self._clock = platform.clock
         self._core = core
         self._pool = pool
         self._slots = core.pools[pool]
@@ -50,6 +52,7 @@ class ProcessExecutor:
         self._first = first
         self._ring = ring
         self._losses: dict[int, int] = {}
+        self._gone: dict[int, trio.Event] = {}  # of attempts that were told to end
         self._stopping = False
         self._behind = trio.Event()  # somewhere a lease waits behind another
         self._nursery: trio.Nursery | None = None
@@ -76,15 +79,15 @@ class ProcessExecutor:
             if len(member.assigned) > 1:
                 self._behind.set()
 
-    def end(self, tokens: Sequence[int]) -> None:
+    def end(self, kill: Kill) -> None:
         """See ``Executor``."""
         for member, hand in self._hands.items():
-            with_it = [token for token in tokens if token in member.assigned]
+            with_it = [token for token in kill.tokens if token in member.assigned]
             if with_it:
                 assert self._nursery is not None
-                self._nursery.start_soon(self._end, member, hand, with_it)
+                self._nursery.start_soon(self._end, member, hand, kill._replace(tokens=with_it))
         assigned = {token for member in self._hands for token in member.assigned}
-        for token in tokens:
+        for token in kill.tokens:
             if token not in assigned:
                 self._core.dropped(self._pool, token)
 
@@ -138,10 +141,13 @@ class ProcessExecutor:
                 self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
             elif isinstance(message, wire.Recalled) and message.number == member.batch:
                 recalled = True  # what it ended before is among the tokens
+            else:
+                note_sign(self._core, self._pool, message)
         self._crew.ended(member, tokens)
         if self._losses:
             for token in tokens:
                 self._losses.pop(token, None)
+        self._tell_gone(tokens)
         if recalled:
             self._take_back(member, 0)
         self.wake()
@@ -153,6 +159,7 @@ class ProcessExecutor:
         """See ``Occupant``."""
         member = self._members.pop(hand)
         del self._hands[member]
+        self._tell_gone(member.assigned)
         blamed, back = self._crew.left(member, hand.process.running())
         if blamed is None and back and not self._stopping and (hand.insane or not how.ordered):
             blamed = self._suspect(back[0])
@@ -160,7 +167,7 @@ class ProcessExecutor:
         if blamed is not None:
             token = blamed.token
             if self._core.is_ordered(token):
-                self._core.failed(self._pool, token, _ENDED, 0)
+                self._core.failed(self._pool, token, ENDED, 0)
             elif self._stopping:
                 self._slots.finish(token)
                 self._core.give_back([blamed])
@@ -169,6 +176,12 @@ class ProcessExecutor:
         self.wake()
         self._ring()
         return blamed is not None or member.ended > 0
+
+    def _tell_gone(self, tokens: Iterable[int]) -> None:
+        """Tell whoever waits for the end of one of these."""
+        for token in tokens if self._gone else ():
+            if (gone := self._gone.pop(token, None)) is not None:
+                gone.set()
 
     def _suspect(self, first: Grant) -> Grant | None:
         """Blame the lease that was next to run when a worker died of nothing known, the second time."""
@@ -210,13 +223,31 @@ class ProcessExecutor:
     def _take_back(self, member: Member, running: int) -> None:
         self._core.waits_again(self._pool, self._crew.recalled(member, running))
 
-    async def _end(self, member: Member, hand: Hand, tokens: Sequence[int]) -> None:
+    async def _end(self, member: Member, hand: Hand, kill: Kill) -> None:
         """End attempts that were handed to a worker."""
         await self._recall(member, hand)
-        if any(token in member.assigned for token in tokens):
-            member.leaving = True
-            await hand.end()
+        running = [token for token in kill.tokens if token in member.assigned]
+        if running:
+            [token] = running  # all others were taken back
+            if kill.show:
+                text = await hand.process.stacks()
+                show(self._core, member.assigned.get(token), text, self._clock.wall_ms())
+            await self._end_running(member, hand, token, kill.how)
         self._ring()
 
-
-_ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
+    async def _end_running(self, member: Member, hand: Hand, token: int, how: How) -> None:
+        if how in {How.TELL, How.CANCEL}:
+            hand.process.cancel(token)
+        if how is How.TELL:
+            return
+        if how is How.CANCEL:
+            gone = self._gone.setdefault(token, trio.Event())
+            with trio.move_on_after(SOFT_S):
+                await gone.wait()
+        if token not in member.assigned:
+            return
+        member.leaving = True
+        if how is How.KILL:
+            hand.process.kill()
+        else:
+            await hand.end()

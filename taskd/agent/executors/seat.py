@@ -23,6 +23,9 @@ PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 30.0
 """Between two workers that got nothing done: a module that no longer imports is no reason to be busy."""
 
+SOFT_S = 2.0
+"""From a blocking call's being told that it is cancelled to TERM: time for one that looks to end in its own way."""
+
 TERM_S = 5.0
 """From TERM to KILL: time for user code to tidy up."""
 

@@ -1,5 +1,6 @@
 """Where a worker starts: ``python -m taskd.agent.worker MODULE…``, by an agent's runner."""
 
+import faulthandler
 import gc
 import io
 import os
@@ -11,6 +12,8 @@ from taskd.agent.clock import SystemClock
 from taskd.agent.worker import blocking
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.loading import load
+from taskd.agent.worker.port import Port
+from taskd.client.context import TaskContext
 
 
 def main(modules: Sequence[str]) -> None:
@@ -27,15 +30,18 @@ def main(modules: Sequence[str]) -> None:
     except EOFError:
         return
     clock = SystemClock()
+    port = Port(link, clock)
+    TaskContext.port = port
+    faulthandler.register(wire.STACKS_SIGNAL, file=link.stacks, all_threads=True)
     # An event loop is imported by the worker that runs it, after the user's modules.
     if setup.kind == "asyncio":
         from taskd.agent.worker import on_asyncio  # noqa: PLC0415
 
-        on_asyncio.serve(link, loaded.functions, clock, setup.concurrency)
+        on_asyncio.serve(link, loaded.functions, clock, setup.concurrency, port.told)
     elif setup.kind == "trio":
         from taskd.agent.worker import on_trio  # noqa: PLC0415
 
-        on_trio.serve(link, loaded.functions, clock, setup.concurrency)
+        on_trio.serve(link, loaded.functions, clock, setup.concurrency, port.told)
     else:
         blocking.serve(link, loaded.functions, clock)
 

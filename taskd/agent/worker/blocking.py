@@ -47,6 +47,8 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
             link.tell(wire.Recalled(number))
             return
         started_at_ms = start_at_ms + (previous_ns - start_ns) // 1_000_000
+        if calls.is_timed(grant.spec):
+            link.tell(wire.Started(token))
         end = copy_context().run(attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
         if link.forked:
             _end_of_a_fork()

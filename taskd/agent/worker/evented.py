@@ -26,7 +26,7 @@ class Floor:
 
     Attributes:
         running: What to call to cancel each attempt, by token.
-        stopping: Attempts that were cancelled on the agent's order.
+        told: Attempts that were cancelled on the agent's order.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Floor:
         concurrency: int,
         start: Callable[[Grant], Callable[[], object]],
         soon: Callable[[Callable[[], None]], object],
+        told: set[int],
     ) -> None:
         """Prepare.
 
@@ -48,9 +49,10 @@ class Floor:
             concurrency: Attempts at the same time.
             start: Starts ``attempt`` on the loop; returns what cancels it.
             soon: Has the loop call something in its next round.
+            told: To be kept to be the attempts that were cancelled.
         """
         self.running: dict[int, Callable[[], object]] = {}
-        self.stopping: set[int] = set()
+        self.told = told
         self._link = link
         self._functions = functions
         self._clock = clock
@@ -89,7 +91,7 @@ class Floor:
         token, spec, page = grant.token, grant.spec, self._link.page
         start_ns = self._clock.mono_ns()
         end: bytes | Failure
-        running.set(TaskContext(grant))
+        self._begin(grant)
         try:
             function = self._functions.get(spec.name)
             arguments = calls.read_arguments(spec.payload)
@@ -110,14 +112,14 @@ class Floor:
                     result = await Watched(coro, waits_for, token, page)
                 end = calls.pack_result(result, self._result_bytes_max)
         except BaseException as error:
-            stopped = isinstance(error, cancelled) and token in self.stopping
+            stopped = isinstance(error, cancelled) and token in self.told
             end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error)
             if isinstance(error, cancelled):
                 raise  # the loop keeps count of its cancellations
         finally:
             page[wire.PAGE_RUNNING] = 0
-            if self.stopping:
-                self.stopping.discard(token)
+            if self.told:
+                self.told.discard(token)
             del self.running[token]
             run_us = (self._clock.mono_ns() - start_ns) / 1_000
             started_at_ms = self._zero_at_ms + start_ns // 1_000_000
@@ -127,6 +129,11 @@ class Floor:
                 self._tell(wire.Raised(token, end, started_at_ms, run_us))
             if self._waiting:
                 self._fill()
+
+    def _begin(self, grant: Grant) -> None:
+        running.set(TaskContext(grant))
+        if calls.is_timed(grant.spec):
+            self._link.tell(wire.Started(grant.token))
 
     def _fill(self) -> None:
         waiting = self._waiting
@@ -141,7 +148,7 @@ class Floor:
             if token in dropped:
                 self._tell(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))
             elif token in self.running:
-                self.stopping.add(token)
+                self.told.add(token)
                 # In the next round: an attempt that has not taken its first step could not tell its end.
                 self._soon(self.running[token])  # type: ignore[arg-type]  # what it returns is of no interest
 

@@ -9,6 +9,7 @@ it looks, some milliseconds later, at what runs.
 
 import mmap
 import os
+from threading import RLock
 
 import msgspec
 
@@ -23,18 +24,20 @@ class Link:
     """The inherited descriptors.
 
     Attributes:
-        page: 64-bit words, as ``wire.PAGE_RUNNING`` and ``wire.PAGE_RECALLED`` number them.
+        page: 64-bit words, as ``wire.PAGE_RUNNING`` and its like number them.
         fd: What to wait on for the agent's messages.
+        stacks: What the stacks of this process's threads are written to.
         forked: This process is a child that user code forked: it must not speak.
     """
 
     def __init__(self, inherited: str) -> None:
-        self.fd, self._out, page = map(int, inherited.split(","))
-        for fd in (self.fd, self._out, page):
+        self.fd, self._out, page, self.stacks = map(int, inherited.split(","))
+        for fd in (self.fd, self._out, page, self.stacks):
             os.set_inheritable(fd, False)  # noqa: FBT003 - processes that user code starts have no part in this
         self.page = memoryview(mmap.mmap(page, wire.PAGE_BYTES)).cast("Q")
         os.close(page)
         self.forked = False
+        self._writing = RLock()
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         os.register_at_fork(after_in_child=self._fall_silent)
 
@@ -65,12 +68,13 @@ class Link:
         self.write(wire.encode(message))
 
     def write(self, frames: bytes) -> None:
-        """Send frames; what the kernel has reaches the agent even if this process dies."""
-        written = os.write(self._out, frames)
-        if written < len(frames):
-            rest = memoryview(frames)
-            while written < len(frames):
-                written += os.write(self._out, rest[written:])
+        """Send frames, from any thread; what the kernel has reaches the agent even if this process dies."""
+        with self._writing:
+            written = os.write(self._out, frames)
+            if written < len(frames):
+                rest = memoryview(frames)
+                while written < len(frames):
+                    written += os.write(self._out, rest[written:])
 
     def _read(self, count: int) -> bytes:
         data = b""

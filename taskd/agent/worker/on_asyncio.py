@@ -10,12 +10,12 @@ from taskd.agent.worker.link import Link
 from taskd_protocol.task import Grant
 
 
-def serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
-    """Run batches until the agent closes the link."""
-    asyncio.run(_serve(link, functions, clock, concurrency))
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
+    """Run batches until the agent closes the link; ``told`` are kept to be those that are to end."""
+    asyncio.run(_serve(link, functions, clock, concurrency, told))
 
 
-async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
     loop = asyncio.get_running_loop()
     closed = loop.create_future()
 
@@ -28,6 +28,6 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
             loop.remove_reader(link.fd)
             closed.set_result(None)
 
-    floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=loop.call_soon)
+    floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=loop.call_soon, told=told)
     loop.add_reader(link.fd, read)
     await closed

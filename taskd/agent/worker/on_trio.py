@@ -12,12 +12,12 @@ from taskd.agent.worker.link import Link
 from taskd_protocol.task import Grant
 
 
-def serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
-    """Run batches until the agent closes the link."""
-    trio.run(_serve, link, functions, clock, concurrency)
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
+    """Run batches until the agent closes the link; ``told`` are kept to be those that are to end."""
+    trio.run(_serve, link, functions, clock, concurrency, told)
 
 
-async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int) -> None:
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
     token = trio.lowlevel.current_trio_token()
     async with trio.open_nursery() as nursery:
 
@@ -30,7 +30,9 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
             nursery.start_soon(attempt, grant, scope)
             return scope.cancel
 
-        floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=partial(token.run_sync_soon))
+        floor = Floor(
+            link, functions, clock, concurrency=concurrency, start=start, soon=partial(token.run_sync_soon), told=told
+        )
         while True:
             await trio.lowlevel.wait_readable(link.fd)
             if not floor.readable():

@@ -181,6 +181,8 @@ class PlayedWorker(PlayedProcess):
         self.stopped: list[int] = []
         self.runs = 0
         self.recalled = 0
+        self.cancelled = 0
+        self.shows = b"Thread 1\n"
         self.quick_us: float | None = None
         self.got = trio.Event()
         self._frames = FrameDecoder(wire.FRAME_BYTES)
@@ -250,6 +252,14 @@ class PlayedWorker(PlayedProcess):
 
     def recall(self, batch: int) -> None:
         self.recalled = batch
+
+    def cancel(self, token: int) -> None:
+        self.cancelled = token
+        self.got.set()
+
+    async def stacks(self) -> bytes:
+        await trio.sleep(0.05)
+        return self.shows
 
     def hang_up(self) -> None:
         self.signals.append("HUP")

@@ -115,10 +115,10 @@ async def test_a_cancelled_task_is_reported_when_its_daemons_are_dead_too(projec
         pid = int(daemon.read_text())
         assert is_alive(pid)
         await peer.send(Revoke([1]))
-        done = await ends(peer, 1)
+        done = await ends(peer, 2)
         assert code(done[1]) == "cancelled"
         assert not is_alive(pid)
-        assert value((await ends(peer, 1))[2]) == 2
+        assert value(done[2]) == 2
 
 
 async def test_a_cancelled_command_leaves_nothing(project: Path) -> None:

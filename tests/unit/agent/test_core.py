@@ -1,6 +1,7 @@
 import pytest
 
 from taskd.agent.core import AgentCore, Kill
+from taskd.agent.limits import How
 from taskd.agent.wire import Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
@@ -105,7 +106,7 @@ def test_heartbeats_tell_everything_held_and_the_highest_lease_of_this_connectio
 def test_a_revoked_lease_that_waits_is_reported_at_once() -> None:
     core = connected()
     core.receive(lease(1, grants(range(1, 3))))
-    assert core.receive(Revoke([2, 99])) == [Kill(0, [2])]
+    assert core.receive(Revoke([2, 99])) == [Kill(0, [2], How.CANCEL)]
     core.dropped(0, 2)
     assert outcomes(core) == {2: "cancelled"}
     assert list(core.pools[0].held) == [1]
@@ -114,7 +115,7 @@ def test_a_revoked_lease_that_waits_is_reported_at_once() -> None:
 def test_a_revoked_lease_that_runs_is_reported_when_it_is_dead() -> None:
     core = connected()
     start(core, 1)
-    assert core.receive(Revoke([1])) == [Kill(0, [1])]
+    assert core.receive(Revoke([1])) == [Kill(0, [1], How.CANCEL)]
     assert core.is_ordered(1)
     assert outcomes(core) == {}
     core.failed(0, 1, BOOM, 5)
@@ -147,8 +148,8 @@ def test_what_the_server_no_longer_counts_as_ours_is_killed_and_never_reported()
     start(core, 3)
     core.succeeded(0, [Returned(1, b"", 0, 1.0)])
     core.welcome(welcome(), 0)
-    assert core.receive(Offered([1, 2, 3])) == [Kill(0, [2, 3])]
-    assert core.receive(Revoke([2])) == [Kill(0, [2])], "a cancel that comes after does not make it ours"
+    assert core.receive(Offered([1, 2, 3])) == [Kill(0, [2, 3], How.FORCE)]
+    assert core.receive(Revoke([2])) == [Kill(0, [2], How.CANCEL)], "a cancel that comes after does not make it ours"
     core.failed(0, 2, BOOM, 0)
     core.succeeded(0, [Returned(3, b"", 0, 1.0)])
     assert reports(core) == []

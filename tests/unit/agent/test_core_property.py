@@ -46,7 +46,7 @@ class Machine:
         self.kill(Offered(gone))
 
     def kill(self, message: Offered | Revoke) -> None:
-        for pool, ordered in self.core.receive(message):
+        for pool, ordered, _, _ in self.core.receive(message):
             for token in ordered:
                 member = next((m for m in self.crew.members if token in m.assigned), None)
                 if member is None:

@@ -243,7 +243,7 @@ async def test_a_task_that_ignores_term_is_killed_in_bounded_time(autojump_clock
         began = trio.current_time()
         await peer.send(Revoke([1]))
         assert [outcome(report) for report in await peer.reports(1)] == [(1, "cancelled")]
-        assert 5 <= trio.current_time() - began < 6
+        assert 7 <= trio.current_time() - began < 8
 
 
 async def test_a_cancel_ends_one_task_and_none_of_its_neighbours(autojump_clock: MockClock) -> None:

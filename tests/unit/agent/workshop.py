@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import trio
 
 from taskd.agent import wire
@@ -101,6 +102,54 @@ def daemon(path):
         time.sleep(0.005)
     time.sleep(1000)
 
+@app.task(name="csleep")
+def csleep(seconds):
+    time.sleep(seconds)
+
+@app.task(name="busy")
+def busy():
+    while True:
+        pass
+
+@app.task(name="deaf")
+def deaf():
+    """Take no notice of TERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(0.01)
+
+@app.task(name="polite")
+def polite(then="raise"):
+    """End when told to, in the way asked for."""
+    while not current().cancelled:
+        time.sleep(0.005)
+    if then == "raise":
+        current().raise_if_cancelled()
+    return then
+
+@app.task(name="stages")
+def stages(count, then_silent=False):
+    """Tell how far it has come, going on where the attempt before was."""
+    c = current()
+    for step in range(c.heartbeat_details or 0, count):
+        c.heartbeat(step + 1)
+        time.sleep(0.01)
+    if then_silent:
+        time.sleep(1000)
+    return c.heartbeat_details
+
+@app.task(name="threaded")
+def threaded(count):
+    """Tell from threads beside the one that runs."""
+    c = current()
+    threads = [threading.Thread(target=c.heartbeat, args=(["x" * 10_000, n],)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    c.heartbeat(["x" * 10_000, count])
+    for thread in threads:
+        thread.join()
+    return count
+
 leak = __import__("contextvars").ContextVar("leak", default=0)
 
 @app.task(name="leaky")
@@ -160,6 +209,25 @@ async def astubborn():
         except asyncio.CancelledError:
             pass
 
+@app.task(name="apolite")
+async def apolite(path):
+    """See that it is to end, and leave a word."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        with open(path, "w") as file:
+            file.write(str(current().cancelled))
+
+@app.task(name="abusy")
+async def abusy():
+    while True:
+        pass
+
+@app.task(name="abrief")
+async def abrief(seconds):
+    await asyncio.sleep(seconds)
+    return seconds
+
 @app.task(name="adie")
 async def adie(wait=True):
     if wait:
@@ -191,6 +259,16 @@ PATIENCE_S = 30.0
 def call(token: int, name: str, *args: object, attempt: int = 1) -> Grant:
     spec = TaskSpec(task_id(token), name, pack_arguments(args, {}), "some-queue", traceparent="00-trace-01")
     return Grant(token, attempt, spec)
+
+
+def limited(
+    grant: Grant, *, timeout_ms: int = 0, soft_ms: int = 0, heartbeat_ms: int = 0, exclusive: bool = False
+) -> Grant:
+    """The same, with limits."""
+    spec = msgspec.structs.replace(
+        grant.spec, timeout_ms=timeout_ms, soft_timeout_ms=soft_ms, heartbeat_ms=heartbeat_ms, exclusive=exclusive
+    )
+    return msgspec.structs.replace(grant, spec=spec)
 
 
 class Bench:

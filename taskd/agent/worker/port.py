@@ -1,0 +1,38 @@
+"""The port: what user code may ask and tell of its attempt, by way of ``current()``."""
+
+from typing import Final
+
+from taskd.agent import wire
+from taskd.agent.clock import Clock
+from taskd.agent.worker.link import Link
+
+SIGN_NS: Final = 100_000_000
+"""Signs without details that come sooner after the one before tell nothing new: no limit is under five times this."""
+
+
+class Port:
+    """See ``taskd.client.context.Port``.
+
+    Attributes:
+        told: Coroutines that were told to end, by token.
+    """
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self.told: set[int] = set()
+        self._link = link
+        self._clock = clock
+        self._last: tuple[int, int] = (0, 0)
+
+    def is_cancelled(self, token: int) -> bool:
+        """Tell whether the attempt is to end."""
+        return self._link.page[wire.PAGE_CANCELLED] == token or token in self.told
+
+    def beat(self, token: int, details: bytes) -> None:
+        """Tell the agent that the attempt goes on, and how far it has come."""
+        if self._link.forked:  # the parent speaks
+            return
+        now_ns = self._clock.mono_ns()
+        last, last_ns = self._last
+        if details or token != last or now_ns - last_ns >= SIGN_NS:
+            self._last = (token, now_ns)
+            self._link.tell(wire.Beat(token, details))
