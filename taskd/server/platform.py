@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from taskd.server.addresses import Listen, open_sockets
 from taskd.server.clock import Clock, SystemClock
-from taskd.server.near import Near
+from taskd.server.flusher import Flusher
 from taskd.server.threads import Threads
 
 T = TypeVar("T")
@@ -46,12 +46,12 @@ class Platform:
 
 def system_platform() -> Platform:
     """Return the real machine."""
-    clock, offload = SystemClock(), Threads()
+    clock, threads = SystemClock(), Threads()
     return Platform(
         clock=clock,
         rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
         token_bytes=secrets.token_bytes,
-        offload=offload,
-        flush=Near(offload, clock),
+        offload=threads,
+        flush=Flusher(threads, clock),
         listen=open_sockets,
     )

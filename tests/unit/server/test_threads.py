@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from functools import partial
 
 import pytest
 import trio
@@ -34,6 +35,22 @@ async def test_a_call_beside_another_waits_for_neither() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await offload(release.set)
     assert release.is_set()
+
+
+async def test_a_call_that_is_not_as_quick_as_thought_leaves_the_loop_alone() -> None:
+    """It is waited for on the spot for a moment only; then the loop goes on, and comes back to it."""
+    offload, release = Threads(), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(offload.run, release.wait, is_quick=True))
+        await trio.testing.wait_all_tasks_blocked()  # the loop runs: it could not set the event otherwise
+        release.set()
+
+
+async def test_quick_calls_and_others_take_turns() -> None:
+    """However a call was waited for, the next one is not taken for done because of it."""
+    offload = Threads()
+    for number in range(200):
+        assert await offload.run(partial(int, number), is_quick=number % 3 > 0) == number
 
 
 async def test_a_call_is_not_cut_short() -> None:
