@@ -45,7 +45,8 @@ ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
 """Of an attempt that was ended on an order, which says what is reported."""
 
 Order = str | Failure
-"""Why an attempt is to end: ``cancel`` and ``release`` are reported as such, ``forget`` is not, a failure as failed."""
+"""Why an attempt is to end: ``cancel``; ``release``, which goes back in line; ``forget``, which is not reported; or how
+it failed."""
 
 _TOUCH_MARGIN = 0.2
 """Of the silence after which a lease is given away: what a kill may take, beside a heartbeat under way."""
@@ -309,10 +310,8 @@ class AgentCore:
         order = self._ordered.pop(token, "")
         if grant is None or order == "forget":
             return None
-        if order == "cancel":
+        if isinstance(order, str) and order:  # also of "release": it had begun, and may not pass for one that had not
             return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
-        if order == "release":
-            return FailureReport(token, grant.spec.id, grant.attempt, "released", None, started_at_ms)
         if isinstance(order, Failure):  # what was raised tells where it was
             failure = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
         return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)

@@ -35,7 +35,7 @@ async def test_one_is_killed_while_the_connection_is_cut_and_others_go_on(autoju
         going_on.returns(2)
         stage.refusals.clear()
         peer = await stage.greeted()
-        assert outcomes(await peer.reports(2)) == {1: "released", 2: "acked"}
+        assert outcomes(await peer.reports(2)) == {1: "cancelled", 2: "acked"}
 
 
 async def test_an_agent_that_was_stopped_kills_before_all_else(autojump_clock: MockClock) -> None:
@@ -49,7 +49,7 @@ async def test_an_agent_that_was_stopped_kills_before_all_else(autojump_clock: M
         worker.runs = 1
         autojump_clock.jump(60)
         await peer.lease(limited(grant(2), exclusive=True))
-        assert outcomes(await peer.reports(2)) == {1: "released", 2: "released"}
+        assert outcomes(await peer.reports(2)) == {1: "cancelled", 2: "released"}
         assert worker.signals == ["KILL"]
         assert [given.token for given in worker.grants] == [1]
 
@@ -68,7 +68,7 @@ async def test_one_of_many_coroutines_is_ended_alone(autojump_clock: MockClock) 
                 await trio.sleep(0.1)
         assert worker.stopped == [1]
         worker.raises(1, "task.cancelled")
-        assert outcomes(await peer.reports(1)) == {1: "released"}
+        assert outcomes(await peer.reports(1)) == {1: "cancelled"}
         assert worker.signals == []
 
 
