@@ -1,13 +1,12 @@
 """`taskd run`: a command on some agent, as if it ran here: its output live, its exit code, Ctrl-C."""
 
 import signal
-import sys
 from typing import Final
 
 import click
 
 from taskd.cli.connection import server
-from taskd.cli.endings import HINT_AFTER_S, tell_why_it_waits
+from taskd.cli.copying import Output
 from taskd.cli.exits import Exit
 from taskd.cli.interrupts import take_as_ctrl_c
 from taskd.cli.options import name_and_value, server_options
@@ -16,7 +15,7 @@ from taskd.client.client import Client
 from taskd.client.outcome import error_of
 from taskd.client.trace import make_traceparents
 from taskd_protocol.command import pack_command
-from taskd_protocol.errors import TaskCodes, TimedOut
+from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.messages import Cancel, Cancelled
@@ -24,7 +23,6 @@ from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, Tas
 
 _SIGNALLED: Final = 128
 """Added by shells to the number of the signal that ended a command."""
-_STDOUT: Final = 1
 
 
 @server_options
@@ -74,7 +72,7 @@ def run(
         except KeyboardInterrupt:
             client.call(Cancel(0, [spec.id]), Cancelled)  # it may have arrived all the same
             raise
-        output = _Output(client, task_id)
+        output = Output(client, task_id)
         try:
             output.show()
             return _exit_code(client.wait([task_id])[0])
@@ -85,35 +83,7 @@ def run(
             raise
 
 
-class _Output:
-    """The command's output on its way to ours; goes on after an interruption where it was."""
-
-    def __init__(self, client: Client, task_id: bytes) -> None:
-        self._client = client
-        self._task_id = task_id
-        self._sequence = 0
-        self._attempt = 0
-
-    def show(self) -> None:
-        """Copy output until the command has ended; if it is silent from the start, tell what it waits for."""
-        try:
-            self._copy(None if self._sequence else HINT_AFTER_S)
-        except TimedOut:
-            tell_why_it_waits(self._client, self._task_id)
-            self._copy(None)
-
-    def _copy(self, silence_s: float | None) -> None:
-        for entry in self._client.follow(self._task_id, self._sequence, silence_s):
-            if self._attempt and entry.attempt != self._attempt:
-                hint(f"taskd: attempt {entry.attempt} begins: the one before failed, or its agent was lost")
-            self._attempt = entry.attempt
-            stream = sys.stdout.buffer if entry.stream == _STDOUT else sys.stderr.buffer
-            stream.write(entry.data)
-            stream.flush()
-            self._sequence = entry.sequence + 1
-
-
-def _cancel(client: Client, task_id: bytes, output: _Output) -> int:
+def _cancel(client: Client, task_id: bytes, output: Output) -> int:
     """Cancel the command and show what it still says; interrupted once more, leave it to the agent."""
     hint("taskd: cancelling; Ctrl-C again leaves without waiting")
     try:

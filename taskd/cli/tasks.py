@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import server
+from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
@@ -88,6 +89,17 @@ def show(*, task_id: str, as_json: bool) -> None:
         say_json(task_document(view))
     else:
         say_task(view)
+
+
+@server_options
+@task.command
+@click.argument("task_id", metavar="ID")
+def logs(*, task_id: str) -> None:
+    """Print a task's output as it comes, until it has ended: of a command, and the stacks of what took too long."""
+    with server() as client:
+        raw_id = parse_task_id(task_id)
+        view_of(client, raw_id)
+        Output(client, raw_id).show()
 
 
 @json_option

@@ -11,6 +11,7 @@ from taskd.core.commands import (
     AppendLogs,
     CancelTasks,
     Command,
+    KeepCheckpoints,
     NackAttempts,
     NeedRecords,
     Now,
@@ -24,7 +25,7 @@ from taskd.core.working import Settings
 from taskd.store.codec import decode, encode
 from taskd.store.interface import Store
 from taskd_protocol.ids import make_task_ids
-from taskd_protocol.task import Failure, FailureReport, Grant, LogPiece, Pool, Report, Retry, TaskSpec
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, Report, Retry, TaskSpec
 
 if TYPE_CHECKING:
     from taskd.core.records import Key, Record
@@ -54,11 +55,24 @@ class Driver:
         delay_ms: int = 0,
         priority: int = 0,
         max_attempts: int = 2,
+        ttl_ms: int = 0,
+        deadline_ms: int = 0,
     ) -> list[TaskSpec]:
         ids = make_task_ids(count, WALL_MS, self._rng.randbytes(10 * count))
         retry = Retry(max_attempts=max_attempts, base_ms=1000)
         return [
-            TaskSpec(task_id, name, b"payload", queue, priority, delay_ms, retry, f"{key}-{n}" if key else "")
+            TaskSpec(
+                task_id,
+                name,
+                b"payload",
+                queue,
+                priority,
+                delay_ms,
+                retry,
+                f"{key}-{n}" if key else "",
+                ttl_ms=ttl_ms,
+                deadline_ms=deadline_ms,
+            )
             for n, task_id in enumerate(ids)
         ]
 
@@ -94,6 +108,9 @@ class Driver:
     async def log(self, agent: str, grants: list[Grant], pieces: int) -> None:
         for n in range(pieces):
             await self.apply(AppendLogs(agent, [LogPiece(g.token, g.spec.id, 1, 5, b"line %d\n" % n) for g in grants]))
+
+    async def checkpoint(self, agent: str, grants: list[Grant]) -> None:
+        await self.apply(KeepCheckpoints(agent, [Checkpoint(g.token, g.spec.id, b"\x01") for g in grants]))
 
     async def cancel(self, ids: list[bytes]) -> None:
         await self.apply(CancelTasks(ids))

@@ -49,6 +49,11 @@ async def fill(store: Store) -> None:
     await driver.ack("a1", grants[2:3], result=bytes(2000))
     await driver.fail("a1", grants[3:5])
     await driver.cancel([grants[5].spec.id, delayed[0]])
+    await driver.submit(driver.specs(3, name="app.timed", ttl_ms=50_000, deadline_ms=90_000))
+    await driver.submit(driver.specs(1, name="app.timed", deadline_ms=90_000, delay_ms=60_000))
+    timed = await driver.lease("a3", ["app.timed"], 2)
+    await driver.checkpoint("a3", timed)
+    await driver.fail("a3", timed[:1])
     await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
     await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
 
@@ -72,9 +77,9 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.findings == []
     assert report.is_clean
     assert report.counts == {
-        "ready": 6 + 3 + 2 + 1,
-        "scheduled": 3 + 2,
-        "running": 4,
+        "ready": 6 + 3 + 2 + 1 + 1,
+        "scheduled": 3 + 2 + 2,
+        "running": 4 + 1,
         "cancelling": 1,
         "succeeded": 3,
         "cancelled": 1,
@@ -96,6 +101,10 @@ class Sample(NamedTuple):
     """Of the scheduled task."""
     ready: bytes
     timer: bytes
+    limit: bytes
+    """Timer of a task that is ready."""
+    told: bytes
+    """Task that has DETAILS."""
     line_id: bytes
     line: LineRecord
     key_id: bytes
@@ -137,6 +146,8 @@ async def take_sample(store: Store) -> Sample:
         state=decode_as(StateRecord, records.STATE, scheduled, state),
         ready=(await store.scan(records.READY, limit=1))[0][0],
         timer=timer,
+        limit=await _limit(store),
+        told=(await store.scan(records.DETAILS, limit=1))[0][0],
         line_id=line_id,
         line=line,
         key_id=key_id,
@@ -152,6 +163,12 @@ async def take_sample(store: Store) -> Sample:
         group=group,
         counters=decode_as(CountersRecord, records.META, b"counters", counters),
     )
+
+
+async def _limit(store: Store) -> bytes:
+    timers = [timer for timer, _ in await store.scan(records.TIMER, limit=100)]
+    states = await store.load([(records.STATE, timer[8:]) for timer in timers])
+    return next(timer for timer, state in zip(timers, states, strict=True) if state is None)
 
 
 COUNTERS = records.META, b"counters"
@@ -183,6 +200,9 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "attempt too many": ("attempts", lambda s: (records.ATTEMPT, s.attempt[:-1] + b"\x07", s.ended)),
     "attempt of nobody": ("orphan", lambda s: (records.ATTEMPT, ODD * 20, s.ended)),
     "undecodable attempt": ("unreadable", lambda s: (records.ATTEMPT, s.attempt, b"\xc1")),
+    "details lost": ("details", lambda s: (records.DETAILS, s.told, None)),
+    "details too many": ("details", lambda s: (records.DETAILS, s.leased, b"\x01")),
+    "limit lost": ("missing-entry", lambda s: (records.TIMER, s.limit, None)),
     "line lost": ("line", lambda s: (records.LINE, s.line_id, None)),
     "line miscounted": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, ready=s.line.ready + 1))),
     "line misnamed": ("line", lambda s: (records.LINE, s.line_id, replace(s.line, name="app.other"))),

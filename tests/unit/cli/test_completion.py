@@ -19,7 +19,7 @@ def test_each_shell_gets_a_script_of_its_own(shell: str, taskd: Taskd) -> None:
     ("line", "expected"),
     [
         ("taskd que", ["queue"]),
-        ("taskd task ", ["cancel", "jobs", "ls", "retry", "show", "wait"]),
+        ("taskd task ", ["cancel", "jobs", "logs", "ls", "retry", "show", "wait"]),
         ("taskd token create --role v", ["viewer"]),
         ("taskd task ls --state d", ["dead"]),
     ],

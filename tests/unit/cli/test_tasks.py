@@ -8,6 +8,7 @@ from taskd_protocol.ids import format_task_id, make_task_ids
 from taskd_protocol.messages import (
     Cancel,
     Cancelled,
+    LogEntry,
     TaskList,
     TaskPage,
     TaskQuery,
@@ -246,3 +247,21 @@ def test_retry_prints_each_with_its_state(taskd: Taskd, client: FakeClient) -> N
 def test_times_before_and_after_any_clock_do_not_break_a_listing(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [TaskPage(0, [msgspec.structs.replace(VIEW, created_at_ms=0)], b"")]
     assert json.loads(taskd("task", "ls", "--json").out)[0]["created_at"] == "1970-01-01T00:00:00.000Z"
+
+
+def test_logs_are_printed_each_to_its_stream(taskd: Taskd, client: FakeClient) -> None:
+    """What is no standard output goes where errors go: so do the stacks of an attempt that took too long."""
+    client.replies = [TaskViews(0, [VIEW])]
+    client.entries = [
+        LogEntry(0, 1, 1, 0, b"out\n"),
+        LogEntry(1, 1, 3, 0, b"Thread 1\n"),
+        LogEntry(2, 2, 1, 0, b"again\n"),
+    ]
+    ended = taskd("task", "logs", ID)
+    assert (ended.code, ended.out) == (0, "out\nagain\n")
+    assert ended.err == "Thread 1\ntaskd: attempt 2 begins: the one before failed, or its agent was lost\n"
+
+
+def test_logs_of_a_task_that_is_not_stored_are_refused(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [TaskViews(0, [None])]
+    assert "no task" in taskd("task", "logs", ID).complaint
