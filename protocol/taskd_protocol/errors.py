@@ -195,6 +195,18 @@ class ResultGone(_Coded):
     code = "result.gone"
 
 
+class QueueDraining(_Coded):
+    """The queue takes no new tasks until it is resumed."""
+
+    code = "queue.draining"
+
+
+class AgentUnknown(_Coded):
+    """No agent of that name is there."""
+
+    code = "agent.unknown"
+
+
 class JobLimit(_Coded):
     """As many bulk jobs are under way as may be; start this one when one of them has ended."""
 

@@ -57,14 +57,14 @@ _READS: Messages = _ALWAYS | {
     m.CertQuery,
 }
 _WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry, m.JobStart}
+_ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain})
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {
     "viewer": _READS,
     "client": _WORK,
-    # As a client today: what operators have beyond it (queues, dead letters, drains of others) comes as new messages.
-    "operator": _WORK,
-    "admin": _WORK | _ACCESS,
+    "operator": _WORK | _ORDERS,
+    "admin": _WORK | _ORDERS | _ACCESS,
     HELLO_AGENT: _ALWAYS
     | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints, m.Started},
 }

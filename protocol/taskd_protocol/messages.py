@@ -297,6 +297,8 @@ class QueueView(msgspec.Struct, array_like=True, frozen=True):
     scheduled: int
     running: int
     paused: bool = False
+    draining: bool = False
+    """It takes no new tasks."""
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
@@ -306,7 +308,7 @@ class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
 
 
 class QueuePage(msgspec.Struct, array_like=True, frozen=True, tag=28):
-    """Every queue that holds a task that has not ended."""
+    """Every queue that holds a task that has not ended, or is drained."""
 
     request_id: int
     queues: list[QueueView]
@@ -329,7 +331,7 @@ class AgentView(msgspec.Struct, array_like=True, frozen=True):
     name: str
     boot_id: bytes
     state: str
-    """``live``, ``draining``, ``lost`` (silent, leases not yet given away)."""
+    """``live``, ``draining``, ``drained``, ``quarantined``, ``lost`` (silent, leases not yet given away)."""
     slots: int
     running: int
     host: HostStats
@@ -612,6 +614,24 @@ class DeadPage(msgspec.Struct, array_like=True, frozen=True, tag=58):
     """Dead tasks in all of them."""
 
 
+class QueueDrain(msgspec.Struct, array_like=True, frozen=True, tag=59):
+    """Take no new tasks into this queue: what is there runs. Durable. Answered DONE."""
+
+    request_id: int
+    queue: str
+    resume: bool = False
+    """Take tasks again instead."""
+
+
+class AgentDrain(msgspec.Struct, array_like=True, frozen=True, tag=60):
+    """Have this agent finish what it runs and stay idle. Durable. Answered DONE."""
+
+    request_id: int
+    agent: str
+    resume: bool = False
+    """Grant to it again instead, also after a quarantine."""
+
+
 # -- agents -----------------------------------------------------------------------------
 
 
@@ -700,6 +720,8 @@ class Drain(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=74):
     """From an agent: grant me nothing more. From a server: finish, accept nothing new, and go."""
 
     reason: str = ""
+    stay: bool = False
+    """From a server: give back what has not started, and stay; nothing is granted until a person says so."""
 
 
 class Logs(msgspec.Struct, array_like=True, frozen=True, tag=75):
@@ -762,6 +784,8 @@ ToServer = (
     | JobStart
     | JobList
     | DeadList
+    | QueueDrain
+    | AgentDrain
     | Offer
     | LeaseCredit
     | Ack

@@ -359,12 +359,17 @@ class AgentCore:
         for slots in self.pools:
             self.give_back(slots.excess())
 
+    def yield_waiting(self) -> None:
+        """Give back what waits; what runs goes on."""
+        for slots in self.pools:
+            self.give_back(slots.drop_waiting())
+
     def drain(self) -> None:
         """Ask for nothing more, and give back what waits."""
         self._draining = True
         for slots in self.pools:
             slots.closed = True
-            self.give_back(slots.drop_waiting())
+        self.yield_waiting()
 
     def output(self, piece: LogPiece) -> None:
         """Send output of a running attempt."""

@@ -281,8 +281,8 @@ class ServerLink:
             case Ping(nonce):
                 wire.send(Pong(nonce))
                 self._bell.set()
-            case Drain():
-                self._drain()
+            case Drain(_, stay):
+                (core.yield_waiting if stay else self._drain)()
             case Error():
                 raise told(message)
             case UnknownMessage():

@@ -1,4 +1,4 @@
-"""`taskd agents`: who does the work, and inviting more."""
+"""`taskd agents`: who does the work, sending some to rest, and inviting more."""
 
 import ipaddress
 
@@ -9,12 +9,12 @@ from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import agent_document, mebibytes
 from taskd_protocol.join import format_join_code
-from taskd_protocol.messages import AgentList, AgentPage, AgentView, Invitation, Invite
+from taskd_protocol.messages import AgentDrain, AgentList, AgentPage, AgentView, Done, Invitation, Invite
 
 
 @click.group
 def agents() -> None:
-    """Look at the agents; invite new ones."""
+    """Look at the agents; drain and resume them; invite new ones."""
 
 
 @json_option
@@ -63,6 +63,30 @@ def invite(*, addresses: tuple[str, ...], expires_in_ms: int, as_json: bool) -> 
     hint(f"on the other machine, once: taskd agent --join CODE MODULE...  (it connects to {', '.join(reachable)})")
     if all(_is_loopback(address) for address in reachable):
         hint("only this machine can reach that: restart the server with --listen 0.0.0.0:PORT, or name an --address")
+
+
+@server_options
+@agents.command
+@click.argument("name", metavar="NAME")
+def drain(*, name: str) -> None:
+    """Have an agent finish what it runs and take nothing new.
+
+    It gives back what it has not started, and stays connected and idle until it is resumed, also after a restart.
+    `taskd agents ls` shows it as `draining`, then as `drained`: now it can be stopped.
+    """
+    with server() as client:
+        client.call(AgentDrain(0, name), Done)
+    say(f"agent {name} takes nothing new; taskd agents resume {name} has it work again")
+
+
+@server_options
+@agents.command
+@click.argument("name", metavar="NAME")
+def resume(*, name: str) -> None:
+    """Have an agent work again that was drained, or is in quarantine."""
+    with server() as client:
+        client.call(AgentDrain(0, name, resume=True), Done)
+    say(f"agent {name} takes tasks")
 
 
 def _row(view: AgentView) -> tuple[str, ...]:

@@ -187,6 +187,10 @@ def _certificate(client: Client) -> Finding:
 def _agents(client: Client) -> Finding:
     agents = client.call(AgentList(0), AgentPage).agents
     live = [agent.name for agent in agents if agent.state == "live"]
+    barred = [agent.name for agent in agents if agent.state == "quarantined"]
+    if barred:
+        told = f"in quarantine, since they failed all they took: {', '.join(barred[:_SHOWN])}"
+        return Finding("agents", "warn", told, "see their errors in taskd dead ls; then: taskd agents resume NAME")
     if not live:
         return Finding("agents", "warn", "none is there, so no task runs", "start one with: taskd agent MODULE")
     return Finding("agents", "ok", f"{len(live)}: {', '.join(live[:_SHOWN])}{', …' if len(live) > _SHOWN else ''}")

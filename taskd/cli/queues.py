@@ -1,31 +1,51 @@
-"""`taskd queue`: how much waits where."""
+"""`taskd queue`: how much waits where, and queues that take nothing new."""
 
 import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import say_json, say_rows
+from taskd.cli.output import say, say_json, say_rows
 from taskd.cli.views import queue_document
-from taskd_protocol.messages import QueueList, QueuePage
+from taskd_protocol.messages import Done, QueueDrain, QueueList, QueuePage
 
 
 @click.group
 def queue() -> None:
-    """Look at the queues."""
+    """Look at the queues; drain and resume them."""
 
 
 @json_option
 @server_options
 @queue.command("ls")
 def list_queues(*, as_json: bool) -> None:
-    """List the queues that hold tasks which have not ended."""
+    """List the queues that hold tasks which have not ended, and those that are drained."""
     with server() as client:
         views = client.call(QueueList(0), QueuePage).queues
     if as_json:
         say_json([queue_document(view) for view in views])
         return
     rows = [
-        (view.name, f"{view.ready:,}", f"{view.scheduled:,}", f"{view.running:,}", "yes" if view.paused else "no")
+        (view.name, f"{view.ready:,}", f"{view.scheduled:,}", f"{view.running:,}", "yes" if view.draining else "no")
         for view in views
     ]
-    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "PAUSED"), rows)
+    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "DRAINING"), rows)
+
+
+@server_options
+@queue.command
+@click.argument("name", metavar="QUEUE")
+def drain(*, name: str) -> None:
+    """Have a queue refuse new tasks; what is in it runs. It stays so until it is resumed."""
+    with server() as client:
+        client.call(QueueDrain(0, name), Done)
+    say(f"queue {name} takes no new tasks; taskd queue resume {name} opens it again")
+
+
+@server_options
+@queue.command
+@click.argument("name", metavar="QUEUE")
+def resume(*, name: str) -> None:
+    """Have a queue take tasks again."""
+    with server() as client:
+        client.call(QueueDrain(0, name, resume=True), Done)
+    say(f"queue {name} takes tasks")

@@ -96,6 +96,7 @@ def queue_document(view: QueueView) -> Document:
         "scheduled": view.scheduled,
         "running": view.running,
         "paused": view.paused,
+        "draining": view.draining,
     }
 
 

@@ -5,7 +5,7 @@ taken back, uncharged. A server that stalled was deaf itself: it gives every age
 the time that it missed.
 """
 
-from taskd.core import attempts, cancel, endings
+from taskd.core import attempts, cancel, drains, endings, quarantine
 from taskd.core.commands import (
     AddCredit,
     AgentAccepted,
@@ -62,6 +62,9 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     agent.labels = dict(command.labels)
     agent.software = command.software
     agent.seen_mono_ms = now.mono_ms
+    if is_first:
+        quarantine.recall(w, agent)
+        drains.recall(w, agent)
     # A later offer of a connection tells what the agent has, not what it holds: leases may be on their way to it.
     return AgentAccepted(_take_up(w, agent, command, now, is_same_boot=is_same_boot) if is_first else [])
 

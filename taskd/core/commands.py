@@ -114,6 +114,39 @@ class StepJob:
     """There are no more."""
 
 
+@dataclass(frozen=True, slots=True)
+class OrderQueue:
+    """Have a queue take nothing new, or take tasks again."""
+
+    queue: str
+    drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAgent:
+    """Have an agent finish what it runs and stay idle, or work again."""
+
+    agent: str
+    drain: bool
+
+
+class Charge(NamedTuple):
+    """An attempt that was charged to its task."""
+
+    task_id: bytes
+    queue: str
+    name: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundTasks:
+    """Give tasks back what these attempts on an agent have cost them."""
+
+    agent: str
+    charges: Sequence[Charge]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferAgent:
     """An agent is connected and has this. Answer: ``AgentAccepted``."""
@@ -316,6 +349,9 @@ Command = (
     | RetryTasks
     | StartJob
     | StepJob
+    | OrderQueue
+    | OrderAgent
+    | RefundTasks
     | OfferAgent
     | LoseConnection
     | AddCredit

@@ -17,9 +17,11 @@ from taskd.core import (
     agents,
     cancel,
     checkpoints,
+    drains,
     due,
     jobs,
     placement,
+    refunds,
     reports,
     retention,
     retry,
@@ -45,9 +47,12 @@ from taskd.core.commands import (
     NackAttempts,
     Now,
     OfferAgent,
+    OrderAgent,
+    OrderQueue,
     PurgeFinished,
     RefillTimers,
     RefillWindow,
+    RefundTasks,
     ReleaseDue,
     RetryTasks,
     RevokeToken,
@@ -137,6 +142,12 @@ class Coordinator:
                 timers.refill(w, command, now)
             case ReleaseDue():
                 due.release(w, command, now, loaded)
+            case OrderQueue():
+                drains.order_queue(w, command)
+            case OrderAgent():
+                drains.order_agent(w, command)
+            case RefundTasks():
+                refunds.refund(w, command, now, loaded)
             case StepJob():
                 jobs.step(w, command, now, loaded)
             case PurgeFinished():

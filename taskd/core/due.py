@@ -25,7 +25,7 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
     ids = list(instants)
     keys: list[Key] = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
     w.need(keys, loaded)
-    details: list[Key] = [(records.DETAILS, task_id) for task_id in ids if _has_details(loaded[records.STATE, task_id])]
+    details: list[Key] = [(records.DETAILS, task_id) for task_id in ids if has_details(loaded[records.STATE, task_id])]
     w.need([*keys, *details], loaded)
     for task_id, due_at_ms in instants.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
@@ -38,8 +38,7 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
         if expiry.limit_at_ms(spec.spec, since_ms, state.attempt) in due_at_ms:
             _expire(w, spec, state, since_ms, now)
         elif state.state == State.SCHEDULED and state.due_at_ms in due_at_ms:
-            stored = loaded[records.DETAILS, task_id] if state.has_details else b""
-            _put_in_line(w, spec, state, stored if isinstance(stored, bytes) else b"")
+            _put_in_line(w, spec, state, loaded)
     w.counters_dirty = True
 
 
@@ -60,15 +59,23 @@ def _expire(w: Working, spec: SpecRecord, state: StateRecord, since_ms: int, now
         endings.end_waiting(w, spec.spec, state, now, end, since_ms=since_ms, failure=failure)
 
 
-def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, details: bytes) -> None:
+def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded) -> None:
     timers.stop(w, spec.spec.id, state.due_at_ms)
-    task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
-    task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
-    task.logs, task.log_bytes, task.details = state.logs, state.log_bytes, details
-    task.revived_at_ms, task.past = state.revived_at_ms, state.past
-    endings.put_ready(w, task, state)
+    endings.put_ready(w, waiting_task(spec, state, loaded), state)
     w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
 
 
-def _has_details(state: object) -> bool:
+def waiting_task(spec: SpecRecord, state: StateRecord, loaded: Loaded) -> Task:
+    """Return a task that waits, from its records; what its last attempt told is loaded if there is such."""
+    task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
+    task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
+    task.logs, task.log_bytes = state.logs, state.log_bytes
+    task.revived_at_ms, task.past = state.revived_at_ms, state.past
+    details = loaded[records.DETAILS, spec.spec.id] if state.has_details else b""
+    task.details = details if isinstance(details, bytes) else b""
+    return task
+
+
+def has_details(state: object) -> bool:
+    """Tell whether a STATE record says that the last attempt told how far it had come."""
     return isinstance(state, StateRecord) and state.has_details

@@ -30,6 +30,27 @@ class SendRevoke(NamedTuple):
     tokens: list[int]
 
 
+class SendDrain(NamedTuple):
+    """Have an agent give back what it has not started."""
+
+    agent: str
+    connection: int
+
+
+class AgentQuarantined(NamedTuple):
+    """The agent fails what it takes: so many failures, of so many tasks, were refunded. For the log."""
+
+    agent: str
+    failures: int
+    tasks: int
+
+
+class AgentReadmitted(NamedTuple):
+    """The agent is granted to again. For the log."""
+
+    agent: str
+
+
 class TasksEnded(NamedTuple):
     """Tell whoever waits."""
 
@@ -116,6 +137,9 @@ class Continue(NamedTuple):
 Effect = (
     SendLease
     | SendRevoke
+    | SendDrain
+    | AgentQuarantined
+    | AgentReadmitted
     | TasksEnded
     | LogsAppended
     | TokenRevoked

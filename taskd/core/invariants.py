@@ -32,6 +32,8 @@ def check_invariants(w: Working) -> None:
     leased = {}
     for name, agent in w.agents.items():
         assert name == agent.name
+        assert agent.drained == (name in w.drained_agents) or not agent.connection
+        assert agent.quarantined == (name in w.quarantined) or not agent.connection
         assert agent.granted_bytes >= sum(len(t.spec.payload) + len(t.details) for t in agent.leases.values())
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)

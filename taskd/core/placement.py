@@ -199,7 +199,7 @@ def place(w: Working, now: Now) -> None:
     places = [
         (agent, index, pool)
         for agent in w.agents.values()
-        if agent.connection and not agent.draining
+        if agent.takes_leases
         for index, pool in enumerate(agent.pools)
         if pool.credit and not _is_laden(agent)
     ]

@@ -21,8 +21,10 @@ def why_waiting(w: Working, state: str, queue: str, name: str) -> str:  # noqa: 
     serving = [agent for agent in knowing if not agent.queues or queue in agent.queues]
     if not serving:
         return f"no agent that has {name!r} serves queue {queue!r}; start one with --queues {queue}"
-    if all(agent.draining for agent in serving):
-        return "every agent that could run it is draining"
-    if any(pool.credit for agent in serving for pool in agent.pools if name in pool.names and not agent.draining):
+    if not any(agent.takes_leases for agent in serving):
+        if all(agent.draining for agent in serving):
+            return "every agent that could run it is draining"
+        return "every agent that could run it is drained, or in quarantine; let one work: `taskd agents resume NAME`"
+    if any(pool.credit for agent in serving for pool in agent.pools if name in pool.names and agent.takes_leases):
         return "is about to be placed"
     return "every agent that could run it is busy"

@@ -57,6 +57,10 @@ DETAILS = Kind(b"c")
 """id: task id; value: packed. How far an attempt had come, until the task ends."""
 ATTEMPT = Kind(b"e")
 """id: task id + attempt (4 bytes). How attempts ended; of one that succeeded the state record tells."""
+QUEUE = Kind(b"q")
+"""id: the queue's name in UTF-8. Queues of which something was ordered."""
+AGENT = Kind(b"w")
+"""id: the agent's name in UTF-8. Agents of which something was ordered."""
 JOB = Kind(b"j")
 """id: job id (16 bytes). Bulk jobs: those under way, and the last that have ended."""
 
@@ -207,6 +211,20 @@ class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """0: it goes on."""
 
 
+class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What a person ordered of a queue."""
+
+    draining: bool
+    """It takes no new tasks."""
+
+
+class AgentRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What a person ordered of an agent."""
+
+    drained: bool
+    """It is granted nothing."""
+
+
 class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """A token, or an invitation (role ``join``). Its secret is not here, only the hash."""
 
@@ -270,6 +288,8 @@ Record = (
     | FinishedRecord
     | DeadGroupRecord
     | JobRecord
+    | QueueRecord
+    | AgentRecord
     | TokenRecord
     | LogRecord
     | AttemptRecord
@@ -286,6 +306,8 @@ READERS: dict[Kind, type[Record]] = {
     FINISHED: FinishedRecord,
     DEAD_GROUP: DeadGroupRecord,
     JOB: JobRecord,
+    QUEUE: QueueRecord,
+    AGENT: AgentRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,

@@ -8,10 +8,11 @@ anything else is stale and changes nothing.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from taskd.core import attempts, endings, records
+from taskd.core import attempts, endings, quarantine, records
 from taskd.core.commands import (
     AckAttempts,
     AppendLogs,
+    Charge,
     Loaded,
     LogsKept,
     MarkStarted,
@@ -67,6 +68,8 @@ def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRe
         leases = agent.leases
         # the same report twice in one message counts once
         endings.succeed(w, [pair for pair in counting if leases.pop(pair[0].token, None) is not None], now)
+        if agent.streak and counting:
+            agent.streak = []
     return ReportsRecorded(recorded, stale)
 
 
@@ -86,19 +89,30 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
     agent = w.agents.get(command.agent)
     if agent is not None:
         agent.seen_mono_ms = now.mono_ms
+    charges: list[Charge] = []
     for report, task in counting:
         assert agent is not None
         if agent.leases.pop(report.token, None) is None:
             continue  # the same report twice in one message
-        if task.cancelling:
-            endings.cancelled(w, task, now, started_at_ms=report.started_at_ms)
-        elif report.failure is not None and report.outcome in CHARGED:
-            endings.charge(w, task, report, now, failure=_bounded(report.failure))
-        elif report.outcome == attempts.CANCELLED and task.spec.at_most_once:
-            endings.charge(w, task, report, now, failure=KILLED)
-        else:
-            endings.release(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
+        if _settle(w, report, task, now):
+            charges.append(Charge(task.spec.id, task.spec.queue, task.spec.name, report.outcome))
+    if agent is not None and charges:
+        quarantine.note_failures(w, agent, charges)
     return ReportsRecorded(recorded, stale)
+
+
+def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
+    """Settle a task whose attempt ended otherwise; tell whether that was charged to it as its agent's doing."""
+    if task.cancelling:
+        endings.cancelled(w, task, now, started_at_ms=report.started_at_ms)
+    elif report.failure is not None and report.outcome in CHARGED:
+        endings.charge(w, task, report, now, failure=_bounded(report.failure))
+        return True
+    elif report.outcome == attempts.CANCELLED and task.spec.at_most_once:
+        endings.charge(w, task, report, now, failure=KILLED)
+    else:
+        endings.release(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
+    return False
 
 
 def mark_started(w: Working, command: MarkStarted, now: Now) -> StartsRecorded:

@@ -12,12 +12,14 @@ from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
 from taskd.core.records import (
+    AgentRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
     JobRecord,
     LeaseRecord,
     LineRecord,
+    QueueRecord,
     SpecRecord,
     TokenRecord,
 )
@@ -41,6 +43,8 @@ class Stored:
     """The last SPEC id; empty in an empty store."""
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
+    queues: Sequence[tuple[bytes, QueueRecord]] = ()
+    drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -54,6 +58,8 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.ticked_mono_ms = now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
+    w.queues = {name.decode(): record for name, record in stored.queues}
+    w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}
     w.jobs = dict(stored.jobs)
     for job_id, job in stored.jobs:
         if not job.finished_at_ms:

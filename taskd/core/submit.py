@@ -14,7 +14,7 @@ from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
 from taskd.core.records import Key, KeyRecord, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.errors import BadRequest, SubmitConflict, SubmitTooOld
+from taskd_protocol.errors import BadRequest, QueueDraining, SubmitConflict, SubmitTooOld
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
 from taskd_protocol.task import TaskSpec, check_spec
 
@@ -29,16 +29,27 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
         BadRequest: A spec is out of range.
         PayloadTooLarge: A payload is.
         SubmitConflict: An id or key belongs to a task with other content.
+        QueueDraining: A queue takes no new tasks.
         SubmitTooOld: An id may have been purged: whether it ran cannot be told.
         NeedRecords: Ids or keys must be looked up first.
     """
     existing = _check(w, command, now, loaded)
     known = {index for index, _ in existing}
     fresh = [spec for index, spec in enumerate(command.specs) if index not in known] if known else command.specs
+    if w.queues:
+        _check_queues(w, fresh)
     _keep(w, fresh, command.owner, now)
     w.counters_dirty = True
     w.recent.add([spec.id for spec in fresh])
     return Submitted(existing)
+
+
+def _check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
+    for spec in specs:
+        if spec.queue in w.queues:
+            raise QueueDraining(
+                f"queue {spec.queue[:64]!r} is drained and takes no new tasks; `taskd queue resume` opens it again"
+            )
 
 
 def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:

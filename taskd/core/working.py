@@ -14,10 +14,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taskd.core import records
-from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
+from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords
 from taskd.core.lifecycle import State
 from taskd.core.lines import RANK_BYTES, Line, Task, ready_id
-from taskd.core.records import DeadGroupRecord, JobRecord, Key, LineRecord, Mutation, TokenRecord
+from taskd.core.records import (
+    AgentRecord,
+    DeadGroupRecord,
+    JobRecord,
+    Key,
+    LineRecord,
+    Mutation,
+    QueueRecord,
+    TokenRecord,
+)
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
 
@@ -88,6 +97,31 @@ class Agent:
     """By fencing token."""
     granted_bytes: int = 0
     """Arguments granted since they were last counted: at least those that ``leases`` hold."""
+    drained: bool = False
+    """A person ordered so."""
+    quarantined: bool = False
+    streak: list[Charge] = field(default_factory=list)
+    """What it has failed since its last success, kept by ``taskd.core.quarantine``."""
+
+    @property
+    def takes_leases(self) -> bool:
+        """It is granted to, if it has credit."""
+        return bool(self.connection) and not (self.draining or self.drained or self.quarantined)
+
+    def can_run(self, queue: str, name: str) -> bool:
+        """Tell whether it has the task and serves the queue."""
+        return (not self.queues or queue in self.queues) and any(name in pool.names for pool in self.pools)
+
+
+@dataclass(slots=True, kw_only=True)
+class Quarantine:
+    """An agent that is granted nothing, since it failed what it took."""
+
+    boot_id: bytes
+    tasks: dict[bytes, None]
+    """What it had failed."""
+    cleared: dict[bytes, None] = field(default_factory=dict)
+    """Of those, what has failed elsewhere since."""
 
 
 class RecentIds:
@@ -184,6 +218,9 @@ class Working:
         self.tokens: dict[str, TokenRecord] = {}
         self.dead_groups: dict[bytes, DeadGroupRecord] = {}
         self.jobs: dict[bytes, JobRecord] = {}
+        self.queues: dict[str, QueueRecord] = {}
+        self.drained_agents: dict[str, AgentRecord] = {}
+        self.quarantined: dict[str, Quarantine] = {}
         self.timers = Timers()
         self.counters = Counters()
         self.recent = RecentIds(b"")

@@ -12,6 +12,8 @@ from taskd.core.commands import (
     CancelStates,
     CancelTasks,
     JobStarted,
+    OrderAgent,
+    OrderQueue,
     RetryStates,
     RetryTasks,
     RevokeToken,
@@ -105,6 +107,12 @@ class ClientRole:
                 self._following.follow(message)
             case m.FollowMore():
                 self._following.more(message.request_id)
+            case m.QueueDrain():
+                command = OrderQueue(message.queue, drain=not message.resume)
+                self._services.loop.ask(command, partial(self._answer, message.request_id, _done))
+            case m.AgentDrain():
+                order = OrderAgent(message.agent, drain=not message.resume)
+                self._services.loop.ask(order, partial(self._answer, message.request_id, _done))
             case m.TokenCreate():
                 self._create_token(message)
             case m.TokenList():

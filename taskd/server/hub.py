@@ -12,11 +12,14 @@ import trio
 
 from taskd.core.effects import (
     AgentLost,
+    AgentQuarantined,
+    AgentReadmitted,
     AgentReplaced,
     Continue,
     Effect,
     JobsMoved,
     LogsAppended,
+    SendDrain,
     SendLease,
     SendRevoke,
     TasksEnded,
@@ -27,7 +30,7 @@ from taskd.core.effects import (
     WantTimers,
 )
 from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
-from taskd_protocol.messages import HostStats, Lease, Message, Revoke
+from taskd_protocol.messages import Drain, HostStats, Lease, Message, Revoke
 from taskd_protocol.task import Outcome
 
 log = structlog.get_logger("taskd.server")
@@ -132,6 +135,14 @@ class Hub:
                 peer = self._peers.get(effect.connection)
                 if peer is not None:
                     peer.send_in_turn(Revoke(effect.tokens))
+            case SendDrain():
+                peer = self._peers.get(effect.connection)
+                if peer is not None:
+                    peer.send_in_turn(Drain("a person drained this agent", stay=True))
+            case AgentQuarantined():
+                log.warning("agent in quarantine", agent=effect.agent, failures=effect.failures, tasks=effect.tasks)
+            case AgentReadmitted():
+                log.info("agent let in again", agent=effect.agent)
             case LogsAppended():
                 for task_id in effect.ids:
                     self._tell_followers(task_id)

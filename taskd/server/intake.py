@@ -19,6 +19,7 @@ from taskd.core.commands import (
     KeepCheckpoints,
     NackAttempts,
     RefillWindow,
+    RefundTasks,
     RetryTasks,
     StepJob,
     SubmitTasks,
@@ -152,6 +153,8 @@ def weight_of(command: Command) -> int:
             weight = len(entries)
         case StepJob():
             weight = len(command.found)
+        case RefundTasks(_, charges):
+            weight = len(charges)
         case _:
             pass
     return max(weight, 1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from taskd.core import records
 from taskd.core.records import (
+    AgentRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -11,6 +12,7 @@ from taskd.core.records import (
     Kind,
     LeaseRecord,
     LineRecord,
+    QueueRecord,
     Record,
     SpecRecord,
     TokenRecord,
@@ -40,6 +42,8 @@ async def read_stored(store: Store) -> Stored:
         newest_id=newest[0][0] if newest else b"",
         dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
         jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
+        queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],
+        drained_agents=[(i, r) for i, r in await _read_all(store, records.AGENT) if isinstance(r, AgentRecord)],
     )
 
 

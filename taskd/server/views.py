@@ -129,13 +129,15 @@ def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
 
 
 def queue_views(w: Working) -> list[QueueView]:
-    """Return every queue that holds a task that has not ended, by name."""
+    """Return every queue that holds a task that has not ended, or is drained, by name."""
     views = []
-    for name, states in sorted(w.counters.by_queue.items()):
+    for name in sorted(w.counters.by_queue.keys() | w.queues.keys()):
+        states = w.counters.by_queue.get(name, {})
+        draining = name in w.queues
         running = states.get(State.RUNNING, 0) + states.get(State.CANCELLING, 0)
         ready, scheduled = states.get(State.READY, 0), states.get(State.SCHEDULED, 0)
-        if ready or scheduled or running:
-            views.append(QueueView(name, ready, scheduled, running))
+        if ready or scheduled or running or draining:
+            views.append(QueueView(name, ready, scheduled, running, draining=draining))
     return views
 
 
@@ -145,11 +147,10 @@ def agent_views(w: Working, hosts: dict[int, HostStats], now: Now) -> list[Agent
 
 
 def _agent_view(agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentView:
-    live = "draining" if agent.draining else "live"
     return AgentView(
         name=agent.name,
         boot_id=agent.boot_id,
-        state=live if agent.connection else "lost",
+        state=_state_of(agent),
         slots=sum(pool.pool.slots for pool in agent.pools),
         running=len(agent.leases),
         host=hosts.get(agent.connection, HostStats()),
@@ -159,6 +160,16 @@ def _agent_view(agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentVie
         software=agent.software,
         seen_at_ms=now.wall_ms - (now.mono_ms - agent.seen_mono_ms),
     )
+
+
+def _state_of(agent: Agent) -> str:
+    if not agent.connection:
+        return "lost"
+    if agent.quarantined:
+        return "quarantined"
+    if agent.drained and not agent.leases:
+        return "drained"
+    return "draining" if agent.drained or agent.draining else "live"
 
 
 def task_counts(w: Working) -> dict[str, int]:

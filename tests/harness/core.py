@@ -31,6 +31,7 @@ from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
+    AgentRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -40,6 +41,7 @@ from taskd.core.records import (
     LeaseRecord,
     LineRecord,
     Mutation,
+    QueueRecord,
     Record,
     SpecRecord,
     StateRecord,
@@ -131,6 +133,8 @@ class Disk:
             newest_id=specs[-1] if specs else b"",
             dead_groups=list(self.of(records.DEAD_GROUP, DeadGroupRecord).items()),
             jobs=list(self.of(records.JOB, JobRecord).items()),
+            queues=list(self.of(records.QUEUE, QueueRecord).items()),
+            drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
         )
 
 

@@ -9,6 +9,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -23,20 +24,23 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     LoseConnection,
+    OrderAgent,
+    OrderQueue,
+    RefundTasks,
     RetryTasks,
     StartJob,
     SubmitTasks,
     Submitted,
 )
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import AgentLost, AgentReplaced, TasksEnded
+from taskd.core.effects import AgentLost, AgentReplaced, Continue, TasksEnded
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import RETRIABLE, TERMINAL, State
 from taskd.core.records import LeaseRecord, Mutation, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.restore import restore
 from taskd.core.working import EPOCH_BITS, Settings, Working
-from taskd_protocol.errors import AgentDuplicate, JobLimit, SubmitConflict, SubmitTooOld
+from taskd_protocol.errors import AgentDuplicate, AgentUnknown, JobLimit, QueueDraining, SubmitConflict, SubmitTooOld
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec
 
@@ -85,6 +89,9 @@ SMALL: dict[str, int] = {
     "taskd.core.attempts.ATTEMPTS_KEPT": 4,
     "taskd.core.working.FINISHED_IDS_MAX": 3,
     "taskd.core.retention.RECORDS_MAX": 4,
+    "taskd.core.quarantine.STREAK_MIN": 3,
+    "taskd.core.quarantine.TASKS_MIN": 2,
+    "taskd.core.quarantine.STREAK_MAX": 6,
     "taskd.core.jobs.STEP_TASKS": 3,
     "taskd.core.jobs.RUNNING_MAX": 2,
     "taskd.core.jobs.KEPT": 2,
@@ -162,6 +169,15 @@ class World:
         if action == "retry":
             self._bulk_retry_at_ms = max(self._bulk_retry_at_ms, self.shell.wall_ms)
         self.ask(StartJob("client", self.shell.new_id(), action, wanted))
+
+    def order_agent(self, name: str, *, drain: bool) -> None:
+        """Drain an agent, or have it work again."""
+        with suppress(AgentUnknown):
+            self.ask(OrderAgent(name, drain))
+
+    def order_queue(self, queue: str, *, drain: bool) -> None:
+        """Have a queue take nothing new, or take tasks again."""
+        self.ask(OrderQueue(queue, drain))
 
     def connect(self, name: str, *, is_new_boot: bool = False) -> None:
         """Connect an agent, again or after a restart."""
@@ -275,6 +291,9 @@ class World:
     def turn(self) -> None:
         """End the turn."""
         turn = self.shell.turn()
+        for effect in turn.effects:
+            if isinstance(effect, Continue) and isinstance(effect.command, RefundTasks):
+                self._retried.update(charge.task_id for charge in effect.command.charges)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
         self._check_turn(turn.mutations)
 
@@ -333,6 +352,8 @@ class World:
     def finish(self) -> None:
         """Have faults stop: then all work ends."""
         shell = self.shell
+        for name in self.agents:
+            self.order_agent(name, drain=False)
         for _ in range(200):
             for name, agent in self.agents.items():
                 known = shell.working.agents.get(name)
@@ -388,9 +409,9 @@ class World:
         before, waiting = pickle.dumps(vars(w)), len(self.shell.waiting)
         try:
             act()
-        except (SubmitConflict, SubmitTooOld, AgentDuplicate, JobLimit) as refusal:
+        except (SubmitConflict, SubmitTooOld, AgentDuplicate, AgentUnknown, JobLimit, QueueDraining) as refusal:
             assert pickle.dumps(vars(w)) == before, "a refused command changes nothing"
-            if isinstance(refusal, AgentDuplicate):
+            if isinstance(refusal, AgentDuplicate | AgentUnknown):
                 raise
         else:
             if len(self.shell.waiting) > waiting:
@@ -505,6 +526,8 @@ CHOICES: list[tuple[int, Act]] = [
     (1, lambda world, rng, _: world.step_wall_clock(rng.choice([-100_000, 300_000]))),
     (1, lambda world, _rng, name: world.offer_again(name)),
     (1, lambda world, _rng, name: world.drain(name)),
+    (2, lambda world, rng, name: world.order_agent(name, drain=rng.random() < 0.3)),
+    (2, lambda world, rng, _: world.order_queue(rng.choice(QUEUES), drain=rng.random() < 0.3)),
     (2, lambda world, _rng, _: world.check_restored()),
 ]
 WEIGHTS = [weight for weight, _ in CHOICES]
@@ -545,6 +568,8 @@ def _standing(w: Working) -> object:
         dict(sorted(w.tokens.items())),
         dict(sorted(w.dead_groups.items())),
         dict(sorted(w.jobs.items())),
+        dict(sorted(w.queues.items())),
+        dict(sorted(w.drained_agents.items())),
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {
             token: (t.spec, t.rank, t.owner, t.granted_at_ms, t.details, lease_record(t))

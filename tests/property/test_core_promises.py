@@ -109,6 +109,14 @@ class CoreMachine(RuleBasedStateMachine):
     def start_job(self, action: str, wanted: TaskFilter) -> None:
         self.world.start_job(action, wanted)
 
+    @rule(name=agents, drain=st.booleans())
+    def order_agent(self, name: str, drain: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.world.order_agent(name, drain=drain)
+
+    @rule(queue=st.sampled_from(QUEUES), drain=st.booleans())
+    def order_queue(self, queue: str, drain: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.world.order_queue(queue, drain=drain)
+
     @rule(name=agents, is_new_boot=st.booleans(), leases=st.integers(0, 9))
     def connect(self, name: str, is_new_boot: bool, leases: int) -> None:  # noqa: FBT001 - drawn by name
         self.world.connect(name, is_new_boot=is_new_boot)

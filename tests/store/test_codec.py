@@ -115,6 +115,8 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             10,
         ),
     ),
+    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True)),
+    "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
     "counters": (

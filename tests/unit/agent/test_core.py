@@ -173,6 +173,18 @@ def test_draining_asks_for_nothing_and_gives_back_what_waits() -> None:
     assert isinstance(core.messages()[0], Drain), "each connection is told"
 
 
+def test_an_agent_that_is_to_stay_gives_back_what_waits_and_asks_on() -> None:
+    core = connected()
+    core.messages()
+    start(core, 1)
+    core.receive(lease(2, grants(range(2, 4))))
+    core.yield_waiting()
+    messages = core.messages()
+    assert not any(isinstance(message, Drain) for message in messages)
+    assert any(isinstance(message, LeaseCredit) for message in messages), "the server knows whom it grants to"
+    assert core.held == 1
+
+
 def test_what_a_stopped_agent_killed_costs_the_task_nothing() -> None:
     core = connected()
     start(core, 2)

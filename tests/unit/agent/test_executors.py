@@ -317,6 +317,22 @@ async def test_a_server_may_ask_an_agent_to_go(autojump_clock: MockClock) -> Non
             await peer.next()
 
 
+async def test_a_server_may_ask_an_agent_to_rest(autojump_clock: MockClock) -> None:
+    """What waits goes back, what runs goes on, and so does the agent."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await peer.lease(grant(1), grant(2))
+        worker = await stage.who_has(1)
+        worker.runs = 1
+        await peer.send(Drain("a person drained this agent", stay=True))
+        assert [outcome(report) for report in await peer.reports(1)] == [(2, "released")]
+        worker.returns(1)
+        assert [outcome(report) for report in await peer.reports(1)] == [(1, "acked")]
+        await peer.lease(grant(3))
+        await stage.who_has(3)
+
+
 async def test_when_its_grace_is_over_the_rest_is_killed_and_given_back(autojump_clock: MockClock) -> None:
     stage = Stage(autojump_clock, {"m.f": False, "m.a": True})
     agent = stage.agent(processes=1, drain_s=12.0)

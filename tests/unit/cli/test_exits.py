@@ -7,6 +7,7 @@ from taskd_protocol.task import Failure
 
 EXPECTED = {
     "agent.duplicate": 5,
+    "agent.unknown": 2,
     "auth.invitation": 5,
     "auth.refused": 5,
     "auth.role": 5,
@@ -26,6 +27,7 @@ EXPECTED = {
     "protocol.unknown_kind": 3,
     "protocol.version": 3,
     "protocol.violation": 3,
+    "queue.draining": 2,
     "request.invalid": 2,
     "result.gone": 2,
     "server.busy": 3,

@@ -5,6 +5,7 @@ import pytest
 from taskd_protocol.errors import RoleRefused
 from taskd_protocol.join import parse_join_code
 from taskd_protocol.messages import (
+    AgentDrain,
     AgentPage,
     AgentView,
     CertQuery,
@@ -14,6 +15,7 @@ from taskd_protocol.messages import (
     HostStats,
     Invitation,
     Invite,
+    QueueDrain,
     QueuePage,
     QueueView,
     TokenCreate,
@@ -43,7 +45,7 @@ CERTIFICATE = CertView(0, ["localhost", "127.0.0.1"], 0, 86_400_000, b"\x01" * 3
 def test_queues_as_json(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [QueuePage(0, [QueueView("web", 1, 2, 3)])]
     assert json.loads(taskd("queue", "ls", "--json").out) == [
-        {"name": "web", "ready": 1, "scheduled": 2, "running": 3, "paused": False}
+        {"name": "web", "ready": 1, "scheduled": 2, "running": 3, "paused": False, "draining": False}
     ]
 
 
@@ -67,6 +69,26 @@ def test_agents_as_json(taskd: Taskd, client: FakeClient) -> None:
             "labels": {"zone": "a"},
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["queue", "drain", "web"], QueueDrain(0, "web")),
+        (["queue", "resume", "web"], QueueDrain(0, "web", resume=True)),
+        (["agents", "drain", "ash"], AgentDrain(0, "ash")),
+        (["agents", "resume", "ash"], AgentDrain(0, "ash", resume=True)),
+    ],
+)
+def test_drains_are_asked_for_by_name(
+    taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | AgentDrain
+) -> None:
+    """One line says what holds now."""
+    client.replies = [Done(0)]
+    ended = taskd(*words)
+    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert words[2] in ended.out
+    assert client.asked == [message]
 
 
 def test_nothing_is_an_empty_array(taskd: Taskd, client: FakeClient) -> None:

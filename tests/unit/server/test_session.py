@@ -288,6 +288,8 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.JobStart(5, TASK, "retry", TaskFilter(ids=[TASK])),
     m.JobList(5),
     m.DeadList(5),
+    m.QueueDrain(5, "images"),
+    m.AgentDrain(5, "a1"),
     m.TaskList(5),
     m.QueueList(5),
     m.AgentList(5),
@@ -596,6 +598,8 @@ async def test_nonsense_that_nobody_waits_for_ends_the_connection(server: Server
         (m.TaskCount(1, "fly"), "request.invalid"),
         (m.TaskCount(1, filter=TaskFilter(group=b"short")), "request.invalid"),
         (m.JobStart(1, TASK, "fly", TaskFilter()), "request.invalid"),
+        (m.QueueDrain(1, ""), "request.invalid"),
+        (m.AgentDrain(1, "nobody"), "agent.unknown"),
         (m.JobStart(1, b"short", "retry", TaskFilter()), "request.invalid"),
         (m.JobStart(1, TASK, "retry", TaskFilter(since_ms=-1)), "request.invalid"),
         (m.JobStart(1, TASK, "retry", TaskFilter(ids=[b"short"])), "request.invalid"),
@@ -606,7 +610,7 @@ async def test_nonsense_that_nobody_waits_for_ends_the_connection(server: Server
 )
 async def test_requests_out_of_range_are_refused(server: Server, message: m.Message, code: str) -> None:
     """With a coded error in one line; the connection goes on, and nothing has changed."""
-    peer = await server.client()
+    peer = await server.client("operator")
     refused = await peer.ask(message, m.Error)
     assert refused.code == code
     assert "\n" not in refused.message

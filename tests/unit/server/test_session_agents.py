@@ -12,12 +12,15 @@ from taskd_protocol.connection import peer_side
 from taskd_protocol.limits import HEARTBEAT_MS, HEARTBEATS_MISSED
 from taskd_protocol.messages import (
     Ack,
+    AgentDrain,
     AgentList,
     AgentPage,
     AgentView,
     Cancel,
     Cancelled,
+    Done,
     Drain,
+    Error,
     Heartbeat,
     HeartbeatSeen,
     HostStats,
@@ -27,12 +30,16 @@ from taskd_protocol.messages import (
     Offer,
     Offered,
     Outcomes,
+    QueueDrain,
+    QueueList,
+    QueuePage,
     Recorded,
     Revoke,
+    Submit,
     Wait,
     Welcome,
 )
-from taskd_protocol.task import FailureReport, Grant, Held, Pool
+from taskd_protocol.task import Failure, FailureReport, Grant, Held, Pool, Retry
 
 SILENCE_SECONDS = HEARTBEAT_MS * HEARTBEATS_MISSED / 1_000
 
@@ -357,3 +364,51 @@ async def test_names_that_no_agent_has_wait_and_say_so(server: Server) -> None:
     knowing = await server.agent("a2", boot_id=b"2" * 16, names=["m.unknown"], credit=1)
     (grant,) = await leased(knowing, 1)
     assert grant.spec.id == spec.id
+
+
+async def test_an_agent_that_a_person_drained_is_told_and_shown_so(server: Server) -> None:
+    """It gives back what it has not started; what runs is waited for; resumed, it is granted to again."""
+    client, agent = await server.client("operator"), await server.agent(credit=2)
+    await server.submit(client, 3)
+    one, two = await leased(agent, 2)
+    await client.ask(AgentDrain(20, "a1"), Done)
+    assert (await agent.take(Drain)).stay
+    await agent.send(Nack([_released(two)]), LeaseCredit(0, 5))
+    await agent.take(Recorded)
+    assert [view.state for view in await views(client)] == ["draining"]
+    await agent.send(Ack([report(one)]))
+    await agent.take(Recorded)
+    await agent.settle()
+    assert agent.told(Lease) == []
+    assert [view.state for view in await views(client)] == ["drained"]
+    await client.ask(AgentDrain(21, "a1", resume=True), Done)
+    assert len(await leased(agent, 2)) == 2
+    assert [view.state for view in await views(client)] == ["live"]
+
+
+async def test_an_agent_that_fails_all_it_takes_is_shown_in_quarantine(server: Server) -> None:
+    """While another one is there for the work; the tasks wait for that one, and their failures are taken back."""
+    client, agent = await server.client("operator"), await server.agent(credit=8)
+    await server.agent("a2", boot_id=b"2" * 16)
+    specs = await server.submit(client, 8, retry=Retry(base_ms=600_000))
+    failure = Failure("task.raised", "no GPU")
+    for grant in await leased(agent, 8):
+        await agent.send(Nack([FailureReport(grant.token, grant.spec.id, 1, "failed", failure)]))
+        await agent.take(Recorded)
+    await agent.settle()
+    assert [view.state for view in await views(client)] == ["quarantined", "live"]
+    assert (await server.view(client, specs[0].id)).failures == 0
+    await client.ask(AgentDrain(21, "a1", resume=True), Done)
+    assert [view.state for view in await views(client)] == ["live", "live"]
+
+
+async def test_a_drained_queue_refuses_submits_and_is_shown(server: Server) -> None:
+    """Though it is empty; until it is resumed."""
+    client = await server.client("operator")
+    await client.ask(QueueDrain(20, "default"), Done)
+    refused = await client.ask(Submit(21, server.specs()), Error)
+    assert (refused.code, refused.retryable) == ("queue.draining", False)
+    page = await client.ask(QueueList(22), QueuePage)
+    assert [(view.name, view.draining) for view in page.queues] == [("default", True)]
+    await client.ask(QueueDrain(23, "default", resume=True), Done)
+    await server.submit(client)

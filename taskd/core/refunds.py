@@ -1,0 +1,67 @@
+"""Refunds: what attempts on an agent in quarantine have cost their tasks is given back.
+
+The attempts stay in the tasks' histories. A task that died of one goes back in line.
+"""
+
+from collections import Counter
+
+from msgspec.structs import replace
+
+from taskd.core import attempts, due, endings, expiry, records, retry
+from taskd.core.commands import Loaded, Now, RefundTasks
+from taskd.core.lifecycle import State
+from taskd.core.records import Key, Past, SpecRecord, StateRecord
+from taskd.core.reports import lease_record
+from taskd.core.working import Working
+
+
+def refund(w: Working, command: RefundTasks, now: Now, loaded: Loaded) -> None:
+    """Give the tasks back what these attempts have cost them.
+
+    Raises:
+        NeedRecords: They are not loaded.
+    """
+    costs: dict[bytes, Counter[str]] = {}
+    for charge in command.charges:
+        costs.setdefault(charge.task_id, Counter())[charge.outcome] += 1
+    keys: list[Key] = [(kind, task_id) for task_id in costs for kind in (records.SPEC, records.STATE)]
+    w.need(keys, loaded)
+    details: list[Key] = [(records.DETAILS, i) for i in costs if due.has_details(loaded[records.STATE, i])]
+    w.need([*keys, *details], loaded)
+    for task_id, cost in costs.items():
+        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+        task = w.tasks.get(task_id)
+        if task is not None and task.token:
+            task.failures, task.past = _refunded(task.failures, task.past, cost)
+            w.put(records.LEASE, task_id, lease_record(task))
+        elif isinstance(spec, SpecRecord) and isinstance(state, StateRecord):
+            _refund_stored(w, command.agent, spec, state, cost=cost, now=now, loaded=loaded)
+    w.counters_dirty = True
+
+
+def _refund_stored(
+    w: Working, agent: str, spec: SpecRecord, state: StateRecord, *, cost: Counter[str], now: Now, loaded: Loaded
+) -> None:
+    task_id = spec.spec.id
+    failures, past = _refunded(state.failures, state.past, cost)
+    if state.state == State.SCHEDULED:
+        w.put(records.STATE, task_id, replace(state, failures=failures, past=past))
+    elif state.state == State.READY:
+        # Out of line and in again: a window that is being refilled must not take in what was read before.
+        due.leave(w, spec, state)
+        refunded = replace(state, failures=failures, past=past)
+        endings.put_ready(w, due.waiting_task(spec, refunded, loaded), state)
+    elif state.state == State.DEAD and _died_of(agent, spec, state, now):
+        retry.revive(w, spec, state, now)
+
+
+def _died_of(agent: str, spec: SpecRecord, state: StateRecord, now: Now) -> bool:
+    """Tell whether a dead task's last attempt was the agent's, and it may be tried again."""
+    since_ms = state.revived_at_ms or spec.created_at_ms
+    return state.agent == agent and not spec.spec.at_most_once and not expiry.is_late(spec.spec, since_ms, now.wall_ms)
+
+
+def _refunded(failures: int, past: Past | None, cost: Counter[str]) -> tuple[int, Past | None]:
+    if past is not None:
+        past = replace(past, crashes=max(0, past.crashes - cost[attempts.CRASHED]))
+    return max(0, failures - cost[attempts.FAILED]), past
