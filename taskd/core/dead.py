@@ -40,8 +40,11 @@ def enter(w: Working, task_id: bytes, failure: Failure, now: Now) -> bytes:
         kind, place, message = "", "", "failures of more kinds than are told apart"
     else:
         kind, place, message = kind_of(failure), place_of(failure.traceback), failure.message[:MESSAGE_CHARS]
-    count, first_at_ms = (known.count, known.first_at_ms) if known else (0, now.wall_ms)
-    groups[fingerprint] = DeadGroupRecord(kind, place, message, count + 1, first_at_ms, now.wall_ms)
+    count, first_at_ms, last_at_ms = 0, now.wall_ms, now.wall_ms
+    if known is not None:
+        count = known.count
+        first_at_ms, last_at_ms = min(first_at_ms, known.first_at_ms), max(last_at_ms, known.last_at_ms)
+    groups[fingerprint] = DeadGroupRecord(kind, place, message, count + 1, first_at_ms, last_at_ms)
     w.dirty_dead_groups[fingerprint] = None
     w.put(records.DEAD, dead_id(fingerprint, now.wall_ms, task_id), b"")
     return fingerprint

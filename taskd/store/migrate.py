@@ -9,6 +9,7 @@ For a new format: raise ``head.FORMAT``, add its steps here under the format tha
 lead away from, and let ``tests/store/test_migrate.py`` write what they find.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,22 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 from rocksdict import Rdict, WriteBatch
 
-from taskd.core.records import KEY, SPEC, KeyRecord, Kind, Mutation, SpecRecord
+from taskd.core import dead
+from taskd.core.commands import Now
+from taskd.core.lifecycle import State
+from taskd.core.records import (
+    DEAD_GROUP,
+    KEY,
+    SPEC,
+    STATE,
+    DeadGroupRecord,
+    KeyRecord,
+    Kind,
+    Mutation,
+    SpecRecord,
+    StateRecord,
+)
+from taskd.core.working import Settings, Working
 from taskd.store import engine
 from taskd.store.codec import decode_as, encode
 from taskd.store.head import FORMAT
@@ -101,6 +117,23 @@ def _date_keys(database: Rdict, entries: Entries) -> list[Mutation]:
     ]
 
 
+def _list_dead(database: Rdict, entries: Entries) -> list[Mutation]:
+    """List dead tasks by what they died of, as the core would have."""
+    w = Working(Settings(), random.Random(0))  # noqa: S311 - nothing is drawn
+    lower = make_key(DEAD_GROUP, b"")
+    for at, value in engine.walk(database, lower, successor(lower)):
+        fingerprint = split_key(at)[1]
+        w.dead_groups[fingerprint] = decode_as(DeadGroupRecord, DEAD_GROUP, fingerprint, value)
+    for task_id, value in entries:
+        state = decode_as(StateRecord, STATE, task_id, value)
+        if state.state == State.DEAD and state.failure is not None and not state.fingerprint:
+            fingerprint = dead.enter(w, task_id, state.failure, Now(0, state.finished_at_ms))
+            w.put(STATE, task_id, replace(state, fingerprint=fingerprint))
+    for fingerprint in w.dirty_dead_groups:
+        w.put(DEAD_GROUP, fingerprint, w.dead_groups[fingerprint])
+    return w.mutations
+
+
 def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
     if spec is None:  # no key is without its task; fsck tells of one that is
         return task_id_unix_ms(TaskId(task_id))
@@ -108,6 +141,6 @@ def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
 
 
 STEPS: Final[Mapping[int, Sequence[Step]]] = {
-    1: (Step(KEY, _date_keys),),
+    1: (Step(KEY, _date_keys), Step(STATE, _list_dead)),
 }
 """By the format that they lead away from, in the order in which they are taken."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 from rocksdict import Rdict
 
 from store.driver import Driver
 from store.houses import LINEAGE
-from taskd.core.records import KEY, KeyRecord
+from taskd.core.records import DEAD, DEAD_GROUP, KEY, STATE, KeyRecord, StateRecord
 from taskd.store import engine, migrate
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import fsck
@@ -21,11 +22,12 @@ from taskd.store.rocksdb import open_store
 from taskd_protocol.errors import StoreTooOld
 
 TASKS = 40
+DEAD_TASKS = 7
 
 
 @pytest.fixture(scope="module")
 def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of format 1: its keys tell no time."""
+    """A store of format 1: its keys tell no time, and its dead tasks are not listed."""
     path = tmp_path_factory.mktemp("first") / "store"
 
     async def build() -> None:
@@ -34,6 +36,8 @@ def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
         await driver.submit(driver.specs(TASKS, key="order"))
         await driver.submit(driver.specs(5))
         await driver.fail("a1", await driver.lease("a1", ["app.f"], 3))
+        await driver.submit(driver.specs(DEAD_TASKS, name="app.g", max_attempts=1))
+        await driver.fail("a2", await driver.lease("a2", ["app.g"], DEAD_TASKS))
         await store.close()
 
     trio.run(build)
@@ -42,6 +46,14 @@ def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [(at, value)] = encode([(KEY, record_id, KeyRecord(key.task_id, key.digest))])
         assert value is not None
         database.put(at, value[:1].replace(b"\x94", b"\x93") + value[1:-1])  # as it was before the field
+    for at, value in list(engine.walk(database, b"", b"\xff")):
+        kind, record_id = split_key(at)
+        if kind in {DEAD, DEAD_GROUP}:
+            database.delete(at)
+        elif kind == STATE and (state := decode_as(StateRecord, kind, record_id, value)).fingerprint:
+            [(_, bare)] = encode([(kind, record_id, replace(state, fingerprint=b"", end_order=0))])
+            assert bare is not None
+            database.put(at, bare)
     database.put(FORMAT_KEY, b"1")
     engine.close_database(database, path)
     return path
@@ -77,12 +89,14 @@ async def start(path: Path) -> list[int]:
 
 
 async def test_a_start_brings_an_older_store_to_this_format(path: Path) -> None:
-    """Every key has its task's time then, nothing else has changed, and the next start has nothing to do."""
+    """Keys have their task's time then, dead tasks are listed, nothing else has changed; the next start is idle."""
     before = dict(content(path))
     assert await start(path) == [1]
     after = dict(content(path))
-    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {KEY, split_key(FORMAT_KEY)[0]}
-    assert (after[FORMAT_KEY], before.keys()) == (b"%d" % FORMAT, after.keys())
+    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {KEY, STATE, split_key(FORMAT_KEY)[0]}
+    new = [split_key(at)[0] for at in sorted(after.keys() - before.keys())]
+    assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[DEAD] * DEAD_TASKS])
+    assert not before.keys() - after.keys()
     assert fsck(path).is_clean
     assert await start(path) == []
 
