@@ -57,7 +57,7 @@ _READS: Messages = _ALWAYS | {
     m.CertQuery,
 }
 _WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry, m.JobStart}
-_ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain})
+_ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain, m.Backup})
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

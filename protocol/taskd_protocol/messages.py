@@ -632,6 +632,36 @@ class AgentDrain(msgspec.Struct, array_like=True, frozen=True, tag=60):
     """Grant to it again instead, also after a quarantine."""
 
 
+class Backup(msgspec.Struct, array_like=True, frozen=True, tag=62):
+    """Copy the store into a new folder on the server's machine; under an id that was used: how far is it?"""
+
+    request_id: int
+    id: bytes
+    """16 random bytes of the asker's."""
+    path: str
+    """The folder, with its whole path; its parent must be there, and the folder must not."""
+    without_keys: bool = False
+    """The CA, its key and the server's certificate stay out of it."""
+
+
+class BackupView(msgspec.Struct, array_like=True, frozen=True, tag=63):
+    """How far it is: told at once when it has ended, else at its next stage or after a second."""
+
+    request_id: int
+    stage: str
+    """``copying``, ``checking``, ``done`` or ``failed``."""
+    copied_bytes: int = 0
+    total_bytes: int = 0
+    """0: not known yet."""
+    sequence: int = 0
+    """The last commit that is in it, when it is done."""
+    tasks: dict[str, int] = {}
+    """Tasks in it by state, when it is done."""
+    code: str = ""
+    """Of the error, when it has failed."""
+    message: str = ""
+
+
 # -- agents -----------------------------------------------------------------------------
 
 
@@ -779,6 +809,7 @@ ToServer = (
     | CertRenew
     | CertQuery
     | StatsQuery
+    | Backup
     | TaskRetry
     | TaskCount
     | JobStart
@@ -820,6 +851,7 @@ ToPeer = (
     | Invitation
     | CertView
     | Stats
+    | BackupView
     | TaskRetried
     | TaskCounted
     | JobPage

@@ -4,12 +4,11 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from taskd.cli.main import PARENT_VARIABLE
+from taskd.program import bound_environment, program
 
 GRACE_S: Final = 15.0
 """How long a child that was asked to stop may take, before it is killed."""
@@ -35,16 +34,13 @@ def start(
         stdout: As of ``subprocess.Popen``; None: shared with us.
         stderr: A file for what it logs; None: shared with us.
     """
-    frozen = getattr(sys, "frozen", False)
-    # -P: a folder called taskd where the user stands is not this program.
-    program = [sys.executable] if frozen else [sys.executable, "-P", "-m", "taskd"]
     return subprocess.Popen(  # noqa: S603 - our own program
-        [*program, *words],
+        program(words),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         cwd=cwd,
-        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+        env=bound_environment(),
         process_group=0,
     )
 

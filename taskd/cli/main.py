@@ -12,9 +12,6 @@ from typing import NoReturn
 WARDEN = "__warden__"
 """First word with which the one-file program becomes an agent's warden: there is no `python -m` to ask for one."""
 
-PARENT_VARIABLE = "_TASKD_PARENT"
-"""Set for a server or agent that `taskd dev` or `taskd demo` started: whose end it must not outlive."""
-
 GC_THRESHOLD = 50_000
 """Objects between two collections of the youngest generation. Importing makes a hundred thousand and no garbage:
 collecting at Python's 700 is a sixth of a start."""
@@ -31,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from taskd.agent import warden
 
         warden.main(words[1:])
+    from taskd.program import PARENT_VARIABLE
+
     parent = os.environ.pop(PARENT_VARIABLE, "")
     if parent.isdecimal():
         from taskd.agent.prctl import die_with_parent

@@ -36,6 +36,8 @@ COMMANDS: Final = (
     Later("token", "taskd.cli.tokens:token", "Create, list and revoke access tokens."),
     Later("cert", "taskd.cli.certs:cert", "Show and renew the server's certificate."),
     Later("context", "taskd.cli.contexts:context", "Choose which server the commands talk to."),
+    Later("backup", "taskd.cli.backups:backup", "Copy a server's data into a new folder, and check the copy."),
+    Later("restore", "taskd.cli.backups:restore", "Make a backup the data directory of a server."),
     Later("fsck", "taskd.cli.stores:fsck", "Check a stopped server's data directory."),
     Later("recover", "taskd.cli.stores:recover", "Save what can be saved of a damaged data directory."),
     Later("doctor", "taskd.cli.doctor:doctor", "Check this machine and the way to the server."),

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -23,15 +23,18 @@ _DATA_DIR = click.option("--data-dir", metavar="DIR", type=click.Path(path_type=
 @json_option
 @click.command
 @_DATA_DIR
-def fsck(*, data_dir: Path | None, as_json: bool) -> int:
+@click.option(
+    "--store", metavar="DIR", type=click.Path(path_type=Path), help="Check this store instead, such as BACKUP/store."
+)
+def fsck(*, data_dir: Path | None, store: Path | None, as_json: bool) -> int:
     """Check a stopped server's data directory.
 
     Reads everything, and derives every index and counter anew. The exit code is 0 when all agrees, else 65.
     """
     from taskd.store.fsck import fsck as check
 
-    with _store_of(data_dir) as store:
-        report = check(store, progress=_progress)
+    with store_of(data_dir) if store is None else nullcontext(store) as folder:
+        report = check(folder, progress=_progress)
     if as_json:
         findings: Json = [{"rule": f.rule, "key": f.key, "text": f.text} for f in report.findings]
         say_json(
@@ -62,14 +65,19 @@ def fsck(*, data_dir: Path | None, as_json: bool) -> int:
 def recover(*, data_dir: Path | None, accept_loss: bool, as_json: bool) -> int:
     """Save what can be saved of a damaged data directory.
 
-    For a server that does not start because its log is damaged. Tells what would be lost; with --accept-loss it
-    ends the log before the damage.
+    For a server that does not start because its log is damaged, or that learned that its data are older than what
+    it told. Tells what would be lost; with --accept-loss it goes on with what there is before the damage.
     """
+    from taskd.server.clock import SystemClock
     from taskd.store.recover import recover as mend
 
-    with _store_of(data_dir) as store:
+    with store_of(data_dir) as store:
         recovery = mend(
-            store, new_lineage=secrets.token_bytes(LINEAGE_BYTES), accept_loss=accept_loss, progress=_progress
+            store,
+            new_lineage=secrets.token_bytes(LINEAGE_BYTES),
+            now_ms=SystemClock().wall_ms(),
+            accept_loss=accept_loss,
+            progress=_progress,
         )
     lost = [format_task_id(task_id) for task_id in recovery.lost]
     if as_json:
@@ -100,7 +108,7 @@ def recover(*, data_dir: Path | None, accept_loss: bool, as_json: bool) -> int:
 
 
 @contextmanager
-def _store_of(data_dir: Path | None) -> Iterator[Path]:
+def store_of(data_dir: Path | None) -> Iterator[Path]:
     """Take the data directory for ourselves; give the folder of its store.
 
     Raises:

@@ -49,6 +49,8 @@ SHOWN_READ = 16
 READS_MAX = 100
 """Of one connection, under way at the same time."""
 
+PATH_CHARS_MAX = 4_000
+
 TOKEN_ROLES = ("client", HELLO_AGENT, "viewer", "operator", "admin")
 TOKEN_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 INVITATION_MS_MAX = 10 * 60 * 1000
@@ -125,6 +127,8 @@ class ClientRole:
                 self._read(message.request_id, partial(self._renew, message))
             case m.CertQuery():
                 self._tell(self._certificate(message.request_id))
+            case m.Backup():
+                self._read(message.request_id, partial(self._back_up, message))
             case m.StatsQuery():
                 self._tell(self._stats(message.request_id))
             case _:
@@ -240,6 +244,14 @@ class ClientRole:
         return m.CertView(
             request_id, list(facts.host_names), facts.not_before_ms, facts.not_after_ms, facts.sha256, facts.ca_sha256
         )
+
+    async def _back_up(self, message: m.Backup) -> m.Message:
+        backups = self._services.backups
+        if backups is None:
+            raise BadRequest("this server keeps its store in memory: there is nothing to make a backup of")
+        if len(message.id) != 16 or len(message.path) > PATH_CHARS_MAX or "\0" in message.path:  # noqa: PLR2004 - as an id
+            raise BadRequest(f"a backup has an id of 16 bytes, and a path of up to {PATH_CHARS_MAX} characters")
+        return await backups.tell(message)
 
     # -- reads --------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from taskd.core.working import Settings
 from taskd.server import tokens
 from taskd.server.addresses import Address, machine_addresses, reachable
 from taskd.server.agent_role import AgentRole
+from taskd.server.backups import Backups
 from taskd.server.certificates import Certificates, names_for, open_certificates
 from taskd.server.client_role import ClientRole
 from taskd.server.datadir import DataDir, open_data_dir
@@ -39,8 +40,7 @@ from taskd.server.services import Services
 from taskd.server.session import Role, Session
 from taskd.server.starting import read_stored
 from taskd.store.head import FORMAT
-from taskd.store.interface import Store
-from taskd.store.rocksdb import open_store
+from taskd.store.rocksdb import RocksStore, open_store
 from taskd_protocol.errors import AuthRefused, ServerStopping, StoreCorrupt, TaskdError
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import Hello, PeerLimits
@@ -152,7 +152,7 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
     platform: Platform,
     data_dir: DataDir,
     certificates: Certificates,
-    store: Store,
+    store: RocksStore,
     task_status: trio.TaskStatus[Serving],
 ) -> None:
     hub = Hub()
@@ -164,6 +164,8 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
     restore(coordinator.working, await read_stored(store), loop.now())
     listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)
     disk = DiskWatch(data_dir.root, platform.clock)
+    software = f"taskd {__version__}"
+    backups = Backups(store, data_dir.root, platform, software)
     services = Services(
         platform=platform,
         loop=loop,
@@ -176,10 +178,12 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
             heartbeat_ms=plan.settings.heartbeat_ms,
             heartbeats_missed=plan.settings.heartbeats_missed,
         ),
-        software=f"taskd {__version__}",
+        software=software,
         addresses=[str(address) for address in reachable(listener.address)],
         room_on_disk=disk.refusal,
         stop=ending,
+        note_lost=partial(_note_lost, store),
+        backups=backups,
     )
     gc.collect()
     gc.freeze()
@@ -187,6 +191,7 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
     async with trio.open_nursery() as nursery:
         await nursery.start(loop.run)
         await loop.until_durable()  # the epoch, before the first lease
+        nursery.start_soon(backups.run)
         async with trio.open_nursery() as sessions:
             await sessions.start(listener.serve, partial(_serve_connection, services))
             task_status.started(
@@ -229,6 +234,13 @@ async def _serve_connection(
 
 def _make_role(session: Session, hello: Hello) -> Role:
     return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
+
+
+def _note_lost(store: RocksStore, sequence: int) -> None:
+    try:
+        store.note_lost(sequence)
+    except OSError as error:  # the next peer that knows better stops the next server
+        log.warning("loss_not_noted", reason=error.strerror or str(error))
 
 
 async def _mint(services: Services, role: str) -> str:

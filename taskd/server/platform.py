@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from taskd.server.addresses import Listen, open_sockets
+from taskd.server.checking import CheckStore, check_store
 from taskd.server.clock import Clock, SystemClock
 from taskd.server.flusher import Flusher
 from taskd.server.threads import Threads
@@ -42,6 +43,8 @@ class Platform:
     flush: Offload
     """For the store's flushes, one at a time."""
     listen: Listen
+    check_store: CheckStore = check_store
+    """Checks a store that is not served, without the loop."""
 
 
 def system_platform() -> Platform:

@@ -16,6 +16,7 @@ from taskd_protocol.handshake import make_mark
 from taskd_protocol.messages import Mark, PeerLimits
 
 if TYPE_CHECKING:
+    from taskd.server.backups import Backups
     from taskd.server.certificates import CertificateFacts
 
 
@@ -53,6 +54,11 @@ class Services:
     """Why no new task can be taken, or None."""
     stop: Callable[[TaskdError], None]
     """Ends the server in good order, with the exit code of the error."""
+
+    note_lost: Callable[[int], None] = lambda _: None
+    """Has the next start know, too, that this commit was durable once and is not there."""
+    backups: "Backups | None" = None
+    """None: the store keeps nothing on disk."""
 
     @property
     def working(self) -> Working:

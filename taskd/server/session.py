@@ -324,6 +324,8 @@ class Session:
         try:
             check_mark(services.mark_key, hello.mark, services.store.lineage, services.store.durable_sequence)
         except ServerRolledBack as why:
+            assert hello.mark is not None
+            services.note_lost(hello.mark.sequence)
             services.stop(why)
             raise
         left_ms = record.expires_at_ms - services.platform.clock.wall_ms()

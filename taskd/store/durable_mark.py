@@ -28,14 +28,16 @@ class DurableMark:
             OSError: The disk refuses.
         """
         self._lineage = lineage
+        self._told = 0
         self._descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, sequence: int) -> None:
-        """Note that all up to ``sequence`` is durable.
+        """Note that all up to ``sequence`` is durable, or was: the mark never goes down.
 
         Raises:
             OSError: The disk refuses.
         """
+        self._told = sequence = max(sequence, self._told)
         os.pwrite(self._descriptor, self._lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big"), 0)
 
     def close(self) -> None:

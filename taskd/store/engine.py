@@ -20,13 +20,16 @@ from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     DBRecoveryMode,
     Options,
     Rdict,
     ReadOptions,
+    WriteBatch,
 )
 
+from taskd.store.interface import Write
 from taskd.store.wal import check_logs
 from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed, StoreStalled, TaskdError
 
@@ -55,6 +58,9 @@ def is_new(path: Path) -> bool:
         recovering = path.with_name(f"{path.name}.recovering")
         if recovering.exists():
             raise StoreCorrupt(f"a recovery was cut short and left {recovering}; run `taskd recover` again")
+        restoring = restoring_beside(path)
+        if restoring.exists():
+            raise StoreCorrupt(f"a restore was cut short and left {restoring}; run `taskd restore` again")
         return True
     if (path / "CURRENT").exists():
         return False
@@ -62,6 +68,11 @@ def is_new(path: Path) -> bool:
     if any(path.glob("*.sst")) or any(path.glob("*.log")):
         raise StoreCorrupt(f"{path} holds data and no CURRENT file; {RECOVER_ADVICE}")
     return True
+
+
+def restoring_beside(path: Path) -> Path:
+    """Return where a backup becomes the store of that path: while it is there, no new store is made."""
+    return path.with_name(f"{path.name}.restoring")
 
 
 def open_database(
@@ -103,6 +114,30 @@ def close_database(database: Rdict, path: Path) -> None:
         database.close()
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
         raise translate(error, path) from None
+
+
+def checkpoint(database: Rdict, path: Path, folder: Path) -> None:
+    """Link the files of an open store into a new folder, as they are at one moment. Blocks, and frees the lock.
+
+    Raises:
+        StoreFailed: The disk refuses.
+    """
+    try:
+        database.flush()  # it would else be done with the interpreter's lock held
+        Checkpoint(database).create_checkpoint(str(folder))
+    except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
+        raise translate(error, path) from None
+
+
+def batch_of(writes: Iterable[Write]) -> WriteBatch:
+    """Return a batch to be written."""
+    batch = WriteBatch(raw_mode=True)
+    for key, value in writes:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
 
 
 def make_options(recovery: DBRecoveryMode) -> Options:

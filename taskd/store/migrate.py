@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
-from rocksdict import Rdict, WriteBatch
+from rocksdict import Rdict
 
 from taskd.core import dead
 from taskd.core.commands import Now
@@ -81,13 +81,9 @@ def _leave(database: Rdict, older: int) -> None:
         if index < done:
             continue
         for entries in _chunks(database, step.kind, after if index == done else b""):
-            batch = _batch(step.change(database, entries))
-            batch.put(MIGRATION_KEY, bytes([index]) + entries[-1][0])
-            database.write(batch)
-    batch = _batch(())
-    batch.put(FORMAT_KEY, b"%d" % (older + 1))
-    batch.delete(MIGRATION_KEY)
-    database.write(batch)
+            cursor_now = (MIGRATION_KEY, bytes([index]) + entries[-1][0])
+            database.write(engine.batch_of([*encode(step.change(database, entries)), cursor_now]))
+    database.write(engine.batch_of([(FORMAT_KEY, b"%d" % (older + 1)), (MIGRATION_KEY, None)]))
 
 
 def _chunks(database: Rdict, kind: Kind, after: bytes) -> Iterator[Entries]:
@@ -95,16 +91,6 @@ def _chunks(database: Rdict, kind: Kind, after: bytes) -> Iterator[Entries]:
     walked = engine.walk(database, make_key(kind, after) + b"\x00" if after else lower, successor(lower))
     while chunk := list(islice(walked, BATCH_RECORDS)):
         yield [(split_key(key)[1], value) for key, value in chunk]
-
-
-def _batch(mutations: Sequence[Mutation]) -> WriteBatch:
-    batch = WriteBatch(raw_mode=True)
-    for key, value in encode(mutations):
-        if value is None:
-            batch.delete(key)
-        else:
-            batch.put(key, value)
-    return batch
 
 
 def _date_keys(database: Rdict, entries: Entries) -> list[Mutation]:

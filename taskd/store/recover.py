@@ -2,8 +2,8 @@
 
 For a store that is refused because its log is damaged. All work is done on a
 copy, which becomes the store only when it holds together; the damaged one is
-kept beside it. What comes out has a new lineage: peers that hold a mark of the
-old one learn that the history is another.
+kept beside it. What comes out begins anew: peers that hold a mark of the old
+lineage learn that the history is another, and no attempt is given out twice.
 
 Tables that are damaged are no case for this: what they held is spread over all of
 the history, so only a backup holds together.
@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rocksdict import DBRecoveryMode, Rdict, WriteBatch
+from rocksdict import DBRecoveryMode, Rdict
 
 from taskd.core.records import SPEC
 from taskd.store import durable_mark, engine
+from taskd.store.anew import begin_anew
 from taskd.store.fsck import Report, fsck
 from taskd.store.head import read_head
 from taskd.store.history import check_history, last_commit
-from taskd.store.keys import ID_START, LINEAGE_KEY, make_key, successor
+from taskd.store.keys import ID_START, make_key, successor
 from taskd.store.migrate import migrate
 from taskd.store.rocksdb import sync_folder
 from taskd.store.wal import blank_damage
@@ -55,13 +56,19 @@ class Recovery:
 
 
 def recover(
-    path: Path, *, new_lineage: bytes, accept_loss: bool, progress: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    new_lineage: bytes,
+    now_ms: int,
+    accept_loss: bool,
+    progress: Callable[[int], None] | None = None,
 ) -> Recovery:
     """Find out what is left of a store whose log is damaged, and make that the store.
 
     Args:
         path: The store's folder, which nobody else may have open.
         new_lineage: 16 random bytes.
+        now_ms: UTC milliseconds.
         accept_loss: Replace the store; else only tell what would be lost.
         progress: Told now and then how many tasks of what is left were checked.
 
@@ -91,7 +98,7 @@ def recover(
     try:
         for copy in (left, seen):
             _copy(path, copy)
-        sequence, marked = _cut_back(left, path, new_lineage)
+        sequence, marked = _cut_back(left, path, new_lineage, now_ms)
         report = _check(left, progress)
         sequence_seen, lost, lost_count = _examine(seen, left)
         damaged = _replace(path, left) if accept_loss else None
@@ -147,7 +154,7 @@ def _copy(path: Path, copy: Path) -> None:
         blank_damage(log)
 
 
-def _cut_back(left: Path, path: Path, new_lineage: bytes) -> tuple[int, int]:
+def _cut_back(left: Path, path: Path, new_lineage: bytes, now_ms: int) -> tuple[int, int]:
     """End a copy before the damage; return the number of its last batch, and of the last known to be durable."""
     database = engine.open_database(left, recovery=DBRecoveryMode.point_in_time())
     try:
@@ -156,10 +163,7 @@ def _cut_back(left: Path, path: Path, new_lineage: bytes) -> tuple[int, int]:
         head = read_head(database, left)
         if head is not None:
             migrate(database, left, head.format)
-        batch = WriteBatch(raw_mode=True)
-        batch.put(LINEAGE_KEY, new_lineage)
-        database.write(batch)
-        database.flush()
+        begin_anew(database, left, lineage=new_lineage, now_ms=now_ms)
     finally:
         engine.close_database(database, left)
     return sequence, marked

@@ -155,6 +155,22 @@ class RocksStore:
         self.durable_sequence = covered
         return covered
 
+    async def checkpoint(self, folder: Path) -> None:
+        """Link the files into a new folder of the same disk, as they are at some moment after the call.
+
+        Raises:
+            StoreFailed: The disk refuses.
+        """
+        await self._offload(partial(engine.checkpoint, self._open_database(), self._path, folder))
+
+    def note_lost(self, sequence: int) -> None:
+        """Note what a peer has proof of: that more was durable than is there. No start will pass over it.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self._mark.write(sequence)
+
     async def close(self) -> None:
         """See ``Store.close``. A store that has failed lets go of its files; nothing is written any more."""
         if self._closed:

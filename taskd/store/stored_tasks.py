@@ -5,10 +5,10 @@ follows from them.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rocksdict import Rdict
 
@@ -100,13 +100,20 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         yield KEY, spec.key.encode()
 
 
-def read_tasks(database: Rdict) -> Iterator[StoredTask]:
+_KINDS: Final = (SPEC, STATE, LEASE, RESULT, DETAILS, LOG, ATTEMPT)
+"""What is stored under a task's id."""
+
+
+def read_tasks(database: Rdict, kinds: Sequence[Kind] = _KINDS) -> Iterator[StoredTask]:
     """Yield every id under which anything is stored, in order; one task is in memory at a time.
+
+    Args:
+        database: Open; what is written meanwhile is not seen.
+        kinds: What is read of each.
 
     Raises:
         StoreCorrupt: A block, or a record, cannot be read.
     """
-    kinds = (SPEC, STATE, LEASE, RESULT, DETAILS, LOG, ATTEMPT)
     entries = heapq.merge(*(_entries(database, kind) for kind in kinds), key=itemgetter(0))
     for task_id, group in groupby(entries, key=itemgetter(0)):
         yield _assemble(task_id, group)

@@ -13,11 +13,14 @@ from crash.images import LINEAGE, open_at
 from store.driver import Driver
 from taskd.core.records import SPEC
 from taskd.store import engine
+from taskd.store.anew import ATTEMPTS_JUMP
 from taskd.store.fsck import fsck
 from taskd.store.recover import Recovery, recover
+from taskd.store.stored_tasks import read_tasks
 from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed
 
 NEW_LINEAGE = b"n" * 16
+NOW_MS = 1_800_000_000_000
 TURNS = 40
 
 
@@ -86,7 +89,7 @@ async def ids_at(path: Path) -> list[bytes]:
 
 
 def run(path: Path, *, accept_loss: bool) -> Recovery:
-    return recover(path, new_lineage=NEW_LINEAGE, accept_loss=accept_loss)
+    return recover(path, new_lineage=NEW_LINEAGE, now_ms=NOW_MS, accept_loss=accept_loss)
 
 
 async def test_a_sound_store_is_left_alone(path: Path, killed: Killed) -> None:
@@ -140,7 +143,7 @@ import sys
 from pathlib import Path
 from taskd.store.recover import recover
 for folder in sorted(Path(sys.argv[1]).iterdir()):
-    done = recover(folder / "store", new_lineage=b"n" * 16, accept_loss=True)
+    done = recover(folder / "store", new_lineage=b"n" * 16, now_ms=0, accept_loss=True)
     print(folder.name, done.sequence, done.sequence_seen, flush=True)
 """
 
@@ -171,6 +174,34 @@ async def test_a_log_that_lost_its_end_is_a_case_for_it(path: Path, killed: Kill
     recovery = run(path, accept_loss=True)
     assert (recovery.sequence, recovery.sequence_seen) == (middle, max(killed.sizes))
     assert await ids_at(path) == sorted(i for n, ids in killed.added.items() if n <= middle for i in ids)
+
+
+async def test_a_store_that_is_older_than_what_it_told_is_a_case_for_it(path: Path, killed: Killed) -> None:
+    """A whole one, of which a peer has proof that it was newer: it stays refused until the loss is accepted."""
+    store = open_at(path)
+    store.note_lost(max(killed.sizes) + 9)
+    store.stage([])
+    await store.close()
+    with pytest.raises(StoreCorrupt, match=f"had {max(killed.sizes) + 9} on disk"):
+        open_at(path)
+    told = run(path, accept_loss=False)
+    assert (told.needed, told.sequence, told.sequence_seen) == (True, max(killed.sizes) + 1, max(killed.sizes) + 9)
+    done = run(path, accept_loss=True)
+    assert done.report.lineage == NEW_LINEAGE.hex()
+    await open_at(path).close()
+
+
+async def test_what_is_left_begins_anew(path: Path, killed: Killed) -> None:
+    """The lost part may have granted attempts: none of their numbers is given again."""
+    flip(path / killed.log, killed.sizes[sorted(killed.sizes)[TURNS // 2]] + 20)
+    run(path, accept_loss=True)
+    database = engine.open_database(path)
+    tasks = list(read_tasks(database))
+    database.close()
+    assert {task.state for task in tasks} == {"ready", "succeeded"}
+    for task in tasks:
+        assert task.last is not None
+        assert (task.last.attempt >= ATTEMPTS_JUMP) == (task.state == "ready")
 
 
 async def test_a_recovered_store_goes_on(path: Path, killed: Killed) -> None:

@@ -10,6 +10,7 @@ from taskd import __version__
 from taskd.agent import warden
 from taskd.cli import main, program
 from taskd.cli.lazy import Later
+from taskd.program import PARENT_VARIABLE
 from taskd_protocol.errors import DataDirInUse
 from unit.cli.fake_client import FakeClient, Taskd
 
@@ -128,7 +129,7 @@ def test_the_one_file_program_becomes_a_warden_by_the_agents_word() -> None:
 
 def test_a_child_whose_parent_is_gone_ends_at_once() -> None:
     """What `taskd dev` starts never outlives it, even when it dies first."""
-    environment = {**os.environ, main.PARENT_VARIABLE: "1"}
+    environment = {**os.environ, PARENT_VARIABLE: "1"}
     ended = subprocess.run(
         [sys.executable, "-m", "taskd", "--version"], env=environment, capture_output=True, check=False
     )
@@ -138,8 +139,8 @@ def test_a_child_whose_parent_is_gone_ends_at_once() -> None:
 def test_the_parents_number_is_not_passed_on() -> None:
     """A process that a child of ours starts has another parent."""
     code = (
-        "import os, sys; from taskd.cli import main, program;"
-        "program.run = lambda _: sys.exit(main.PARENT_VARIABLE in os.environ); main.main([])"
+        "import os, sys; from taskd.cli import main, program; from taskd.program import PARENT_VARIABLE;"
+        "program.run = lambda _: sys.exit(PARENT_VARIABLE in os.environ); main.main([])"
     )
-    environment = {**os.environ, main.PARENT_VARIABLE: str(os.getpid())}
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

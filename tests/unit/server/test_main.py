@@ -20,7 +20,14 @@ from taskd.server.addresses import Address
 from taskd.server.datadir import open_data_dir
 from taskd.server.main import FAREWELL_SECONDS, SETTLE_SECONDS, ServerPlan, Serving, serve
 from taskd.server.platform import Platform, system_platform
-from taskd_protocol.errors import AddressInsecure, AddressInUse, DataDirInUse, ServerRolledBack, TaskdError
+from taskd_protocol.errors import (
+    AddressInsecure,
+    AddressInUse,
+    DataDirInUse,
+    ServerRolledBack,
+    StoreCorrupt,
+    TaskdError,
+)
 from taskd_protocol.handshake import make_mark
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.messages import (
@@ -279,6 +286,8 @@ async def test_a_rolled_back_data_directory_ends_the_server(tmp_path: Path) -> N
         assert (await client.end()).code == "server.stopping"
         await server.ended.wait()
         assert [type(why) for why in server.errors] == [ServerRolledBack]
+    with pytest.raises(StoreCorrupt, match=f"had {mark.sequence + 1_000} on disk"):  # and nobody has to say it twice
+        await serve(ServerPlan(data_dir=tmp_path / "data", listen=LOOPBACK), system_platform())
 
 
 async def test_a_storage_error_ends_the_process_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,6 +301,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Invite(5),
     m.CertQuery(5),
     m.StatsQuery(5),
+    m.Backup(5, bytes(16), "/backup"),
     m.LeaseCredit(0, 1),
     m.Ack([]),
     m.Nack([]),
