@@ -9,7 +9,7 @@ Knows neither tokens nor their storage: who a peer is, is found out elsewhere.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -146,25 +146,34 @@ def check_allowed(role: str, message: msgspec.Struct) -> None:
     raise RoleRefused(f"{kind.__name__} needs another role than {role}; use a token whose role allows it")
 
 
-def make_mark(key: bytes, lineage: bytes, sequence: int) -> m.Mark:
+def make_mark(key: bytes, lineage: bytes, sequence: int, epoch: int = 0) -> m.Mark:
     """Make the commit mark of a durable sequence number.
 
     Args:
         key: The store's secret, ``MARK_KEY_BYTES`` bytes.
         lineage: ``LINEAGE_BYTES`` bytes: which store, since its creation or last restore.
         sequence: A commit that is durable, 0 to 2**64 - 1.
+        epoch: Of the server's start; 0 leaves it open.
     """
-    return m.Mark(lineage, sequence, _mac(key, lineage, sequence))
+    return m.Mark(lineage, sequence, _mac(key, lineage, sequence, epoch), epoch)
+
+
+def newest_mark(kept: m.Mark | None, told: m.Mark) -> m.Mark:
+    """Return which of a server's marks a peer keeps: within a lineage the higher, else the one told last."""
+    return told if kept is None or kept.lineage != told.lineage or kept.sequence < told.sequence else kept
 
 
 def mark_is_ours(key: bytes, mark: m.Mark) -> bool:
     """Tell, in constant time, whether the mark was made with this key; anything may be in it."""
-    if len(mark.lineage) != LINEAGE_BYTES or not 0 <= mark.sequence < 1 << 8 * _SEQUENCE_BYTES:
+    numbers_max = 1 << 8 * _SEQUENCE_BYTES
+    if len(mark.lineage) != LINEAGE_BYTES or not (0 <= mark.sequence < numbers_max and 0 <= mark.epoch < numbers_max):
         return False
-    return hmac.compare_digest(mark.mac, _mac(key, mark.lineage, mark.sequence))
+    return hmac.compare_digest(mark.mac, _mac(key, mark.lineage, mark.sequence, mark.epoch))
 
 
-def check_mark(key: bytes, mark: m.Mark | None, lineage: bytes, sequence: int) -> None:
+def check_mark(
+    key: bytes, mark: m.Mark | None, lineage: bytes, sequence: int, lives: Sequence[tuple[int, int]] = ()
+) -> None:
     """Compare the mark that a peer shows with how far the store has come.
 
     A mark with a foreign MAC, or of another lineage (before a restore, or of
@@ -175,18 +184,34 @@ def check_mark(key: bytes, mark: m.Mark | None, lineage: bytes, sequence: int) -
         mark: From HELLO.
         lineage: The store's own.
         sequence: Its newest durable commit.
+        lives: The store's starts, as far back as it knows them, oldest first: epoch, and commits there were then.
 
     Raises:
-        ServerRolledBack: The peer saw a later commit of this lineage than the store holds.
+        ServerRolledBack: The peer saw a commit of this lineage that the store does not hold.
     """
-    if mark is None or mark.lineage != lineage or mark.sequence <= sequence or not mark_is_ours(key, mark):
+    if mark is None or mark.lineage != lineage or mark.sequence <= _reached(mark, sequence, lives):
+        return
+    if not mark_is_ours(key, mark):
         return
     raise ServerRolledBack(
-        f"a peer was told of commit {mark.sequence}, this data directory ends at {sequence}: it was rolled back;"
+        f"a peer was told of commit {mark.sequence}, which this data directory does not hold: it was rolled back;"
         " bring the newest one back, or accept the loss with taskd recover"
     )
 
 
-def _mac(key: bytes, lineage: bytes, sequence: int) -> bytes:
+def _reached(mark: m.Mark, sequence: int, lives: Sequence[tuple[int, int]]) -> int:
+    """Return the last commit of the start that gave the mark: what was committed later proves nothing of it."""
+    if not mark.epoch or not lives:
+        return sequence
+    later = [commits for epoch, commits in lives if epoch > mark.epoch]
+    if any(epoch == mark.epoch for epoch, _ in lives):
+        return later[0] if later else sequence
+    # A start that the store does not know: one before all that it does, or one that was lost with all it did.
+    return mark.sequence if mark.epoch < lives[0][0] else -1
+
+
+def _mac(key: bytes, lineage: bytes, sequence: int, epoch: int) -> bytes:
     body = lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big")
+    if epoch:
+        body += epoch.to_bytes(_SEQUENCE_BYTES, "big")
     return hashlib.blake2b(body, key=key, digest_size=32).digest()

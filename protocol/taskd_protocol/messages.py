@@ -38,7 +38,9 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     sequence: int
     """Commits of that lineage that were durable."""
     mac: bytes
-    """32 bytes, keyed BLAKE2b over lineage and sequence."""
+    """32 bytes, keyed BLAKE2b over lineage and sequence, and over the epoch unless that is 0."""
+    epoch: int = 0
+    """Which start of the server gave it; 0: it did not say."""
 
 
 class PeerLimits(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -1,6 +1,6 @@
 """The agent: core, executors and link put together, from start to end.
 
-Nursery tree: the agent's nursery holds the link, the end that signals ask for, and
+Nursery tree: the agent's nursery holds the link, who keeps commit marks, the end that signals ask for, and
 one task per executor, each with its own nursery of seats, workers' pipes or commands.
 """
 
@@ -25,6 +25,7 @@ from taskd.agent.host import host_stats, oom_kills
 from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
 from taskd.agent.spawner import open_spawner
+from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.handshake import BOOT_ID_BYTES
 from taskd_protocol.task import COMMAND_NAME, Pool
@@ -80,6 +81,8 @@ class Agent:
             hand, names = await self._first_worker()
         pools = [Pool(kind, slots, known) for kind, slots, known in self._pools(names) if known]
         core = self._core = AgentCore(pools, queues=config.queues, labels=config.labels, resources=config.resources)
+        marks = MarkKeeper(config.server)
+        core.mark = marks.read()
         link = self._link = ServerLink(
             self._platform,
             core,
@@ -95,6 +98,7 @@ class Agent:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._connect, link)
             nursery.start_soon(link.watch)
+            nursery.start_soon(_keep_marks, marks, core)
             async with trio.open_nursery() as executors:
                 for executor in self._executors:
                     executors.start_soon(executor.run)
@@ -102,6 +106,7 @@ class Agent:
                 await self._go(link)
                 executors.cancel_scope.deadline = trio.current_time() + CLOSE_S
             nursery.cancel_scope.cancel()
+        marks.keep_last(core.mark)
         if self._failure is not None:
             raise self._failure
 
@@ -166,6 +171,13 @@ class Agent:
         with trio.move_on_after(RECORD_S if link.connected else 0):
             await link.until(lambda: not core.reports.unrecorded)
         log.info("agent_gone", unrecorded=len(core.reports.unrecorded), held=core.held)
+
+
+async def _keep_marks(marks: MarkKeeper, core: AgentCore) -> None:
+    """Have the next process of this user know how far the server had come, should this one be killed."""
+    while True:
+        await trio.sleep(KEEP_EVERY_S)
+        marks.keep(core.mark, trio.current_time())
 
 
 async def run_agent(config: AgentConfig) -> None:

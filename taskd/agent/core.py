@@ -17,6 +17,7 @@ from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
 from taskd.agent.wire import Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
+from taskd_protocol.handshake import newest_mark
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import (
     Ack,
@@ -122,7 +123,7 @@ class AgentCore:
         self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
         silence_ms = welcome.limits.heartbeat_ms * welcome.limits.heartbeats_missed
         self._touch_ms = int(silence_ms * (1 - _TOUCH_MARGIN)) - welcome.limits.heartbeat_ms
-        self._see_mark(welcome.mark)
+        self.mark = newest_mark(self.mark, welcome.mark)
         self.progress.connect()
         self.reports.connect(self.result_bytes_max)
         for slots in self.pools:
@@ -182,7 +183,7 @@ class AgentCore:
         self.reports.recorded(recorded.tokens)
         self.reports.recorded(recorded.stale)
         if recorded.mark is not None:
-            self._see_mark(recorded.mark)
+            self.mark = newest_mark(self.mark, recorded.mark)
 
     # -- time -----------------------------------------------------------------------------
 
@@ -375,12 +376,6 @@ class AgentCore:
         """Send output of a running attempt."""
         self._printed.add(piece.token)
         self.reports.add_output(piece)
-
-    def _see_mark(self, mark: Mark) -> None:
-        """Keep the mark if it is newer, or of another store."""
-        old = self.mark
-        if old is None or mark.lineage != old.lineage or mark.sequence > old.sequence:
-            self.mark = mark
 
     def _order(self, tokens: Iterable[int], order: Order, how: How) -> list[Kill]:
         """Order the end of those that are held; a lease that nobody counts as ours stays so, a cancelled one too."""

@@ -189,7 +189,7 @@ def use(name: str) -> Profile:
         ConfigInvalid: There is none of that name, or the choice cannot be written.
     """
     profile = load(name)
-    _write(config_dir() / "current", f"{name}\n".encode())
+    write_whole(config_dir() / "current", f"{name}\n".encode())
     return profile
 
 
@@ -212,7 +212,7 @@ def save(profile: Profile) -> Profile:
     name = _name_for(profile, known)
     profile = msgspec.structs.replace(profile, name=name)
     if profile != known.get(name):
-        _write(_path(name), msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
+        write_whole(_path(name), msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
     current = known.get(current_name() or "")
     if current is None or (current.name != name and _is_over(current, profile)):
         use(name)
@@ -281,8 +281,12 @@ def _names() -> Iterator[str]:
             yield path.stem
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file whole, readable by its owner alone."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file of the configuration folder whole, readable by its owner alone.
+
+    Raises:
+        ConfigInvalid: It cannot be written.
+    """
     try:
         config_dir().parent.mkdir(parents=True, exist_ok=True)  # others have their folders there too
         for folder in (config_dir(), path.parent):

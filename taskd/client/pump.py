@@ -21,6 +21,7 @@ from taskd.client.clock import mono_s
 from taskd.client.dial import dial
 from taskd.client.ends import Ends
 from taskd.client.events import Abandoned, Answered, Ended, HangUp
+from taskd.client.marks import MarkKeeper
 from taskd.client.profile import Profile
 from taskd.client.promise import Signal
 from taskd.client.session import Session
@@ -49,6 +50,8 @@ class Pump:
         self._profile = profile
         self._context = context
         self.session = session
+        self._marks = MarkKeeper(profile)
+        session.mark = self._marks.read()
         self.ends = Ends()
         self.ended = False
         self._inbox: deque[Callable[[], None]] = deque()
@@ -142,6 +145,7 @@ class Pump:
             self._connect()
         self._write()
         self._tell()
+        self._marks.keep(self.session.mark, now_s)
 
     def _work_off(self) -> None:
         inbox = self._inbox
@@ -253,6 +257,7 @@ class Pump:
         self._tell()
         self._hang_up()
         self._fire_flushes()
+        self._marks.keep_last(self.session.mark)
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()

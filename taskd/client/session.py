@@ -32,7 +32,7 @@ from taskd_protocol.errors import (
     VersionUnsupported,
     error_from_code,
 )
-from taskd_protocol.handshake import HELLO_CLIENT
+from taskd_protocol.handshake import HELLO_CLIENT, newest_mark
 from taskd_protocol.messages import (
     Accepted,
     Drain,
@@ -61,6 +61,7 @@ class Session:
         limits: What the server allows; the defaults until the first WELCOME.
         clock_offset_ms: Server's wall clock minus the local monotonic one; None until the first WELCOME.
         trouble: Why there is no connection, when one was lost or could not be made.
+        mark: The newest commit mark, which others of this user may have been given; None: none yet.
     """
 
     def __init__(self, *, token: str, name: str, boot_id: bytes, chance: Chance, software: str = "") -> None:
@@ -80,7 +81,7 @@ class Session:
         self._connection: Connection[ToPeer] | None = None
         self._live = False
         self._welcomed: Welcome | None = None  # the newest
-        self._mark: Mark | None = None
+        self.mark: Mark | None = None
         self._asked = Asked(chance)
         self._waits = Waits()
         self._reconnects = Reconnects(chance)
@@ -145,7 +146,7 @@ class Session:
                 name=self._name,
                 boot_id=self._boot_id,
                 session=None if self._welcomed is None else self._welcomed.session,
-                mark=self._mark,
+                mark=self.mark,
                 software=self._software,
             )
         )
@@ -254,7 +255,7 @@ class Session:
         self._welcomed = welcome
         self.limits = welcome.limits
         self._set_clock(welcome.server_time_ms, now_s)
-        self._keep_mark(welcome.mark)
+        self.mark = newest_mark(self.mark, welcome.mark)
         for request in self._asked.every():
             self._send(request)
         self._send_waits(list(self._waits.ids))
@@ -265,7 +266,7 @@ class Session:
             self.lose(UnexpectedMessage(f"{type(message).__name__} is nothing that a client is told"), now_s)
             return
         if isinstance(message, Accepted):
-            self._keep_mark(message.mark)
+            self.mark = newest_mark(self.mark, message.mark)
         request = self._asked.take(number)
         if request is not None and not isinstance(request.message, Wait):
             request.reply = message
@@ -366,12 +367,6 @@ class Session:
         if isinstance(request, Following):
             request.ended = True
         self._events.append(Answered(request))
-
-    def _keep_mark(self, mark: Mark) -> None:
-        """Keep the newest; another lineage replaces it, for the server was restored and says so."""
-        kept = self._mark
-        if kept is None or kept.lineage != mark.lineage or kept.sequence <= mark.sequence:
-            self._mark = mark
 
     def _set_clock(self, server_time_ms: int, now_s: float) -> None:
         if server_time_ms:

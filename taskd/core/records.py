@@ -277,6 +277,8 @@ class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """META ``epoch``: durable before the first lease of a start, so that tokens rise over restarts."""
 
     epoch: int
+    lives: list[tuple[int, int]] = []
+    """The newest starts of the lineage, oldest first: epoch, and how many commits there were before its first."""
 
 
 Record = (

@@ -27,6 +27,9 @@ from taskd.core.working import Agent, RecentIds, Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.ids import format_task_id
 
+LIVES_MAX = 1_000
+"""Starts of which it is known how far each came: a peer that was away for longer is believed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
@@ -35,6 +38,8 @@ class Stored:
     counters: CountersRecord | None
     """None: a new store."""
     epoch: EpochRecord | None
+    sequence: int = 0
+    """Commits in the store."""
     tokens: Sequence[tuple[bytes, TokenRecord]]
     lines: Sequence[tuple[bytes, LineRecord]]
     leases: Sequence[tuple[bytes, LeaseRecord, SpecRecord | None, bytes]]
@@ -54,7 +59,9 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         StoreCorrupt: The records contradict each other.
     """
     w.epoch = max(stored.epoch.epoch + 1 if stored.epoch else 1, now.wall_ms // 1000)
-    w.put(records.META, b"epoch", EpochRecord(w.epoch))
+    lives = stored.epoch.lives if stored.epoch else []
+    w.lives = [*lives[1 - LIVES_MAX :], (w.epoch, stored.sequence)]
+    w.put(records.META, b"epoch", EpochRecord(w.epoch, w.lives))
     w.ticked_mono_ms = now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)

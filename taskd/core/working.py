@@ -225,6 +225,7 @@ class Working:
         self.counters = Counters()
         self.recent = RecentIds(b"")
         self.epoch = 0
+        self.lives: list[tuple[int, int]] = []  # see EpochRecord
         self.lease_counter = 0
         self.mutations: list[Mutation] = []
         self.effects: list[Effect] = []

@@ -182,7 +182,7 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
         addresses=[str(address) for address in reachable(listener.address)],
         room_on_disk=disk.refusal,
         stop=ending,
-        note_lost=partial(_note_lost, store),
+        note_loss=partial(_note_loss, store),
         backups=backups,
     )
     gc.collect()
@@ -236,9 +236,9 @@ def _make_role(session: Session, hello: Hello) -> Role:
     return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
 
 
-def _note_lost(store: RocksStore, sequence: int) -> None:
+def _note_loss(store: RocksStore, sequence: int) -> None:
     try:
-        store.note_lost(sequence)
+        store.note_loss(sequence)
     except OSError as error:  # the next peer that knows better stops the next server
         log.warning("loss_not_noted", reason=error.strerror or str(error))
 

@@ -55,7 +55,7 @@ class Services:
     stop: Callable[[TaskdError], None]
     """Ends the server in good order, with the exit code of the error."""
 
-    note_lost: Callable[[int], None] = lambda _: None
+    note_loss: Callable[[int], None] = lambda _: None
     """Has the next start know, too, that this commit was durable once and is not there."""
     backups: "Backups | None" = None
     """None: the store keeps nothing on disk."""
@@ -77,4 +77,4 @@ class Services:
 
     def mark(self) -> Mark:
         """Return the mark of the newest durable commit."""
-        return make_mark(self.mark_key, self.store.lineage, self.store.durable_sequence)
+        return make_mark(self.mark_key, self.store.lineage, self.store.durable_sequence, self.working.epoch)

@@ -322,10 +322,11 @@ class Session:
         check_role(hello.role, record.role)
         services = self.services
         try:
-            check_mark(services.mark_key, hello.mark, services.store.lineage, services.store.durable_sequence)
+            store, lives = services.store, services.working.lives
+            check_mark(services.mark_key, hello.mark, store.lineage, store.durable_sequence, lives)
         except ServerRolledBack as why:
             assert hello.mark is not None
-            services.note_lost(hello.mark.sequence)
+            services.note_loss(hello.mark.sequence)
             services.stop(why)
             raise
         left_ms = record.expires_at_ms - services.platform.clock.wall_ms()

@@ -36,6 +36,7 @@ async def read_stored(store: Store) -> Stored:
     return Stored(
         counters=None if counters is None else codec.decode_as(CountersRecord, records.META, b"counters", counters),
         epoch=None if epoch is None else codec.decode_as(EpochRecord, records.META, b"epoch", epoch),
+        sequence=store.staged_sequence,
         tokens=[(i, r) for i, r in await _read_all(store, records.TOKEN) if isinstance(r, TokenRecord)],
         lines=[(i, r) for i, r in await _read_all(store, records.LINE) if isinstance(r, LineRecord)],
         leases=await _read_leases(store),

@@ -33,7 +33,7 @@ VERSION: Final = 1
 """Of the layout."""
 
 _PARTIAL: Final = ".partial"
-_LEFT_OUT: Final = frozenset({durable_mark.NAME, "LOCK"})
+_LEFT_OUT: Final = frozenset({durable_mark.NAME, durable_mark.LOSS_NAME, "LOCK"})
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 """Copied between two syncs: a server that goes on beside it must not find the disk's queue full of ours."""
 

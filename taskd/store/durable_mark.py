@@ -14,6 +14,9 @@ from typing import Final
 NAME: Final = "durable.mark"
 """Not to be taken along into a copy that may hold less."""
 
+LOSS_NAME: Final = "rolled.back"
+"""Made when a peer has proved that the store had come further, or elsewhere; likewise not to be taken along."""
+
 _LINEAGE_BYTES: Final = 16
 _SEQUENCE_BYTES: Final = 8
 
@@ -28,16 +31,14 @@ class DurableMark:
             OSError: The disk refuses.
         """
         self._lineage = lineage
-        self._told = 0
         self._descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, sequence: int) -> None:
-        """Note that all up to ``sequence`` is durable, or was: the mark never goes down.
+        """Note that all up to ``sequence`` is durable.
 
         Raises:
             OSError: The disk refuses.
         """
-        self._told = sequence = max(sequence, self._told)
         os.pwrite(self._descriptor, self._lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big"), 0)
 
     def close(self) -> None:
@@ -49,8 +50,26 @@ class DurableMark:
 
 def marked_sequence(folder: Path, lineage: bytes) -> int:
     """Return what is known to have been durable; 0 when the file is missing, or tells of another lineage."""
+    return _read(folder / NAME, lineage)
+
+
+def note_loss(folder: Path, lineage: bytes, sequence: int) -> None:
+    """Note that a commit of that number was durable and is not there.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    (folder / LOSS_NAME).write_bytes(lineage + sequence.to_bytes(_SEQUENCE_BYTES, "big"))
+
+
+def noted_loss(folder: Path, lineage: bytes) -> int:
+    """Return the number of the commit that is known to be lost; 0: nothing is known of that, in this lineage."""
+    return _read(folder / LOSS_NAME, lineage)
+
+
+def _read(file: Path, lineage: bytes) -> int:
     try:
-        content = (folder / NAME).read_bytes()
+        content = file.read_bytes()
     except FileNotFoundError:
         return 0
     if len(content) != _LINEAGE_BYTES + _SEQUENCE_BYTES or content[:_LINEAGE_BYTES] != lineage:

@@ -127,7 +127,9 @@ def _opens(path: Path) -> bool:
     except StoreCorrupt:
         return False
     try:
-        return last_commit(database).sequence >= _marked(database, path)
+        head = read_head(database, path)
+        lost = 0 if head is None else durable_mark.noted_loss(path, head.lineage)
+        return not lost and last_commit(database).sequence >= _marked(database, path)
     except StoreCorrupt:
         return False
     finally:
@@ -138,7 +140,9 @@ def _opens(path: Path) -> bool:
 def _marked(database: Rdict, path: Path) -> int:
     """Return what is known to have been durable of the store in a folder, of which the database may be a copy."""
     head = read_head(database, path)
-    return 0 if head is None else durable_mark.marked_sequence(path, head.lineage)
+    if head is None:
+        return 0
+    return max(durable_mark.marked_sequence(path, head.lineage), durable_mark.noted_loss(path, head.lineage))
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -148,7 +152,7 @@ def _copy(path: Path, copy: Path) -> None:
     for file in path.iterdir():
         if file.suffix == ".sst":
             os.link(file, copy / file.name)
-        elif file.name not in {durable_mark.NAME, "LOCK"}:
+        elif file.name not in {durable_mark.NAME, durable_mark.LOSS_NAME, "LOCK"}:
             shutil.copy2(file, copy / file.name)
     for log in copy.glob("*.log"):
         blank_damage(log)

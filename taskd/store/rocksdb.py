@@ -26,7 +26,7 @@ from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from taskd.core.records import Key, Kind
 from taskd.store import engine
-from taskd.store.durable_mark import DurableMark, marked_sequence
+from taskd.store.durable_mark import DurableMark, marked_sequence, note_loss, noted_loss
 from taskd.store.head import FORMAT, read_head
 from taskd.store.history import COMMITS_KEPT, Commit, check_history
 from taskd.store.interface import Offload, Write
@@ -163,13 +163,13 @@ class RocksStore:
         """
         await self._offload(partial(engine.checkpoint, self._open_database(), self._path, folder))
 
-    def note_lost(self, sequence: int) -> None:
-        """Note what a peer has proof of: that more was durable than is there. No start will pass over it.
+    def note_loss(self, sequence: int) -> None:
+        """Note what a peer has proved: a commit was durable once and is not there. No start will pass over it.
 
         Raises:
             OSError: The disk refuses.
         """
-        self._mark.write(sequence)
+        note_loss(self._path, self.lineage, sequence)
 
     async def close(self) -> None:
         """See ``Store.close``. A store that has failed lets go of its files; nothing is written any more."""
@@ -266,6 +266,12 @@ def _check_mark(path: Path, lineage: bytes, sequence: int) -> None:
         raise StoreCorrupt(
             f"the store at {path} ends at batch {sequence} and had {durable} on disk: its log lost its end;"
             f" {engine.RECOVER_ADVICE}"
+        )
+    lost = noted_loss(path, lineage)
+    if lost:
+        raise StoreCorrupt(
+            f"the store at {path} was rolled back: a peer was told of commit {lost}, which it does not hold;"
+            f" bring the newest one back, {engine.RECOVER_ADVICE}"
         )
 
 

@@ -179,10 +179,10 @@ async def test_a_log_that_lost_its_end_is_a_case_for_it(path: Path, killed: Kill
 async def test_a_store_that_is_older_than_what_it_told_is_a_case_for_it(path: Path, killed: Killed) -> None:
     """A whole one, of which a peer has proof that it was newer: it stays refused until the loss is accepted."""
     store = open_at(path)
-    store.note_lost(max(killed.sizes) + 9)
+    store.note_loss(max(killed.sizes) + 9)
     store.stage([])
     await store.close()
-    with pytest.raises(StoreCorrupt, match=f"had {max(killed.sizes) + 9} on disk"):
+    with pytest.raises(StoreCorrupt, match=f"told of commit {max(killed.sizes) + 9}, which it does not hold"):
         open_at(path)
     told = run(path, accept_loss=False)
     assert (told.needed, told.sequence, told.sequence_seen) == (True, max(killed.sizes) + 1, max(killed.sizes) + 9)

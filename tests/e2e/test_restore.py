@@ -1,6 +1,7 @@
 """Backups and restores as an operator does them: with the program, of servers at work and of stopped ones."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +70,44 @@ def test_a_stopped_servers_backup(home: House) -> None:
     assert home.ask("fsck", "--data-dir", "again").startswith("1 ready, as of commit ")
     assert home.ask("fsck", "--store", "saved/store").startswith("1 ready, as of commit ")
     assert not (home.work / "saved.partial").exists()
+
+
+@pytest.mark.parametrize("loss", ["an older copy", "a lost end"])
+def test_a_server_that_was_rolled_back_is_found_by_the_next_command(home: House, loss: str) -> None:
+    """The mark that an earlier command was given outlives it.
+
+    The server ends with 65, does so again without being told, and goes on once the loss is accepted.
+    """
+    port = free_port()
+    server = serve(home, port)
+    home.ask("submit", "shop.add", "[1]")
+    if loss == "an older copy":
+        assert server.end() == 0
+        shutil.copytree(home.work / "data" / "store", home.work / "older")
+        server = serve(home, port)
+    log = max((home.work / "data" / "store").glob("*.log"))
+    before = log.stat().st_size
+    lost = home.ask("submit", "shop.add", "[2]")
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    if loss == "an older copy":
+        shutil.rmtree(home.work / "data" / "store")
+        (home.work / "older").rename(home.work / "data" / "store")
+    else:
+        with log.open("r+b") as file:
+            file.truncate(before)
+        (home.work / "data" / "store" / "durable.mark").unlink()  # as a power cut leaves it: any time behind
+
+    server = serve(home, port)
+    told = home.run("task", "ls")
+    assert (told.returncode, told.stdout) == (65, "")
+    assert "rolled back; bring the newest one back, or accept the loss with taskd recover" in told.stderr
+    assert server.process.wait(20) == 65
+    again = home.start("server", "--data-dir", "data", "--listen", f"127.0.0.1:{port}")
+    assert again.process.wait(20) == 65
+    assert "was rolled back" in again.log.read_text()
+
+    assert home.run("recover", "--data-dir", "data").returncode == 65
+    assert "start the server again" in home.ask("recover", "--data-dir", "data", "--accept-loss")
+    serve(home, port)
+    assert "no task" in home.run("task", "show", lost).stderr
+    assert [task["attempt"] for task in json.loads(home.ask("task", "ls", "--json"))] == [ATTEMPTS_JUMP]

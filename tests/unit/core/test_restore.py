@@ -1,5 +1,7 @@
 """Restore: what is moving is in memory again; what contradicts itself is refused."""
 
+import random
+
 import msgspec
 import pytest
 
@@ -7,10 +9,12 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import records
-from taskd.core.commands import AppendLogs, CancelTasks
+from taskd.core.commands import AppendLogs, CancelTasks, Now
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import State
-from taskd.core.records import CountersRecord, LineRecord
+from taskd.core.records import CountersRecord, EpochRecord, LineRecord
+from taskd.core.restore import LIVES_MAX, Stored, restore
+from taskd.core.working import Settings, Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.task import LogPiece, Retry
 
@@ -106,3 +110,18 @@ def test_wrong_counters_are_found_by_the_invariants(shell: Shell) -> None:
     shell.crash()
     with pytest.raises(AssertionError):
         shell.settle()
+
+
+def test_the_store_knows_how_far_each_start_came() -> None:
+    """The newest thousand of them, in the record that is durable before anything is told."""
+    epoch: EpochRecord | None = None
+    for start in range(1, LIVES_MAX + 3):
+        w = Working(Settings(), random.Random(0))
+        stored = Stored(counters=None, epoch=epoch, tokens=[], lines=[], leases=[], newest_id=b"", sequence=start * 10)
+        restore(w, stored, Now(0, 0))
+        [(_, _, record)] = w.mutations
+        assert isinstance(record, EpochRecord)
+        assert record.lives == w.lives
+        epoch = record
+    assert w.lives[-2:] == [(w.epoch - 1, LIVES_MAX * 10 + 10), (w.epoch, LIVES_MAX * 10 + 20)]
+    assert len(w.lives) == LIVES_MAX

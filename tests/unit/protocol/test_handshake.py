@@ -20,6 +20,7 @@ from taskd_protocol.handshake import (
     choose_version,
     make_mark,
     mark_is_ours,
+    newest_mark,
 )
 
 KEY = bytes(range(32))
@@ -166,6 +167,10 @@ def test_marks_cannot_be_changed(sequence: int) -> None:
         m.Mark(LINEAGE + b"\0", sequence, mark.mac),
         m.Mark(LINEAGE, -1, mark.mac),
         m.Mark(LINEAGE, 2**64, mark.mac),
+        m.Mark(LINEAGE, sequence, mark.mac, 1),
+        m.Mark(LINEAGE, sequence, mark.mac, -1),
+        m.Mark(LINEAGE, sequence, mark.mac, 2**64),
+        m.Mark(LINEAGE, sequence, make_mark(KEY, LINEAGE, sequence, 7).mac),
     ):
         assert not mark_is_ours(KEY, other)
 
@@ -180,5 +185,41 @@ def test_rolled_back() -> None:
     check_mark(KEY, m.Mark(LINEAGE, 2**64 - 1, bytes(32)), LINEAGE, 5)
     with pytest.raises(ServerRolledBack) as caught:
         check_mark(KEY, make_mark(KEY, LINEAGE, 6), LINEAGE, 5)
-    assert "6" in caught.value.message
-    assert "5" in caught.value.message
+    assert "commit 6" in caught.value.message
+
+
+LIVES = [(100, 0), (200, 10), (300, 30)]
+"""Three starts: the first came to 10 commits, the second to 30; the third is at work."""
+
+
+@pytest.mark.parametrize(
+    ("epoch", "sequence"),
+    [(100, 1), (100, 10), (200, 30), (300, 31), (300, 50), (50, 2**60), (0, 50)],
+)
+def test_a_mark_of_what_each_start_left_is_no_proof(epoch: int, sequence: int) -> None:
+    """Nor is one from before all that the store knows of."""
+    check_mark(KEY, make_mark(KEY, LINEAGE, sequence, epoch), LINEAGE, 50, LIVES)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "sequence"),
+    [(100, 11), (200, 31), (200, 50), (300, 51), (250, 5), (400, 1), (0, 51)],
+)
+def test_what_was_committed_since_does_not_hide_a_loss(epoch: int, sequence: int) -> None:
+    """A start leaves what was told of it, and is known itself, or the store was rolled back."""
+    with pytest.raises(ServerRolledBack):
+        check_mark(KEY, make_mark(KEY, LINEAGE, sequence, epoch), LINEAGE, 50, LIVES)
+    check_mark(KEY, make_mark(bytes(32), LINEAGE, sequence, epoch), LINEAGE, 50, LIVES)
+
+
+def test_the_newest_mark_is_kept() -> None:
+    """Of one lineage the higher, of another the one told last."""
+    low, high, other = (
+        make_mark(KEY, LINEAGE, 5, 200),
+        make_mark(KEY, LINEAGE, 6, 100),
+        make_mark(KEY, bytes(16), 1),
+    )
+    assert newest_mark(None, low) is low
+    assert newest_mark(low, high) is high
+    assert newest_mark(high, low) is high
+    assert newest_mark(high, other) is other

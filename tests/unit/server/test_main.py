@@ -286,7 +286,7 @@ async def test_a_rolled_back_data_directory_ends_the_server(tmp_path: Path) -> N
         assert (await client.end()).code == "server.stopping"
         await server.ended.wait()
         assert [type(why) for why in server.errors] == [ServerRolledBack]
-    with pytest.raises(StoreCorrupt, match=f"had {mark.sequence + 1_000} on disk"):  # and nobody has to say it twice
+    with pytest.raises(StoreCorrupt, match=f"told of commit {mark.sequence + 1_000}"):  # and nobody has to say it twice
         await serve(ServerPlan(data_dir=tmp_path / "data", listen=LOOPBACK), system_platform())
 
 

@@ -36,7 +36,7 @@ async def test_welcome_tells_what_the_server_allows(server: Server) -> None:
     welcome = await peer.take(m.Welcome)
     assert (welcome.version, welcome.role, len(welcome.session)) == (1, "operator", 16)
     assert welcome.server_time_ms == server.clock.wall_ms()
-    assert welcome.mark == make_mark(MARK_KEY, server.disk.lineage, server.disk.durable_sequence)
+    assert welcome.mark == make_mark(MARK_KEY, server.disk.lineage, server.disk.durable_sequence, server.working.epoch)
     assert welcome.limits == server.services.limits
     assert welcome.epoch == server.working.epoch
     again = server.connect()
