@@ -18,8 +18,10 @@ from typing import Final
 from msgspec.structs import replace
 from rocksdict import Rdict
 
+from taskd.core import expiry
 from taskd.core.lifecycle import State
-from taskd.core.records import LEASE, META, SPEC, STATE, EpochRecord, Mutation, StateRecord
+from taskd.core.records import LEASE, META, SPEC, STATE, TIMER, EpochRecord, Mutation, SpecRecord, StateRecord
+from taskd.core.timers import timer_id
 from taskd.store import engine
 from taskd.store.codec import decode_as, encode
 from taskd.store.keys import LINEAGE_KEY, make_key
@@ -80,5 +82,18 @@ def _jumped(tasks: list[StoredTask]) -> Iterator[Mutation]:
             yield LEASE, task.id, replace(task.lease, attempt=task.lease.attempt + ATTEMPTS_JUMP)
         elif task.last is not None and task.last.state not in _OVER:
             yield STATE, task.id, replace(task.last, attempt=task.last.attempt + ATTEMPTS_JUMP)
+            if task.spec is not None and not task.last.attempt and not task.has_ended:
+                yield from _begun(task.spec, task.last.revived_at_ms)
         elif task.last is None and task.spec is not None:  # it waits where its submit put it
             yield STATE, task.id, StateRecord(State.READY, ATTEMPTS_JUMP, 0, 0, "", 0)
+            yield from _begun(task.spec, 0)
+
+
+def _begun(spec: SpecRecord, revived_at_ms: int) -> Iterator[Mutation]:
+    """Yield what changes of the limit of a task that may have begun since: what it had until then is over."""
+    since_ms = revived_at_ms or spec.created_at_ms
+    before, after = (expiry.limit_at_ms(spec.spec, since_ms, attempt) for attempt in (0, ATTEMPTS_JUMP))
+    if before != after:
+        yield TIMER, timer_id(before, spec.spec.id), None
+        if after:
+            yield TIMER, timer_id(after, spec.spec.id), (after - since_ms).to_bytes(8, "big")

@@ -12,6 +12,7 @@ from typing import ParamSpec
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from store.driver import WALL_MS, Driver
 from store.houses import LINEAGE
@@ -55,6 +56,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         await driver.ack("a1", grants[:2], result=bytes(2000))
         await driver.fail("a1", grants[3:5])
         await driver.cancel([grants[5].spec.id, delayed[0]])
+        limited = driver.specs(4, name="app.limited")
+        limits = [(60_000, 0), (60_000, 90_000), (90_000, 60_000), (0, 60_000)]
+        await driver.submit(
+            [replace(spec, ttl_ms=ttl, deadline_ms=end) for spec, (ttl, end) in zip(limited, limits, strict=True)]
+        )
         await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
         await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
         await store.close()
