@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from rocksdict import Rdict
 
 from taskd.core import expiry
+from taskd.core.attempts import attempt_id
 from taskd.core.lifecycle import State
-from taskd.core.records import LEASE, META, SPEC, STATE, TIMER, EpochRecord, Mutation, SpecRecord, StateRecord
+from taskd.core.records import ATTEMPT, LEASE, META, SPEC, STATE, TIMER, EpochRecord, Mutation, SpecRecord, StateRecord
 from taskd.core.timers import timer_id
 from taskd.store import engine
 from taskd.store.codec import decode_as, encode
@@ -63,7 +64,7 @@ def begin_anew(
     tasks = read_tasks(database, (SPEC, STATE, LEASE))
     try:
         while chunk := list(islice(tasks, BATCH_TASKS)):
-            database.write(engine.batch_of(encode(list(_jumped(chunk)))))
+            database.write(engine.batch_of(encode([*_jumped(chunk), *_moved_attempts(database, chunk)])))
             seen += len(chunk)
             progress(seen)
         [stored] = engine.get_many(database, [make_key(META, b"epoch")])
@@ -87,6 +88,16 @@ def _jumped(tasks: list[StoredTask]) -> Iterator[Mutation]:
         elif task.last is None and task.spec is not None:  # it waits where its submit put it
             yield STATE, task.id, StateRecord(State.READY, ATTEMPTS_JUMP, 0, 0, "", 0)
             yield from _begun(task.spec, 0)
+
+
+def _moved_attempts(database: Rdict, tasks: list[StoredTask]) -> Iterator[Mutation]:
+    """Yield what is kept of the attempts of those tasks, under the numbers that go on to the next one."""
+    kept = [(task.id, attempt) for task in tasks if task.state not in _OVER for attempt in task.attempts_kept]
+    values = engine.get_many(database, [make_key(ATTEMPT, attempt_id(*which)) for which in kept])
+    for (task_id, attempt), value in zip(kept, values, strict=True):
+        yield ATTEMPT, attempt_id(task_id, attempt), None
+        if value is not None:
+            yield ATTEMPT, attempt_id(task_id, attempt + ATTEMPTS_JUMP), value
 
 
 def _begun(spec: SpecRecord, revived_at_ms: int) -> Iterator[Mutation]:

@@ -178,7 +178,10 @@ def test_a_restored_store_gives_nothing_out_twice(root: Path, backup: Path, tmp_
         was = before[task_id]
         assert (task.spec, task.state, task.has_result, task.logs) == (was.spec, was.state, was.has_result, was.logs)
         over = task.state == State.SUCCEEDED
-        assert attempt_of(task) == attempt_of(was) + (0 if over else ATTEMPTS_JUMP)
+        jump = 0 if over else ATTEMPTS_JUMP
+        assert attempt_of(task) == attempt_of(was) + jump
+        assert task.attempts == tuple(attempt + jump for attempt in was.attempts)
+    assert any(task.attempts for task in after.values())
     assert done.report.lineage == NEW_LINEAGE.hex()
     assert done.report.is_clean
     assert epoch_of(store) > max(epoch_of(root / "store"), WALL_MS // 1000)
