@@ -11,11 +11,14 @@ Pure: messages and ends of attempts come in, messages and kills go out; knows no
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, assert_never
 
+from msgspec import structs
+
 from taskd.agent.limits import How, Limits
+from taskd.agent.marks import Marks
 from taskd.agent.progress import Progress
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
-from taskd.agent.wire import Returned
+from taskd.agent.wire import Raised, Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.handshake import newest_mark
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
@@ -35,6 +38,8 @@ from taskd_protocol.messages import (
     Offered,
     Recorded,
     Revoke,
+    Started,
+    StartRecorded,
     Welcome,
 )
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
@@ -45,6 +50,9 @@ REPORTS_BYTES = 64 * 1024 * 1024
 ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
 """Of an attempt that was ended on an order, which says what is reported."""
 
+_STOPPED = Failure(TaskCodes.WORKER_LOST, "its agent stopped it before it had ended")
+"""Of an attempt that costs nothing, unless it must not run twice."""
+
 Order = str | Failure
 """Why an attempt is to end: ``cancel``; ``release``, which goes back in line; ``forget``, which is not reported; or how
 it failed."""
@@ -53,7 +61,9 @@ _TOUCH_MARGIN = 0.2
 """Of the silence after which a lease is given away: what a kill may take, beside a heartbeat under way."""
 
 
-FromServer = Lease | Recorded | LogsRecorded | Revoke | Offered
+ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | Drain
+
+FromServer = Lease | Recorded | LogsRecorded | Revoke | StartRecorded | Offered
 """What the server says after WELCOME that changes what is held or owed."""
 
 
@@ -107,6 +117,7 @@ class AgentCore:
         self._offered = False
         self._draining = False
         self._drain_said = False
+        self._marks: Final = Marks()
 
     # -- the server ---------------------------------------------------------------------
 
@@ -126,6 +137,7 @@ class AgentCore:
         self.mark = newest_mark(self.mark, welcome.mark)
         self.progress.connect()
         self.reports.connect(self.result_bytes_max)
+        self._marks.connect()
         for slots in self.pools:
             slots.disconnect()
         self._offered = self._drain_said = False
@@ -148,6 +160,9 @@ class AgentCore:
                 self.reports.output_recorded(data_bytes)
             case Revoke(tokens):  # killed, then reported as cancelled; what has ended has been reported
                 return self._order(tokens, "cancel", How.CANCEL)
+            case StartRecorded(tokens, stale):
+                self._marks.recorded(tokens)
+                return self._order(stale, "forget", How.FORCE)
             case Offered(stale):
                 return self._go_on(stale)
             case _:
@@ -221,14 +236,14 @@ class AgentCore:
     @property
     def has_news(self) -> bool:
         """There may be something to send."""
-        news = self.reports.has_news or self.progress.has_news or self._draining
+        news = self.reports.has_news or self.progress.has_news or self._marks.has_news or self._draining
         return news or any(slots.credit_due() for slots in self.pools)
 
-    def messages(self) -> list[Ack | Nack | Logs | LeaseCredit | Drain | Checkpoints]:
+    def messages(self) -> list[ToSend]:
         """Take what is to be sent now; call again until there is nothing."""
         if not self._offered:
             return []
-        messages: list[Ack | Nack | Logs | LeaseCredit | Drain | Checkpoints] = []
+        messages: list[ToSend] = []
         if self._draining and not self._drain_said:
             self._drain_said = True
             messages.append(Drain("the agent is going"))
@@ -237,6 +252,8 @@ class AgentCore:
                 due = slots.take_credit()
                 if due:
                     messages.append(LeaseCredit(index, due))
+        if self._marks.has_news:
+            messages.append(Started(self._marks.take_unsent()))
         messages += self.progress.messages()
         messages += self.reports.messages()
         return messages
@@ -274,14 +291,38 @@ class AgentCore:
         self._learn(pool, name, runs, sum_us)
         self.reports.add(reports)
 
-    def failed(self, pool: int, token: int, failure: Failure, started_at_ms: int, run_us: float | None = None) -> None:
+    def may_start(self, pool: int, grant: Grant) -> bool:
+        """Tell whether an attempt may start; if not now, an executor is woken when it may."""
+        return self._marks.may_start(grant, self.pools[pool].held)
+
+    def failed(self, pool: int, end: Raised) -> None:
         """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""
-        grant = self.pools[pool].held.get(token)
-        if grant is not None and run_us is not None:
-            self._learn(pool, grant.spec.name, 1, run_us)
-        report = self._failure(pool, token, failure, started_at_ms)
+        grant = self.pools[pool].held.get(end.token)
+        if grant is not None:
+            self._learn(pool, grant.spec.name, 1, end.run_us)
+        report = self._failure(pool, end.token, end.failure, end.started_at_ms)
+        if report is not None:
+            if end.final or end.retry_after_ms is not None:
+                report = structs.replace(report, final=end.final, retry_after_ms=end.retry_after_ms)
+            self._report(report)
+
+    def crashed(self, pool: int, token: int, failure: Failure) -> None:
+        """Report an attempt that took its worker down; as cancelled, if that was asked for meanwhile."""
+        report = self._failure(pool, token, failure, 0, outcome="crashed")
         if report is not None:
             self._report(report)
+
+    def unstarted(self, pool: int, grant: Grant) -> None:
+        """Give back a lease that an executor had taken, and that never started."""
+        self.pools[pool].finish(grant.token)
+        self.give_back([grant])
+
+    def stopped(self, pool: int, grant: Grant) -> None:
+        """Report an attempt that was killed because the agent goes: uncharged, unless it must not run twice."""
+        if grant.spec.at_most_once:
+            self.crashed(pool, grant.token, _STOPPED)
+        else:
+            self.unstarted(pool, grant)
 
     def ended_with_output(
         self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float
@@ -305,7 +346,9 @@ class AgentCore:
         """Tell whether the attempt's end was ordered and has not come."""
         return token in self._ordered
 
-    def _failure(self, pool: int, token: int, failure: Failure, started_at_ms: int) -> FailureReport | None:
+    def _failure(
+        self, pool: int, token: int, failure: Failure, started_at_ms: int, outcome: str = "failed"
+    ) -> FailureReport | None:
         """Let go of an attempt that failed; return its report, None when there is nobody to tell."""
         grant = self.pools[pool].finish(token)
         order = self._ordered.pop(token, "")
@@ -314,8 +357,9 @@ class AgentCore:
         if isinstance(order, str) and order:  # also of "release": it had begun, and may not pass for one that had not
             return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
         if isinstance(order, Failure):  # what was raised tells where it was
+            outcome = "failed"
             failure = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
-        return FailureReport(token, grant.spec.id, grant.attempt, "failed", failure, started_at_ms)
+        return FailureReport(token, grant.spec.id, grant.attempt, outcome, failure, started_at_ms)
 
     def _report(self, report: Ended) -> None:
         """Send a report: after what the attempt printed, and what it told."""

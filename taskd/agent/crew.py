@@ -3,7 +3,8 @@
 A worker gets as much as it is thought to finish within ``BATCH_US``, so that the
 cost of handing over is shared, and a task of unknown or long run time alone, so
 that nothing waits behind it. Where the guess was wrong, what waits behind a long
-task is taken back and dealt to others.
+task is taken back and dealt to others. One that was lost before, or that may run at
+most once, has a worker to itself, so that a crash is its own.
 
 Invariants:
 - A lease is with one worker at most. One that was taken back will not be started where it was.
@@ -15,7 +16,7 @@ Pure: the shell writes to workers, reads what they run, and tells time by callin
 from collections.abc import Iterable
 from typing import Final
 
-from taskd.agent.slots import Slots
+from taskd.agent.slots import Slots, runs_alone
 from taskd_protocol.task import Grant
 
 BATCH_US = 10_000.0
@@ -137,6 +138,10 @@ class Crew:
         cost_us, bytes_left = member.cost_us, BATCH_BYTES
         room = min(share, BATCH_TASKS - len(member.assigned))
         while len(batch) < room and (head := slots.peek()) is not None:
+            if runs_alone(head):
+                if not batch and not member.assigned:
+                    batch, cost_us = slots.take_run(1, bytes_left), BATCH_US
+                break
             pace = slots.pace_of(head.spec.name)
             expected_us = pace.mean_us if pace.samples else BATCH_US
             fit = int((BATCH_US - cost_us) / expected_us)

@@ -30,7 +30,7 @@ class Failures:
             reports: Those that were cancelled or given back are no failures.
             now_s: On any clock that does not go back.
         """
-        failed = [report for report in reports if report.outcome == "failed"]
+        failed = [report for report in reports if report.outcome in {"failed", "crashed"}]
         self._untold += len(failed)
         if not failed or now_s - self._said_s < SAY_S:
             return

@@ -45,6 +45,7 @@ from taskd_protocol.messages import (
     Pong,
     Recorded,
     Revoke,
+    StartRecorded,
     ToPeer,
     Welcome,
 )
@@ -270,7 +271,7 @@ class ServerLink:
     def _take_one(self, wire: Connection[ToPeer], message: Incoming) -> None:
         core = self._core
         match message:
-            case Lease() | Recorded() | LogsRecorded() | Revoke():
+            case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded():
                 self._end(core.receive(message))
             case Offered():
                 core.answered(self._offered_ms)

@@ -14,6 +14,12 @@ from collections.abc import Iterable, Sequence
 from taskd.agent.pace import Pace
 from taskd_protocol.task import Grant
 
+
+def runs_alone(grant: Grant) -> bool:
+    """Tell whether a worker must have nothing else with this: its start, or its crash, must be its own."""
+    return grant.mark_start or grant.spec.at_most_once
+
+
 _CREDIT_STEP = 4
 """More is asked for when a quarter of the room is free: not one message for each task that ends."""
 
@@ -123,7 +129,7 @@ class Slots:
         """Take leases in their order as long as they are of one task name.
 
         Args:
-            count: At most so many, at least one if any waits.
+            count: At most so many, at least one if any waits; and none that runs alone but as the first.
             bytes_max: Their arguments together, unless the first alone has more.
         """
         run: list[Grant] = []
@@ -137,7 +143,7 @@ class Slots:
             grant = waiting[0]
             spec = grant.spec
             size += len(spec.payload)
-            if spec.name != name or (size > bytes_max and run):
+            if spec.name != name or (run and (size > bytes_max or runs_alone(grant))):
                 break
             waiting.popleft()
             if grant.token in held:

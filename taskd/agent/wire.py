@@ -92,6 +92,10 @@ class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
     failure: Failure
     started_at_ms: int
     run_us: float
+    final: bool = False
+    """No further attempt is wanted."""
+    retry_after_ms: int | None = None
+    """The next attempt is wanted so much later; None: as the policy says."""
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):

@@ -21,7 +21,7 @@ class Executor(Protocol):
         ...
 
     async def recall(self) -> None:
-        """Have all leases wait again that have not started."""
+        """Have all leases wait again that have not started, and give back those whose start was to be marked."""
         ...
 
     def stop(self) -> None:

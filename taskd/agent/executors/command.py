@@ -53,6 +53,7 @@ class CommandExecutor:
         self._slots = core.pools[pool]
         self._ring = ring
         self._running: dict[int, _Running] = {}
+        self._unmarked: dict[int, Grant] = {}  # to be started when that is marked
         self._nursery: trio.Nursery | None = None
         self._closed = trio.Event()
         self._room = trio.Event()
@@ -73,15 +74,29 @@ class CommandExecutor:
             self._room.set()
         if self._nursery is None:
             return
-        while len(self._running) < self._slots.count and (grant := self._slots.take()) is not None:
-            self._running[grant.token] = running = _Running()
-            self._nursery.start_soon(self._run, grant, running)
+        for token, marked in list(self._unmarked.items()):
+            if self._core.may_start(self._pool, marked):
+                del self._unmarked[token]
+                self._start(marked)
+        while len(self._running) + len(self._unmarked) < self._slots.count and (grant := self._slots.take()):
+            if self._core.may_start(self._pool, grant):
+                self._start(grant)
+            else:
+                self._unmarked[grant.token] = grant
+                self._ring()
+
+    def _start(self, grant: Grant) -> None:
+        assert self._nursery is not None
+        self._running[grant.token] = running = _Running()
+        self._nursery.start_soon(self._run, grant, running)
 
     def end(self, kill: Kill) -> None:
         """See ``Executor``. To a command, to be told is TERM."""
         for token in kill.tokens:
-            running = self._running.get(token)
-            if running is None:
+            running, waiting = self._running.get(token), self._unmarked.pop(token, None)
+            if waiting is not None:
+                self._core.unstarted(self._pool, waiting)
+            elif running is None:
                 self._core.dropped(self._pool, token)
             elif running.process is not None:
                 assert self._nursery is not None
@@ -93,7 +108,10 @@ class CommandExecutor:
                     self._nursery.start_soon(self._end, running.process, running.ended)
 
     async def recall(self) -> None:
-        """See ``Executor``. What has not started here waits in the pool."""
+        """See ``Executor``."""
+        for grant in self._unmarked.values():
+            self._core.unstarted(self._pool, grant)
+        self._unmarked.clear()
 
     def stop(self) -> None:
         """See ``Executor``."""
@@ -116,8 +134,7 @@ class CommandExecutor:
         running.ended.set()
         del self._running[grant.token]
         if self._stopping and not self._core.is_ordered(grant.token):
-            self._slots.finish(grant.token)
-            self._core.give_back([grant])
+            self._core.stopped(self._pool, grant)
         else:
             run_us = (clock.mono_ns() - start_ns) / 1_000
             self._core.ended_with_output(self._pool, grant, end, started_at_ms, run_us)

@@ -64,6 +64,7 @@ class CoroutineExecutor:
         self._news = trio.Event()
         self._assigned = dict[int, Grant]()
         self._losses: dict[int, int] = {}
+        self._unmarked = dict[int, Grant]()  # to be handed over when their start is marked
         self._batch = 0
         self._done = 0
         self._stopping = False
@@ -83,10 +84,17 @@ class CoroutineExecutor:
         hand, slots = self._hand, self._slots
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
-        room = slots.count + self._ahead() - len(self._assigned)
-        grants: list[Grant] = []
+        room = slots.count + self._ahead() - len(self._assigned) - len(self._unmarked)
+        grants = [marked for marked in self._unmarked.values() if self._core.may_start(self._pool, marked)]
+        for marked in grants:
+            del self._unmarked[marked.token]
         while len(grants) < room and (grant := slots.take()) is not None:
-            grants.append(grant)
+            if self._core.may_start(self._pool, grant):
+                grants.append(grant)
+            else:
+                self._unmarked[grant.token] = grant
+                room -= 1
+                self._ring()
         if grants:
             self._assigned.update([(grant.token, grant) for grant in grants])
             self._batch += 1
@@ -100,11 +108,17 @@ class CoroutineExecutor:
             assert self._nursery is not None
             self._nursery.start_soon(self._end, self._hand, kill._replace(tokens=with_it))
         for token in kill.tokens:
-            if token not in self._assigned:
+            waiting = self._unmarked.pop(token, None)
+            if waiting is not None:
+                self._core.unstarted(self._pool, waiting)
+            elif token not in self._assigned:
                 self._core.dropped(self._pool, token)
 
     async def recall(self) -> None:
         """See ``Executor``. Here what a worker has is about to start."""
+        for grant in self._unmarked.values():
+            self._core.unstarted(self._pool, grant)
+        self._unmarked.clear()
 
     def stop(self) -> None:
         """See ``Executor``."""
@@ -143,7 +157,7 @@ class CoroutineExecutor:
             if isinstance(message, wire.Raised):
                 self._done += 1
                 self._let_go(message.token)
-                self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
+                self._core.failed(self._pool, message)
             else:
                 note_sign(self._core, self._pool, message)
         self._news.set()
@@ -162,12 +176,11 @@ class CoroutineExecutor:
             losses = self._losses.get(token, 0) + 1
             blamed = token == stepping or (not stepping and (alone or losses >= LOSSES_MAX))
             if self._core.is_ordered(token):
-                self._core.failed(self._pool, token, ENDED, 0)
+                self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:
-                self._slots.finish(token)
-                self._core.give_back([grant])
-            elif blamed and (hand.insane or not how.ordered):
-                self._core.failed(self._pool, token, crash(how, out_of_memory=out_of_memory), 0)
+                self._core.stopped(self._pool, grant)
+            elif grant.spec.at_most_once or (blamed and (hand.insane or not how.ordered)):
+                self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
             else:
                 back.append(grant)
                 if hand.insane or not how.ordered:

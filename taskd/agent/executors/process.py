@@ -53,6 +53,7 @@ class ProcessExecutor:
         self._ring = ring
         self._losses: dict[int, int] = {}
         self._gone: dict[int, trio.Event] = {}  # of attempts that were told to end
+        self._unmarked: dict[Member, Grant] = {}  # dealt, and to be handed over when its start is marked
         self._stopping = False
         self._behind = trio.Event()  # somewhere a lease waits behind another
         self._nursery: trio.Nursery | None = None
@@ -72,12 +73,18 @@ class ProcessExecutor:
 
     def wake(self) -> None:
         """See ``Executor``."""
-        core = self._core
+        for member, grant in list(self._unmarked.items()):
+            if grant.token not in member.assigned:
+                del self._unmarked[member]  # taken back
+            elif self._core.may_start(self._pool, grant):
+                del self._unmarked[member]
+                self._hand_over(member, [grant])
         for member, grants in self._crew.deal():
-            batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants)
-            self._hands[member].process.send(wire.encode(batch))
-            if len(member.assigned) > 1:
-                self._behind.set()
+            if self._core.may_start(self._pool, grants[0]):
+                self._hand_over(member, grants)
+            else:
+                self._unmarked[member] = grants[0]
+                self._ring()
 
     def end(self, kill: Kill) -> None:
         """See ``Executor``."""
@@ -93,6 +100,10 @@ class ProcessExecutor:
 
     async def recall(self) -> None:
         """See ``Executor``."""
+        for member, grant in self._unmarked.items():
+            self._crew.ended(member, [grant.token])
+            self._core.unstarted(self._pool, grant)
+        self._unmarked.clear()
         async with trio.open_nursery() as nursery:
             for member, hand in self._hands.items():
                 nursery.start_soon(self._recall, member, hand)
@@ -110,6 +121,13 @@ class ProcessExecutor:
             seat.close()
         for hand in self._members:
             hand.process.hang_up()
+
+    def _hand_over(self, member: Member, grants: list[Grant]) -> None:
+        core = self._core
+        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants)
+        self._hands[member].process.send(wire.encode(batch))
+        if len(member.assigned) > 1:
+            self._behind.set()
 
     # -- for the seats ------------------------------------------------------------------
 
@@ -138,7 +156,7 @@ class ProcessExecutor:
         for message in messages if len(returned) < len(messages) else ():
             if isinstance(message, wire.Raised):
                 tokens.append(message.token)
-                self._core.failed(self._pool, message.token, message.failure, message.started_at_ms, message.run_us)
+                self._core.failed(self._pool, message)
             elif isinstance(message, wire.Recalled) and message.number == member.batch:
                 recalled = True  # what it ended before is among the tokens
             else:
@@ -160,19 +178,22 @@ class ProcessExecutor:
         member = self._members.pop(hand)
         del self._hands[member]
         self._tell_gone(member.assigned)
+        unmarked = self._unmarked.pop(member, None)
         blamed, back = self._crew.left(member, hand.process.running())
-        if blamed is None and back and not self._stopping and (hand.insane or not how.ordered):
-            blamed = self._suspect(back[0])
+        if blamed is None and back and back != [unmarked]:
+            if back[0].spec.at_most_once:
+                blamed = self._slots.take()  # that it had not started is not proven
+            elif not self._stopping and (hand.insane or not how.ordered):
+                blamed = self._suspect(back[0])
         self._core.waits_again(self._pool, back)
         if blamed is not None:
             token = blamed.token
             if self._core.is_ordered(token):
-                self._core.failed(self._pool, token, ENDED, 0)
+                self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:
-                self._slots.finish(token)
-                self._core.give_back([blamed])
+                self._core.stopped(self._pool, blamed)
             else:
-                self._core.failed(self._pool, token, crash(how, out_of_memory=out_of_memory), 0)
+                self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
         self.wake()
         self._ring()
         return blamed is not None or member.ended > 0

@@ -2,7 +2,7 @@ import pytest
 
 from taskd.agent.core import AgentCore, Kill
 from taskd.agent.limits import How
-from taskd.agent.wire import Returned
+from taskd.agent.wire import Raised, Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import Ack, Drain, HostStats, LeaseCredit, Logs, Nack, Offered, Recorded, Revoke
@@ -87,7 +87,7 @@ def test_a_report_is_sent_again_until_it_is_recorded() -> None:
 def test_an_end_of_what_is_not_held_changes_nothing() -> None:
     core = connected()
     core.succeeded(0, [Returned(5, b"", 0, 1.0)])
-    core.failed(0, 6, BOOM, 0)
+    core.failed(0, Raised(6, BOOM, 0, 1.0))
     assert reports(core) == []
 
 
@@ -118,7 +118,7 @@ def test_a_revoked_lease_that_runs_is_reported_when_it_is_dead() -> None:
     assert core.receive(Revoke([1])) == [Kill(0, [1], How.CANCEL)]
     assert core.is_ordered(1)
     assert outcomes(core) == {}
-    core.failed(0, 1, BOOM, 5)
+    core.failed(0, Raised(1, BOOM, 5, 1.0))
     assert outcomes(core) == {1: "cancelled"}
     assert not core.is_ordered(1)
 
@@ -150,7 +150,7 @@ def test_what_the_server_no_longer_counts_as_ours_is_killed_and_never_reported()
     core.welcome(welcome(), 0)
     assert core.receive(Offered([1, 2, 3])) == [Kill(0, [2, 3], How.FORCE)]
     assert core.receive(Revoke([2])) == [Kill(0, [2], How.CANCEL)], "a cancel that comes after does not make it ours"
-    core.failed(0, 2, BOOM, 0)
+    core.failed(0, Raised(2, BOOM, 0, 1.0))
     core.succeeded(0, [Returned(3, b"", 0, 1.0)])
     assert reports(core) == []
     assert core.held == 0

@@ -102,7 +102,7 @@ class Machine:
         self.core.waits_again(0, back)
         if blamed is not None:
             self.ran[running] = self.ran.get(running, 0) + 1
-            self.core.failed(0, running, CRASH, 0)
+            self.core.crashed(0, running, CRASH)
         self.crew.members.append(Member())
 
     def check(self) -> None:

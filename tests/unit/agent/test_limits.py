@@ -6,6 +6,7 @@ import pytest
 from taskd.agent.core import AgentCore, Kill
 from taskd.agent.limits import Breach, How, Limits
 from taskd.agent.progress import MESSAGE_BYTES, Progress
+from taskd.agent.wire import Raised
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.messages import Checkpoints, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, TaskSpec
@@ -123,7 +124,7 @@ def test_what_was_raised_after_a_limit_is_told_as_the_limit() -> None:
     core.started(1)
     assert core.look(2_000) == []
     assert core.look(2_500) == [Kill(0, [1], How.TELL, show=True)]
-    core.failed(0, 1, Failure("task.raised", "stop", "m.Stop", "Traceback"), 5)
+    core.failed(0, Raised(1, Failure("task.raised", "stop", "m.Stop", "Traceback"), 5, 1.0))
     [report] = nacks(core)
     assert (report.outcome, report.started_at_ms) == ("failed", 5)
     assert report.failure is not None
@@ -141,7 +142,7 @@ def test_a_cancel_comes_before_a_limit() -> None:
     core.look(2_000)
     core.receive(Revoke([1]))
     assert core.look(2_500) == [Kill(0, [1], How.FORCE, show=True)]
-    core.failed(0, 1, Failure("worker.killed", "killed"), 0)
+    core.crashed(0, 1, Failure("worker.killed", "killed"))
     assert [report.outcome for report in nacks(core)] == ["cancelled"]
 
 
@@ -166,7 +167,7 @@ def test_a_report_follows_its_stacks_and_its_progress() -> None:
     core.beat(0, 1, b"\x01")
     core.beat(0, 1, b"\x02")
     core.output(LogPiece(1, task_id(1), 3, 7, b"stacks"))
-    core.failed(0, 1, Failure("task.raised", "no"), 0)
+    core.failed(0, Raised(1, Failure("task.raised", "no"), 0, 1.0))
     kinds = [type(message) for message in core.messages()]
     assert [kind.__name__ for kind in kinds if kind is not LeaseCredit] == ["Checkpoints", "Logs", "Nack"]
 
@@ -179,7 +180,7 @@ def test_progress_is_sent_again_until_its_report_is_recorded() -> None:
     assert core.messages() == []
     core.look(1_200)
     assert core.messages() == [Checkpoints([Checkpoint(1, task_id(1), b"\x01")])]
-    core.failed(0, 1, Failure("task.raised", "no"), 0)
+    core.failed(0, Raised(1, Failure("task.raised", "no"), 0, 1.0))
     core.welcome(welcome(), 0)
     core.receive(Offered())
     first, *_ = [message for message in core.messages() if isinstance(message, Checkpoints | Nack)]
