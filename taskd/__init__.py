@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from taskd.client import (
         App,
+        Attempt,
         AttemptCancelled,
         CannotConnect,
         Client,
+        NonRetryable,
         PayloadTooLarge,
         PayloadUnpackable,
         ResultGone,
         Retry,
+        RetryAfter,
         SubmitConflict,
         Task,
         TaskCancelled,
@@ -35,13 +38,16 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "App",
+    "Attempt",
     "AttemptCancelled",
     "CannotConnect",
     "Client",
+    "NonRetryable",
     "PayloadTooLarge",
     "PayloadUnpackable",
     "ResultGone",
     "Retry",
+    "RetryAfter",
     "SubmitConflict",
     "Task",
     "TaskCancelled",

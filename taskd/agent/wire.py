@@ -12,7 +12,7 @@ from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.task import Failure, Grant
 
-VERSION = 2
+VERSION = 3
 """Counted up with every change in this module."""
 
 FRAME_BYTES = 2 * MESSAGE_BYTES_MAX

@@ -11,12 +11,21 @@ from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import arguments_text, iso, job_document, result_text, task_document
+from taskd.cli.views import (
+    arguments_text,
+    attempts_document,
+    error_text,
+    iso,
+    job_document,
+    result_text,
+    task_document,
+)
 from taskd.client.client import Client
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import (
+    AttemptView,
     Cancel,
     Cancelled,
     JobList,
@@ -86,7 +95,7 @@ def show(*, task_id: str, as_json: bool) -> None:
     with server() as client:
         view = view_of(client, parse_task_id(task_id))
     if as_json:
-        say_json(task_document(view))
+        say_json(task_document(view) | {"attempts": attempts_document(view)})
     else:
         say_task(view)
 
@@ -198,6 +207,19 @@ def _row(view: TaskView) -> tuple[str, ...]:
     return format_task_id(view.id), view.name, view.queue, view.state, str(view.attempt), agent, created
 
 
+def _attempts_text(view: TaskView) -> str:
+    crashed = f", crashed {view.crashes}" if view.crashes else ""
+    return f"{view.attempt}, failed {view.failures} of at most {view.max_attempts}{crashed}"
+
+
+def _attempt_row(attempt: AttemptView) -> tuple[str, ...]:
+    started, ended = (
+        (iso(at_ms) or "-").replace("T", " ")[:23] for at_ms in (attempt.started_at_ms, attempt.ended_at_ms)
+    )
+    error = "-" if attempt.failure is None else error_text(attempt.failure)
+    return str(attempt.attempt), attempt.outcome, attempt.agent, started, ended, error
+
+
 def say_task(view: TaskView) -> None:
     """Print all that is known of a task, for people."""
     facts = [
@@ -207,7 +229,7 @@ def say_task(view: TaskView) -> None:
         ("state", view.state),
         ("waits", view.waits_for),
         ("arguments", arguments_text(view.payload)),
-        ("attempts", f"{view.attempt}, failed {view.failures} of at most {view.max_attempts}"),
+        ("attempts", _attempts_text(view)),
         ("agent", view.agent),
         ("key", view.key),
         ("trace", view.traceparent[3:35]),
@@ -218,10 +240,13 @@ def say_task(view: TaskView) -> None:
         ("result", None if view.result is None else result_text(view.result)),
     ]
     if view.failure is not None:
-        said = f"{view.failure.type}: {view.failure.message}" if view.failure.type else view.failure.message
-        facts.append(("error", f"{said} ({view.failure.code})"))
+        facts.append(("error", error_text(view.failure)))
     for label, text in facts:
         if text:
             say(f"{label:<10} {text}")
+    if view.attempts and view.attempts[-1].attempt > 1:
+        say("")
+        headers = ("ATTEMPT", "OUTCOME", "AGENT", "STARTED", "ENDED", "ERROR")
+        say_rows(headers, [_attempt_row(attempt) for attempt in view.attempts])
     if view.failure is not None and view.failure.traceback:
         say(f"\n{view.failure.traceback.rstrip()}")

@@ -53,6 +53,27 @@ def task_document(view: TaskView) -> Document:
     }
 
 
+def attempts_document(view: TaskView) -> list[Json]:
+    """Return how a task's attempts ended, as scripts see it."""
+    return [
+        {
+            "attempt": attempt.attempt,
+            "agent": attempt.agent,
+            "outcome": attempt.outcome,
+            "started_at": iso(attempt.started_at_ms),
+            "finished_at": iso(attempt.ended_at_ms),
+            "error": None if attempt.failure is None else error_document(attempt.failure),
+        }
+        for attempt in view.attempts
+    ]
+
+
+def error_text(failure: Failure) -> str:
+    """Return why an attempt failed, as one line."""
+    said = f"{failure.type}: {failure.message}" if failure.type else failure.message
+    return f"{said} ({failure.code})"
+
+
 def error_document(failure: Failure) -> Document:
     """Return why a task failed, as scripts see it."""
     return {

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskd.client.app import App
+    from taskd.client.attempts import Attempt
     from taskd.client.client import Client
     from taskd.client.context import AttemptCancelled, TaskContext, current
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
+    from taskd.client.raising import NonRetryable, RetryAfter
     from taskd.client.task import Task
     from taskd_protocol.errors import (
         CannotConnect,
@@ -29,13 +31,16 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "App": "taskd.client.app",
+    "Attempt": "taskd.client.attempts",
     "AttemptCancelled": "taskd.client.context",
     "CannotConnect": "taskd_protocol.errors",
     "Client": "taskd.client.client",
+    "NonRetryable": "taskd.client.raising",
     "PayloadTooLarge": "taskd_protocol.errors",
     "PayloadUnpackable": "taskd_protocol.errors",
     "ResultGone": "taskd_protocol.errors",
     "Retry": "taskd.client.options",
+    "RetryAfter": "taskd.client.raising",
     "SubmitConflict": "taskd_protocol.errors",
     "Task": "taskd.client.task",
     "TaskCancelled": "taskd.client.outcome",
@@ -54,13 +59,16 @@ _ROOMS = {
 
 __all__ = [
     "App",
+    "Attempt",
     "AttemptCancelled",
     "CannotConnect",
     "Client",
+    "NonRetryable",
     "PayloadTooLarge",
     "PayloadUnpackable",
     "ResultGone",
     "Retry",
+    "RetryAfter",
     "SubmitConflict",
     "Task",
     "TaskCancelled",

@@ -89,6 +89,7 @@ class App:
         deadline: float = 0.0,
         exclusive: bool = False,
         heartbeat: float = 0.0,
+        at_most_once: bool = False,
     ) -> "TaskDecorator": ...
     def task(
         self,
@@ -106,6 +107,7 @@ class App:
         deadline: float = 0.0,
         exclusive: bool = False,
         heartbeat: float = 0.0,
+        at_most_once: bool = False,
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
 
@@ -122,6 +124,8 @@ class App:
             deadline: Seconds within which it must have ended, with all its attempts; 0: any.
             exclusive: An agent that is cut off from the server kills it before another could get it.
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
+            at_most_once: What may have started is never run again, whatever ``retry`` says: a crash, a loss or a
+                failure ends the task, with the code ``task.maybe_ran``.
 
         Raises:
             BadRequest: Another task has that name, an option is out of its range, or the function is
@@ -138,6 +142,7 @@ class App:
             deadline=deadline,
             exclusive=exclusive,
             heartbeat=heartbeat,
+            at_most_once=at_most_once,
         )
         decorator = TaskDecorator(self, name, options)
         return decorator if function is None else decorator(function)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, Self, TypeVar, cast
 
 from taskd.client import operations
+from taskd.client.attempts import Attempt, attempt_of
 from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
 from taskd.client.link import Line
@@ -11,7 +12,7 @@ from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskRetried, TaskRetry, TaskViews
+from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskRetried, TaskRetry, TaskView, TaskViews
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -86,6 +87,18 @@ class TaskHandle(Awaited, Generic[R_co]):
         """Ask for the task's state; see ``state``."""
         return await arun(self._state())
 
+    def attempts(self) -> list[Attempt]:
+        """Ask how the task's attempts have ended so far, oldest first: the newest hundred.
+
+        Raises:
+            TaskUnknown: No such task is stored.
+        """
+        return run(self._attempts())
+
+    async def aattempts(self) -> list[Attempt]:
+        """Ask how the task's attempts have ended so far; see ``attempts``."""
+        return await arun(self._attempts())
+
     def cancel(self) -> str:
         """Cancel the task; return its state then.
 
@@ -125,11 +138,17 @@ class TaskHandle(Awaited, Generic[R_co]):
         return siblings
 
     def _state(self) -> Steps[str]:
+        return (yield from self._view()).state
+
+    def _attempts(self) -> Steps[list[Attempt]]:
+        return [attempt_of(view) for view in (yield from self._view()).attempts]
+
+    def _view(self) -> Steps[TaskView]:
         query = TaskQuery(0, [self.raw_id])
         view = (yield from operations.call(self._batch.link, query, TaskViews, TIMEOUT_S)).views[0]
         if view is None:
             raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
-        return view.state
+        return view
 
     def _cancel(self) -> Steps[str]:
         cancel = Cancel(0, [self.raw_id])

@@ -23,25 +23,37 @@ def task_name(function: Callable[P, object]) -> str:
     """
     module, name = function.__module__, getattr(function, "__qualname__", type(function).__qualname__)
     if module in _MAIN:
-        module = _importable_main(sys.modules.get(module), name)
+        module = _importable_main(sys.modules.get(module), f"task {name!r}", "give the task a name=")
     return f"{module}.{name}"
 
 
-def _importable_main(main: ModuleType | None, name: str) -> str:
+def exception_name(kind: type[BaseException]) -> str:
+    """Return the name of an exception's class, as an agent that imports its module would see it.
+
+    Raises:
+        BadRequest: It is defined in ``__main__``, and no module that an agent could import stands for that.
+    """
+    module, name = kind.__module__, kind.__qualname__
+    if module in _MAIN:
+        module = _importable_main(sys.modules.get(module), f"exception {name!r}", "catch it in the task")
+    return f"{module}.{name}"
+
+
+def _importable_main(main: ModuleType | None, what: str, else_do: str) -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:  # python -m package.module
         return str(spec.name)
     file = getattr(main, "__file__", None)
     if not file or not Path(file).is_file():
         raise BadRequest(
-            f"task {name!r} is defined in an interactive __main__, which no agent can import:"
-            " move it to a module, or give it a name="
+            f"{what} is defined in an interactive __main__, which no agent can import:"
+            f" move it to a module, or {else_do}"
         )
     module = module_of(Path(file))
     if module is None:
         raise BadRequest(
-            f"task {name!r} is defined in {file} run as __main__, which cannot be imported by that name:"
-            " run it from its project's folder, rename it to a Python identifier, or give the task a name="
+            f"{what} is defined in {file} run as __main__, which cannot be imported by that name:"
+            f" run it from its project's folder, rename it to a Python identifier, or {else_do}"
         )
     return module
 

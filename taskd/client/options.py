@@ -2,15 +2,25 @@
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from taskd.client.raising import type_names
 from taskd_protocol import task
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.task import DEFAULT_QUEUE, TaskSpec, check_spec
 
 _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 """A well-formed task id, to have everything else of a spec checked."""
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    ExceptionTypes = Sequence[type[BaseException] | str]
+else:
+    ExceptionTypes = tuple[str, ...]  # what __post_init__ makes of it; classes are no data
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +36,22 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """No wait is longer, jitter aside."""
     jitter: float = 0.25
     """Each wait is moved by up to this share of itself, up or down; 0 to 1."""
+    on: ExceptionTypes = ()
+    """Exception types, or their names, ``module.Class``, that are worth another attempt, with all that derive from
+    them; none: all are."""
+    not_on: ExceptionTypes = ()
+    """Those that are not, whatever ``on`` says."""
+    crash_limit: int = 3
+    """Attempts that took down their worker or agent after which the task is dead; never more than ``max_attempts``."""
+
+    def __post_init__(self) -> None:
+        """Take exception types by their names.
+
+        Raises:
+            BadRequest: One is neither a type nor a name.
+        """
+        msgspec.structs.force_setattr(self, "on", type_names("on", self.on))
+        msgspec.structs.force_setattr(self, "not_on", type_names("not_on", self.not_on))
 
     def to_wire(self) -> task.Retry:
         """Return it as the server is told, in milliseconds.
@@ -39,6 +65,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             factor=float(self.factor),
             max_ms=_milliseconds("retry max", self.max),
             jitter=float(self.jitter),
+            on=[str(name) for name in self.on],
+            not_on=[str(name) for name in self.not_on],
+            crash_limit=self.crash_limit,
         )
 
 
@@ -66,6 +95,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """No two attempts of it run at a time, even when its agent is cut off: that kills it then."""
     heartbeat: float = 0.0
     """Seconds that may pass between two ``current().heartbeat()``, or it has stalled; 0: any."""
+    at_most_once: bool = False
+    """What may have started is never run again."""
 
     def with_changes(self, changes: Mapping[str, object]) -> "Options":
         """Return a copy; what is None stays."""
@@ -98,6 +129,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             deadline_ms=_milliseconds("deadline", self.deadline),
             exclusive=self.exclusive,
             heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
+            at_most_once=self.at_most_once,
         )
         check_spec(template, payload_bytes_max=0)
         return template

@@ -109,6 +109,7 @@ class Submitter(Generic[P, R]):
         deadline: float | None = None,
         exclusive: bool | None = None,
         heartbeat: float | None = None,
+        at_most_once: bool | None = None,
     ) -> "Submitter[P, R]":
         """Return the same with other options; what is not given stays.
 
@@ -124,6 +125,7 @@ class Submitter(Generic[P, R]):
             deadline: Seconds within which it must have ended, with all its attempts; 0: any.
             exclusive: An agent that is cut off kills it before another could get it.
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
+            at_most_once: What may have started is never run again.
 
         Raises:
             BadRequest: An option is out of its range; it is named.
@@ -141,6 +143,7 @@ class Submitter(Generic[P, R]):
                 "deadline": deadline,
                 "exclusive": exclusive,
                 "heartbeat": heartbeat,
+                "at_most_once": at_most_once,
             }
         )
         return Submitter(
@@ -219,9 +222,9 @@ class Submitter(Generic[P, R]):
     def _specs(self, ids: list[TaskId], payloads: list[bytes], headers: list[Headers]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
-        limits = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.exclusive, t.heartbeat_ms)
+        rest = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.exclusive, t.heartbeat_ms, t.at_most_once)
         specs = [
-            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *limits)
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *rest)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
         if any(headers):

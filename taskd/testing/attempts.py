@@ -12,20 +12,21 @@ from taskd_protocol.task import Failure, Grant
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+End = bytes | Failure | calls.Thrown
+"""How an attempt ended: its packed result, or why there is none."""
+
 
 def functions_of(app: App) -> Functions:
     """Return what workers would call, by task name, as the App stands now."""
     return {name: task.for_worker() for name, task in app.tasks.items()}
 
 
-def attempt(functions: Functions, grant: Grant) -> bytes | Failure:
+def attempt(functions: Functions, grant: Grant) -> End:
     """Run an attempt of a plain function, in a context that is its own."""
     return blocking.attempt(functions, grant, PAYLOAD_BYTES_MAX)
 
 
-async def attempt_async(
-    functions: Functions, grant: Grant, cancelled: tuple[type[BaseException], ...]
-) -> bytes | Failure:
+async def attempt_async(functions: Functions, grant: Grant, cancelled: tuple[type[BaseException], ...]) -> End:
     """Run an attempt of an ``async def``, in a context that is its own.
 
     Args:
@@ -46,5 +47,5 @@ async def attempt_async(
     except cancelled:
         raise
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not the test
-        return calls.raised(error)
+        return calls.raised(error, grant.spec.retry)
     return calls.pack_result(result, PAYLOAD_BYTES_MAX)

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from contextvars import Context
 
 from taskd.agent.clock import SystemClock
+from taskd.agent.worker import calls
 from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
 from taskd.client.client import Client
-from taskd.testing.attempts import attempt, attempt_async, functions_of
+from taskd.core.attempts import maybe_ran
+from taskd.testing.attempts import End, attempt, attempt_async, functions_of
 from taskd.testing.instant import InstantLine
-from taskd_protocol.task import DEFAULT_RETRY, Failure, Grant, Outcome, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, Grant, Outcome, TaskSpec
 
 
 class _Inline:
@@ -32,17 +34,20 @@ class _Inline:
             end = run(functions, Grant(self._token, number, spec))
             if isinstance(end, bytes):
                 return Outcome(spec.id, "succeeded", number, end)
-            if spec.at_most_once or number >= (spec.retry or DEFAULT_RETRY).max_attempts:
-                return Outcome(spec.id, "dead", number, failure=end)
+            bad = calls.bad_end(self._token, end, 0, 0.0)
+            if spec.at_most_once:
+                return Outcome(spec.id, "dead", number, failure=maybe_ran(bad.failure))
+            if bad.final or number >= (spec.retry or DEFAULT_RETRY).max_attempts:
+                return Outcome(spec.id, "dead", number, failure=bad.failure)
 
 
-def _run(functions: Functions, grant: Grant) -> bytes | Failure:
+def _run(functions: Functions, grant: Grant) -> End:
     return Context().run(attempt, functions, grant)
 
 
-def _run_async(functions: Functions, grant: Grant) -> bytes | Failure:
+def _run_async(functions: Functions, grant: Grant) -> End:
     """Run a coroutine on a loop of its own, in a thread of its own: a loop may be running in this one."""
-    ends: list[bytes | Failure] = []
+    ends: list[End] = []
 
     def main() -> None:
         ends.append(asyncio.run(attempt_async(functions, grant, ())))

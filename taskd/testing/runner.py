@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from taskd.agent.worker import calls
 from taskd.client.app import App
 from taskd.core.commands import AckAttempts, AddCredit, NackAttempts, OfferAgent
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
-from taskd.testing.attempts import attempt, attempt_async, functions_of
+from taskd.testing.attempts import End, attempt, attempt_async, functions_of
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.messages import Lease, Message, Revoke
 from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
@@ -167,7 +168,7 @@ class Runner:
         started_at_ms = self._loop.now().wall_ms
         token, task_id, number = grant.token, grant.spec.id, grant.attempt
         scope = self.running[token]
-        end: bytes | Failure | None = None
+        end: End | None = None
         limit = time_limit(grant)
         scope.deadline = trio.current_time() + limit.seconds
         with scope:
@@ -180,14 +181,18 @@ class Runner:
         self._changed.set()
         if isinstance(end, bytes):
             self._loop.ask(AckAttempts(NAME, [Report(token, task_id, number, end, started_at_ms)]))
+        elif end is None:
+            self._loop.ask(NackAttempts(NAME, [FailureReport(token, task_id, number, "cancelled")]))
         else:
-            outcome = "cancelled" if end is None else "failed"
-            report = FailureReport(token, task_id, number, outcome, end, started_at_ms)
+            bad = calls.bad_end(token, end, started_at_ms, 0.0)
+            report = FailureReport(
+                token, task_id, number, "failed", bad.failure, started_at_ms, bad.final, bad.retry_after_ms
+            )
             self._loop.ask(NackAttempts(NAME, [report]))
         if self._open:
             self._loop.ask(AddCredit(NAME, self.connection, 0, 1))
 
-    async def _attempt(self, grant: Grant) -> bytes | Failure:
+    async def _attempt(self, grant: Grant) -> End:
         task = self._app.tasks[grant.spec.name]
         if task.is_async and self._on_trio:
             return await attempt_async(self._functions, grant, (trio.Cancelled,))
@@ -223,14 +228,14 @@ class AsyncioThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    async def run(self, work: Callable[[], Awaitable[bytes | Failure]]) -> bytes | Failure:
+    async def run(self, work: Callable[[], Awaitable[End]]) -> End:
         """Await there; cancelled here, it is cancelled there, and not waited for."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="taskd-testing-asyncio", daemon=True)
             self._thread.start()
 
-        async def main() -> bytes | Failure:
+        async def main() -> End:
             return await work()
 
         wake = trio.lowlevel.current_trio_token().run_sync_soon

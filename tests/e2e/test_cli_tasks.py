@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -14,10 +15,15 @@ import pytest
 from e2e.house import House, house, wait_until
 
 MODULE = """
-import time
-from taskd import App, current
+import os, signal, time
+from taskd import App, NonRetryable, Retry, RetryAfter, current
 
 app = App()
+
+app = App()
+
+class Declined(NonRetryable):
+    pass
 
 @app.task
 def add(a, b=0):
@@ -30,6 +36,21 @@ async def double(x):
 @app.task
 def fail(word):
     raise LookupError(f"no {word} here")
+
+@app.task(retry=Retry(max_attempts=5, base=0.01))
+def recover(path):
+    if current().attempt == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if current().attempt == 2:
+        raise RetryAfter(0.2, "not yet")
+    if current().attempt == 3:
+        raise Declined("the card was declined")
+
+@app.task(at_most_once=True, retry=Retry(max_attempts=9, base=0.01))
+def charge(path):
+    with open(path, "a") as file:
+        file.write("charged ")
+    os._exit(3)
 
 @app.task
 def sleep(seconds):
@@ -82,7 +103,7 @@ def test_an_id_finds_its_task_from_another_command(home: House) -> None:
     assert ID.fullmatch(task_id)
     assert json.loads(home.ask("task", "wait", task_id)) == task_id
     shown = home.task(task_id)
-    assert list(shown) == FIELDS
+    assert list(shown) == [*FIELDS, "attempts"]
     expected = {"id": task_id, "name": "shop.whoami", "queue": "q7", "state": "succeeded", "priority": 3, "attempt": 1}
     assert {name: shown[name] for name in expected} == expected
     assert (shown["agent"], shown["result"], shown["error"]) == ("ash", task_id, None)
@@ -102,6 +123,34 @@ def test_a_task_that_fails_is_one(home: House) -> None:
     assert isinstance(error, dict)
     assert (error["type"], error["message"], error["code"]) == ("builtins.LookupError", "no cake here", "task.raised")
     assert "shop.py" in error["traceback"]
+
+
+def test_every_attempt_is_shown_with_its_cause(home: House) -> None:
+    """A crash, a failure that asks for time, and one that is final, whatever is left of the budget."""
+    task_id = home.ask("submit", "shop.recover", '["x"]', "--max-attempts", "5")
+    assert home.run("task", "wait", task_id, "--timeout", "20").returncode == 1
+    shown = home.task(task_id)
+    attempts = cast("list[dict[str, object]]", shown["attempts"])
+    errors = [cast("dict[str, object]", attempt["error"]) for attempt in attempts]
+    assert [attempt["outcome"] for attempt in attempts] == ["crashed", "failed", "failed"]
+    assert [error["code"] for error in errors] == ["worker.killed", "task.raised", "task.raised"]
+    assert (errors[1]["message"], errors[2]["type"]) == ("not yet", "shop.Declined")
+    assert shown["state"] == "dead"
+    table = home.ask("task", "show", task_id)
+    assert re.search(r"^1 +crashed +ash ", table, re.MULTILINE)
+
+
+def test_what_may_run_once_runs_once(home: House) -> None:
+    """Its worker died in the middle of it: that is the end, and it says so."""
+    made = home.work / "charges"
+    code = f"import shop; h = shop.charge.submit({str(made)!r}); print(h.id); h.result(timeout=20)"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=home.env, cwd=home.work, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert made.read_text() == "charged "
+    error = cast("dict[str, object]", home.task(ended.stdout.strip())["error"])
+    assert error["code"] == "task.maybe_ran"
+    assert "exited with code 3" in str(error["message"])
 
 
 def test_a_key_finds_the_first_task(home: House) -> None:

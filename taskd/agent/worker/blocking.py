@@ -58,11 +58,11 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
         if isinstance(end, bytes):
             write(encode(wire.Returned(token, end, started_at_ms, run_us)))
         else:
-            write(encode(wire.Raised(token, end, started_at_ms, run_us)))
+            write(encode(calls.bad_end(token, end, started_at_ms, run_us)))
     page[wire.PAGE_RUNNING] = 0
 
 
-def attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure:
+def attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure | calls.Thrown:
     """Run one attempt in the context of now, which is to be the attempt's own; return its packed result."""
     spec = grant.spec
     function = functions.get(spec.name)
@@ -76,7 +76,7 @@ def attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> 
     try:
         result = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not its worker
-        return calls.raised(error)
+        return calls.raised(error, spec.retry)
     return calls.pack_result(result, result_bytes_max)
 
 

@@ -4,12 +4,15 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
+from taskd.agent import wire
+from taskd.agent.worker.verdict import Verdict, judge
 from taskd.client import middleware
 from taskd.client.middleware import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, TaskSpec
+from taskd_protocol.task import Failure, Retry, TaskSpec
 
 Functions = Mapping[str, TaskFunction]
 """The users' functions by task name."""
@@ -62,9 +65,23 @@ def unknown(name: str) -> Failure:
     return Failure(TaskCodes.NAME_UNKNOWN, line(f"the worker has no task {name!r}: restart agents after renaming one"))
 
 
-def raised(error: BaseException) -> Failure:
+class Thrown(NamedTuple):
+    """What a function raised, and what is to follow."""
+
+    failure: Failure
+    verdict: Verdict
+
+
+def raised(error: BaseException, retry: Retry | None) -> Thrown:
     """Return the failure of a function that raised."""
-    return _failed(TaskCodes.RAISED, error)
+    return Thrown(_failed(TaskCodes.RAISED, error), judge(error, retry))
+
+
+def bad_end(token: int, end: Failure | Thrown, started_at_ms: int, run_us: float) -> wire.Raised:
+    """Return what to tell of an attempt that ended without a result."""
+    if isinstance(end, Failure):
+        return wire.Raised(token, end, started_at_ms, run_us)
+    return wire.Raised(token, end.failure, started_at_ms, run_us, end.verdict.final, end.verdict.retry_after_ms)
 
 
 def line(text: str) -> str:

@@ -90,7 +90,7 @@ class Floor:
         """
         token, spec, page = grant.token, grant.spec, self._link.page
         start_ns = self._clock.mono_ns()
-        end: bytes | Failure
+        end: bytes | Failure | calls.Thrown
         self._begin(grant)
         try:
             function = self._functions.get(spec.name)
@@ -113,7 +113,7 @@ class Floor:
                 end = calls.pack_result(result, self._result_bytes_max)
         except BaseException as error:
             stopped = isinstance(error, cancelled) and token in self.told
-            end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error)
+            end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error, spec.retry)
             if isinstance(error, cancelled):
                 raise  # the loop keeps count of its cancellations
         finally:
@@ -126,7 +126,7 @@ class Floor:
             if isinstance(end, bytes):
                 self._tell(wire.Returned(token, end, started_at_ms, run_us))
             else:
-                self._tell(wire.Raised(token, end, started_at_ms, run_us))
+                self._tell(calls.bad_end(token, end, started_at_ms, run_us))
             if self._waiting:
                 self._fill()
 

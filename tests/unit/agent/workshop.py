@@ -20,6 +20,7 @@ import asyncio, os, signal, sys, threading, time
 import trio
 from taskd.client.app import App
 from taskd.client.context import current
+from taskd.client.raising import NonRetryable, RetryAfter
 
 app = App()
 
@@ -56,6 +57,15 @@ def fail(kind):
             exec("x = 1") if n == 0 else down(n - 1)
             raise ValueError("x" * 200_000)
         down(3)
+
+def judged(kind):
+    raise {"later": RetryAfter(1.5), "never": NonRetryable("no use"), "key": KeyError("k")}[kind]
+
+app.task(name="judged")(judged)
+
+@app.task(name="ajudged")
+async def ajudged(kind):
+    judged(kind)
 
 @app.task(name="odd")
 def odd():

@@ -6,6 +6,7 @@ import pytest
 from taskd_protocol.errors import ResultGone, TimedOut
 from taskd_protocol.ids import format_task_id, make_task_ids
 from taskd_protocol.messages import (
+    AttemptView,
     Cancel,
     Cancelled,
     LogEntry,
@@ -86,8 +87,8 @@ def test_show_as_json_has_exactly_the_fixed_fields(taskd: Taskd, client: FakeCli
     client.replies = [TaskViews(0, [VIEW])]
     ended = taskd("task", "show", ID, "--json")
     assert ended.code == 0
-    assert json.loads(ended.out) == DOCUMENT
-    assert list(json.loads(ended.out)) == list(DOCUMENT)
+    assert json.loads(ended.out) == {**DOCUMENT, "attempts": []}
+    assert list(json.loads(ended.out)) == [*DOCUMENT, "attempts"]
     assert client.asked == [TaskQuery(0, [ONE])]
     assert client.closed
 
@@ -106,6 +107,48 @@ def test_show_as_json_of_a_task_that_failed(taskd: Taskd, client: FakeClient) ->
         "traceback": RAISED.traceback,
         "code": "task.raised",
     }
+
+
+TRIED = msgspec.structs.replace(
+    VIEW,
+    crashes=1,
+    attempts=[
+        AttemptView(1, "elm", 1_795_305_600_000, 1_795_305_600_500, "crashed", Failure("worker.killed", "SIGSEGV")),
+        AttemptView(2, "ash", 1_795_305_600_750, 1_795_305_601_001, "succeeded"),
+    ],
+)
+
+
+def test_show_lists_attempts(taskd: Taskd, client: FakeClient) -> None:
+    """Each with its agent, times, outcome and cause."""
+    client.replies = [TaskViews(0, [TRIED]), TaskViews(0, [TRIED])]
+    lines = taskd("task", "show", ID).out.splitlines()
+    assert "attempts   2, failed 1 of at most 5, crashed 1" in lines
+    at = lines.index(next(line for line in lines if line.startswith("ATTEMPT")))
+    assert [line.split() for line in lines[at + 1 : at + 3]] == [
+        [
+            "1",
+            "crashed",
+            "elm",
+            "2026-11-22",
+            "00:00:00.000",
+            "2026-11-22",
+            "00:00:00.500",
+            "SIGSEGV",
+            "(worker.killed)",
+        ],
+        ["2", "succeeded", "ash", "2026-11-22", "00:00:00.750", "2026-11-22", "00:00:01.001", "-"],
+    ]
+    first, second = json.loads(taskd("task", "show", ID, "--json").out)["attempts"]
+    assert first == {
+        "attempt": 1,
+        "agent": "elm",
+        "outcome": "crashed",
+        "started_at": "2026-11-22T00:00:00.000Z",
+        "finished_at": "2026-11-22T00:00:00.500Z",
+        "error": {"type": None, "message": "SIGSEGV", "traceback": None, "code": "worker.killed"},
+    }
+    assert (second["outcome"], second["error"]) == ("succeeded", None)
 
 
 def test_show_says_why_a_task_waits(taskd: Taskd, client: FakeClient) -> None:

@@ -14,6 +14,7 @@ from taskd_protocol.errors import TaskdError
 from taskd_protocol.handshake import make_mark
 from taskd_protocol.messages import (
     Accepted,
+    AttemptView,
     Cancel,
     Cancelled,
     Done,
@@ -135,6 +136,7 @@ class FakeServer:
         self.received: list[ToServer | UnknownMessage] = []
         self.tasks: dict[bytes, TaskSpec] = {}
         self.keys: dict[str, bytes] = {}
+        self.attempts: dict[bytes, list[AttemptView]] = {}
         self.outcomes: dict[bytes, Outcome] = {}
         self.commits = 0
         self.peers: set[Peer] = set()
@@ -311,6 +313,7 @@ class FakeServer:
             key=spec.key,
             traceparent=spec.traceparent,
             waits_for="",
+            attempts=self.attempts.get(task_id, []),
         )
 
     def _follow(self, peer: Peer, follow: Follow) -> None:

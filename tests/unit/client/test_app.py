@@ -1,16 +1,17 @@
 """Declaring, submitting, mapping, waiting: the same promises in every face."""
 
 import asyncio
+import datetime as dt
 import gc
 import inspect
 import pickle
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
-from taskd import App, Retry, TaskCancelled, TaskFailed, as_completed
+from taskd import App, Attempt, Retry, RetryAfter, TaskCancelled, TaskFailed, as_completed
 from taskd.client.context import TaskContext, current, running
 from taskd.client.handle import TaskHandle
 from taskd.client.link import Link
@@ -28,7 +29,7 @@ from taskd_protocol.errors import (
     TimedOut,
 )
 from taskd_protocol.ids import format_task_id, is_task_id, parse_task_id, task_id_unix_ms
-from taskd_protocol.messages import Error, PeerLimits, Submit, ToServer, Wait
+from taskd_protocol.messages import AttemptView, Error, PeerLimits, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure, Grant, Outcome, TaskSpec
 from unit.client.faces import Face, wait_until
@@ -201,6 +202,8 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"retry": Retry(max_attempts=0)}, "max_attempts"),
         ({"retry": Retry(jitter=2)}, "jitter"),
         ({"retry": 3}, "write it as retry=Retry"),
+        ({"retry": Retry(crash_limit=0)}, "crash_limit"),
+        ({"at_most_once": "yes"}, "at_most_once"),
         ({"delay": float("inf")}, "delay"),
         ({"timeout": -1}, "timeout"),
         ({"timeout": 5, "soft_timeout": 6}, "soft_timeout"),
@@ -215,6 +218,62 @@ def test_an_option_out_of_its_range_is_refused_where_it_is_written(
     task = app.task(double)
     with pytest.raises(BadRequest, match=word):
         task.options(**options)  # type: ignore[arg-type]  # that is the point
+
+
+class Odd(Exception):
+    pass
+
+
+def test_exception_types_travel_by_name(server: FakeServer, app: App) -> None:
+    """As classes or as names; a name alone is a built-in's."""
+    retry = Retry(on=(OSError, "ValueError", "shop.Declined"), not_on=[Odd], crash_limit=5)
+    app.task(double).options(retry=retry, at_most_once=True).submit(1)
+    (spec,) = server.tasks.values()
+    assert spec.retry == wire.Retry(
+        on=["builtins.OSError", "builtins.ValueError", "shop.Declined"], not_on=[f"{__name__}.Odd"], crash_limit=5
+    )
+    assert spec.at_most_once
+
+
+@pytest.mark.parametrize("wrong", [ValueError, "OSError", [3], [int]])
+def test_what_is_no_exception_type_is_refused_where_it_is_written(wrong: object) -> None:
+    with pytest.raises(BadRequest, match="on takes"):
+        Retry(on=wrong)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 1e12])
+def test_a_task_cannot_ask_for_a_retry_at_no_time(seconds: float) -> None:
+    with pytest.raises(BadRequest, match=r"RetryAfter\("):
+        RetryAfter(seconds)
+
+
+def test_a_retry_after_says_why_or_when_and_passes_between_processes() -> None:
+    again = pickle.loads(pickle.dumps(RetryAfter(2.5, "rate limit")))  # noqa: S301 - its own bytes
+    assert (again.seconds, str(again), str(RetryAfter(2.5))) == (2.5, "rate limit", "try again after 2.5 s")
+
+
+def test_a_handle_tells_how_attempts_ended(server: FakeServer, app: App, face: Face) -> None:
+    server.run = never
+    task = app.task(double)
+    failure = Failure("worker.killed", "SIGSEGV ended the worker process", exit_code=-11)
+
+    async def scenario() -> None:
+        handle = handle_of(await face.call(task, "submit", 5))
+        assert await face.call(handle, "attempts") == []
+        server.attempts[handle.raw_id] = [
+            AttemptView(1, "ash", 1_000, 2_500, "crashed", failure),
+            AttemptView(2, "elm", 3_000, 3_500, "succeeded"),
+        ]
+        first, second = cast("list[Attempt]", await face.call(handle, "attempts"))
+        assert (first.number, first.agent, first.outcome, first.exit_code) == (1, "ash", "crashed", -11)
+        assert (first.code, first.reason) == ("worker.killed", failure.message)
+        assert first.ended_at - first.started_at == dt.timedelta(seconds=1.5)
+        assert (second.number, second.outcome, second.code) == (2, "succeeded", "")
+        assert second.started_at == dt.datetime(1970, 1, 1, 0, 0, 3, tzinfo=dt.UTC)
+        with pytest.raises(TaskUnknown):
+            await face.call(app.handle("019aa8a9-5c00-7abc-8def-0123456789ab"), "attempts")
+
+    face.run(scenario())
 
 
 def test_a_key_finds_the_first_task_again(app: App, face: Face) -> None:

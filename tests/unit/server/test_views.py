@@ -11,6 +11,8 @@ from taskd_protocol.messages import (
     QueueList,
     QueuePage,
     Recorded,
+    Started,
+    StartRecorded,
     Stats,
     StatsQuery,
     TaskList,
@@ -56,7 +58,50 @@ async def test_a_task_is_shown_in_every_state(server: Server) -> None:
     view = await server.view(client, spec.id)
     assert (view.state, view.attempt, view.result, view.waits_for) == ("succeeded", 2, b"\x2a", "")
     assert view.finished_at_ms == server.clock.wall_ms()
+    first, second = view.attempts
+    assert (first.attempt, first.agent, first.started_at_ms, first.outcome, first.failure) == (
+        1,
+        "a2",
+        5,
+        "failed",
+        failure,
+    )
+    assert (second.attempt, second.agent, second.outcome, second.ended_at_ms) == (
+        2,
+        "a2",
+        "succeeded",
+        view.finished_at_ms,
+    )
+    page = await client.ask(TaskList(70), TaskPage)
+    assert [listed.attempts for listed in page.views] == [[]], "a listing goes without"
     del agent
+
+
+async def test_attempts_are_shown_while_a_task_goes_on(server: Server) -> None:
+    """Running again, in line again, dead: each time those that have ended."""
+    client, agent = await server.client(), await server.agent(credit=9)
+    (spec,) = await server.submit(client, retry=Retry(max_attempts=2, base_ms=0, crash_limit=1))
+    (grant,) = await leased(agent, 1)
+    assert (await server.view(client, spec.id)).attempts == []
+    await agent.send(Nack([FailureReport(grant.token, spec.id, 1, "released")]))
+    await agent.take(Recorded)
+    (grant,) = await leased(agent, 1)
+    assert [ended.outcome for ended in (await server.view(client, spec.id)).attempts] == ["released"]
+    crash = Failure("worker.exited", "exit code 3", exit_code=3)
+    await agent.send(Nack([FailureReport(grant.token, spec.id, 2, "crashed", crash)]))
+    await agent.take(Recorded)
+    view = await server.view(client, spec.id)
+    assert (view.state, view.failures, view.crashes, view.failure) == ("dead", 0, 1, crash)
+    assert [(ended.attempt, ended.outcome) for ended in view.attempts] == [(1, "released"), (2, "crashed")]
+
+
+async def test_a_start_is_marked_for_an_agent(server: Server) -> None:
+    """And what is not its own is named."""
+    client, agent = await server.client(), await server.agent(credit=9)
+    await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    await agent.send(Started([grant.token, 7]))
+    assert await agent.take(StartRecorded) == StartRecorded([grant.token], [7])
 
 
 async def test_tasks_are_listed_newest_first(server: Server) -> None:

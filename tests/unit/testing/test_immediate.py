@@ -5,12 +5,9 @@ import threading
 
 import pytest
 
-from taskd import App, Retry, TaskFailed, TaskUnknown, as_completed, current
+from taskd import App, NonRetryable, Retry, TaskFailed, TaskUnknown, as_completed, current
 from taskd.testing import inline
 from taskd_protocol.errors import BadRequest, PayloadUnpackable, SubmitConflict
-from taskd_protocol.ids import format_task_id
-from taskd_protocol.payload import pack_arguments
-from taskd_protocol.task import TaskSpec
 from unit.testing.shop import USER, Shop
 
 
@@ -61,10 +58,26 @@ def test_attempts_follow_each_other_at_once(shop: Shop) -> None:
 def test_what_runs_at_most_once_has_one_attempt(shop: Shop) -> None:
     """Its first failure is the task's."""
     with inline(shop.app):
-        (task_id,) = shop.app.client.make_ids(1)
-        shop.app.client.submit([TaskSpec(task_id, "shop.fail", pack_arguments([1], {}), at_most_once=True)])
-        assert shop.app.handle(format_task_id(task_id)).state() == "dead"
+        handle = shop.fail.options(at_most_once=True).submit(1)
+        with pytest.raises(TaskFailed) as caught:
+            handle.result()
+    assert (caught.value.code, caught.value.attempt) == ("task.maybe_ran", 1)
     assert shop.calls == ["attempt 1"]
+
+
+def test_a_failure_that_is_final_is_the_last(shop: Shop) -> None:
+    """What the code or the policy says of it holds here, too."""
+    ran: list[int] = []
+
+    @shop.app.task(name="shop.declined")
+    def declined() -> None:
+        ran.append(current().attempt)
+        raise NonRetryable("no use")
+
+    with inline(shop.app):
+        assert declined.submit().state() == "dead"
+        assert shop.fail.options(retry=Retry(not_on=(LookupError,))).submit(2).state() == "dead"
+    assert ran == [1]
 
 
 def test_arguments_and_results_are_packed(shop: Shop) -> None:
