@@ -28,6 +28,8 @@ from taskd_protocol.messages import (
     Outcomes,
     Recorded,
     Revoke,
+    Started,
+    StartRecorded,
     Submit,
     Wait,
 )
@@ -39,6 +41,9 @@ RETRY = Retry(max_attempts=2, base_ms=200, max_ms=500)
 FAILURE = Failure("task.raised", "boom")
 FAILING = 0.2
 """So many attempts at tasks of that name fail; others never do."""
+CRASHING = 0.05
+"""So many of them take their worker down."""
+CRASH = Failure("worker.killed", "SIGSEGV ended the worker process", exit_code=-11)
 KEYS = 20
 LOOK_SECONDS = 0.02
 BEAT_SECONDS = 2.0
@@ -192,13 +197,17 @@ class Client:
 
 @dataclass(kw_only=True)
 class Agent:
-    """Runs what it is given, fails some of it, and reports until it is told that it is recorded."""
+    """Runs what it is given, fails some of it, and reports until it is told that it is recorded.
+
+    What is to be marked before it starts does not end before it was.
+    """
 
     ground: Ground
     rng: random.Random
     name: str
     names: list[str] = field(default_factory=lambda: [NAME])
     running: dict[int, Grant] = field(default_factory=dict)
+    marked: set[int] = field(default_factory=set)
     finished: dict[int, Report | FailureReport] = field(default_factory=dict)
     unsent: list[Report | FailureReport] = field(default_factory=list)
 
@@ -220,6 +229,9 @@ class Agent:
                     if credit > 0:
                         await peer.send(LeaseCredit(0, credit))
                         credit = 0
+                    unmarked = self._unmarked()
+                    if unmarked:
+                        await peer.send(Started(unmarked))
                     await self._report(peer, self._finish())
                     if self.rng.random() > 0.998 and not self.ground.calm:
                         await peer.close()
@@ -247,6 +259,10 @@ class Agent:
                     self.ground.ledger.note_recorded(report)
             for token in [*recorded.tokens, *recorded.stale]:
                 self._forget(token)
+        for started in peer.told(StartRecorded):
+            self.marked.update(started.tokens)
+            for token in started.stale:
+                self._forget(token)
         for revoke in peer.told(Revoke):
             for token in revoke.tokens:
                 grant = self.running.pop(token, None)
@@ -255,16 +271,22 @@ class Agent:
                     self.unsent.append(self.finished[token])
         return before - len(self.running) - len(self.finished)
 
+    def _unmarked(self) -> list[int]:
+        return [token for token, grant in self.running.items() if grant.mark_start and token not in self.marked]
+
     def _finish(self) -> list[Report | FailureReport]:
         """End some of what runs."""
         reports, self.unsent = self.unsent, []
+        unmarked = self._unmarked()
         for token, grant in list(self.running.items()):
-            if self.rng.random() > 0.1:
+            if self.rng.random() > 0.1 or token in unmarked:
                 continue
             del self.running[token]
             report: Report | FailureReport
             if grant.spec.name == NAME and self.rng.random() < FAILING:
                 report = FailureReport(token, grant.spec.id, grant.attempt, "failed", FAILURE)
+            elif grant.spec.name == NAME and self.rng.random() < CRASHING:
+                report = FailureReport(token, grant.spec.id, grant.attempt, "crashed", CRASH)
             else:
                 report = Report(token, grant.spec.id, grant.attempt, pack([grant.attempt, token]))
             self.finished[token] = report
