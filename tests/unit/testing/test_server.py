@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from taskd import Retry, TaskCancelled, TaskExpired, TaskFailed, TaskUnknown, TimedOut, as_completed
+from taskd import (
+    Retry,
+    RetryAfter,
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    TaskUnknown,
+    TimedOut,
+    as_completed,
+    current,
+)
 from taskd.testing import LocalServer, inline, recording, server
 from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict
 from taskd_protocol.ids import format_task_id
@@ -72,6 +82,25 @@ def test_retries_wait_for_their_backoff(shop: Shop) -> None:
         local.advance(20)
         assert handle.state() == "succeeded"
         assert handle.result() == 3
+
+
+def test_a_task_says_when_to_try_it_again(shop: Shop) -> None:
+    """Not before, however little its policy would wait."""
+
+    @shop.app.task(name="shop.limited", retry=Retry(base=0))
+    def limited() -> int:
+        if current().attempt == 1:
+            raise RetryAfter(60)
+        return current().attempt
+
+    with server(shop.app) as local:
+        handle = limited.submit()
+        local.run_until_idle()
+        local.advance(59)
+        assert (handle.state(), [ended.outcome for ended in handle.attempts()]) == ("scheduled", ["failed"])
+        local.advance(1)
+        assert (handle.state(), handle.result()) == ("succeeded", 2)
+        assert [ended.outcome for ended in handle.attempts()] == ["failed", "succeeded"]
 
 
 def test_a_task_whose_attempts_are_spent_is_dead(shop: Shop) -> None:
