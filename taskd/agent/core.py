@@ -291,9 +291,12 @@ class AgentCore:
         self._learn(pool, name, runs, sum_us)
         self.reports.add(reports)
 
-    def may_start(self, pool: int, grant: Grant) -> bool:
-        """Tell whether an attempt may start; if not now, an executor is woken when it may."""
-        return self._marks.may_start(grant, self.pools[pool].held)
+    def may_start(self, grant: Grant) -> bool:
+        """Tell whether an attempt may start; if not now, executors are woken when it may."""
+        return self._marks.may_start(grant, self._is_held)
+
+    def _is_held(self, token: int) -> bool:
+        return any(token in slots.held for slots in self.pools)
 
     def failed(self, pool: int, end: Raised) -> None:
         """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""

@@ -7,7 +7,7 @@ blame for what happens here.
 Pure: knows neither workers nor connections.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 
 from taskd_protocol.task import Grant
 
@@ -19,18 +19,18 @@ class Marks:
         self._durable: dict[int, bool] = {}  # of what was asked for, by fencing token
         self._unsent: list[int] = []
 
-    def may_start(self, grant: Grant, held: Container[int]) -> bool:
+    def may_start(self, grant: Grant, is_held: Callable[[int], bool]) -> bool:
         """Tell whether an attempt may start now; if not, have the server asked.
 
         Args:
             grant: About to start.
-            held: Leases, by token: the marks of all others are forgotten.
+            is_held: Tells of a token whether its lease is held: the marks of all others are forgotten.
         """
         token = grant.token
         if not grant.mark_start or self._durable.get(token, False):
             return True
         if token not in self._durable:
-            self._durable = {known: durable for known, durable in self._durable.items() if known in held}
+            self._durable = {known: durable for known, durable in self._durable.items() if is_held(known)}
             self._durable[token] = False
             self._unsent.append(token)
         return False

@@ -75,11 +75,11 @@ class CommandExecutor:
         if self._nursery is None:
             return
         for token, marked in list(self._unmarked.items()):
-            if self._core.may_start(self._pool, marked):
+            if self._core.may_start(marked):
                 del self._unmarked[token]
                 self._start(marked)
         while len(self._running) + len(self._unmarked) < self._slots.count and (grant := self._slots.take()):
-            if self._core.may_start(self._pool, grant):
+            if self._core.may_start(grant):
                 self._start(grant)
             else:
                 self._unmarked[grant.token] = grant

@@ -85,11 +85,11 @@ class CoroutineExecutor:
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
         room = slots.count + self._ahead() - len(self._assigned) - len(self._unmarked)
-        grants = [marked for marked in self._unmarked.values() if self._core.may_start(self._pool, marked)]
+        grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked)]
         for marked in grants:
             del self._unmarked[marked.token]
         while len(grants) < room and (grant := slots.take()) is not None:
-            if self._core.may_start(self._pool, grant):
+            if self._core.may_start(grant):
                 grants.append(grant)
             else:
                 self._unmarked[grant.token] = grant

@@ -76,11 +76,11 @@ class ProcessExecutor:
         for member, grant in list(self._unmarked.items()):
             if grant.token not in member.assigned:
                 del self._unmarked[member]  # taken back
-            elif self._core.may_start(self._pool, grant):
+            elif self._core.may_start(grant):
                 del self._unmarked[member]
                 self._hand_over(member, [grant])
         for member, grants in self._crew.deal():
-            if self._core.may_start(self._pool, grants[0]):
+            if self._core.may_start(grants[0]):
                 self._hand_over(member, grants)
             else:
                 self._unmarked[member] = grants[0]

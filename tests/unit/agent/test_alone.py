@@ -6,13 +6,14 @@ import pytest
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from taskd.agent.core import AgentCore
 from taskd.agent.marks import Marks
 from taskd.agent.slots import Slots
 from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Offered, Revoke, Started, StartRecorded
-from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
-from unit.agent.making import grant, grants
+from taskd_protocol.messages import Lease, Offered, Revoke, Started, StartRecorded
+from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Pool, Report
+from unit.agent.making import grant, grants, welcome
 from unit.agent.stage import ASYNC, SYNC, Peer, Stage, playing
 
 
@@ -39,22 +40,37 @@ async def asked(peer: Peer) -> list[int]:
 
 
 def test_a_mark_is_asked_for_once_and_again_on_a_new_connection() -> None:
-    marks, first = Marks(), marked(1)
-    held = {1: first}
-    assert marks.may_start(grant(9), held), "a plain lease needs none"
+    marks, first, held = Marks(), marked(1), {1}
+    assert marks.may_start(grant(9), held.__contains__), "a plain lease needs none"
     assert not marks.has_news
-    assert not marks.may_start(first, held)
-    assert not marks.may_start(first, held)
+    assert not marks.may_start(first, held.__contains__)
+    assert not marks.may_start(first, held.__contains__)
     assert marks.take_unsent() == [1]
     assert not marks.has_news
     marks.connect()
     assert marks.take_unsent() == [1]
     marks.recorded([1, 5])
-    assert marks.may_start(first, held)
+    assert marks.may_start(first, held.__contains__)
     marks.connect()
     assert marks.take_unsent() == []
-    assert not marks.may_start(marked(2), {2: marked(2)})
-    assert not marks.may_start(first, held), "what is held no longer is forgotten when another is asked for"
+    held.remove(1)
+    assert not marks.may_start(marked(2), held.__contains__)
+    assert not marks.may_start(first, held.__contains__), (
+        "what is held no longer is forgotten when another is asked for"
+    )
+
+
+def test_pools_do_not_forget_each_others_marks() -> None:
+    core = AgentCore([Pool("process", 1, ["m.f"]), Pool("async", 1, ["m.a"])])
+    core.welcome(welcome(), 0)
+    core.receive(Offered())
+    one, other = marked(1), marked(2, "m.a")
+    core.receive(Lease(1, 0, [one]))
+    core.receive(Lease(2, 1, [other]))
+    assert [core.may_start(one), core.may_start(other), core.may_start(one)] == [False] * 3
+    assert [message for message in core.messages() if isinstance(message, Started)] == [Started([1, 2])]
+    core.receive(StartRecorded([1, 2]))
+    assert [core.may_start(one), core.may_start(other)] == [True] * 2
 
 
 def test_what_runs_alone_is_in_no_run_of_others() -> None:
