@@ -73,7 +73,7 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
         w.delete(records.ATTEMPT, attempt_id(task.spec.id, task.attempt - ATTEMPTS_KEPT))
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
-    task.past = Past(kept, past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST))
+    task.past = Past(kept, past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST), past.refunds)
     task.failures += outcome == FAILED
 
 

@@ -100,7 +100,7 @@ def _retry_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> N
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         assert isinstance(spec, SpecRecord)
         assert isinstance(state, StateRecord)
-        retry.revive(w, spec, state, now)
+        retry.revive(w, spec, state, now, since_ms=now.wall_ms)
 
 
 def _move(w: Working, command: StepJob, now: Now, changed: int, again: bytes | None) -> None:

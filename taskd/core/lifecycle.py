@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED, State.EXPIRED})
-"""A task leaves these only at a person's word."""
+"""A task leaves these only at a person's word, or when the agent that it died of is put in quarantine."""
 
 RETRIABLE = frozenset({State.DEAD, State.CANCELLED, State.EXPIRED})
 """From these a retry leads back."""

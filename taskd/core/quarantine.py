@@ -39,10 +39,11 @@ def note_failures(w: Working, agent: Agent, charges: Sequence[Charge]) -> None:
         w.effects.append(Continue(RefundTasks(agent.name, charges)))
         return
     agent.streak = [*agent.streak, *charges][-STREAK_MAX:]
-    for name in list(w.quarantined):
-        _clear(w, name, charges)
+    others = list(w.quarantined)
     if len(agent.streak) >= STREAK_MIN:
         _judge(w, agent)
+    for name in others:  # after the verdict: who is let in because of these failures is no witness against them
+        _clear(w, name, charges)
 
 
 def recall(w: Working, agent: Agent) -> None:

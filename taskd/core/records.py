@@ -88,6 +88,8 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Attempts charged to the crash limit."""
     losses: int = 0
     """Attempts lost with their agent, and not charged; from the first on each is granted alone, and marks its start."""
+    refunds: int = 0
+    """Times that an agent's quarantine gave some of its cost back."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):

@@ -1,9 +1,11 @@
 """Refunds: what attempts on an agent in quarantine have cost their tasks is given back.
 
 The attempts stay in the tasks' histories. A task that died of one goes back in line.
+A task is refunded ``REFUNDS_MAX`` times at most: what fails wherever it runs is dead in the end.
 """
 
 from collections import Counter
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -13,6 +15,8 @@ from taskd.core.lifecycle import State
 from taskd.core.records import Key, Past, SpecRecord, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.working import Working
+
+REFUNDS_MAX: Final = 3
 
 
 def refund(w: Working, command: RefundTasks, now: Now, loaded: Loaded) -> None:
@@ -51,17 +55,18 @@ def _refund_stored(
         due.leave(w, spec, state)
         refunded = replace(state, failures=failures, past=past)
         endings.put_ready(w, due.waiting_task(spec, refunded, loaded), state)
-    elif state.state == State.DEAD and _died_of(agent, spec, state, now):
-        retry.revive(w, spec, state, now)
+    elif state.state == State.DEAD and past != state.past and _died_of(agent, spec, state, now):
+        retry.revive(w, spec, replace(state, past=past), now, since_ms=spec.created_at_ms)
 
 
 def _died_of(agent: str, spec: SpecRecord, state: StateRecord, now: Now) -> bool:
     """Tell whether a dead task's last attempt was the agent's, and it may be tried again."""
-    since_ms = state.revived_at_ms or spec.created_at_ms
-    return state.agent == agent and not spec.spec.at_most_once and not expiry.is_late(spec.spec, since_ms, now.wall_ms)
+    is_late = expiry.is_late(spec.spec, spec.created_at_ms, now.wall_ms)
+    return state.agent == agent and not spec.spec.at_most_once and not is_late
 
 
 def _refunded(failures: int, past: Past | None, cost: Counter[str]) -> tuple[int, Past | None]:
-    if past is not None:
-        past = replace(past, crashes=max(0, past.crashes - cost[attempts.CRASHED]))
-    return max(0, failures - cost[attempts.FAILED]), past
+    if past is None or past.refunds >= REFUNDS_MAX:
+        return failures, past
+    crashes = max(0, past.crashes - cost[attempts.CRASHED])
+    return max(0, failures - cost[attempts.FAILED]), replace(past, crashes=crashes, refunds=past.refunds + 1)

@@ -36,17 +36,17 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
     return RetryStates([str(done[task_id]) for task_id in command.ids])
 
 
-def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
-    """Put a task that has ended without success back to its place in line."""
+def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_ms: int) -> None:
+    """Put a task that has ended without success back to its place in line; its time limits run from then."""
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
-    task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
+    task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, since_ms
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0)
     endings.put_ready(w, task, last)
-    expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
+    expiry.start(w, spec.spec, since_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
 
 
@@ -58,7 +58,7 @@ def _retry_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
         return State.READY
     if state.state not in RETRIABLE:
         return state.state
-    revive(w, spec, state, now)
+    revive(w, spec, state, now, since_ms=now.wall_ms)
     return State.READY
 
 

@@ -155,6 +155,41 @@ def test_tasks_that_fail_elsewhere_too_speak_for_the_agent(shell: Shell) -> None
     assert len(broken.receive()) == 4
 
 
+def test_what_fails_wherever_it_runs_is_dead_in_the_end(shell: Shell) -> None:
+    """Two agents that are given all of a broken release's tasks in turn do not put each other away over them."""
+    one, other = FakeAgent(shell, "one").join(credit=8), FakeAgent(shell, "other").join()
+    shell.submit(*[shell.spec(retry=Retry(3, base_ms=0)) for _ in range(8)])
+    for _ in range(4):
+        for agent, next_one in ((one, other), (other, one)):
+            shell.do(agent.nack(*agent.receive()))
+            shell.do(next_one.credit(8))
+            shell.pass_ms(500)
+    assert set(check_disk(shell.disk).values()) == {State.DEAD}
+
+
+def test_a_task_is_refunded_three_times_at_most(shell: Shell) -> None:
+    """However often its agent is let in again, and put away again."""
+    broken, _ = agents(shell)
+    grants = fail(shell, broken, 8, Retry(2, base_ms=0))
+    for _ in range(5):
+        shell.do(OrderAgent("broken", drain=False))
+        shell.pass_ms(500)
+        shell.do(broken.nack(*broken.receive()))
+    states = [shell.disk.get(records.STATE, grant.spec.id, StateRecord) for grant in grants]
+    assert {(state.state, state.attempt) for state in states} == {(State.DEAD, 5)}
+
+
+def test_a_refund_moves_no_deadline(shell: Shell) -> None:
+    """What died of the agent goes back in line until its deadline, and no longer."""
+    broken, _ = agents(shell)
+    shell.submit(*[shell.spec(retry=Retry(1), deadline_ms=60_000) for _ in range(8)])
+    shell.pass_ms(10_000)
+    shell.do(broken.nack(*broken.receive()))
+    assert set(check_disk(shell.disk).values()) == {State.READY}
+    shell.pass_ms(51_000)
+    assert set(check_disk(shell.disk).values()) == {State.DEAD}
+
+
 def test_what_it_still_held_is_refunded_as_well(shell: Shell) -> None:
     """Failures that come in after the verdict."""
     broken, _ = agents(shell)
