@@ -27,6 +27,7 @@ from taskd.store import engine
 from taskd.store.codec import decode_as, encode
 from taskd.store.keys import LINEAGE_KEY, make_key
 from taskd.store.stored_tasks import StoredTask, read_tasks
+from taskd_protocol.errors import TaskdError
 
 ATTEMPTS_JUMP: Final = 1 << 20
 """Attempts that one task can have had in the lost part of the history, and will not."""
@@ -72,6 +73,8 @@ def begin_anew(
         begun = EpochRecord(max(epoch, now_ms // 1000) + EPOCHS_JUMP)
         database.write(engine.batch_of([*encode([(META, b"epoch", begun)]), (LINEAGE_KEY, lineage)]))
         database.flush()
+    except TaskdError:
+        raise
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
         raise engine.translate(error, path) from None
 

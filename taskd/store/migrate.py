@@ -38,6 +38,7 @@ from taskd.store import engine
 from taskd.store.codec import decode_as, encode
 from taskd.store.head import FORMAT
 from taskd.store.keys import FORMAT_KEY, MIGRATION_KEY, make_key, split_key, successor
+from taskd_protocol.errors import TaskdError
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 
 BATCH_RECORDS: Final = 1_000
@@ -70,6 +71,8 @@ def migrate(database: Rdict, path: Path, stored: int) -> None:
         for older in range(stored, FORMAT):
             _leave(database, older)
             database.flush_wal(True)  # noqa: FBT003 - sync, by position in rocksdict
+    except TaskdError:
+        raise
     except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
         raise engine.translate(error, path) from None
 

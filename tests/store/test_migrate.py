@@ -19,7 +19,7 @@ from taskd.store.fsck import fsck
 from taskd.store.head import FORMAT
 from taskd.store.keys import FORMAT_KEY, MIGRATION_KEY, make_key, split_key, successor
 from taskd.store.rocksdb import open_store
-from taskd_protocol.errors import StoreTooOld
+from taskd_protocol.errors import StoreCorrupt, StoreTooOld
 
 TASKS = 40
 DEAD_TASKS = 7
@@ -106,6 +106,15 @@ async def test_an_older_store_is_not_checked_but_told_of(path: Path) -> None:
     with pytest.raises(StoreTooOld, match="start the server on it once"):
         fsck(path)
     assert dict(content(path))[FORMAT_KEY] == b"1"
+
+
+async def test_a_record_that_cannot_be_read_is_damage(path: Path) -> None:
+    """And no failure of the disk: to start again would not help."""
+    database = engine.open_database(path)
+    database.put(make_key(KEY, b"order-0"), b"\xc1")
+    engine.close_database(database, path)
+    with pytest.raises(StoreCorrupt, match="k/order-0"):
+        await start(path)
 
 
 @pytest.mark.parametrize("seed", range(20))
