@@ -343,6 +343,14 @@ class PurgeFinished:
     finished_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class DropLapsed:
+    """Take away records that count no longer."""
+
+    ids: Sequence[bytes]
+    """LAPSE ids."""
+
+
 Command = (
     SubmitTasks
     | CancelTasks
@@ -370,6 +378,7 @@ Command = (
     | RefillTimers
     | ReleaseDue
     | PurgeFinished
+    | DropLapsed
 )
 
 Answer = (

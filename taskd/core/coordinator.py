@@ -20,6 +20,7 @@ from taskd.core import (
     drains,
     due,
     jobs,
+    lapses,
     placement,
     refunds,
     reports,
@@ -38,6 +39,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     DrainAgent,
+    DropLapsed,
     HearAgent,
     KeepCheckpoints,
     LineEntry,
@@ -152,24 +154,27 @@ class Coordinator:
                 jobs.step(w, command, now, loaded)
             case PurgeFinished():
                 retention.purge(w, command, now, loaded)
+            case DropLapsed():
+                lapses.drop(w, command, now, loaded)
             case _:
                 assert_never(command)
         return None
 
     def tick(self, now: Now) -> None:
-        """Do what time alone asks for: silent agents, due timers, retention."""
+        """Do what time alone asks for: silent agents, due timers, retention, lapses."""
         w = self.working
         gap_ms = 0 if w.ticked_mono_ms is None else now.mono_ms - w.ticked_mono_ms
         w.ticked_mono_ms = now.mono_ms
         agents.tick(w, now, gap_ms)
         timers.tick(w, now)
         retention.tick(w, now)
+        lapses.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         w = self.working
         lost = agents.next_deadline_mono_ms(w)
-        soonest = min(timers.next_deadline_mono_ms(w.timers), w.next_purge_mono_ms)
+        soonest = min(timers.next_deadline_mono_ms(w.timers), w.next_purge_mono_ms, w.next_lapse_mono_ms)
         return soonest if lost is None else min(lost, soonest)
 
     def take_turn(self, now: Now) -> Turn:

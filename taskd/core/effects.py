@@ -111,6 +111,13 @@ class WantFinished(NamedTuple):
     limit: int
 
 
+class WantLapsed(NamedTuple):
+    """Read the oldest LAPSE ids; answered with ``DropLapsed`` for those of no later than the instant."""
+
+    until_ms: int
+    limit: int
+
+
 class WantTasks(NamedTuple):
     """Read the tasks that a bulk job is for, from its cursor on; answered with ``StepJob``."""
 
@@ -148,6 +155,7 @@ Effect = (
     | WantLine
     | WantTimers
     | WantFinished
+    | WantLapsed
     | WantTasks
     | JobsMoved
     | Continue

@@ -87,10 +87,7 @@ def step(w: Working, command: StepJob, now: Now, loaded: Loaded) -> None:
         case "retry":
             _retry_some(w, meant, now, loaded)
         case _:
-            ended = retention.ended_of(meant, loaded, ANY_ORDER)
-            keys = retention.idempotency_keys(ended)
-            w.need([*tasks, *keys], loaded)
-            rest = retention.take_away_some(w, ended, loaded)
+            rest = retention.take_away_some(w, retention.ended_of(meant, loaded, ANY_ORDER))
     w.counters_dirty = True
     _move(w, command, now, len(meant) - len(rest), rest[0] if rest else None)
 

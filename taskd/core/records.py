@@ -43,6 +43,8 @@ TIMER = Kind(b"d")
 is due, its delay, its time to live or its deadline, shows then."""
 KEY = Kind(b"k")
 """id: the idempotency key in UTF-8."""
+LAPSE = Kind(b"p")
+"""id: instant (8 bytes, UTC ms) + kind + id of a record that counts until then; value: empty."""
 FINISHED = Kind(b"f")
 """id: instant (8 bytes, UTC ms) + order (8 bytes). What retention walks along, and takes away as it goes."""
 TOKEN = Kind(b"a")
@@ -172,6 +174,8 @@ class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """16 bytes over name, queue and payload: another content under the key is a conflict."""
     created_at_ms: int = 0
     """When its task was accepted."""
+    until_ms: int = 0
+    """From then on the key is free, whatever has become of the task."""
 
 
 class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -316,7 +320,8 @@ READERS: dict[Kind, type[Record]] = {
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,
 }
-"""How a value of a kind is read. READY, TIMER, RESULT, DEAD and DETAILS hold bare bytes; META is read by name."""
+"""How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS and LAPSE hold bare bytes; META is read by
+name."""
 
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,

@@ -7,7 +7,7 @@ claim them; what time did to timers is made up for when they are read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from taskd.core import jobs, records
+from taskd.core import jobs, lapses, records
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
@@ -63,6 +63,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.lives = [*lives[1 - LIVES_MAX :], (w.epoch, stored.sequence)]
     w.put(records.META, b"epoch", EpochRecord(w.epoch, w.lives))
     w.ticked_mono_ms = now.mono_ms
+    w.next_lapse_mono_ms = now.mono_ms + lapses.CHECK_MS
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}

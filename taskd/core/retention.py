@@ -2,7 +2,8 @@
 
 The FINISHED records are the job: each step deletes one of them, with the tasks it
 names, in one batch. So a crash at any point leaves either of the two. A task that
-was retried since is named by a later one, if any, and passed over here.
+was retried since is named by a later one, if any, and passed over here. Its key is
+kept for its own time, see ``lapses``.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import FinishedRecord, Key, KeyRecord, SpecRecord, StateRecord
+from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord
 from taskd.core.reports import log_id
 from taskd.core.working import Working
 from taskd_protocol.ids import TaskId, task_id_unix_ms
@@ -50,7 +51,7 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     """Take one FINISHED record's tasks away, if it is still to go.
 
     Raises:
-        NeedRecords: It, its tasks or their keys are not loaded.
+        NeedRecords: It or its tasks are not loaded.
     """
     finished_key: Key = (records.FINISHED, command.finished_id)
     w.need([finished_key], loaded)
@@ -64,9 +65,7 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     w.need([finished_key, *tasks], loaded)
     order = int.from_bytes(command.finished_id[8:], "big")
     ended = ended_of(finished.ids, loaded, order)
-    keys = idempotency_keys(ended)
-    w.need([finished_key, *tasks, *keys], loaded)
-    rest = take_away_some(w, ended, loaded)
+    rest = take_away_some(w, ended)
     rest_bytes = finished.stored_bytes * len(rest) // len(finished.ids)
     if rest:
         w.put(*finished_key, FinishedRecord(rest, rest_bytes))
@@ -96,12 +95,7 @@ def ended_of(ids: Sequence[bytes], loaded: Loaded, order: int) -> list[Ended]:
     ]
 
 
-def idempotency_keys(ended: Sequence[Ended]) -> list[Key]:
-    """Return which KEY records these tasks may have: to be loaded before they are taken away."""
-    return [(records.KEY, spec.spec.key.encode()) for spec, _ in ended if spec.spec.key]
-
-
-def take_away_some(w: Working, ended: Sequence[Ended], loaded: Loaded) -> list[bytes]:
+def take_away_some(w: Working, ended: Sequence[Ended]) -> list[bytes]:
     """Take tasks away, from the first, as far as one step goes; return the ids of the others."""
     room = RECORDS_MAX
     for index, (spec, state) in enumerate(ended):
@@ -112,14 +106,14 @@ def take_away_some(w: Working, ended: Sequence[Ended], loaded: Loaded) -> list[b
         if logs_left:
             w.put(records.STATE, task_id, msgspec.structs.replace(state, logs=logs_left))
         else:
-            _take_away(w, spec, state, loaded)
+            _take_away(w, spec, state)
         room -= state.logs - logs_left + 1 + (state.past.kept if state.past is not None else 0)
         if room <= 0:
             return [left.spec.id for left, _ in ended[index if logs_left else index + 1 :]]
     return []
 
 
-def _take_away(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded) -> None:
+def _take_away(w: Working, spec: SpecRecord, state: StateRecord) -> None:
     task_id = spec.spec.id
     w.delete(records.SPEC, task_id)
     w.delete(records.STATE, task_id)
@@ -128,11 +122,6 @@ def _take_away(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded)
         w.delete(records.ATTEMPT, attempt_id)
     if state.result_apart:
         w.delete(records.RESULT, task_id)
-    if spec.spec.key:
-        key = spec.spec.key.encode()
-        stored = loaded[records.KEY, key]
-        if isinstance(stored, KeyRecord) and stored.task_id == task_id:
-            w.delete(records.KEY, key)
     dead.leave(w, task_id, state)
     w.counters.ended[state.state] -= 1
     w.counters.purged_to_ms = max(w.counters.purged_to_ms, task_id_unix_ms(TaskId(task_id)))

@@ -1,21 +1,21 @@
 """Submits: new tasks, each once, however often they are sent.
 
-A resend is known by its id, or by its key. All of a command's tasks are kept, or
+What is there already is found by ``known``. All of a command's tasks are kept, or
 none: everything is checked before anything changes.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from taskd.core import expiry, records, timers
+from taskd.core import expiry, lapses, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
+from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
-from taskd.core.records import Key, KeyRecord, Record, SpecRecord, StateRecord
+from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.errors import BadRequest, QueueDraining, SubmitConflict, SubmitTooOld
-from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
+from taskd_protocol.errors import BadRequest, QueueDraining
+from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import TaskSpec, check_spec
 
 FUTURE_MS_MAX = 3600 * 1000
@@ -33,11 +33,13 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
         SubmitTooOld: An id may have been purged: whether it ran cannot be told.
         NeedRecords: Ids or keys must be looked up first.
     """
-    existing = _check(w, command, now, loaded)
-    known = {index for index, _ in existing}
-    fresh = [spec for index, spec in enumerate(command.specs) if index not in known] if known else command.specs
+    existing, known = _check(w, command, now, loaded)
+    stored = {index for index, _ in existing}
+    fresh = [spec for index, spec in enumerate(command.specs) if index not in stored] if stored else command.specs
     if w.queues:
         _check_queues(w, fresh)
+    for lapse in known.lapsed:
+        lapses.stop(w, *lapse)
     _keep(w, fresh, command.owner, now)
     w.counters_dirty = True
     w.recent.add([spec.id for spec in fresh])
@@ -61,7 +63,7 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     for spec in specs:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
-            w.put(records.KEY, spec.key.encode(), KeyRecord(spec.id, _digest(spec), wall_ms))
+            _keep_key(w, spec, wall_ms)
         if spec.ttl_ms or spec.deadline_ms:
             expiry.start(w, spec, wall_ms, 0, now)
         if spec.delay_ms:
@@ -79,6 +81,12 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     w.counters.next_order = order
 
 
+def _keep_key(w: Working, spec: TaskSpec, wall_ms: int) -> None:
+    key, until_ms = spec.key.encode(), wall_ms + w.settings.key_retention_ms
+    w.put(records.KEY, key, KeyRecord(spec.id, digest_of(spec), wall_ms, until_ms))
+    lapses.start(w, until_ms, records.KEY, key)
+
+
 def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
     due_at_ms = now.wall_ms + spec.delay_ms
     w.put(records.STATE, spec.id, StateRecord(State.SCHEDULED, 0, 0, 0, "", 0, due_at_ms=due_at_ms))
@@ -86,8 +94,8 @@ def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
     w.counters.move(spec.queue, None, State.SCHEDULED)
 
 
-def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> list[tuple[int, bytes]]:
-    """Refuse the command, or return those of its tasks that are stored already."""
+def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[list[tuple[int, bytes]], Known]:
+    """Refuse the command, or return those of its tasks that are stored already, and what the others displace."""
     existing: list[tuple[int, bytes]] = []
     payload_bytes_max = w.settings.payload_bytes_max
     for spec in command.specs:
@@ -95,26 +103,14 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> list[t
     ids = [spec.id for spec in command.specs]
     _check_ids(ids, now)
     may_be_stored = w.recent.may_be_stored(ids)
-    keys: dict[str, tuple[bytes, bytes]] = {}
-    needed: list[Key] = []
+    known = Known(w, command.owner, now, loaded)
     for index, spec in enumerate(command.specs):
-        task_id = spec.id
-        if task_id in may_be_stored:
-            needed.append((records.SPEC, task_id))
-            if needed[-1] in loaded and _is_resend(w, command.owner, spec, loaded):
-                existing.append((index, task_id))
-                continue
-        if spec.key:
-            needed.append((records.KEY, spec.key.encode()))
-            first = keys.get(spec.key) or _first_of_key(loaded.get(needed[-1]))
-            if first is None:
-                keys[spec.key] = (task_id, _digest(spec))
-            elif first[1] != _digest(spec):
-                raise SubmitConflict(f"key {spec.key[:64]!r} belongs to another task; the same key means the same work")
-            else:
-                existing.append((index, first[0]))
-    w.need(needed, loaded)
-    return existing
+        if spec.key or spec.id in may_be_stored:
+            first = known.first_of(spec, may_be_stored=spec.id in may_be_stored)
+            if first is not None:
+                existing.append((index, first))
+    w.need(known.needed, loaded)
+    return existing, known
 
 
 def _check_ids(ids: Sequence[bytes], now: Now) -> None:
@@ -124,26 +120,3 @@ def _check_ids(ids: Sequence[bytes], now: Now) -> None:
     future_ms = now.wall_ms + FUTURE_MS_MAX
     if max(ids)[:6] > future_ms.to_bytes(6, "big"):
         raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
-
-
-def _is_resend(w: Working, owner: str, spec: TaskSpec, loaded: Loaded) -> bool:
-    stored = loaded[records.SPEC, spec.id]
-    if isinstance(stored, SpecRecord):
-        if stored.spec == spec and stored.owner == owner:
-            return True
-        raise SubmitConflict(f"task id {format_task_id(spec.id)} belongs to another task; make a new id for new work")
-    if task_id_unix_ms(TaskId(spec.id)) <= w.counters.purged_to_ms:
-        raise SubmitTooOld("the id is older than what is kept, so it may have run already; submit it under a new id")
-    return False
-
-
-def _first_of_key(stored: Record | bytes | None) -> tuple[bytes, bytes] | None:
-    return (stored.task_id, stored.digest) if isinstance(stored, KeyRecord) else None
-
-
-def _digest(spec: TaskSpec) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (spec.name.encode(), spec.queue.encode(), spec.payload):
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.digest()

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 DAY_MS = 24 * 3600 * 1000
 
+KEY_RETENTION_MS = DAY_MS
+"""Well above the hour for which the most patient client repeats a submit."""
+
 FINISHED_IDS_MAX = 500
 """Tasks in one FINISHED record: what one step of the purge takes away."""
 
@@ -58,6 +61,8 @@ class Settings:
     """Finished tasks and their results are kept so long."""
     retention_bytes: int = 4 * 1024**3
     """And while they weigh less in all than this."""
+    key_retention_ms: int = KEY_RETENTION_MS
+    """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
     heartbeat_ms: int = limits.HEARTBEAT_MS
     heartbeats_missed: int = limits.HEARTBEATS_MISSED
 
@@ -236,6 +241,7 @@ class Working:
         self.dirty_dead_groups: dict[bytes, None] = {}
         self.counters_dirty = False
         self.next_purge_mono_ms = 0
+        self.next_lapse_mono_ms = 0
         self.ticked_mono_ms: int | None = None
 
     # -- records ------------------------------------------------------------------------

@@ -18,11 +18,13 @@ SECTION: Final = "server"
 
 _SECOND: Final = 1_000
 _MINUTE: Final = 60 * _SECOND
-_DAY: Final = 24 * 60 * _MINUTE
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 
 _Retention = Annotated[Milliseconds, msgspec.Meta(ge=_MINUTE, description="it goes from 1m up")]
+_KeyRetention = Annotated[Milliseconds, msgspec.Meta(ge=_HOUR, description="it goes from 1h up")]
 _RetentionSize = Annotated[ByteCount, msgspec.Meta(ge=_MIB, description="it goes from 1MiB up")]
 _Payload = Annotated[
     ByteCount, msgspec.Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX, description="it goes from 1KiB to 16MiB")
@@ -49,6 +51,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Finished tasks and their results are kept so long."""
     retention_bytes: _RetentionSize = msgspec.field(default=ByteCount(4 * _GIB), name="retention_size")
     """And while they weigh less in all than this."""
+    key_retention_ms: _KeyRetention = msgspec.field(default=Milliseconds(_DAY), name="key_retention")
+    """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
     heartbeat_ms: _Heartbeat = msgspec.field(default=Milliseconds(limits.HEARTBEAT_MS), name="heartbeat")
     """How often agents give a sign of life; three missed and their tasks go to others."""
     log_level: Level = "info"
@@ -61,5 +65,6 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             payload_bytes_max=self.payload_bytes_max,
             retention_age_ms=self.retention_age_ms,
             retention_bytes=self.retention_bytes,
+            key_retention_ms=self.key_retention_ms,
             heartbeat_ms=self.heartbeat_ms,
         )

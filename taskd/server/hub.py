@@ -25,6 +25,7 @@ from taskd.core.effects import (
     TasksEnded,
     TokenRevoked,
     WantFinished,
+    WantLapsed,
     WantLine,
     WantTasks,
     WantTimers,
@@ -156,7 +157,7 @@ class Hub:
             case JobsMoved():
                 self.jobs_moved.set()
                 self.jobs_moved = trio.Event()
-            case WantLine() | WantTimers() | WantFinished() | WantTasks() | Continue():
+            case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks() | Continue():
                 raise AssertionError("the loop reads for the core itself")
 
     def _tell_ended(self, effect: TasksEnded) -> None:

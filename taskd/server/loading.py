@@ -7,9 +7,9 @@ what was read, so that the core always sees its own newest word.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from taskd.core import records
-from taskd.core.commands import LineEntry, Loaded, RefillTimers, RefillWindow, StepJob
-from taskd.core.effects import WantFinished, WantLine, WantTasks, WantTimers
+from taskd.core import lapses, records
+from taskd.core.commands import DropLapsed, LineEntry, Loaded, RefillTimers, RefillWindow, StepJob
+from taskd.core.effects import WantFinished, WantLapsed, WantLine, WantTasks, WantTimers
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import Key, Mutation, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
@@ -17,7 +17,7 @@ from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
 from taskd.store.interface import Store
 
-BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS})
+BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS, records.LAPSE})
 """Kinds whose values are bytes, not records."""
 
 Found = Mapping[Key, Record | bytes | None]
@@ -166,6 +166,11 @@ class Loader:
         """Read the oldest FINISHED ids that are from before the instant."""
         found = await self._store.scan(records.FINISHED, limit=want.limit)
         return [finished for finished, _ in found if int.from_bytes(finished[:8], "big") < want.before_ms]
+
+    async def read_lapsed(self, want: WantLapsed) -> DropLapsed:
+        """Read the oldest LAPSE ids that are of no later than the instant."""
+        found = await self._store.scan(records.LAPSE, limit=want.limit)
+        return DropLapsed([lapse for lapse, _ in found if lapses.record_of(lapse)[0] <= want.until_ms])
 
     async def read_tasks(self, want: WantTasks) -> StepJob:
         """Read the next tasks that a bulk job is to look at."""

@@ -29,7 +29,17 @@ from taskd.core.commands import (
     Submitted,
 )
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import Continue, Effect, SendLease, TasksEnded, WantFinished, WantLine, WantTasks, WantTimers
+from taskd.core.effects import (
+    Continue,
+    Effect,
+    SendLease,
+    TasksEnded,
+    WantFinished,
+    WantLapsed,
+    WantLine,
+    WantTasks,
+    WantTimers,
+)
 from taskd.core.records import Key, Mutation
 from taskd.server.clock import Clock
 from taskd.server.intake import Intake, Request, Respond
@@ -285,6 +295,8 @@ class CommitLoop:
                     self._start(partial(self._read_timers, effect))
                 case WantFinished():
                     self._start(partial(self._read_finished, effect))
+                case WantLapsed():
+                    self._start(partial(self._read_lapsed, effect))
                 case WantTasks():
                     self._start(partial(self._read_tasks, effect))
                 case Continue():
@@ -320,6 +332,11 @@ class CommitLoop:
     async def _read_finished(self, want: WantFinished) -> None:
         for finished_id in await self.loader.read_finished(want):
             self.ask(PurgeFinished(finished_id))
+
+    async def _read_lapsed(self, want: WantLapsed) -> None:
+        lapsed = await self.loader.read_lapsed(want)
+        if lapsed.ids:
+            self.ask(lapsed)
 
     async def _read_tasks(self, want: WantTasks) -> None:
         self.ask(await self.loader.read_tasks(want))

@@ -8,11 +8,10 @@ Knows nothing of how to mend what it finds.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from rocksdict import Rdict
 
@@ -24,7 +23,7 @@ from taskd.core.records import (
     DEAD,
     DEAD_GROUP,
     FINISHED,
-    KEY,
+    LAPSE,
     LINE,
     META,
     READY,
@@ -34,34 +33,30 @@ from taskd.core.records import (
     EpochRecord,
     FinishedRecord,
     Key,
-    KeyRecord,
     Kind,
     LineRecord,
 )
 from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
+from taskd.store.fsck_lapses import check_lapses
 from taskd.store.head import read_current_head
 from taskd.store.history import check_history
 from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
-from taskd.store.stored_tasks import StoredTask, index_entries, load_tasks, read_tasks
+from taskd.store.stored_tasks import StoredTask, chunks, index_entries, load_tasks, read_tasks
 from taskd_protocol.errors import StoreCorrupt, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES
 
 FINDINGS_MAX: Final = 1000
 """Findings kept with their text; beyond it they are counted."""
 
-CHUNK: Final = 500
-"""Tasks, or index entries, that are looked up at once."""
-
 _NUMBER_BYTES: Final = 8
 _ID_MASK: Final = (1 << 128) - 1
 _PARTS: Final = 16
 """Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
 
-_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, records.RESULT, records.DETAILS, *records.READERS})
+_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, LAPSE, records.RESULT, records.DETAILS, *records.READERS})
 _STATES: Final = frozenset(State)
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +141,7 @@ class _Check:
             self._check_meta()
             self._check_tasks()
             self._check_strays()
+            check_lapses(self._database, self._note)
             self._check_lines()
             self._check_dead_groups()
             finished_bytes = self._check_finished()
@@ -185,7 +181,7 @@ class _Check:
 
     def _check_tasks(self) -> None:
         seen = 0
-        for tasks in _chunks(read_tasks(self._database)):
+        for tasks in chunks(read_tasks(self._database)):
             whole = [task for task in tasks if self._check_task(task)]
             entries = [(task, key) for task in whole for key in index_entries(task)]
             values = engine.get_many(self._database, [make_key(*key) for _, key in entries])
@@ -242,31 +238,20 @@ class _Check:
             self._note("missing-entry", make_key(*key), f"task {task.id.hex()} is {task.state} and has no such entry")
         elif self._task_of(kind, record_id, value) != task.id:
             self._note("foreign-entry", make_key(*key), f"the entry of task {task.id.hex()} names another task")
-        elif kind == KEY and not self._is_dated(task, record_id, value):
-            self._note("key-time", make_key(*key), f"the key was not taken when task {task.id.hex()} was accepted")
         else:
             self._expected[kind] += 1
 
     @staticmethod
-    def _is_dated(task: StoredTask, record_id: bytes, value: bytes) -> bool:
-        assert task.spec is not None
-        return decode_as(KeyRecord, KEY, record_id, value).created_at_ms == task.spec.created_at_ms
-
-    @staticmethod
     def _task_of(kind: Kind, record_id: bytes, value: bytes) -> bytes:
         """Return the task that an index entry points to."""
-        if kind == READY:
-            return value
-        if kind in {TIMER, DEAD}:
-            return record_id[-TASK_ID_BYTES:]
-        return decode_as(KeyRecord, kind, record_id, value).task_id
+        return value if kind == READY else record_id[-TASK_ID_BYTES:]
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""
-        for kind in (READY, TIMER, DEAD, KEY):
+        for kind in (READY, TIMER, DEAD):
             if sum(1 for _ in self._walk(kind)) == self._expected[kind]:
                 continue
-            for entries in _chunks(self._walk(kind)):
+            for entries in chunks(self._walk(kind)):
                 ids = [self._task_of(kind, *entry) for entry in entries]
                 for (record_id, _), task in zip(entries, load_tasks(self._database, ids), strict=True):
                     if task.spec is None or (kind, record_id) not in index_entries(task):
@@ -369,12 +354,6 @@ class _Check:
         self.report.findings_count += 1
         if len(self.report.findings) < FINDINGS_MAX:
             self.report.findings.append(Finding(rule, describe_key(key) if key else "", text))
-
-
-def _chunks(entries: Iterable[_T]) -> Iterator[list[_T]]:
-    iterator = iter(entries)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
 
 
 def _nonzero(counts: dict[str, int]) -> dict[str, int]:

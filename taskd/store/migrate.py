@@ -20,10 +20,12 @@ from rocksdict import Rdict
 
 from taskd.core import dead
 from taskd.core.commands import Now
+from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import State
 from taskd.core.records import (
     DEAD_GROUP,
     KEY,
+    LAPSE,
     SPEC,
     STATE,
     DeadGroupRecord,
@@ -33,7 +35,7 @@ from taskd.core.records import (
     SpecRecord,
     StateRecord,
 )
-from taskd.core.working import Settings, Working
+from taskd.core.working import KEY_RETENTION_MS, Settings, Working
 from taskd.store import engine
 from taskd.store.codec import decode_as, encode
 from taskd.store.head import FORMAT
@@ -97,13 +99,16 @@ def _chunks(database: Rdict, kind: Kind, after: bytes) -> Iterator[Entries]:
 
 
 def _date_keys(database: Rdict, entries: Entries) -> list[Mutation]:
-    """Give idempotency keys the instant at which they were taken: their task's."""
+    """Give idempotency keys the instant at which they were taken, their task's, and the end of the usual time."""
     keys = [(record_id, decode_as(KeyRecord, KEY, record_id, value)) for record_id, value in entries]
     specs = engine.get_many(database, [make_key(SPEC, key.task_id) for _, key in keys])
-    return [
-        (KEY, record_id, replace(key, created_at_ms=_created_at_ms(key.task_id, spec)))
-        for (record_id, key), spec in zip(keys, specs, strict=True)
-    ]
+    changed: list[Mutation] = []
+    for (record_id, key), spec in zip(keys, specs, strict=True):
+        created_at_ms = _created_at_ms(key.task_id, spec)
+        until_ms = created_at_ms + KEY_RETENTION_MS
+        changed.append((KEY, record_id, replace(key, created_at_ms=created_at_ms, until_ms=until_ms)))
+        changed.append((LAPSE, lapse_id(until_ms, KEY, record_id), b""))
+    return changed
 
 
 def _list_dead(database: Rdict, entries: Entries) -> list[Mutation]:

@@ -6,9 +6,9 @@ follows from them.
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from rocksdict import Rdict
 
@@ -20,7 +20,6 @@ from taskd.core.records import (
     ATTEMPT,
     DEAD,
     DETAILS,
-    KEY,
     LEASE,
     LOG,
     READY,
@@ -41,6 +40,11 @@ from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import ID_START, make_key, successor
 from taskd_protocol.ids import TASK_ID_BYTES
+
+CHUNK: Final = 500
+"""Tasks, or entries, that are looked up at once."""
+
+_T = TypeVar("_T")
 
 
 class StoredTask(NamedTuple):
@@ -96,8 +100,6 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         limit_ms = expiry.limit_at_ms(spec, since_ms, task.last.attempt if task.last else 0)
         if limit_ms:
             yield TIMER, timer_id(limit_ms, task.id)
-    if spec.key:
-        yield KEY, spec.key.encode()
 
 
 _KINDS: Final = (SPEC, STATE, LEASE, RESULT, DETAILS, LOG, ATTEMPT)
@@ -127,6 +129,13 @@ def load_tasks(database: Rdict, ids: list[bytes]) -> list[StoredTask]:
         found = zip((SPEC, STATE, LEASE), values[start : start + 3], strict=True)
         tasks.append(_assemble(task_id, [(task_id, kind, b"", value) for kind, value in found if value is not None]))
     return tasks
+
+
+def chunks(entries: Iterable[_T]) -> Iterator[list[_T]]:
+    """Yield them, so many at once."""
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
 
 
 _Entry = tuple[bytes, Kind, bytes, bytes]

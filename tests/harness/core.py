@@ -15,6 +15,7 @@ from taskd.core import records
 from taskd.core.commands import (
     Answer,
     Command,
+    DropLapsed,
     LineEntry,
     NeedRecords,
     Now,
@@ -26,9 +27,10 @@ from taskd.core.commands import (
     Submitted,
 )
 from taskd.core.coordinator import Coordinator, Turn
-from taskd.core.effects import Continue, Effect, WantFinished, WantLine, WantTasks, WantTimers
+from taskd.core.effects import Continue, Effect, WantFinished, WantLapsed, WantLine, WantTasks, WantTimers
 from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
+from taskd.core.lapses import record_of
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
     AgentRecord,
@@ -57,7 +59,7 @@ WALL_MS = 1_763_760_000_000
 TICK_MS = 500
 
 Value = Record | bytes
-Wanted = WantLine | WantTimers | WantFinished | WantTasks
+Wanted = WantLine | WantTimers | WantFinished | WantLapsed | WantTasks
 R = TypeVar("R", bound=Record)
 E = TypeVar("E")
 
@@ -231,7 +233,7 @@ class Shell:
         told: list[Effect] = []
         for effect in turn.effects:
             match effect:
-                case WantLine() | WantTimers() | WantFinished() | WantTasks():
+                case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks():
                     self.reads.append(Read(effect))
                 case Continue():
                     self.ask(effect.command)
@@ -393,6 +395,9 @@ class Shell:
             case WantFinished():
                 ids = self.disk.scan(records.FINISHED)[: wanted.limit]
                 return [(i, b"") for i in ids if int.from_bytes(i[:8], "big") < wanted.before_ms]
+            case WantLapsed():
+                ids = self.disk.scan(records.LAPSE)[: wanted.limit]
+                return [(i, b"") for i in ids if record_of(i)[0] <= wanted.until_ms]
             case WantTasks():
                 return self._scan_tasks(wanted)
 
@@ -405,6 +410,8 @@ class Shell:
                 return [RefillTimers(timers, last=len(found) < wanted.limit)]
             case WantFinished():
                 return [PurgeFinished(i) for i, _ in found]
+            case WantLapsed():
+                return [DropLapsed([i for i, _ in found])] if found else []
             case WantTasks():
                 return [self._read_tasks(wanted, found)]
 

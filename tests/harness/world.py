@@ -72,7 +72,7 @@ FILTERS = (
     TaskFilter(state="dead"),
     TaskFilter(error="boom"),
 )
-SETTINGS = Settings(retention_bytes=6_000)
+SETTINGS = Settings(retention_bytes=6_000, key_retention_ms=20_000)
 
 SMALL: dict[str, int] = {
     "taskd.core.lines.WINDOW_TASKS_MAX": 8,
@@ -92,6 +92,8 @@ SMALL: dict[str, int] = {
     "taskd.core.quarantine.STREAK_MIN": 3,
     "taskd.core.quarantine.TASKS_MIN": 2,
     "taskd.core.quarantine.STREAK_MAX": 6,
+    "taskd.core.lapses.STEP": 2,
+    "taskd.core.lapses.CHECK_MS": 5_000,
     "taskd.core.jobs.STEP_TASKS": 3,
     "taskd.core.jobs.RUNNING_MAX": 2,
     "taskd.core.jobs.KEPT": 2,

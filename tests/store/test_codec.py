@@ -96,7 +96,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
-    "key": ((records.KEY, b"order-42"), records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000)),
+    "key": (
+        (records.KEY, b"order-42"),
+        records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000, 1_763_846_400_000),
+    ),
     "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),
     "dead group": (
         (records.DEAD_GROUP, bytes(range(16))),

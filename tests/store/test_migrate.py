@@ -12,7 +12,8 @@ from rocksdict import Rdict
 
 from store.driver import Driver
 from store.houses import LINEAGE
-from taskd.core.records import DEAD, DEAD_GROUP, KEY, STATE, KeyRecord, StateRecord
+from taskd.core.lapses import lapse_id
+from taskd.core.records import DEAD, DEAD_GROUP, KEY, LAPSE, STATE, KeyRecord, StateRecord
 from taskd.store import engine, migrate
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import fsck
@@ -27,7 +28,7 @@ DEAD_TASKS = 7
 
 @pytest.fixture(scope="module")
 def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of format 1: its keys tell no time, and its dead tasks are not listed."""
+    """A store of format 1: its keys tell no time and count as long as their tasks; its dead tasks are not listed."""
     path = tmp_path_factory.mktemp("first") / "store"
 
     async def build() -> None:
@@ -45,7 +46,8 @@ def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for record_id, key in keys_of(database):
         [(at, value)] = encode([(KEY, record_id, KeyRecord(key.task_id, key.digest))])
         assert value is not None
-        database.put(at, value[:1].replace(b"\x94", b"\x93") + value[1:-1])  # as it was before the field
+        database.put(at, value[:1].replace(b"\x95", b"\x93") + value[1:-2])  # as it was before the fields
+        database.delete(make_key(LAPSE, lapse_id(key.until_ms, KEY, record_id)))
     for at, value in list(engine.walk(database, b"", b"\xff")):
         kind, record_id = split_key(at)
         if kind in {DEAD, DEAD_GROUP}:
@@ -89,13 +91,13 @@ async def start(path: Path) -> list[int]:
 
 
 async def test_a_start_brings_an_older_store_to_this_format(path: Path) -> None:
-    """Keys have their task's time then, dead tasks are listed, nothing else has changed; the next start is idle."""
+    """Keys count for a day from their task's submit then, dead tasks are listed, and nothing else has changed."""
     before = dict(content(path))
     assert await start(path) == [1]
     after = dict(content(path))
     assert {split_key(at)[0] for at in before if before[at] != after[at]} == {KEY, STATE, split_key(FORMAT_KEY)[0]}
     new = [split_key(at)[0] for at in sorted(after.keys() - before.keys())]
-    assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[DEAD] * DEAD_TASKS])
+    assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[LAPSE] * TASKS, *[DEAD] * DEAD_TASKS])
     assert not before.keys() - after.keys()
     assert fsck(path).is_clean
     assert await start(path) == []

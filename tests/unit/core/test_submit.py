@@ -6,8 +6,9 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
-from taskd.core import records
-from taskd.core.commands import SubmitTasks
+from taskd.core import lapses, records, retention
+from taskd.core.commands import DropLapsed, SubmitTasks
+from taskd.core.effects import WantLapsed
 from taskd.core.lifecycle import State
 from taskd.core.records import LineRecord
 from taskd.core.submit import FUTURE_MS_MAX
@@ -154,13 +155,67 @@ def test_a_key_for_other_work_is_a_conflict(shell: Shell, other: dict[str, bytes
     assert isinstance(refused(shell, shell.spec(), unlike), SubmitConflict)
 
 
-def test_a_key_is_free_again_when_its_task_is_purged(shell: Shell) -> None:
+def test_a_key_is_its_tasks_for_a_day_and_then_free(shell: Shell) -> None:
+    """However long the task itself is kept: the day is counted from the submit, over restarts."""
     first = shell.spec(key="k")
     shell.submit(first)
-    finish_and_purge(shell, first)
+    shell.wall_ms += shell.settings.key_retention_ms - 1
+    shell.crash(kept=shell.staged_count)
+    shell.wall_ms -= 1_000  # the restart took that
+    assert shell.submit(shell.spec(key="k")).existing == [(0, first.id)]
+    shell.wall_ms += 1
     again = shell.spec(key="k", payload=b"\x91\x02")
     assert shell.submit(again).existing == []
-    assert list(check_disk(shell.disk)) == [again.id]
+    assert shell.submit(shell.spec(key="k", payload=b"\x91\x02")).existing == [(0, again.id)]
+    assert list(check_disk(shell.disk)) == [first.id, again.id]
+
+
+def test_a_key_knows_its_task_when_that_was_purged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By size: the key is not forgotten with it, also not for a resend under the same id."""
+    shell = Shell(settings=Settings(retention_bytes=1))
+    first = shell.spec(key="k")
+    shell.submit(first)
+    agent = FakeAgent(shell).join(credit=1)
+    shell.do(agent.ack(*agent.receive()))
+    shell.pass_ms(retention.CHECK_MS)
+    assert not check_disk(shell.disk)
+    assert shell.submit(shell.spec(key="k")).existing == [(0, first.id)]
+    assert shell.submit(first).existing == [(0, first.id)]
+    assert isinstance(refused(shell, shell.spec(key="k", payload=b"\x91\x02")), SubmitConflict)
+    shell.wall_ms += shell.settings.key_retention_ms
+    assert isinstance(refused(shell, first), SubmitTooOld)
+    monkeypatch.setattr("taskd.core.lapses.STEP", 1)
+    shell.pass_ms(lapses.CHECK_MS)
+    assert not {records.KEY, records.LAPSE} & {kind for kind, _ in shell.disk.values}
+
+
+def test_lapsed_keys_go_by_steps_and_others_stay(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over restarts; a key that was taken anew is none of them."""
+    monkeypatch.setattr("taskd.core.lapses.STEP", 2)
+    shell.submit(*[shell.spec(key=f"k{n}") for n in range(5)])
+    shell.wall_ms += shell.settings.key_retention_ms
+    shell.submit(shell.spec(key="k0"))
+    shell.mono_ms += lapses.CHECK_MS
+    shell.coordinator.tick(shell.now)
+    shell.turn()
+    [read] = [read for read in shell.reads if isinstance(read.wanted, WantLapsed)]
+    while read in shell.reads:
+        shell.step(read)
+    shell.feed(shell.waiting[0])
+    shell.turn()
+    shell.crash(kept=shell.staged_count)
+    assert shell.disk.scan(records.KEY) == [b"k0", b"k3", b"k4"]
+    shell.pass_ms(lapses.CHECK_MS + 2 * lapses.AGAIN_MS)
+    assert shell.disk.scan(records.KEY) == [b"k0"]
+    check_disk(shell.disk)
+
+
+def test_a_clock_that_is_set_back_keeps_the_keys(shell: Shell) -> None:
+    shell.submit(shell.spec(key="k"))
+    [lapse] = shell.disk.scan(records.LAPSE)
+    shell.do(DropLapsed([lapse]))
+    assert shell.disk.scan(records.KEY) == [b"k"]
+    check_disk(shell.disk)
 
 
 # -- what spares the disk ------------------------------------------------------------------

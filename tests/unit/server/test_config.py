@@ -41,6 +41,7 @@ def test_defaults_are_safe() -> None:
     assert config.listen.host == config.http.host == "127.0.0.1"
     assert config.tls
     assert config.settings().retention_age_ms == 7 * 24 * 3600 * 1000
+    assert config.settings().key_retention_ms == 24 * 3600 * 1000
 
 
 def test_flags_over_environment_over_file() -> None:
@@ -53,6 +54,7 @@ def test_flags_over_environment_over_file() -> None:
         host_names = ["file.example"]
         retention_age = "36h"
         retention_size = 5000000
+        key_retention = "48h"
         tls = false
         [agent]
         anything = "is another's"
@@ -65,6 +67,7 @@ def test_flags_over_environment_over_file() -> None:
     assert config.host_names == ("flag.example",)
     assert config.retention_age_ms == 36 * 3600 * 1000
     assert config.retention_bytes == 5_000_000
+    assert config.key_retention_ms == 48 * 3600 * 1000
     assert not config.tls
     assert load({"host_names": ()}, environ).host_names == ("a.example", "b.example")
 

@@ -1,0 +1,102 @@
+"""Known: which tasks of a submit are there already, so that work that is sent again is not done again.
+
+A resend is known by its id; another submit of the same work by its key. Nothing is
+changed here: what must be read first is noted, and what a new task displaces.
+"""
+
+import hashlib
+from typing import Final
+
+from taskd.core import records
+from taskd.core.commands import Loaded, Now
+from taskd.core.records import Key, KeyRecord, Kind, SpecRecord
+from taskd.core.working import Working
+from taskd_protocol.errors import SubmitConflict, SubmitTooOld
+from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
+from taskd_protocol.task import TaskSpec
+
+
+class Known:
+    """What one look at one submit has come to; as long as ``needed`` is not all loaded, it is a guess.
+
+    Attributes:
+        needed: What must be loaded.
+        keys: Of this submit: whose each is, with its digest.
+        lapsed: Records that count no longer and that a new task replaces, with the instants of their LAPSE entries.
+    """
+
+    def __init__(self, w: Working, owner: str, now: Now, loaded: Loaded) -> None:
+        self.needed: Final[list[Key]] = []
+        self.keys: Final[dict[str, tuple[bytes, bytes]]] = {}
+        self.lapsed: Final[list[tuple[int, Kind, bytes]]] = []
+        self._w = w
+        self._owner = owner
+        self._now = now
+        self._loaded = loaded
+
+    def first_of(self, spec: TaskSpec, *, may_be_stored: bool) -> bytes | None:
+        """Return the id of the task that this one turns out to be; None: it is new.
+
+        Args:
+            spec: A task of the submit.
+            may_be_stored: Its id does not show that it is new.
+
+        Raises:
+            SubmitConflict: The id or key belongs to a task with other content.
+            SubmitTooOld: The task may have been purged: whether it ran cannot be told.
+        """
+        start = len(self.needed)
+        if may_be_stored:
+            self.needed.append((records.SPEC, spec.id))
+            if self._is_resend(spec):
+                if spec.key:
+                    self.keys.setdefault(spec.key, (spec.id, digest_of(spec)))
+                return spec.id
+        if spec.key:
+            first = self._of_key(spec)
+            if first is not None:
+                return first
+        if may_be_stored and all(key in self._loaded for key in self.needed[start:]):
+            self._refuse_purged(spec)
+        return None
+
+    def _is_resend(self, spec: TaskSpec) -> bool:
+        stored = self._loaded.get((records.SPEC, spec.id))
+        if not isinstance(stored, SpecRecord):
+            return False
+        if stored.spec == spec and stored.owner == self._owner:
+            return True
+        raise SubmitConflict(f"task id {format_task_id(spec.id)} belongs to another task; make a new id for new work")
+
+    def _refuse_purged(self, spec: TaskSpec) -> None:
+        if task_id_unix_ms(TaskId(spec.id)) <= self._w.counters.purged_to_ms:
+            raise SubmitTooOld(
+                "the id is older than what is kept, so it may have run already; submit it under a new id"
+            )
+
+    def _of_key(self, spec: TaskSpec) -> bytes | None:
+        name = spec.key.encode()
+        self.needed.append((records.KEY, name))
+        digest = digest_of(spec)
+        first = self.keys.get(spec.key)
+        stored = self._loaded.get((records.KEY, name))
+        if first is None and isinstance(stored, KeyRecord):
+            if self._now.wall_ms < stored.until_ms:
+                first = (stored.task_id, stored.digest)
+            else:
+                self.lapsed.append((stored.until_ms, records.KEY, name))
+        if first is None:
+            self.keys[spec.key] = (spec.id, digest)
+            return None
+        if first[1] != digest:
+            raise SubmitConflict(f"key {spec.key[:64]!r} belongs to another task; the same key means the same work")
+        return first[0]
+
+
+def digest_of(spec: TaskSpec) -> bytes:
+    """Return the 16 bytes that a key stands for: the work, not how it is to be run."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (spec.name.encode(), spec.queue.encode(), spec.payload):
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
