@@ -42,7 +42,7 @@ from taskd_protocol.messages import (
     StartRecorded,
     Welcome,
 )
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""
@@ -188,7 +188,8 @@ class AgentCore:
         slots = self.pools[lease.pool]
         slots.receive(lease.grants)
         for grant in lease.grants:
-            if grant.deadline_in_ms or has_limits(grant.spec):
+            spec = grant.spec
+            if spec.timeout_ms or spec.soft_timeout_ms or spec.deadline_ms or spec.exclusive or spec.heartbeat_ms:
                 self.limits.hold(lease.pool, grant)
         if slots.closed:  # it crossed our DRAIN
             self.give_back(slots.drop_waiting())
@@ -282,7 +283,11 @@ class AgentCore:
             if grant is None or (ordered and ordered.pop(token, "") == "forget"):
                 continue
             spec = grant.spec
-            reports.append(Report(token, spec.id, grant.attempt, end.result, end.started_at_ms))
+            report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms)
+            if self._printed and token in self._printed:
+                self._report(report)
+            else:
+                reports.append(report)
             if spec.name != name:
                 self._learn(pool, name, runs, sum_us)
                 name, runs, sum_us = spec.name, 0, 0.0
@@ -305,7 +310,8 @@ class AgentCore:
             self._learn(pool, grant.spec.name, 1, end.run_us)
         report = self._failure(pool, end.token, end.failure, end.started_at_ms)
         if report is not None:
-            if end.final or end.retry_after_ms is not None:
+            its_own = report.failure is end.failure  # and no limit that it was over
+            if its_own and (end.final or end.retry_after_ms is not None):
                 report = structs.replace(report, final=end.final, retry_after_ms=end.retry_after_ms)
             self._report(report)
 
@@ -342,7 +348,9 @@ class AgentCore:
             report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms)
         else:
             report = None
+        self._printed.discard(token)
         if report is not None:
+            self.progress.hurry(token)
             self.reports.add_after_output(report)
 
     def is_ordered(self, token: int) -> bool:
@@ -382,6 +390,7 @@ class AgentCore:
 
     def dropped(self, pool: int, token: int) -> None:
         """Let go of a lease that waited, on an order."""
+        self._printed.discard(token)
         grant = self.pools[pool].drop(token)
         if grant is not None:
             self.give_back([grant])
@@ -436,8 +445,3 @@ class AgentCore:
             if held:
                 kills.append(Kill(index, held, how))
         return kills
-
-
-def has_limits(spec: TaskSpec) -> bool:
-    """Tell whether an attempt of the task is to be watched from its start, or while it is held."""
-    return bool(spec.timeout_ms or spec.soft_timeout_ms or spec.heartbeat_ms or spec.exclusive)

@@ -7,7 +7,7 @@ so that an attempt is never ended early.
 Pure: knows neither clocks nor processes.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -82,11 +82,12 @@ class Limits:
         return any(watched.grant.spec.exclusive for watched in self._watched.values())
 
     def hold(self, pool: int, grant: Grant) -> None:
-        """Watch a lease from its arrival on, if it has a limit."""
-        spec = grant.spec
-        limits_ms = spec.timeout_ms or spec.soft_timeout_ms or spec.heartbeat_ms or grant.deadline_in_ms
-        if limits_ms or spec.exclusive:
-            self._watched[grant.token] = _Watched(pool, grant)
+        """Watch a lease that has limits, from its arrival on."""
+        self._watched[grant.token] = _Watched(pool, grant)
+
+    def timed(self, grants: Iterable[Grant]) -> list[int]:
+        """Return the tokens of those of which it is to be known when they start."""
+        return [grant.token for grant in grants if grant.token in self._watched] if self._watched else []
 
     def started(self, token: int) -> None:
         """Take note that the attempt runs."""

@@ -165,6 +165,8 @@ class Worker(Runner):
 
     async def stacks(self) -> bytes:
         """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
+        if self._from < 0:
+            return b""  # it was let go of meanwhile
         os.ftruncate(self._stacks, 0)
         self._order(wire.ShowStacks())
         seen, size = -1, 0

@@ -53,6 +53,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
     """The server's wall clock less this machine's."""
     result_bytes_max: int
     grants: list[Grant]
+    timed: list[int] = []
+    """Tokens of those whose start the worker is to tell of."""
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=3):

@@ -9,7 +9,7 @@ from taskd.cli.connection import server
 from taskd.cli.copying import Output
 from taskd.cli.exits import Exit
 from taskd.cli.interrupts import take_as_ctrl_c
-from taskd.cli.options import name_and_value, server_options
+from taskd.cli.options import duration_ms, name_and_value, server_options
 from taskd.cli.output import hint
 from taskd.client.client import Client
 from taskd.client.outcome import error_of
@@ -42,6 +42,7 @@ _SIGNALLED: Final = 128
     help="Run it again when it fails.",
     show_default=True,
 )
+@click.option("--time-limit", "limit_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Kill it then.")
 def run(
     *,
     command: tuple[str, ...],
@@ -50,6 +51,7 @@ def run(
     cwd: str | None,
     variables: tuple[tuple[str, str], ...],
     max_attempts: int,
+    limit_ms: int,
 ) -> int:
     """Run a command on an agent, as if it ran here.
 
@@ -65,6 +67,7 @@ def run(
             priority=priority,
             retry=Retry(max_attempts=max_attempts),
             traceparent=make_traceparents(1)[0],
+            timeout_ms=limit_ms,
         )
         take_as_ctrl_c(signal.SIGTERM)
         try:

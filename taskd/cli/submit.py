@@ -30,6 +30,9 @@ from taskd_protocol.task import DEFAULT_QUEUE, Retry, TaskSpec
 @click.option("--delay", "delay_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Not before: 90s, 15m.")
 @click.option("--key", default="", help="A second submit with the same key finds the first task.")
 @click.option("--max-attempts", metavar="N", type=click.IntRange(min=1), help="Failed attempts until it is dead.")
+@click.option(
+    "--time-limit", "limit_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Kill an attempt that runs on."
+)
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
 def submit(
@@ -42,6 +45,7 @@ def submit(
     delay_ms: int,
     key: str,
     max_attempts: int | None,
+    limit_ms: int,
     wait: bool,
     timeout_ms: int | None,
     as_json: bool,
@@ -65,6 +69,7 @@ def submit(
             retry=retry,
             key=key,
             traceparent=make_traceparents(1)[0],
+            timeout_ms=limit_ms,
         )
         task_id = client.submit([spec])[0]
         if wait:

@@ -98,7 +98,9 @@ class CoroutineExecutor:
         if grants:
             self._assigned.update([(grant.token, grant) for grant in grants])
             self._batch += 1
-            batch = wire.Batch(self._batch, self._core.clock_ahead_ms, self._core.result_bytes_max, grants)
+            core = self._core
+            timed = core.limits.timed(grants)
+            batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed)
             hand.process.send(wire.encode(batch))
 
     def end(self, kill: Kill) -> None:

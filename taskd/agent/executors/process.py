@@ -124,7 +124,7 @@ class ProcessExecutor:
 
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
         core = self._core
-        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants)
+        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, core.limits.timed(grants))
         self._hands[member].process.send(wire.encode(batch))
         if len(member.assigned) > 1:
             self._behind.set()

@@ -35,7 +35,7 @@ def serve(link: Link, functions: calls.Functions, clock: Clock) -> None:
 
 
 def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch) -> None:
-    page, number = link.page, batch.number
+    page, number, timed = link.page, batch.number, batch.timed
     mono_ns, write, encode, result_bytes_max = clock.mono_ns, link.write, wire.encode, batch.result_bytes_max
     start_ns = previous_ns = mono_ns()
     start_at_ms = clock.wall_ms() + batch.clock_ahead_ms
@@ -47,7 +47,7 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
             link.tell(wire.Recalled(number))
             return
         started_at_ms = start_at_ms + (previous_ns - start_ns) // 1_000_000
-        if calls.is_timed(grant.spec):
+        if timed and token in timed:
             link.tell(wire.Started(token))
         end = copy_context().run(attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
         if link.forked:

@@ -12,7 +12,7 @@ from taskd.client import middleware
 from taskd.client.middleware import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, Retry, TaskSpec
+from taskd_protocol.task import Failure, Retry
 
 Functions = Mapping[str, TaskFunction]
 """The users' functions by task name."""
@@ -27,11 +27,6 @@ _HEAD_CHARS = 8 * 1024
 """How much of a long traceback is its beginning: the end tells more, the beginning tells from where."""
 
 _OWN_FILES = (str(Path(__file__).parent), middleware.__file__)
-
-
-def is_timed(spec: TaskSpec) -> bool:
-    """Tell whether the agent wants to know when an attempt of the task starts."""
-    return bool(spec.timeout_ms or spec.soft_timeout_ms or spec.heartbeat_ms)
 
 
 def read_arguments(payload: bytes) -> tuple[list[object], dict[str, object]] | Failure:

@@ -60,6 +60,7 @@ class Floor:
         self._soon = soon
         self._concurrency = concurrency
         self._waiting: deque[Grant] = deque()
+        self._timed: set[int] = set()  # of these the agent wants to know when they start
         self._ends: list[wire.Returned | wire.Raised] = []
         self._ends_bytes = 0
         self._zero_at_ms = 0  # when the monotonic clock was 0, by the server's clock
@@ -76,6 +77,7 @@ class Floor:
                 self._zero_at_ms = self._clock.wall_ms() + message.clock_ahead_ms - self._clock.mono_ns() // 1_000_000
                 self._result_bytes_max = message.result_bytes_max
                 self._waiting.extend(message.grants)
+                self._timed.update(message.timed)
                 self._fill()
             elif isinstance(message, wire.Stop):
                 self._stop(message.tokens)
@@ -91,7 +93,7 @@ class Floor:
         token, spec, page = grant.token, grant.spec, self._link.page
         start_ns = self._clock.mono_ns()
         end: bytes | Failure | calls.Thrown
-        self._begin(grant)
+        running.set(TaskContext(grant))
         try:
             function = self._functions.get(spec.name)
             arguments = calls.read_arguments(spec.payload)
@@ -130,20 +132,20 @@ class Floor:
             if self._waiting:
                 self._fill()
 
-    def _begin(self, grant: Grant) -> None:
-        running.set(TaskContext(grant))
-        if calls.is_timed(grant.spec):
-            self._link.tell(wire.Started(grant.token))
-
     def _fill(self) -> None:
         waiting = self._waiting
         while waiting and len(self.running) < self._concurrency:
             grant = waiting.popleft()
-            self.running[grant.token] = self._start(grant)
+            token = grant.token
+            if self._timed and token in self._timed:
+                self._timed.discard(token)
+                self._link.tell(wire.Started(token))
+            self.running[token] = self._start(grant)
 
     def _stop(self, tokens: list[int]) -> None:
         dropped = {grant.token for grant in self._waiting}.intersection(tokens)
         self._waiting = deque([grant for grant in self._waiting if grant.token not in dropped])
+        self._timed.difference_update(dropped)
         for token in tokens:
             if token in dropped:
                 self._tell(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))

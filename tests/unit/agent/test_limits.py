@@ -1,6 +1,5 @@
 """Limits: nothing is ended early, everything in time, each thing once."""
 
-import msgspec
 import pytest
 
 from taskd.agent.core import AgentCore, Kill
@@ -20,6 +19,11 @@ def look(limits: Limits, now_ms: int, *, touch_until_ms: int = FOREVER) -> list[
     return [(b.how, b.failure.code if b.failure else "", b.show) for b in limits.look({1}, now_ms, touch_until_ms)]
 
 
+def due(in_ms: int) -> Grant:
+    """A lease that has a deadline."""
+    return Grant(1, 1, TaskSpec(task_id(1), "m.f", deadline_ms=60_000), in_ms)
+
+
 def watching(given: Grant, *, runs: bool = True) -> Limits:
     """Limits that hold the lease, and looked when it began to run, at 1 s."""
     limits = Limits()
@@ -31,13 +35,15 @@ def watching(given: Grant, *, runs: bool = True) -> Limits:
 
 
 def test_a_plain_lease_is_not_watched() -> None:
-    limits = Limits()
-    limits.hold(0, grant(1))
-    assert not limits
-    limits.started(1)
-    limits.beat(1)
-    limits.waits(1)
-    assert not limits
+    core = connected()
+    core.receive(lease(1, [grant(1), limited(grant(2), timeout_ms=5_000)]))
+    assert core.limits.timed([grant(1), grant(2)]) == [2]
+    core.failed(0, Raised(2, Failure("task.raised", "no"), 0, 1.0))
+    core.look(1_000)
+    core.started(1)
+    core.beat(0, 1, b"")
+    core.limits.waits(1)
+    assert not core.watches
 
 
 def test_told_at_the_soft_timeout_and_forced_at_the_hard_one() -> None:
@@ -60,7 +66,7 @@ def test_a_lease_that_waits_has_no_timeout() -> None:
 
 def test_a_lease_that_waits_has_a_deadline() -> None:
     """From its arrival: it is then ended without having begun."""
-    limits = watching(msgspec.structs.replace(grant(1), deadline_in_ms=4_000), runs=False)
+    limits = watching(due(4_000), runs=False)
     assert look(limits, 4_999) == []
     assert look(limits, 5_000) == [(How.FORCE, TaskCodes.DEADLINE, False)]
 
@@ -124,9 +130,9 @@ def test_what_was_raised_after_a_limit_is_told_as_the_limit() -> None:
     core.started(1)
     assert core.look(2_000) == []
     assert core.look(2_500) == [Kill(0, [1], How.TELL, show=True)]
-    core.failed(0, Raised(1, Failure("task.raised", "stop", "m.Stop", "Traceback"), 5, 1.0))
+    core.failed(0, Raised(1, Failure("task.raised", "stop", "m.Stop", "Traceback"), 5, 1.0, final=True))
     [report] = nacks(core)
-    assert (report.outcome, report.started_at_ms) == ("failed", 5)
+    assert (report.outcome, report.started_at_ms, report.final) == ("failed", 5, False)
     assert report.failure is not None
     assert (report.failure.code, report.failure.type, report.failure.traceback) == (
         TaskCodes.TIMED_OUT,
@@ -204,7 +210,7 @@ def test_a_message_of_progress_fits_a_frame() -> None:
 
 def test_a_breach_names_its_pool() -> None:
     limits = Limits()
-    limits.hold(2, msgspec.structs.replace(Grant(1, 1, TaskSpec(task_id(1), "m.f")), deadline_in_ms=1))
+    limits.hold(2, due(1))
     [] = limits.look({1}, 0, FOREVER)
     [breach] = limits.look({1}, 1, FOREVER)
     assert isinstance(breach, Breach)

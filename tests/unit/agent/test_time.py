@@ -12,7 +12,7 @@ from taskd_protocol.payload import unpack
 from taskd_protocol.task import FailureReport, LogPiece, Report
 from unit.agent.stage import Peer
 from unit.agent.test_agent import ASYNC, COMMAND, code, ends, real_agent, shell, value
-from unit.agent.workshop import call, is_alive, limited
+from unit.agent.workshop import call, is_alive, limited, wait_until
 
 
 async def ends_with_stacks(peer: Peer, count: int) -> tuple[dict[int, Report | FailureReport], str]:
@@ -56,14 +56,13 @@ async def test_a_daemon_of_a_call_over_its_timeout_is_found(project: Path) -> No
         assert not is_alive(int(daemon.read_text()))
 
 
-@pytest.mark.usefixtures("project")
-async def test_a_call_told_at_its_soft_timeout_ends_in_its_own_way() -> None:
+async def test_a_call_told_at_its_soft_timeout_ends_in_its_own_way(project: Path) -> None:
     """It may raise, which is a timeout, or return after all; the worker lives."""
     async with real_agent(processes=1) as peer:
         await peer.lease(
             limited(call(1, "polite"), soft_ms=300, timeout_ms=60_000),
             limited(call(2, "polite", "done"), soft_ms=300),
-            call(3, "polite", "cancelled"),
+            call(3, "polite", "cancelled", str(project / "began")),
         )
         done, stacks = await ends_with_stacks(peer, 2)
         assert code(done[1]) == TaskCodes.TIMED_OUT
@@ -73,6 +72,7 @@ async def test_a_call_told_at_its_soft_timeout_ends_in_its_own_way() -> None:
         assert "in polite" in done[1].failure.traceback
         assert "in polite" in stacks
         assert value(done[2]) == "done"
+        await wait_until((project / "began").exists)
         await peer.send(Revoke([3]))
         assert value((await ends(peer, 1))[3]) == "cancelled", "it was done before the cancel was"
 

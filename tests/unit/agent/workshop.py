@@ -129,8 +129,10 @@ def deaf():
         time.sleep(0.01)
 
 @app.task(name="polite")
-def polite(then="raise"):
+def polite(then="raise", path=None):
     """End when told to, in the way asked for."""
+    if path:
+        mark(path)
     while not current().cancelled:
         time.sleep(0.005)
     if then == "raise":

@@ -21,11 +21,24 @@ def test_submit_prints_the_id_alone(taskd: Taskd, client: FakeClient) -> None:
 
 
 def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
-    options = ["--queue", "q", "--priority", "-7", "--delay", "1.5m", "--key", "k", "--max-attempts", "9"]
+    options = [
+        "--queue",
+        "q",
+        "--priority",
+        "-7",
+        "--delay",
+        "1.5m",
+        "--key",
+        "k",
+        "--max-attempts",
+        "9",
+        "--time-limit",
+        "2m",
+    ]
     taskd("submit", "app.add", "[1]", "--kwargs", '{"b": null}', *options)
     (spec,) = client.submitted
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
-    assert spec.retry == Retry(max_attempts=9)
+    assert (spec.retry, spec.timeout_ms) == (Retry(max_attempts=9), 120_000)
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 
