@@ -4,7 +4,7 @@ Those a server may change are told to each peer in WELCOME; the rest are fixed.
 """
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 1
+PROTOCOL_VERSION_MAX = 2
 
 FRAME_HEADER_BYTES = 4
 FRAME_BYTES_MAX = 256 * 1024

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from taskd.agent.limits import How, Limits
 from taskd.agent.marks import Marks
+from taskd.agent.older import in_version_1
 from taskd.agent.progress import Progress
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
@@ -114,6 +115,7 @@ class AgentCore:
         self._printed: set[int] = set()  # attempts with output of ours, which goes before their reports
         self._touch_ms = 0
         self._touch_until_ms = 0
+        self._version = 0  # of the protocol, spoken on this connection
         self._offered = False
         self._draining = False
         self._drain_said = False
@@ -129,6 +131,7 @@ class AgentCore:
             wall_ms: This machine's wall clock when it came.
         """
         self.session = welcome.session
+        self._version = welcome.version
         self.clock_ahead_ms = welcome.server_time_ms - wall_ms
         self.result_bytes_max = welcome.limits.payload_bytes_max
         self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
@@ -257,7 +260,7 @@ class AgentCore:
             messages.append(Started(self._marks.take_unsent()))
         messages += self.progress.messages()
         messages += self.reports.messages()
-        return messages
+        return in_version_1(messages) if self._version == 1 else messages
 
     def heartbeat(self, host: HostStats) -> Heartbeat:
         """Return the next sign of life."""

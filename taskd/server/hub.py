@@ -42,6 +42,8 @@ class Peer(Protocol):
 
     connection: int
     key_id: str
+    version: int
+    """Of the protocol, spoken with it."""
 
     def send_in_turn(self, message: Message) -> None:
         """Put a message into the outbox when there is room, behind those that wait for it."""
@@ -138,7 +140,7 @@ class Hub:
                     peer.send_in_turn(Revoke(effect.tokens))
             case SendDrain():
                 peer = self._peers.get(effect.connection)
-                if peer is not None:
+                if peer is not None and peer.version > 1:  # an older one would go
                     peer.send_in_turn(Drain("a person drained this agent", stay=True))
             case AgentQuarantined():
                 log.warning("agent in quarantine", agent=effect.agent, failures=effect.failures, tasks=effect.tasks)

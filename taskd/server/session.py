@@ -102,6 +102,7 @@ class Session:
     Attributes:
         connection: Its number.
         key_id: Of the token that it was opened with; empty before.
+        version: Of the protocol, spoken here; 0 before.
         nursery: For reads that take time; ends with the connection.
     """
 
@@ -110,6 +111,7 @@ class Session:
         self.peer_address = peer_address
         self.connection = services.hub.next_connection()
         self.key_id = ""
+        self.version = 0
         self.role_name = ""
         self.nursery: trio.Nursery | None = None
         self._stream = stream
@@ -331,7 +333,7 @@ class Session:
             raise
         left_ms = record.expires_at_ms - services.platform.clock.wall_ms()
         self._reading.deadline = trio.current_time() + left_ms / 1_000
-        self.key_id, self.role_name = parsed.key_id, record.role
+        self.key_id, self.role_name, self.version = parsed.key_id, record.role, version
         self._wire.trust()
         self.send(
             Welcome(

@@ -21,6 +21,7 @@ from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, attempt, attempt_async, functions_of
 from taskd_protocol.errors import TaskCodes, TaskdError
+from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import Lease, Message, Revoke
 from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
 
@@ -40,11 +41,13 @@ class Runner:
     Attributes:
         connection: See the hub's ``Peer``.
         key_id: Likewise.
+        version: Likewise.
         running: Attempts by token, with what cancels each.
         waits: What attempts wait for that ask for other tasks' ends, by token; set by whoever waits.
     """
 
     key_id = ""
+    version = PROTOCOL_VERSION_MAX
 
     def __init__(
         self, app: App, loop: CommitLoop, hub: Hub, nursery: trio.Nursery, *, concurrency: int, event_loop: str

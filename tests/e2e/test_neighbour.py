@@ -23,6 +23,7 @@ TESTS = Path(__file__).parents[1]
 VERSION, COMMIT = (TESTS / "previous_release").read_text().split()
 
 MODULE = """
+import os
 import time
 from pathlib import Path
 from taskd import App, Retry, current
@@ -39,6 +40,16 @@ def wait_for(name):
     while not Path(name).exists():
         time.sleep(0.02)
     return [name, current().attempt]
+
+@app.task
+def go_on_after_a_crash():
+    context = current()
+    if hasattr(context, "heartbeat"):
+        context.heartbeat(["half", "done"])
+        time.sleep(0.5)
+    if context.attempt == 1:
+        os._exit(7)
+    return context.attempt
 
 @app.task(retry=Retry(max_attempts=1))
 def fail():
@@ -166,6 +177,7 @@ def test_neighbours_work_together(pair: Pair, server: str, peers: str) -> None:
     serve(at_server, port)
     assert at_peers.ask("task", "wait", held, "--timeout", "60") == '["go", 1]'
     assert at_peers.ask("run", "--", "echo", "hello") == "hello"
+    assert at_peers.ask("submit", "--wait", "shop.go_on_after_a_crash", "[]") == "2"
     assert at_peers.run("submit", "--wait", "shop.fail", "[]").returncode == 1
     shown = at_peers.task(held)
     assert (shown["state"], shown["attempt"], shown["agent"]) == ("succeeded", 1, "ash")

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.limits import HEARTBEAT_MS
+from taskd_protocol.limits import HEARTBEAT_MS, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
 from taskd_protocol.messages import Error, Heartbeat, HeartbeatSeen, Hello, Lease, Message, Offered, Recorded, ToPeer
 from taskd_protocol.task import Held
 
@@ -18,9 +18,11 @@ PATIENCE_SECONDS = 60.0
 """Of the test's clock, which is a virtual one in most tests."""
 
 
-def hello(role: str, token: str, name: str = "", boot_id: bytes = b"") -> Hello:
-    """A HELLO of this version."""
-    return Hello(1, 1, role, token, name=name, boot_id=boot_id, software="test")
+def hello(
+    role: str, token: str, name: str = "", boot_id: bytes = b"", version_max: int = PROTOCOL_VERSION_MAX
+) -> Hello:
+    """A HELLO of this release."""
+    return Hello(PROTOCOL_VERSION_MIN, version_max, role, token, name=name, boot_id=boot_id, software="test")
 
 
 class Peer:

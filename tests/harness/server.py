@@ -34,6 +34,7 @@ from taskd.store.memory import MemoryStore
 from taskd_protocol.errors import StoreFailed, StoreStalled, TaskdError
 from taskd_protocol.handshake import TOKEN_ROLES
 from taskd_protocol.ids import make_task_ids
+from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import (
     Accepted,
     Lease,
@@ -327,10 +328,11 @@ class Server:
         boot_id: bytes = bytes(16),
         holding: Sequence[Held] = (),
         beats: bool = True,
+        version_max: int = PROTOCOL_VERSION_MAX,
     ) -> Peer:
         """Connect an agent that offers one pool; it lives while it beats."""
         peer = Agent(self.open_stream(), self.nursery, beats=beats)
-        await peer.send(hello("agent", self.tokens["agent"], name, boot_id))
+        await peer.send(hello("agent", self.tokens["agent"], name, boot_id, version_max))
         await peer.take(Welcome)
         await peer.send(Offer([Pool("process", 8, list(names))], holding=list(holding)))
         await peer.take(Offered)

@@ -1,6 +1,6 @@
 """Grants and messages, made short."""
 
-from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import Lease, Mark, PeerLimits, Welcome
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import Grant, TaskSpec
@@ -36,6 +36,7 @@ def welcome(
     server_time_ms: int = 0,
     payload_bytes_max: int = PAYLOAD_BYTES_MAX,
     heartbeat_ms: int = 5_000,
+    version: int = PROTOCOL_VERSION_MAX,
 ) -> Welcome:
     limits = PeerLimits(payload_bytes_max=payload_bytes_max, heartbeat_ms=heartbeat_ms)
-    return Welcome(1, session, 1, server_time_ms, limits, mark(sequence), "agent", "scripted")
+    return Welcome(version, session, 1, server_time_ms, limits, mark(sequence), "agent", "scripted")

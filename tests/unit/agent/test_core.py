@@ -4,18 +4,29 @@ from taskd.agent.core import AgentCore, Kill
 from taskd.agent.limits import How
 from taskd.agent.wire import Raised, Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
-from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import Ack, Drain, HostStats, LeaseCredit, Logs, Nack, Offered, Recorded, Revoke
-from taskd_protocol.task import Failure, FailureReport, Held, LogPiece, Pool, Report
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
+from taskd_protocol.messages import (
+    Ack,
+    Checkpoints,
+    Drain,
+    HostStats,
+    LeaseCredit,
+    Logs,
+    Nack,
+    Offered,
+    Recorded,
+    Revoke,
+)
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Held, LogPiece, Pool, Report
 from unit.agent.making import grant, grants, lease, mark, task_id, welcome
 
 POOLS = [Pool("process", 2, ["m.f"]), Pool("command", 1, ["taskd.command"])]
 BOOM = Failure(TaskCodes.RAISED, "boom")
 
 
-def connected() -> AgentCore:
+def connected(version: int = PROTOCOL_VERSION_MAX) -> AgentCore:
     core = AgentCore(POOLS, queues=["q"], labels={"a": "b"}, resources={"gpu": 1.0})
-    core.welcome(welcome(), 0)
+    core.welcome(welcome(version=version), 0)
     core.receive(Offered())
     return core
 
@@ -247,3 +258,20 @@ def test_the_servers_clock_and_limits_are_taken_from_its_welcome() -> None:
     core = AgentCore(POOLS)
     core.welcome(welcome(server_time_ms=5_000, payload_bytes_max=1_234), 2_000)
     assert (core.clock_ahead_ms, core.result_bytes_max) == (3_000, 1_234)
+
+
+def test_an_older_server_is_told_nothing_that_it_would_end_the_connection_over() -> None:
+    """No details for next attempts, and a crash as the failure that it is there."""
+    core = connected(version=1)
+    start(core, 2)
+    core.beat(0, 1, b"\x01")
+    core.look(0)
+    core.crashed(0, 2, BOOM)
+    messages = [message for message in core.messages() if not isinstance(message, LeaseCredit)]
+    assert messages == [Nack([FailureReport(2, task_id(2), 1, "failed", BOOM)])]
+    core.welcome(welcome(), 0)
+    core.receive(Offered())
+    assert core.messages()[-2:] == [
+        Checkpoints([Checkpoint(1, task_id(1), b"\x01")]),
+        Nack([FailureReport(2, task_id(2), 1, "crashed", BOOM)]),
+    ]

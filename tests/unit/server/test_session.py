@@ -34,7 +34,7 @@ async def test_welcome_tells_what_the_server_allows(server: Server) -> None:
     peer = server.connect()
     await peer.send(hello("client", server.tokens["operator"]))
     welcome = await peer.take(m.Welcome)
-    assert (welcome.version, welcome.role, len(welcome.session)) == (1, "operator", 16)
+    assert (welcome.version, welcome.role, len(welcome.session)) == (limits.PROTOCOL_VERSION_MAX, "operator", 16)
     assert welcome.server_time_ms == server.clock.wall_ms()
     assert welcome.mark == make_mark(MARK_KEY, server.disk.lineage, server.disk.durable_sequence, server.working.epoch)
     assert welcome.limits == server.services.limits
@@ -105,7 +105,7 @@ async def test_a_token_for_another_kind_of_peer_is_refused(server: Server, as_ro
 
 
 @pytest.mark.parametrize(
-    ("versions", "behind"), [((2, 3), "upgrade the server"), ((0, 0), "upgrade the peer"), ((5, 4), "upgrade")]
+    ("versions", "behind"), [((3, 4), "upgrade the server"), ((0, 0), "upgrade the peer"), ((5, 4), "upgrade")]
 )
 async def test_a_peer_of_another_version_is_told_both(server: Server, versions: tuple[int, int], behind: str) -> None:
     """And who is to be upgraded."""

@@ -386,6 +386,15 @@ async def test_an_agent_that_a_person_drained_is_told_and_shown_so(server: Serve
     assert [view.state for view in await views(client)] == ["live"]
 
 
+async def test_an_older_agent_is_not_told_that_it_is_drained(server: Server) -> None:
+    """It would go, and be started again, for ever; it is granted nothing all the same."""
+    client, agent = await server.client("operator"), await server.agent(credit=2, version_max=1)
+    await client.ask(AgentDrain(20, "a1"), Done)
+    await server.submit(client)
+    await agent.settle()
+    assert (agent.told(Drain), agent.told(Lease)) == ([], [])
+
+
 async def test_an_agent_that_fails_all_it_takes_is_shown_in_quarantine(server: Server) -> None:
     """While another one is there for the work; the tasks wait for that one, and their failures are taken back."""
     client, agent = await server.client("operator"), await server.agent(credit=8)

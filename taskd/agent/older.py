@@ -1,0 +1,25 @@
+"""Older servers: what one that speaks version 1 of the protocol can be told of what this agent says.
+
+Such a server keeps no details for next attempts, has one budget for all failures, and ends the connection over
+what it does not know.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from taskd_protocol.messages import Checkpoints, Nack
+
+M = TypeVar("M")
+
+
+def in_version_1(messages: Iterable[M]) -> list[M | Nack]:
+    """Return what is to be said of these, as version 1 has it."""
+    told: list[M | Nack] = []
+    for message in messages:
+        if isinstance(message, Nack):
+            told.append(Nack([replace(f, outcome="failed") if f.outcome == "crashed" else f for f in message.failures]))
+        elif not isinstance(message, Checkpoints):
+            told.append(message)
+    return told
