@@ -8,7 +8,7 @@ The one room that names rocksdict's traps, so that no other has to know them:
   ``keys``, ``items`` and ``values`` have no status and are not used.
 - ``create_if_missing`` would put an empty store over one that lost its CURRENT file, so ``is_new`` decides.
 - ``set_iterate_lower_bound`` sets the upper bound (0.3.29): a walk begins with a seek, or compares.
-- Some damage of a log's headers makes RocksDB read for ever, so ``wal`` looks at them first.
+- Damaged headers of a log, or of the list of tables, make RocksDB read for ever: ``wal`` looks at them first.
 - Errors are bare ``Exception``s and told apart by their text; an unknown text is a failure.
 """
 
@@ -30,7 +30,7 @@ from rocksdict import (
 )
 
 from taskd.store.interface import Write
-from taskd.store.wal import check_logs
+from taskd.store.wal import check_logs, check_manifests
 from taskd_protocol.errors import DataDirInUse, StoreCorrupt, StoreFailed, StoreStalled, TaskdError
 
 MEMTABLE_BYTES = 64 * 1024 * 1024
@@ -95,6 +95,7 @@ def open_database(
         raise StoreFailed(f"there is no store at {path}; name the data directory of a server that has run")
     options = make_options(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
     options.create_if_missing(create)
+    check_manifests(path)
     if recovery is None:
         check_logs(path, RECOVER_ADVICE)
     try:

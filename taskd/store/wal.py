@@ -3,7 +3,7 @@
 A header whose type byte is damaged makes RocksDB 9.8 read the same record for
 ever: the types of recycled logs, which taskd does not write, are five values of
 that byte. So the chain of headers is followed first, and such a log refused.
-What the records hold is RocksDB's to check.
+What the records hold is RocksDB's to check. Its list of tables, the MANIFEST, is such a log, too.
 """
 
 import mmap
@@ -28,9 +28,23 @@ def check_logs(path: Path, advice: str) -> None:
         StoreCorrupt: One holds what no taskd wrote. A torn end is none of that.
     """
     for log in sorted(path.glob("*.log")):
-        damaged = first_damage(log)
-        if damaged is not None:
-            raise StoreCorrupt(f"{log} is damaged at byte {damaged}; {advice}")
+        _check(log, advice)
+
+
+def check_manifests(path: Path) -> None:
+    """Follow the headers of every list of tables in a store's folder: nothing is read without one.
+
+    Raises:
+        StoreCorrupt: One holds what no taskd wrote.
+    """
+    for manifest in sorted(path.glob("MANIFEST-*")):
+        _check(manifest, "restore a backup")
+
+
+def _check(log: Path, advice: str) -> None:
+    damaged = first_damage(log)
+    if damaged is not None:
+        raise StoreCorrupt(f"{log} is damaged at byte {damaged}; {advice}")
 
 
 def first_damage(log: Path) -> int | None:

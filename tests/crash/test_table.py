@@ -2,12 +2,15 @@
 
 import random
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 import trio
+from rocksdict import DBRecoveryMode
 
 from crash.images import STAGED, Content, copy_of, expected, open_at, read_all, says_what_to_do, write_batch
+from taskd.store.engine import open_database
 from taskd.store.fsck import fsck
 from taskd_protocol.errors import StoreCorrupt
 
@@ -111,6 +114,17 @@ async def test_a_damaged_directory_is_refused_or_shows_all(closed: Path, tmp_pat
             with newest(path, name).open("r+b") as file:
                 file.truncate(at)
             assert await shown(path) in (None, expected(STAGED)), at
+
+
+async def test_a_directory_with_a_foreign_record_is_refused(closed: Path, tmp_path: Path) -> None:
+    """RocksDB would read some of them for ever, deaf to any time limit; recovering does not open it either."""
+    for kind in (5, 6, 7, 9, 11, 130, 255):
+        with copy_of(closed, tmp_path) as path:
+            with newest(path, "MANIFEST").open("ab") as file:
+                file.write(struct.pack("<IHB", 7, 100, kind) + bytes(100))
+            assert await shown(path) is None, kind
+            with pytest.raises(StoreCorrupt, match="restore a backup"):
+                open_database(path, recovery=DBRecoveryMode.point_in_time())
 
 
 async def test_what_rocksdict_keeps_for_itself_may_be_lost(closed: Path, tmp_path: Path) -> None:
