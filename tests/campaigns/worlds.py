@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Callable
 
 from harness.world import World
-from taskd_protocol.errors import SubmitConflict, SubmitTooOld
+from taskd_protocol.errors import JobLimit, SubmitConflict, SubmitTooOld
 
 
 class LightWorld(World):
     """The same world; that a refused command changes nothing is proven elsewhere."""
 
     def _checked(self, act: Callable[[], None]) -> None:
-        with contextlib.suppress(SubmitConflict, SubmitTooOld):
+        with contextlib.suppress(SubmitConflict, SubmitTooOld, JobLimit):
             act()
