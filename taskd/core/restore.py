@@ -64,6 +64,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.put(records.META, b"epoch", EpochRecord(w.epoch, w.lives))
     w.ticked_mono_ms = now.mono_ms
     w.next_lapse_mono_ms = now.mono_ms + lapses.CHECK_MS
+    w.timers.wall_ahead_ms = max(_latest_wall_ms(stored), now.wall_ms) - now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
@@ -87,6 +88,12 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         if spec is None:
             raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
         _take_up(w, lease, spec, details, now)
+
+
+def _latest_wall_ms(stored: Stored) -> int:
+    """Return the latest time that the wall clock is known to have shown: epochs and ids are made by it."""
+    epoch_ms = stored.epoch.epoch * 1_000 if stored.epoch else 0
+    return max(epoch_ms, int.from_bytes(stored.newest_id[:6], "big"))
 
 
 def _restore_counters(w: Working, stored: CountersRecord) -> None:

@@ -3,6 +3,8 @@
 A timer is stored with the instant at which it is due and the length of the wait.
 The wall clock may step and the server may be down, so a wait that is taken up
 lasts ``clamp(due - wall, 0, length)`` from then on, by the clock that never steps.
+A wall clock that was put back would leave what was begun before far ahead of it; so the
+horizon goes by the latest time that the wall clock has shown, and runs on.
 
 Invariants:
 - Every stored timer whose id is at or before the cursor is in memory.
@@ -80,9 +82,10 @@ def refill(w: Working, command: RefillTimers, now: Now) -> None:
 def tick(w: Working, now: Now) -> None:
     """Have those looked at that are due; read on when it is time."""
     timers = w.timers
+    timers.wall_ahead_ms = max(timers.wall_ahead_ms, now.wall_ms - now.mono_ms)
     if not timers.reading and now.mono_ms >= _next_refill_mono_ms(timers):
         timers.reading = True
-        timers.reading_until = timer_id(now.wall_ms + HORIZON_MS, b"\xff" * 16)
+        timers.reading_until = timer_id(now.mono_ms + timers.wall_ahead_ms + HORIZON_MS, b"\xff" * 16)
         timers.next_refill_mono_ms = now.mono_ms + REFILL_MS
         w.effects.append(WantTimers(timers.cursor, timers.reading_until, REFILL_TIMERS))
     due: list[bytes] = []

@@ -196,6 +196,7 @@ class Timers:
         short: The disk may hold more, beyond the cursor, that are due within the horizon.
         reading: A refill is under way, up to ``reading_until``.
         cancelled: Stopped while it is.
+        wall_ahead_ms: By how much the wall clock is, or ever was, ahead of the one that never steps.
     """
 
     def __init__(self) -> None:
@@ -207,6 +208,7 @@ class Timers:
         self.reading_until = b""
         self.cancelled: set[bytes] = set()
         self.next_refill_mono_ms = 0
+        self.wall_ahead_ms = 0
 
 
 class Working:

@@ -91,6 +91,22 @@ def test_no_wait_is_longer_than_it_was_meant_when_the_clock_went_back_over_a_res
     assert ready(shell) == [spec.id]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_clock_that_is_put_back_by_years_makes_no_wait_last_as_long(shell: Shell, restarts: bool) -> None:  # noqa: FBT001 - a parameter
+    """What was begun before is taken up as soon as it would have been, and then lasts no longer than it is long."""
+    shell.tick()
+    near, far = shell.spec(delay_ms=10_000), shell.spec(delay_ms=HORIZON_MS + 60_000)
+    shell.submit(near, far)
+    shell.wall_ms -= 3_653 * 86_400_000
+    if restarts:
+        shell.crash(shell.staged_count)
+        shell.tick()
+    shell.pass_ms(10_000)
+    assert ready(shell) == [near.id]
+    shell.pass_ms(60_000 + REFILL_MS + HORIZON_MS + 60_000)
+    assert sorted(ready(shell)) == sorted([near.id, far.id])
+
+
 def test_many_that_are_due_at_once_are_released_in_bounded_steps(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert DUE_TASKS == 1_000
     monkeypatch.setattr("taskd.core.timers.DUE_TASKS", 10)
