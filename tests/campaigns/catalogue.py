@@ -1,6 +1,12 @@
 """The campaigns by name."""
 
-from campaigns import boundaries, damage, disk, kills
+from campaigns import boundaries, clocks, damage, disk, kills
 from campaigns.running import Case
 
-CAMPAIGNS: dict[str, Case] = {"c3": boundaries.play, "c3-kill": kills.play, "c4": damage.play, "c5": disk.play}
+CAMPAIGNS: dict[str, Case] = {
+    "c3": boundaries.play,
+    "c3-kill": kills.play,
+    "c4": damage.play,
+    "c5": disk.play,
+    "c6": clocks.play,
+}

@@ -74,6 +74,9 @@ FILTERS = (
 )
 SETTINGS = Settings(retention_bytes=6_000, key_retention_ms=20_000)
 
+REFUSALS = (SubmitConflict, SubmitTooOld, JobLimit, QueueDraining)
+"""What a client may well be told."""
+
 SMALL: dict[str, int] = {
     "taskd.core.lines.WINDOW_TASKS_MAX": 8,
     "taskd.core.lines.WINDOW_LOW": 3,
@@ -411,7 +414,7 @@ class World:
         before, waiting = pickle.dumps(vars(w)), len(self.shell.waiting)
         try:
             act()
-        except (SubmitConflict, SubmitTooOld, AgentDuplicate, AgentUnknown, JobLimit, QueueDraining) as refusal:
+        except (*REFUSALS, AgentDuplicate, AgentUnknown) as refusal:
             assert pickle.dumps(vars(w)) == before, "a refused command changes nothing"
             if isinstance(refusal, AgentDuplicate | AgentUnknown):
                 raise
