@@ -1,6 +1,6 @@
 """The campaigns by name."""
 
-from campaigns import boundaries, clocks, damage, disk, kills
+from campaigns import boundaries, clocks, damage, disk, kills, partitions, proxy, stops
 from campaigns.running import Case
 
 CAMPAIGNS: dict[str, Case] = {
@@ -9,4 +9,7 @@ CAMPAIGNS: dict[str, Case] = {
     "c4": damage.play,
     "c5": disk.play,
     "c6": clocks.play,
+    "c7": partitions.play,
+    "c7-proxy": proxy.play,
+    "c8": stops.play,
 }

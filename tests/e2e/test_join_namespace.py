@@ -3,16 +3,14 @@
 The namespaces are made here and removed again, which takes root and iproute2.
 """
 
-import contextlib
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.house import PROGRAM, House, house, wait_until
+from e2e.house import House, wait_until
+from e2e.machines import Machine, two_machines
 
 SERVER, OTHER, ADDED = "10.199.71.1", "10.199.71.2", "10.199.71.3"
 
@@ -34,55 +32,16 @@ def wait_for(path):
 """
 
 
-class Machine:
-    """A network namespace, and the far end of a wire in it."""
-
-    def __init__(self, name: str, address: str) -> None:
-        self.name = name
-        self.address = address
-        self.wire = "wire0"
-
-    def ip(self, *words: str) -> None:
-        """Run `ip` in it."""
-        ip("-n", self.name, *words)
-
-    def up(self, *, wire: bool = True) -> None:
-        """Plug in its wire, or pull it out."""
-        self.ip("link", "set", self.wire, "up" if wire else "down")
-
-    @contextlib.contextmanager
-    def house(self, home: Path) -> Iterator[House]:
-        """Give a user of this machine."""
-        with house(home, ["ip", "netns", "exec", self.name, PROGRAM]) as made:
-            (made.work / "shop.py").write_text(MODULE)
-            yield made
-
-
-def ip(*words: str) -> None:
-    ended = subprocess.run(["ip", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, f"ip {' '.join(words)}: {ended.stderr}"
-
-
 @pytest.fixture
 def machines() -> Iterator[tuple[Machine, Machine]]:
-    """Two machines that share a wire and nothing else."""
-    here, there = Machine(f"taskd-a-{os.getpid()}", SERVER), Machine(f"taskd-b-{os.getpid()}", OTHER)
-    with contextlib.ExitStack() as stack:
-        for machine in (here, there):
-            ip("netns", "add", machine.name)
-            stack.callback(ip, "netns", "del", machine.name)
-        here.ip("link", "add", here.wire, "type", "veth", "peer", "name", there.wire, "netns", there.name)
-        for machine in (here, there):
-            machine.ip("link", "set", "lo", "up")
-            machine.ip("address", "add", f"{machine.address}/24", "dev", machine.wire)
-            machine.up()
-        yield here, there
+    with two_machines(SERVER, OTHER) as both:
+        yield both
 
 
 @pytest.fixture
 def here(machines: tuple[Machine, Machine], tmp_path: Path) -> Iterator[House]:
     """The home of whoever runs the server."""
-    with machines[0].house(tmp_path / "here") as made:
+    with machines[0].house(tmp_path / "here", MODULE) as made:
         yield made
 
 
@@ -101,7 +60,7 @@ def test_it_joins_with_one_command_and_runs_tasks(
     """A code, one command, TLS to an address that is not loopback; the code is good once."""
     here.serve("--data-dir", "data", "--host-name", "queue.example", host=SERVER)
     code = here.ask("agents", "invite")
-    with machines[1].house(tmp_path / "there") as there, machines[1].house(tmp_path / "third") as third:
+    with machines[1].house(tmp_path / "there", MODULE) as there, machines[1].house(tmp_path / "third", MODULE) as third:
         there.start("agent", "shop", "--join", code, "--name", "guest")
         wait_until_live(here, "guest")
         assert json.loads(here.ask("submit", "shop.where", "--wait")) == namespace(machines[1])
@@ -119,7 +78,7 @@ def test_it_joins_with_one_command_and_runs_tasks(
 def test_a_code_that_is_too_old_is_refused(here: House, machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     here.serve("--data-dir", "data", host=SERVER)
     code = here.ask("agents", "invite", "--expires", "1ms")
-    with machines[1].house(tmp_path / "there") as there:
+    with machines[1].house(tmp_path / "there", MODULE) as there:
         ended = there.run("agent", "shop", "--join", code)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (5, "", 1)
     assert "taskd agents invite" in ended.stderr
@@ -138,7 +97,7 @@ def test_an_address_of_which_the_server_was_told(
     machines[0].ip("address", "add", f"{ADDED}/24", "dev", machines[0].wire)
     address = here.profile()["address"].replace("127.0.0.1", ADDED)
     code = here.ask("agents", "invite", "--address", address)
-    with machines[1].house(tmp_path / "there") as there:
+    with machines[1].house(tmp_path / "there", MODULE) as there:
         if named:
             there.start("agent", "shop", "--join", code, "--name", "guest")
             wait_until_live(here, "guest")
@@ -152,7 +111,7 @@ def test_an_agent_that_was_cut_off_comes_back(here: House, machines: tuple[Machi
     """What it ran meanwhile counts, once; neither side heard a connection end."""
     here.serve("--data-dir", "data", "--heartbeat", "500ms", host=SERVER)
     code = here.ask("agents", "invite")
-    with machines[1].house(tmp_path / "there") as there:
+    with machines[1].house(tmp_path / "there", MODULE) as there:
         there.start("agent", "shop", "--join", code, "--name", "guest")
         wait_until_live(here, "guest")
         task_id = here.ask("submit", "shop.wait_for", json.dumps([str(tmp_path / "go")]))
