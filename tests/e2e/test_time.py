@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import House, house, wait_until
+from e2e.house import House, Running, house, wait_until
 
 MODULE = """
 import asyncio
@@ -72,6 +72,13 @@ def alone():
         time.sleep(1000)
 
 
+@app.task
+def long(seconds):
+    say(f"long attempt {current().attempt}")
+    time.sleep(seconds)
+    return current().attempt
+
+
 @app.task(ttl=0.5)
 def soon():
     pass
@@ -98,10 +105,14 @@ def end(handle):
 
 
 @pytest.fixture
+def server(home: House) -> Running:
+    return home.serve("--data-dir", "one")
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Iterator[House]:
     with house(tmp_path / "home") as made:
         (made.work / "jobs.py").write_text(MODULE)
-        made.serve("--data-dir", "one")
         yield made
 
 
@@ -120,6 +131,7 @@ def said(home: House) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.usefixtures("server")
 def test_limits_are_kept_and_told(home: House) -> None:
     """A timeout with its stacks, a deadline over many attempts, and what never started."""
     [[expired, expired_id]] = python(home, "print(json.dumps(end(jobs.soon.submit())))")
@@ -138,6 +150,7 @@ def test_limits_are_kept_and_told(home: House) -> None:
     assert pid not in {process.pid for process in home.processes()}
 
 
+@pytest.mark.usefixtures("server")
 def test_an_attempt_goes_on_where_the_one_before_was(home: House) -> None:
     """After a stall, and after an error."""
     home.start("agent", "jobs", "--processes", "1")
@@ -147,6 +160,7 @@ def test_an_attempt_goes_on_where_the_one_before_was(home: House) -> None:
     assert "in steps" in home.run("task", "logs", str(task_id)).stderr
 
 
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("name", ["polite", "apolite"])
 def test_a_cancelled_task_may_tidy_up(home: House, name: str) -> None:
     home.start("agent", "jobs", "--processes", "1")
@@ -157,6 +171,7 @@ def test_a_cancelled_task_may_tidy_up(home: House, name: str) -> None:
     assert said(home) == ["working", "tidied up"]
 
 
+@pytest.mark.usefixtures("server")
 def test_an_exclusive_task_never_runs_twice_at_a_time_while_its_agent_is_stopped(home: House) -> None:
     """Its agent and all that comes from it are stopped: it is given to another, and gone when they go on."""
     first = home.start("agent", "jobs", "--name", "first", "--processes", "1")
@@ -174,3 +189,23 @@ def test_an_exclusive_task_never_runs_twice_at_a_time_while_its_agent_is_stopped
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: old not in {process.pid for process in home.processes()}, 10)
     assert home.task(str(task_id))["attempt"] == 2
+
+
+def test_a_server_that_is_stopped_for_longer_than_agents_may_be_silent_takes_nothing_back(
+    home: House, server: Running
+) -> None:
+    """Plain work goes on and counts once; exclusive work is killed by its agent, and begun again after."""
+    home.start("agent", "jobs", "--processes", "2")
+    [[long_id, alone_id]] = python(home, "print(json.dumps([jobs.long.submit(12).id, jobs.alone.submit().id]))")
+    wait_until(lambda: len(said(home)) == 2)
+    [alone] = [int(line.split()[-1]) for line in said(home) if "pid" in line]
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: alone not in {process.pid for process in home.processes()})
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(10)  # in all longer than an agent may be silent
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    wait_until(lambda: all(home.task(str(each))["state"] == "succeeded" for each in (long_id, alone_id)))
+    assert home.task(str(long_id))["attempt"] == 1
+    assert home.task(str(alone_id))["attempt"] == 2
