@@ -4,7 +4,7 @@ A task's spec is immutable from the client's first try on. Fields are only ever
 appended, each with a default; what a field's absence means is its default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -238,29 +238,47 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
         BadRequest: A field is out of its range; it is named.
         PayloadTooLarge: The packed arguments exceed ``payload_bytes_max``.
     """
-    if not is_task_id(spec.id):
-        raise BadRequest("task id must be 16 bytes, a UUID of version 7")
-    if len(spec.payload) > payload_bytes_max:
-        raise PayloadTooLarge(
-            f"arguments of {spec.name[:64]!r} are {len(spec.payload)} bytes; the limit is {payload_bytes_max}:"
-            " store them elsewhere and pass a reference"
-        )
-    check_name("task name", spec.name)
-    check_name("queue", spec.queue)
-    if spec.key:
-        check_name("key", spec.key)
-    if not limits.PRIORITY_MIN <= spec.priority <= limits.PRIORITY_MAX:
-        raise BadRequest(f"priority {spec.priority} is out of range; it goes from -100 to 100")
-    if not 0 <= spec.delay_ms <= limits.DELAY_MS_MAX:
-        raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
-    if spec.retry is not None:
-        _check_retry(spec.retry)
-    if spec.timeout_ms or spec.soft_timeout_ms or spec.ttl_ms or spec.deadline_ms or spec.heartbeat_ms:
-        _check_limits(spec)
-    if (trace := spec.traceparent) and (len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-"):
+    check_specs([spec], payload_bytes_max)
+
+
+def check_specs(specs: Sequence[TaskSpec], payload_bytes_max: int) -> None:  # noqa: C901 - one case a field: the table itself
+    """Refuse specs if one is out of range; in half the time of a call for each, as most share their names.
+
+    Raises:
+        BadRequest: A field is out of its range; it is named.
+        PayloadTooLarge: The packed arguments of one exceed ``payload_bytes_max``.
+    """
+    for name in dict.fromkeys([spec.name for spec in specs]):
+        check_name("task name", name)
+    for queue in dict.fromkeys([spec.queue for spec in specs]):
+        check_name("queue", queue)
+    for spec in specs:
+        if not is_task_id(spec.id):
+            raise BadRequest("task id must be 16 bytes, a UUID of version 7")
+        if len(spec.payload) > payload_bytes_max:
+            raise PayloadTooLarge(
+                f"arguments of {spec.name[:64]!r} are {len(spec.payload)} bytes; the limit is {payload_bytes_max}:"
+                " store them elsewhere and pass a reference"
+            )
+        if spec.key:
+            check_name("key", spec.key)
+        if spec.priority and not limits.PRIORITY_MIN <= spec.priority <= limits.PRIORITY_MAX:
+            raise BadRequest(f"priority {spec.priority} is out of range; it goes from -100 to 100")
+        if spec.delay_ms and not 0 <= spec.delay_ms <= limits.DELAY_MS_MAX:
+            raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
+        if spec.retry is not None:
+            _check_retry(spec.retry)
+        if spec.timeout_ms or spec.soft_timeout_ms or spec.ttl_ms or spec.deadline_ms or spec.heartbeat_ms:
+            _check_limits(spec)
+        if spec.traceparent:
+            _check_traceparent(spec.traceparent)
+        if spec.headers is not None:
+            check_headers(spec.headers)
+
+
+def _check_traceparent(trace: str) -> None:
+    if len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-":
         raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
-    if spec.headers is not None:
-        check_headers(spec.headers)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from taskd_protocol import limits
 from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToServer
-from taskd_protocol.task import Outcome, TaskSpec, check_spec
+from taskd_protocol.task import Outcome, TaskSpec, check_specs
 
 TIMEOUT_S: Final = 30.0
 """Default for an answer of the server: longer than its restart, shorter than a person's patience."""
@@ -126,8 +126,7 @@ class Client:
 
     def _submit(self, specs: Sequence[TaskSpec], timeout_s: float | None) -> Steps[list[bytes]]:
         session = yield from operations.connect(self.link, timeout_s)
-        for spec in specs:
-            check_spec(spec, session.limits.payload_bytes_max)
+        check_specs(specs, session.limits.payload_bytes_max)
         ids = [spec.id for spec in specs]
         chunks = list(cut(specs, session.limits.submit_tasks_max))
         start = 0

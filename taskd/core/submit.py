@@ -16,7 +16,7 @@ from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, QueueDraining
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.task import TaskSpec, check_spec
+from taskd_protocol.task import TaskSpec, check_specs
 
 FUTURE_MS_MAX = 3600 * 1000
 """Ids are made from server-corrected time: one further ahead is a mistake, or a trick."""
@@ -59,7 +59,7 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
-    entering: dict[tuple[str, str, int], list[Task]] = {}
+    entering: dict[tuple[str, str, int], tuple[int, list[Task]]] = {}
     for spec in specs:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
@@ -71,12 +71,13 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         else:
             priority = spec.priority
             key = (spec.queue, spec.name, priority)
-            tasks = entering.get(key)
-            if tasks is None:
-                tasks = entering[key] = []
-            tasks.append(Task(spec, rank_of(priority, order), wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
+            together = entering.get(key)
+            if together is None:
+                together = entering[key] = rank_of(priority, 0), []
+            rank, tasks = together
+            tasks.append(Task(spec, rank | order, wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
         order += 1
-    for (queue, name, _), tasks in entering.items():
+    for (queue, name, _), (_, tasks) in entering.items():
         w.enter_fresh(queue, name, tasks)
     w.counters.next_order = order
 
@@ -98,8 +99,7 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[
     """Refuse the command, or return those of its tasks that are stored already, and what the others displace."""
     existing: list[tuple[int, bytes]] = []
     payload_bytes_max = w.settings.payload_bytes_max
-    for spec in command.specs:
-        check_spec(spec, payload_bytes_max)
+    check_specs(command.specs, payload_bytes_max)
     ids = [spec.id for spec in command.specs]
     _check_ids(ids, now)
     may_be_stored = w.recent.may_be_stored(ids)

@@ -5,7 +5,7 @@ import pytest
 
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
-from taskd_protocol.task import Retry, TaskSpec, check_name, check_spec
+from taskd_protocol.task import Retry, TaskSpec, check_name, check_spec, check_specs
 
 TASK_ID = bytes.fromhex("019aa8a95c007abc8def0123456789ab")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -92,6 +92,16 @@ def test_bad_specs(bad: TaskSpec, named: str) -> None:
         check_spec(bad, payload_bytes_max=100)
     assert named in caught.value.message
     assert caught.value.message.isprintable()
+
+
+def test_one_bad_spec_among_good_ones() -> None:
+    """Specs that are checked together are refused if one is out of range, wherever it stands and whatever it lacks."""
+    good = spec()
+    check_specs([good, good], payload_bytes_max=100)
+    for bad, named in [(spec(name=""), "task name"), (spec(queue=""), "queue"), (spec(priority=101), "priority")]:
+        for specs in ([bad, good, good], [good, bad, good], [good, good, bad]):
+            with pytest.raises(BadRequest, match=named):
+                check_specs(specs, payload_bytes_max=100)
 
 
 def test_large_payload() -> None:
