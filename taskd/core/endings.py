@@ -6,6 +6,8 @@ told. None refuses anything: what is allowed was checked before.
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from taskd.core import attempts, dead, expiry, records, timers
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
@@ -31,7 +33,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
     tell = w.ended.append
     state, wall_ms, end_order = State.SUCCEEDED, now.wall_ms, w.counters.next_order
     weight = 0
-    counts: dict[tuple[str, State], int] = {}
+    counts: dict[tuple[str, bool], int] = {}
     for report, task in reported:
         spec = task.spec
         task_id = spec.id
@@ -58,11 +60,9 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
             logs,
             log_bytes,
             end_order,
-            b"",
-            False,  # noqa: FBT003 - by position: half the time
-            0,
-            task.past,
         )
+        if task.past is not None:
+            record = replace(record, past=task.past)
         mutate((records.LEASE, task_id, None))
         mutate((records.STATE, task_id, record))
         if task.details:
@@ -70,10 +70,10 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
-        key = (spec.queue, State.CANCELLING if task.cancelling else State.RUNNING)
+        key = (spec.queue, task.cancelling)
         counts[key] = counts.get(key, 0) + 1
-    for (queue, before), count in counts.items():
-        w.counters.move(queue, before, None, count)
+    for (queue, cancelling), count in counts.items():
+        w.counters.move(queue, State.CANCELLING if cancelling else State.RUNNING, None, count)
     w.counters.ended[state] = w.counters.ended.get(state, 0) + len(reported)
     w.ended_bytes += weight
     w.counters_dirty = w.counters_dirty or bool(reported)

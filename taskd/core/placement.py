@@ -15,6 +15,7 @@ from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
 from taskd.core.lines import RANK_BYTES, Line, Task
 from taskd.core.records import EpochRecord, LeaseRecord
+from taskd.core.reports import lease_record
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.task import Grant
 
@@ -153,36 +154,22 @@ class _Pass:
             spec = task.spec
             task_id = spec.id
             deadline_in_ms = self._stop_waiting(task) if spec.ttl_ms or spec.deadline_ms else 0
-            attempt = task.attempt = task.attempt + 1
-            log_bytes = task.log_bytes_before = task.log_bytes
             task.token = token
             task.agent = name
             task.lease_number = number
             task.granted_at_ms = wall_ms
             leases[token] = task
-            past = task.past
-            alone = past is not None and past.losses > 0
-            grants.append(Grant(token, attempt, spec, deadline_in_ms, task.details, alone))
-            if not task.fresh:
+            if task.fresh:  # nothing has happened to it: there is no more to say, and that is said in half the time
+                task.attempt = 1
+                grants.append(Grant(token, 1, spec, deadline_in_ms))
+                mutate((records.LEASE, task_id, LeaseRecord(token, 1, 0, name, wall_ms)))
+            else:
+                task.attempt += 1
+                task.log_bytes_before = task.log_bytes
+                alone = task.past is not None and task.past.losses > 0
+                grants.append(Grant(token, task.attempt, spec, deadline_in_ms, task.details, alone))
                 mutate((records.STATE, task_id, None))
-            cancelling = False
-            logs, failures, failure = task.logs, task.failures, task.failure
-            lease = LeaseRecord(
-                token,
-                attempt,
-                failures,
-                name,
-                wall_ms,
-                cancelling,
-                failure,
-                logs,
-                log_bytes,
-                log_bytes,
-                bool(task.details),
-                task.revived_at_ms,
-                past,
-            )
-            mutate((records.LEASE, task_id, lease))
+                mutate((records.LEASE, task_id, lease_record(task)))
             token += 1
 
     def _stop_waiting(self, task: Task) -> int:

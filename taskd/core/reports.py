@@ -58,9 +58,9 @@ def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRe
         NeedRecords: Some are not leased; what became of them must be looked up.
     """
     payload_bytes_max = w.settings.payload_bytes_max
-    for report in command.reports:
-        if len(report.result) > payload_bytes_max:
-            raise PayloadTooLarge(f"a result of {len(report.result)} bytes; the limit is {payload_bytes_max}")
+    longest = max([len(report.result) for report in command.reports], default=0)
+    if longest > payload_bytes_max:
+        raise PayloadTooLarge(f"a result of {longest} bytes; the limit is {payload_bytes_max}")
     recorded, stale, counting = _sort(w, command.agent, command.reports, loaded)
     agent = w.agents.get(command.agent)
     if agent is not None:
