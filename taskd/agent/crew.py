@@ -147,7 +147,7 @@ class Crew:
             fit = int((BATCH_US - cost_us) / expected_us)
             if not batch and not member.assigned:
                 fit = max(fit, 1)
-            elif not fit or len(head.spec.payload) > bytes_left:
+            elif fit < 1 or len(head.spec.payload) > bytes_left:  # below 0 behind one that takes longer
                 break
             run = slots.take_run(min(fit, room - len(batch)), bytes_left)
             batch += run

@@ -45,6 +45,15 @@ def test_a_batch_is_bounded_in_time_number_and_bytes() -> None:
     assert len(dealt(crew)[0]) == 2
 
 
+def test_nothing_is_dealt_behind_a_task_that_takes_longer_than_a_batch_may() -> None:
+    """Whatever its name: a short task waits for another worker, and the agent goes on."""
+    crew, slots = crew_of(1, 0, run_us=42e6)
+    slots.pace_of("m.short").add(500, 100)
+    slots.receive([grant(1), grant(2, name="m.short"), grant(3, name="m.short")])
+    assert dealt(crew) == [[1]]
+    assert slots.waiting == 2
+
+
 def test_a_worker_gets_more_before_it_runs_dry() -> None:
     crew, _ = crew_of(1, 100, run_us=1_000)
     ((member, batch),) = crew.deal()
