@@ -167,6 +167,8 @@ class Worker(Runner):
         """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
         if self._from < 0:
             return b""  # it was let go of meanwhile
+        if self._from < 0:
+            return b""
         os.ftruncate(self._stacks, 0)
         self._order(wire.ShowStacks())
         seen, size = -1, 0

@@ -107,6 +107,7 @@ class _Hand:
             if act is None:
                 break
             act()
+            del act  # it holds on to what was called, and so to us
             self._done.release()
             if self._byte_wanted:
                 self._mouth.send(b"\0")

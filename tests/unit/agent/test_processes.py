@@ -135,6 +135,14 @@ async def test_who_kills_a_runner_kills_its_process_and_the_warden_sees_to_the_r
         await wait_until(lambda: not is_alive(pid) and not is_alive(command.pid))
 
 
+async def test_a_worker_that_was_let_go_of_has_no_stacks() -> None:
+    """Who asks for them may have been told a moment ago that it was there."""
+    async with open_spawner([sys.executable, "-c", ""]) as spawner:
+        worker = await spawner.worker()
+        worker.close()
+        assert await worker.stacks() == b""
+
+
 async def test_a_warden_that_was_killed_is_replaced() -> None:
     async with open_spawner([]) as spawner:
         command = await spawner.command(python("pass"))

@@ -8,6 +8,8 @@ import pytest
 import trio
 import trio.testing
 
+from taskd.server.clock import SystemClock
+from taskd.server.flusher import Flusher
 from taskd.server.threads import Threads
 
 
@@ -74,6 +76,7 @@ async def test_its_thread_ends_with_it() -> None:
     before = set(threading.enumerate())
     offload = Threads()
     await offload(bool)
+    await Flusher(offload, SystemClock())(bool)  # a call that holds on to who does it
     (thread,) = set(threading.enumerate()) - before
     del offload
     gc.collect()
