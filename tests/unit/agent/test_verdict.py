@@ -66,3 +66,32 @@ async def test_a_worker_tells_its_verdict(hire: Hire, kind: str) -> None:
         ("taskd.client.raising.NonRetryable", True, None),
         ("builtins.KeyError", True, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait_ms"),
+    [
+        (1.5, 1_500),
+        (-1, 0),
+        (1e18, 316_224_000_000),
+        (float("inf"), 316_224_000_000),
+        (float("nan"), None),
+        ("5", None),
+    ],
+)
+def test_a_class_that_sets_no_proper_wait_harms_nobody(seconds: object, wait_ms: int | None) -> None:
+    """One that derives from `RetryAfter` and skips its checks: the server would refuse it, with its agent."""
+
+    class RateLimited(RetryAfter):
+        def __init__(self) -> None:
+            self.seconds = seconds  # type: ignore[assignment]
+
+    assert judge(RateLimited(), None) == Verdict(retry_after_ms=wait_ms)
+
+
+def test_a_class_that_sets_no_wait_at_all_waits_as_the_policy_says() -> None:
+    class Later(RetryAfter):
+        def __init__(self) -> None:
+            """Forget the seconds."""
+
+    assert judge(Later(), None) == Verdict()
