@@ -3,7 +3,7 @@
 Such an agent takes tasks faster than any healthy one: one broken machine could kill
 a whole backlog. The rule, looked at after each report of failures:
 
-- A streak is an agent's failed and crashed attempts since its last success.
+- A streak is an agent's failed and crashed attempts since its last success, but for final failures.
 - Of a streak those count that another agent could have run as well: one that is
   granted to, and in whose own streak there is no failure of the same task name.
 - ``STREAK_MIN`` that count, of ``TASKS_MIN`` tasks at least: the agent is in quarantine.

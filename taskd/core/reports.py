@@ -107,7 +107,7 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
         endings.cancelled(w, task, now, started_at_ms=report.started_at_ms)
     elif report.failure is not None and report.outcome in CHARGED:
         endings.charge(w, task, report, now, failure=_bounded(report.failure))
-        return True
+        return not report.final  # which its own code said, wherever it ran
     elif report.outcome == attempts.CANCELLED and task.spec.at_most_once:
         endings.charge(w, task, report, now, failure=KILLED)
     else:

@@ -179,6 +179,18 @@ def test_a_task_is_refunded_three_times_at_most(shell: Shell) -> None:
     assert {(state.state, state.attempt) for state in states} == {(State.DEAD, 5)}
 
 
+def test_a_final_failure_is_the_tasks_own(shell: Shell) -> None:
+    """No attempt follows it: it says nothing about the agent, and is not refunded with others."""
+    broken, _ = agents(shell)
+    shell.submit(*[shell.spec(retry=SLOW) for _ in range(8)])
+    final = broken.receive()
+    shell.do(broken.nack(*final, final=True))
+    assert not is_quarantined(shell)
+    fail(shell, broken, 8)
+    assert is_quarantined(shell)
+    assert {shell.disk.get(records.STATE, grant.spec.id, StateRecord).state for grant in final} == {State.DEAD}
+
+
 def test_a_refund_moves_no_deadline(shell: Shell) -> None:
     """What died of the agent goes back in line until its deadline, and no longer."""
     broken, _ = agents(shell)
