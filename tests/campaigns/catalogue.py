@@ -1,9 +1,10 @@
 """The campaigns by name."""
 
-from campaigns import boundaries, clocks, damage, disk, kills, partitions, proxy, stops
+from campaigns import boundaries, clocks, damage, disk, kills, partitions, proxy, states, stops
 from campaigns.running import Case
 
 CAMPAIGNS: dict[str, Case] = {
+    "c2": states.play,
     "c3": boundaries.play,
     "c3-kill": kills.play,
     "c4": damage.play,
