@@ -177,6 +177,12 @@ class SubmitConflict(_Coded):
     code = "submit.conflict"
 
 
+class UniqueHeld(_Coded):
+    """The task cannot go back in line: another one does its work, and it was to be the only one."""
+
+    code = "unique.held"
+
+
 class SubmitTooOld(_Coded):
     """The id is older than what the server keeps, so it cannot tell a resend from a new task."""
 

@@ -45,6 +45,25 @@ class Retry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 DEFAULT_RETRY = Retry()
 
 
+QUEUED = "queued"
+RUNNING = "running"
+WINDOW = "window"
+UNIQUE_MODES = (QUEUED, RUNNING, WINDOW)
+
+
+class Unique(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """That there is one task at a time of the same work: of the same name, with the same arguments or ``key``."""
+
+    mode: str
+    """``queued``: until its first attempt is leased; ``running``: until it has ended; ``window``: for ``window_ms``."""
+    window_ms: int = 0
+    """Of the mode ``window``: so long after the submit, whatever becomes of the task; else 0."""
+    key: str = ""
+    """What tells the work apart beside the name; empty: the arguments do."""
+    replace: bool = False
+    """If the first one waits, it is cancelled and this one takes its place; False: the first one stays."""
+
+
 class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One task as its client asked for it."""
 
@@ -81,6 +100,8 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What may have started is never run again: any end of it but a success, or a release, is the task's."""
     headers: dict[str, str] | None = None
     """What the submitter's program tells the worker's beside the arguments; opaque to the server. None: nothing."""
+    unique: Unique | None = None
+    """None: it may be there any number of times."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -260,8 +281,8 @@ def check_specs(specs: Sequence[TaskSpec], payload_bytes_max: int) -> None:  # n
                 f"arguments of {spec.name[:64]!r} are {len(spec.payload)} bytes; the limit is {payload_bytes_max}:"
                 " store them elsewhere and pass a reference"
             )
-        if spec.key:
-            check_name("key", spec.key)
+        if spec.key or spec.unique is not None:
+            _check_sameness(spec, spec.unique)
         if spec.priority and not limits.PRIORITY_MIN <= spec.priority <= limits.PRIORITY_MAX:
             raise BadRequest(f"priority {spec.priority} is out of range; it goes from -100 to 100")
         if spec.delay_ms and not 0 <= spec.delay_ms <= limits.DELAY_MS_MAX:
@@ -327,6 +348,23 @@ def _check_limits(spec: TaskSpec) -> None:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
     if 0 < spec.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
         raise BadRequest(f"heartbeat of {spec.heartbeat_ms} ms is too short; it goes from half a second")
+
+
+def _check_sameness(spec: TaskSpec, unique: Unique | None) -> None:
+    if spec.key:
+        check_name("key", spec.key)
+    if unique is None:
+        return
+    if spec.key:
+        raise BadRequest("key and unique exclude each other: a key counts for a day, unique for as long as it says")
+    if unique.mode not in UNIQUE_MODES:
+        raise BadRequest(f"unique {unique.mode[:32]!r} is unknown; use queued, running or a time")
+    if unique.mode == WINDOW and not 0 < unique.window_ms <= limits.DELAY_MS_MAX:
+        raise BadRequest(f"unique for {unique.window_ms} ms is out of range; it goes from 1 ms to ten years")
+    if unique.mode != WINDOW and unique.window_ms:
+        raise BadRequest(f"unique {unique.mode} ends with the task; only the mode {WINDOW} has a time")
+    if unique.key:
+        check_name("unique_key", unique.key)
 
 
 def _check_retry(retry: Retry) -> None:

@@ -1,6 +1,7 @@
 """`taskd submit`: one task, by its name."""
 
 import click
+from msgspec import structs
 
 from taskd.cli.connection import server
 from taskd.cli.endings import say_accepted, say_end
@@ -10,7 +11,11 @@ from taskd.client.trace import make_traceparents
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.payload import pack_arguments
-from taskd_protocol.task import DEFAULT_QUEUE, Retry, TaskSpec
+from taskd_protocol.task import DEFAULT_QUEUE, QUEUED, RUNNING, WINDOW, Retry, TaskSpec, Unique
+
+
+def _unique(text: str) -> Unique:
+    return Unique(text) if text in {QUEUED, RUNNING} else Unique(WINDOW, duration_ms("s")(text))
 
 
 @json_option
@@ -29,6 +34,14 @@ from taskd_protocol.task import DEFAULT_QUEUE, Retry, TaskSpec
 )
 @click.option("--delay", "delay_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Not before: 90s, 15m.")
 @click.option("--key", default="", help="A second submit with the same key finds the first task.")
+@click.option(
+    "--unique",
+    metavar="WHEN",
+    type=_unique,
+    help="One task at a time of the same name and arguments: queued, running, or for a time: 90s, 15m.",
+)
+@click.option("--unique-key", metavar="KEY", default="", help="What tells the work apart in place of the arguments.")
+@click.option("--replace", is_flag=True, help="With --unique: a first one that waits is cancelled for this one.")
 @click.option("--max-attempts", metavar="N", type=click.IntRange(min=1), help="Failed attempts until it is dead.")
 @click.option(
     "--time-limit", "limit_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Kill an attempt that runs on."
@@ -44,6 +57,9 @@ def submit(
     priority: int,
     delay_ms: int,
     key: str,
+    unique: Unique | None,
+    unique_key: str,
+    replace: bool,
     max_attempts: int | None,
     limit_ms: int,
     wait: bool,
@@ -57,6 +73,8 @@ def submit(
     """
     named = {**(arguments if isinstance(arguments, dict) else {}), **kwargs}
     payload = pack_arguments(arguments if isinstance(arguments, list) else [], named)
+    if unique is None and (unique_key or replace):
+        raise click.UsageError("--unique-key and --replace say how --unique is meant: give it, too")
     retry = None if max_attempts is None else Retry(max_attempts=max_attempts)
     with server() as client:
         spec = TaskSpec(
@@ -70,6 +88,7 @@ def submit(
             key=key,
             traceparent=make_traceparents(1)[0],
             timeout_ms=limit_ms,
+            unique=None if unique is None else structs.replace(unique, key=unique_key, replace=replace),
         )
         task_id = client.submit([spec])[0]
         if wait:

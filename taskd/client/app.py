@@ -9,7 +9,7 @@ from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
-from taskd.client.options import Options, Retry
+from taskd.client.options import Options, Retry, UniqueMode
 from taskd.client.profile import resolve
 from taskd.client.task import AnyTask, AsyncTask, SyncTask, Task
 from taskd_protocol.errors import BadRequest
@@ -90,6 +90,9 @@ class App:
         exclusive: bool = False,
         heartbeat: float = 0.0,
         at_most_once: bool = False,
+        unique: UniqueMode | float = "",
+        unique_key: str = "",
+        replace: bool = False,
     ) -> "TaskDecorator": ...
     def task(
         self,
@@ -108,6 +111,9 @@ class App:
         exclusive: bool = False,
         heartbeat: float = 0.0,
         at_most_once: bool = False,
+        unique: UniqueMode | float = "",
+        unique_key: str = "",
+        replace: bool = False,
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
 
@@ -126,6 +132,9 @@ class App:
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
             at_most_once: What may have started is never run again, whatever ``retry`` says: a crash, a loss or a
                 failure ends the task, with the code ``task.maybe_ran``.
+            unique: One task at a time of the same arguments: ``"queued"``, ``"running"``, or for so many seconds.
+            unique_key: What tells the work apart in place of the arguments.
+            replace: A first one that waits is cancelled for the new one.
 
         Raises:
             BadRequest: Another task has that name, an option is out of its range, or the function is
@@ -143,6 +152,9 @@ class App:
             exclusive=exclusive,
             heartbeat=heartbeat,
             at_most_once=at_most_once,
+            unique=unique,
+            unique_key=unique_key,
+            replace=replace,
         )
         decorator = TaskDecorator(self, name, options)
         return decorator if function is None else decorator(function)

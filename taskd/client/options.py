@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from taskd.client.raising import type_names
 from taskd_protocol import task
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.task import DEFAULT_QUEUE, TaskSpec, check_spec
+from taskd_protocol.task import DEFAULT_QUEUE, WINDOW, TaskSpec, Unique, check_spec
 
 _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 """A well-formed task id, to have everything else of a spec checked."""
@@ -71,6 +71,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+UniqueMode: TypeAlias = Literal["", "queued", "running"]
+"""When another task of the same work is one too many; seconds are another way to say it."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a submit says of its task beside its arguments."""
 
@@ -97,6 +101,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that may pass between two ``current().heartbeat()``, or it has stalled; 0: any."""
     at_most_once: bool = False
     """What may have started is never run again."""
+    unique: UniqueMode | float = ""
+    """There is one task at a time of the same name and arguments: ``queued``, until its first attempt begins;
+    ``running``, until it has ended; or for so many seconds after its submit. Empty: there may be any number."""
+    unique_key: str = ""
+    """What tells the work apart beside the name; empty: the arguments do."""
+    replace: bool = False
+    """A first one that waits is cancelled for the new one; False: the new submit finds the first one's task."""
 
     def with_changes(self, changes: Mapping[str, object]) -> "Options":
         """Return a copy; what is None stays."""
@@ -130,9 +141,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             exclusive=self.exclusive,
             heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
             at_most_once=self.at_most_once,
+            unique=self._unique(),
         )
         check_spec(template, payload_bytes_max=0)
         return template
+
+    def _unique(self) -> Unique | None:
+        if self.unique == "":
+            if self.unique_key or self.replace:
+                raise BadRequest('unique_key and replace say how unique is meant: give unique="queued", for one, too')
+            return None
+        if isinstance(self.unique, str):
+            return Unique(self.unique, 0, self.unique_key, self.replace)
+        return Unique(WINDOW, _milliseconds("unique", self.unique), self.unique_key, self.replace)
 
 
 def _milliseconds(what: str, seconds: float) -> int:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from taskd.client import operations
 from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
-from taskd.client.options import Options, Retry
+from taskd.client.options import Options, Retry, UniqueMode
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
@@ -110,6 +110,9 @@ class Submitter(Generic[P, R]):
         exclusive: bool | None = None,
         heartbeat: float | None = None,
         at_most_once: bool | None = None,
+        unique: UniqueMode | float | None = None,
+        unique_key: str | None = None,
+        replace: bool | None = None,
     ) -> "Submitter[P, R]":
         """Return the same with other options; what is not given stays.
 
@@ -126,6 +129,11 @@ class Submitter(Generic[P, R]):
             exclusive: An agent that is cut off kills it before another could get it.
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
             at_most_once: What may have started is never run again.
+            unique: One task at a time of the same arguments: ``"queued"`` until its first attempt begins,
+                ``"running"`` until it has ended, or for so many seconds after its submit. A second submit
+                finds the first one's task, unless it replaces it. ``""``: any number.
+            unique_key: What tells the work apart in place of the arguments.
+            replace: A first one that waits is cancelled for the new one; one that runs stays.
 
         Raises:
             BadRequest: An option is out of its range; it is named.
@@ -144,6 +152,9 @@ class Submitter(Generic[P, R]):
                 "exclusive": exclusive,
                 "heartbeat": heartbeat,
                 "at_most_once": at_most_once,
+                "unique": unique,
+                "unique_key": unique_key,
+                "replace": replace,
             }
         )
         return Submitter(
@@ -171,6 +182,8 @@ class Submitter(Generic[P, R]):
     def _map(self, columns: tuple[Iterable[object], ...]) -> Steps[list[TaskHandle[R]]]:
         if self._options.key:
             raise BadRequest("a key names one task: call options(key=…).submit() for each instead of map()")
+        if self._options.unique_key:
+            raise BadRequest("a unique_key is the same for all items: call options(unique_key=…).submit() for each")
         self._binder.check(columns, {})
         client = self._client()
         session = yield from operations.connect(client.link, self._timeout_s)
@@ -178,7 +191,12 @@ class Submitter(Generic[P, R]):
         batch = Batch(client.link, handles)
         tasks_max = min(CHUNK_TASKS, session.limits.submit_tasks_max)
         packed = self._pack_in_chunks(columns, tasks_max, session.limits.payload_bytes_max)
-        yield from operations.submit(client.link, self._chunks(packed, client, batch, handles), self._timeout_s)
+        starts: list[int] = []
+        chunks = self._chunks(packed, client, batch, handles, starts)
+        accepted = yield from operations.submit(client.link, chunks, self._timeout_s)
+        for start, each in zip(starts, accepted, strict=True):
+            for index, task_id in each.existing:
+                handles[start + index] = TaskHandle(task_id, batch)
         return handles
 
     def _pack_in_chunks(
@@ -204,12 +222,18 @@ class Submitter(Generic[P, R]):
             yield payloads, headers
 
     def _chunks(
-        self, packed: Iterable[_Packed], client: Client, batch: Batch, handles: list[TaskHandle[R]]
+        self,
+        packed: Iterable[_Packed],
+        client: Client,
+        batch: Batch,
+        handles: list[TaskHandle[R]],
+        starts: list[int],
     ) -> Iterator[list[TaskSpec]]:
         last_ms = 0
         for payloads, headers in packed:
             # the order of the ids is the order of the calls, so each chunk is of a later millisecond
             ids, last_ms = client.make_ids_nowait(len(payloads), last_ms + 1)
+            starts.append(len(handles))
             handles.extend([TaskHandle(task_id, batch) for task_id in ids])
             yield self._specs(ids, payloads, headers)
 
@@ -227,8 +251,10 @@ class Submitter(Generic[P, R]):
             TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *rest)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
+        if t.unique is not None:
+            specs = [structs.replace(spec, unique=t.unique) for spec in specs]
         if any(headers):
-            specs = [replace(spec, headers=each) for spec, each in zip(specs, headers, strict=True)]
+            specs = [structs.replace(spec, headers=each) for spec, each in zip(specs, headers, strict=True)]
         return specs
 
 

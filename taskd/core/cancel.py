@@ -80,6 +80,7 @@ def _cancel_ready(w: Working, task: Task, now: Now) -> None:
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
         past=task.past,
+        revived_attempt=task.revived_attempt,
     )
     endings.end_waiting(w, task.spec, last, now, State.CANCELLED, since_ms=task.since_ms)
 

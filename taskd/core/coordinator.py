@@ -208,4 +208,5 @@ def _task(entry: LineEntry) -> Task:
         task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
         task.logs, task.log_bytes, task.details = entry.state.logs, entry.state.log_bytes, entry.details
         task.revived_at_ms, task.past = entry.state.revived_at_ms, entry.state.past
+        task.revived_attempt = entry.state.revived_attempt
     return task

@@ -70,7 +70,7 @@ def waiting_task(spec: SpecRecord, state: StateRecord, loaded: Loaded) -> Task:
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
     task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
     task.logs, task.log_bytes = state.logs, state.log_bytes
-    task.revived_at_ms, task.past = state.revived_at_ms, state.past
+    task.revived_at_ms, task.past, task.revived_attempt = state.revived_at_ms, state.past, state.revived_attempt
     details = loaded[records.DETAILS, spec.spec.id] if state.has_details else b""
     task.details = details if isinstance(details, bytes) else b""
     return task

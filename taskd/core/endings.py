@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from taskd.core import attempts, dead, expiry, records, timers
+from taskd.core import attempts, claims, dead, expiry, records, timers
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
@@ -67,6 +67,8 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         mutate((records.STATE, task_id, record))
         if task.details:
             mutate((records.DETAILS, task_id, None))
+        if spec.unique is not None:
+            claims.note_end_leased(w, spec, spec.unique)
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
@@ -104,6 +106,8 @@ def end_waiting(
     expiry.stop(w, spec, since_ms, last.attempt)
     if last.has_details:
         w.delete(records.DETAILS, task_id)
+    if spec.unique is not None:
+        claims.note_end_waiting(w, spec, spec.unique, last.attempt, last.revived_attempt)
     record = StateRecord(
         state,
         last.attempt,
@@ -139,6 +143,7 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> None:
         has_details=bool(task.details),
         revived_at_ms=task.revived_at_ms,
         past=task.past,
+        revived_attempt=task.revived_attempt,
     )
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
@@ -235,6 +240,8 @@ def _end_leased(
     w.mutations.append((records.STATE, task_id, record))
     if task.details:
         w.delete(records.DETAILS, task_id)
+    if task.spec.unique is not None:
+        claims.note_end_leased(w, task.spec, task.spec.unique)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
     w.counters_dirty = True

@@ -85,19 +85,22 @@ def step(w: Working, command: StepJob, now: Now, loaded: Loaded) -> None:
         case "cancel":
             cancel.cancel_some(w, meant, now, loaded)
         case "retry":
-            _retry_some(w, meant, now, loaded)
+            meant = _retry_some(w, meant, tasks, now, loaded)
         case _:
             rest = retention.take_away_some(w, retention.ended_of(meant, loaded, ANY_ORDER))
     w.counters_dirty = True
     _move(w, command, now, len(meant) - len(rest), rest[0] if rest else None)
 
 
-def _retry_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> None:
-    for task_id in ids:
-        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
-        assert isinstance(spec, SpecRecord)
+def _retry_some(w: Working, ids: Sequence[bytes], tasks: Sequence[Key], now: Now, loaded: Loaded) -> list[bytes]:
+    """Put tasks back in line; return which: not one whose work another does by now."""
+    specs = [spec for task_id in ids if isinstance(spec := loaded[records.SPEC, task_id], SpecRecord)]
+    revived = retry.revivable(w, specs, tasks, loaded)
+    for spec in revived:
+        state = loaded[records.STATE, spec.spec.id]
         assert isinstance(state, StateRecord)
         retry.revive(w, spec, state, now, since_ms=now.wall_ms)
+    return [spec.spec.id for spec in revived]
 
 
 def _move(w: Working, command: StepJob, now: Now, changed: int, again: bytes | None) -> None:

@@ -1,19 +1,23 @@
 """Known: which tasks of a submit are there already, so that work that is sent again is not done again.
 
-A resend is known by its id; another submit of the same work by its key. Nothing is
-changed here: what must be read first is noted, and what a new task displaces.
+A resend is known by its id; another submit of the same work by its key, or by the
+claim to be the only one. Nothing is changed here: what must be read first is noted,
+and what a new task displaces. Within one submit the first of a key or claim counts,
+so that the submit comes to the same when it is sent again.
 """
 
 import hashlib
 from typing import Final
 
 from taskd.core import records
+from taskd.core.claims import claim_id
 from taskd.core.commands import Loaded, Now
-from taskd.core.records import Key, KeyRecord, Kind, SpecRecord
+from taskd.core.lifecycle import State
+from taskd.core.records import Key, KeyRecord, Kind, SpecRecord, StateRecord, UniqueRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import SubmitConflict, SubmitTooOld
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import TaskSpec, Unique
 
 
 class Known:
@@ -22,13 +26,16 @@ class Known:
     Attributes:
         needed: What must be loaded.
         keys: Of this submit: whose each is, with its digest.
-        lapsed: Records that count no longer and that a new task replaces, with the instants of their LAPSE entries.
+        lapsed: Records that a new task replaces, with the instants of their LAPSE entries.
+        displaced: Tasks that wait, and are to be cancelled for a new one.
     """
 
     def __init__(self, w: Working, owner: str, now: Now, loaded: Loaded) -> None:
         self.needed: Final[list[Key]] = []
         self.keys: Final[dict[str, tuple[bytes, bytes]]] = {}
         self.lapsed: Final[list[tuple[int, Kind, bytes]]] = []
+        self.displaced: Final[list[bytes]] = []
+        self._claims: dict[bytes, bytes] = {}
         self._w = w
         self._owner = owner
         self._now = now
@@ -51,6 +58,8 @@ class Known:
             if self._is_resend(spec):
                 if spec.key:
                     self.keys.setdefault(spec.key, (spec.id, digest_of(spec)))
+                if spec.unique is not None:
+                    self._claims.setdefault(claim_id(spec, spec.unique), spec.id)
                 return spec.id
         if spec.key:
             first = self._of_key(spec)
@@ -58,7 +67,7 @@ class Known:
                 return first
         if may_be_stored and all(key in self._loaded for key in self.needed[start:]):
             self._refuse_purged(spec)
-        return None
+        return None if spec.unique is None else self._of_claim(spec, spec.unique)
 
     def _is_resend(self, spec: TaskSpec) -> bool:
         stored = self._loaded.get((records.SPEC, spec.id))
@@ -91,6 +100,35 @@ class Known:
         if first[1] != digest:
             raise SubmitConflict(f"key {spec.key[:64]!r} belongs to another task; the same key means the same work")
         return first[0]
+
+    def _of_claim(self, spec: TaskSpec, unique: Unique) -> bytes | None:
+        claim = claim_id(spec, unique)
+        first = self._claims.get(claim)
+        if first is not None:
+            return first
+        key = (records.UNIQUE, claim)
+        self.needed.append(key)
+        stored = self._loaded.get(key)
+        if isinstance(stored, UniqueRecord):
+            if not stored.until_ms or self._now.wall_ms < stored.until_ms:
+                if not (unique.replace and self._waits(stored.task_id)):
+                    return stored.task_id
+                self.displaced.append(stored.task_id)
+            if stored.until_ms:
+                self.lapsed.append((stored.until_ms, *key))
+        self._claims[claim] = spec.id
+        return None
+
+    def _waits(self, task_id: bytes) -> bool:
+        task = self._w.tasks.get(task_id)
+        if task is not None:
+            return not task.token
+        keys: list[Key] = [(records.SPEC, task_id), (records.STATE, task_id)]
+        self.needed.extend(keys)
+        spec, state = (self._loaded.get(key) for key in keys)
+        if not isinstance(spec, SpecRecord):
+            return False
+        return not isinstance(state, StateRecord) or state.state in {State.READY, State.SCHEDULED}
 
 
 def digest_of(spec: TaskSpec) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final
 from taskd.core import records
 from taskd.core.commands import DropLapsed, Loaded, Now
 from taskd.core.effects import WantLapsed
-from taskd.core.records import Key, KeyRecord, Kind
+from taskd.core.records import Key, KeyRecord, Kind, UniqueRecord
 from taskd.core.working import Working
 
 CHECK_MS: Final = 60_000
@@ -68,7 +68,7 @@ def drop(w: Working, command: DropLapsed, now: Now, loaded: Loaded) -> None:
         record = loaded[key]
         if until_ms > now.wall_ms:
             continue  # the clock was set back since it was read
-        if isinstance(record, KeyRecord) and record.until_ms == until_ms:
+        if isinstance(record, KeyRecord | UniqueRecord) and record.until_ms == until_ms:
             w.delete(*key)
         w.delete(records.LAPSE, lapse)
     if len(command.ids) >= STEP:

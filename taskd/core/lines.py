@@ -72,6 +72,8 @@ class Task(msgspec.Struct, gc=False):
     """What an attempt told last of how far it had come; empty: nothing."""
     revived_at_ms: int = 0
     """When it was retried after its end; 0: never."""
+    revived_attempt: int = 0
+    """As in ``StateRecord``."""
 
     @property
     def since_ms(self) -> int:

@@ -9,7 +9,7 @@ hold across queues and names.
 import heapq
 from typing import Final
 
-from taskd.core import expiry, records
+from taskd.core import claims, expiry, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
@@ -154,6 +154,8 @@ class _Pass:
             spec = task.spec
             task_id = spec.id
             deadline_in_ms = self._stop_waiting(task) if spec.ttl_ms or spec.deadline_ms else 0
+            if spec.unique is not None:
+                claims.note_grant(w, task, spec.unique)
             task.token = token
             task.agent = name
             task.lease_number = number

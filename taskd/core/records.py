@@ -43,6 +43,8 @@ TIMER = Kind(b"d")
 is due, its delay, its time to live or its deadline, shows then."""
 KEY = Kind(b"k")
 """id: the idempotency key in UTF-8."""
+UNIQUE = Kind(b"u")
+"""id: claim id (16 bytes), see ``taskd.core.claims``."""
 LAPSE = Kind(b"p")
 """id: instant (8 bytes, UTC ms) + kind + id of a record that counts until then; value: empty."""
 FINISHED = Kind(b"f")
@@ -130,6 +132,8 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """When it was retried after its end: its time limits run from then; 0: from its acceptance."""
     past: Past | None = None
     """None: no attempt has ended without success."""
+    revived_attempt: int = 0
+    """``attempt`` when it was last retried after its end; 0 if it never was, or had not been leased."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -176,6 +180,14 @@ class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """When its task was accepted."""
     until_ms: int = 0
     """From then on the key is free, whatever has become of the task."""
+
+
+class UniqueRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Which task is to be the only one of its work."""
+
+    task_id: bytes
+    until_ms: int = 0
+    """From then on it counts no longer; 0: what becomes of the task takes it away."""
 
 
 class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -293,6 +305,7 @@ Record = (
     | LeaseRecord
     | LineRecord
     | KeyRecord
+    | UniqueRecord
     | FinishedRecord
     | DeadGroupRecord
     | JobRecord
@@ -311,6 +324,7 @@ READERS: dict[Kind, type[Record]] = {
     LEASE: LeaseRecord,
     LINE: LineRecord,
     KEY: KeyRecord,
+    UNIQUE: UniqueRecord,
     FINISHED: FinishedRecord,
     DEAD_GROUP: DeadGroupRecord,
     JOB: JobRecord,

@@ -1,7 +1,8 @@
 """Refunds: what attempts on an agent in quarantine have cost their tasks is given back.
 
-The attempts stay in the tasks' histories. A task that died of one goes back in line.
-A task is refunded ``REFUNDS_MAX`` times at most: what fails wherever it runs is dead in the end.
+The attempts stay in the tasks' histories. A task that died of one goes back in line,
+unless another does its work by now and it is to be the only one. A task is refunded
+``REFUNDS_MAX`` times at most: what fails wherever it runs is dead in the end.
 """
 
 from collections import Counter
@@ -32,6 +33,16 @@ def refund(w: Working, command: RefundTasks, now: Now, loaded: Loaded) -> None:
     w.need(keys, loaded)
     details: list[Key] = [(records.DETAILS, i) for i in costs if due.has_details(loaded[records.STATE, i])]
     w.need([*keys, *details], loaded)
+    died = [
+        spec
+        for task_id in costs
+        if isinstance(spec := loaded[records.SPEC, task_id], SpecRecord)
+        and task_id not in w.tasks
+        and isinstance(state := loaded[records.STATE, task_id], StateRecord)
+        and state.state == State.DEAD
+        and _died_of(command.agent, spec, state, now)
+    ]
+    revivable = {spec.spec.id for spec in retry.revivable(w, died, [*keys, *details], loaded)}
     for task_id, cost in costs.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         task = w.tasks.get(task_id)
@@ -39,12 +50,12 @@ def refund(w: Working, command: RefundTasks, now: Now, loaded: Loaded) -> None:
             task.failures, task.past = _refunded(task.failures, task.past, cost)
             w.put(records.LEASE, task_id, lease_record(task))
         elif isinstance(spec, SpecRecord) and isinstance(state, StateRecord):
-            _refund_stored(w, command.agent, spec, state, cost=cost, now=now, loaded=loaded)
+            _refund_stored(w, spec, state, cost, now=now, loaded=loaded, may_revive=task_id in revivable)
     w.counters_dirty = True
 
 
 def _refund_stored(
-    w: Working, agent: str, spec: SpecRecord, state: StateRecord, *, cost: Counter[str], now: Now, loaded: Loaded
+    w: Working, spec: SpecRecord, state: StateRecord, cost: Counter[str], *, now: Now, loaded: Loaded, may_revive: bool
 ) -> None:
     task_id = spec.spec.id
     failures, past = _refunded(state.failures, state.past, cost)
@@ -55,7 +66,7 @@ def _refund_stored(
         due.leave(w, spec, state)
         refunded = replace(state, failures=failures, past=past)
         endings.put_ready(w, due.waiting_task(spec, refunded, loaded), state)
-    elif state.state == State.DEAD and past != state.past and _died_of(agent, spec, state, now):
+    elif may_revive and past != state.past:
         retry.revive(w, spec, replace(state, past=past), now, since_ms=spec.created_at_ms)
 
 

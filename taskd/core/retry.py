@@ -5,20 +5,26 @@ they left kept; only its budget, and its time limits, begin anew. What was told 
 back: who asks again is told how it ends next.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
-from taskd.core import dead, endings, expiry, records
+from taskd.core import claims, dead, endings, expiry, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_of
-from taskd.core.records import Key, SpecRecord, StateRecord
+from taskd.core.records import Key, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
+from taskd_protocol.errors import UniqueHeld
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.task import WINDOW
 
 
 def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetryStates:
     """Put those of these tasks back in line that ended without success.
 
     Raises:
+        UniqueHeld: Another does the work of one of them, which is to be the only one.
         NeedRecords: Some are not in memory.
     """
     needed: list[Key] = []
@@ -26,6 +32,7 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
         if task_id not in w.tasks:
             needed += [(records.SPEC, task_id), (records.STATE, task_id)]
     w.need(needed, loaded)
+    _refuse_second(w, command.ids, needed, loaded)
     done: dict[bytes, str] = {}
     for task_id in command.ids:
         if task_id in done:
@@ -36,8 +43,28 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
     return RetryStates([str(done[task_id]) for task_id in command.ids])
 
 
+def revivable(w: Working, specs: Sequence[SpecRecord], needed: Sequence[Key], loaded: Loaded) -> list[SpecRecord]:
+    """Return those of these tasks, which have ended, that may go back in line: whose work no other one does.
+
+    Args:
+        w: The working set.
+        specs: Of tasks that are not in memory.
+        needed: What the command needs beside, loaded already.
+        loaded: What was loaded.
+
+    Raises:
+        NeedRecords: The claims of some are not loaded.
+    """
+    anew = claims.to_claim_anew(specs)
+    if not anew:
+        return list(specs)
+    w.need([*needed, *anew.values()], loaded)
+    held = claims.holders(anew, loaded)
+    return [spec for spec in specs if spec.spec.id not in held]
+
+
 def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_ms: int) -> None:
-    """Put a task that has ended without success back to its place in line; its time limits run from then."""
+    """Put a task that has ended without success, and is ``revivable``, back in line; its time limits run from then."""
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
@@ -45,9 +72,33 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_m
     task.attempt, task.failure = last.attempt, last.failure
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, since_ms
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0)
+    task.revived_attempt = last.attempt
     endings.put_ready(w, task, last)
+    if spec.spec.unique is not None and spec.spec.unique.mode != WINDOW:
+        claims.begin(w, spec.spec, spec.spec.unique, now)
     expiry.start(w, spec.spec, since_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
+
+
+def _refuse_second(w: Working, ids: Sequence[bytes], needed: Sequence[Key], loaded: Loaded) -> None:
+    """Refuse to have two tasks of the same work where there is to be one."""
+    ended: dict[bytes, SpecRecord] = {}
+    for task_id in ids:
+        spec, state = loaded.get((records.SPEC, task_id)), loaded.get((records.STATE, task_id))
+        if task_id not in w.tasks and isinstance(spec, SpecRecord) and _has_failed(state):
+            ended[task_id] = spec
+    anew = claims.to_claim_anew(list(ended.values()))
+    if anew:
+        w.need([*needed, *anew.values()], loaded)
+        for task_id, holder in claims.holders(anew, loaded).items():
+            raise UniqueHeld(
+                f"task {format_task_id(task_id)} is to be the only one of its work, which task"
+                f" {format_task_id(holder)} does now: wait for its end, or cancel it"
+            )
+
+
+def _has_failed(state: Record | bytes | None) -> bool:
+    return isinstance(state, StateRecord) and state.state in RETRIABLE
 
 
 def _retry_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:

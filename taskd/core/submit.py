@@ -7,7 +7,7 @@ none: everything is checked before anything changes.
 from collections import Counter
 from collections.abc import Sequence
 
-from taskd.core import expiry, lapses, records, timers
+from taskd.core import cancel, claims, expiry, lapses, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
@@ -38,6 +38,7 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     fresh = [spec for index, spec in enumerate(command.specs) if index not in stored] if stored else command.specs
     if w.queues:
         _check_queues(w, fresh)
+    cancel.cancel_some(w, known.displaced, now, loaded)
     for lapse in known.lapsed:
         lapses.stop(w, *lapse)
     _keep(w, fresh, command.owner, now)
@@ -64,6 +65,8 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             _keep_key(w, spec, wall_ms)
+        if spec.unique is not None:
+            claims.begin(w, spec, spec.unique, now)
         if spec.ttl_ms or spec.deadline_ms:
             expiry.start(w, spec, wall_ms, 0, now)
         if spec.delay_ms:
@@ -105,7 +108,7 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[
     may_be_stored = w.recent.may_be_stored(ids)
     known = Known(w, command.owner, now, loaded)
     for index, spec in enumerate(command.specs):
-        if spec.key or spec.id in may_be_stored:
+        if spec.key or spec.unique is not None or spec.id in may_be_stored:
             first = known.first_of(spec, may_be_stored=spec.id in may_be_stored)
             if first is not None:
                 existing.append((index, first))

@@ -28,6 +28,7 @@ from taskd.core.records import (
     META,
     READY,
     TIMER,
+    UNIQUE,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -35,6 +36,7 @@ from taskd.core.records import (
     Key,
     Kind,
     LineRecord,
+    UniqueRecord,
 )
 from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
@@ -244,20 +246,28 @@ class _Check:
     @staticmethod
     def _task_of(kind: Kind, record_id: bytes, value: bytes) -> bytes:
         """Return the task that an index entry points to."""
+        if kind == UNIQUE:
+            return decode_as(UniqueRecord, kind, record_id, value).task_id
         return value if kind == READY else record_id[-TASK_ID_BYTES:]
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""
-        for kind in (READY, TIMER, DEAD):
-            if sum(1 for _ in self._walk(kind)) == self._expected[kind]:
+        for kind in (READY, TIMER, DEAD, UNIQUE):
+            if sum(1 for _ in self._implied(kind)) == self._expected[kind]:
                 continue
-            for entries in chunks(self._walk(kind)):
+            for entries in chunks(self._implied(kind)):
                 ids = [self._task_of(kind, *entry) for entry in entries]
                 for (record_id, _), task in zip(entries, load_tasks(self._database, ids), strict=True):
                     if task.spec is None or (kind, record_id) not in index_entries(task):
                         self._note(
                             "stray-entry", make_key(kind, record_id), f"no task implies it; {task.id.hex()} is named"
                         )
+
+    def _implied(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what tasks imply of a kind: of claims, all but those that count until an instant."""
+        for record_id, value in self._walk(kind):
+            if kind != UNIQUE or not decode_as(UniqueRecord, kind, record_id, value).until_ms:
+                yield record_id, value
 
     def _check_lines(self) -> None:
         ready: Counter[bytes] = Counter(record_id[:TASK_ID_BYTES] for record_id, _ in self._walk(READY))

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from rocksdict import Rdict
 
+from taskd.core.claims import claim_id
 from taskd.core.lapses import lapse_id, record_of
-from taskd.core.records import KEY, LAPSE, Key, KeyRecord, SpecRecord
+from taskd.core.records import KEY, LAPSE, UNIQUE, Key, KeyRecord, Kind, SpecRecord, UniqueRecord
 from taskd.store import engine
-from taskd.store.codec import decode_as
+from taskd.store.codec import decode, decode_as
 from taskd.store.keys import make_key, split_key, successor
 from taskd.store.stored_tasks import chunks, load_tasks
 
@@ -44,15 +45,17 @@ def check_lapses(database: Rdict, note: Note) -> None:
                 there += 1
             if task.spec is not None and not each.fits(task.spec):
                 note("foreign-entry", make_key(*each.key), f"it names task {task.id.hex()}, which left no such record")
-    if sum(1 for _ in _walk(database)) != there:
+    if sum(1 for _ in _walk(database, LAPSE)) != there:
         _check_strays(database, note)
 
 
 def _lasting(database: Rdict) -> Iterator[_Lasting]:
-    lower = make_key(KEY, b"")
-    for at, value in engine.walk(database, lower, successor(lower)):
-        record_id = split_key(at)[1]
+    for record_id, value in _walk(database, KEY):
         yield _of_key(record_id, decode_as(KeyRecord, KEY, record_id, value))
+    for record_id, value in _walk(database, UNIQUE):
+        claim = decode_as(UniqueRecord, UNIQUE, record_id, value)
+        if claim.until_ms:
+            yield _of_claim(record_id, claim)
 
 
 def _of_key(record_id: bytes, key: KeyRecord) -> _Lasting:
@@ -62,16 +65,33 @@ def _of_key(record_id: bytes, key: KeyRecord) -> _Lasting:
     return _Lasting((KEY, record_id), key.until_ms, key.task_id, fits)
 
 
+def _of_claim(record_id: bytes, claim: UniqueRecord) -> _Lasting:
+    def fits(task: SpecRecord) -> bool:
+        unique = task.spec.unique
+        return (
+            unique is not None
+            and claim_id(task.spec, unique) == record_id
+            and task.created_at_ms + unique.window_ms == claim.until_ms
+        )
+
+    return _Lasting((UNIQUE, record_id), claim.until_ms, claim.task_id, fits)
+
+
 def _check_strays(database: Rdict, note: Note) -> None:
-    for chunk in chunks(_walk(database)):
-        named = [record_of(lapse) for lapse in chunk]
+    for chunk in chunks(_walk(database, LAPSE)):
+        named = [record_of(lapse) for lapse, _ in chunk]
         values = engine.get_many(database, [make_key(*key) for _, key in named])
-        for lapse, (until_ms, (kind, record_id)), value in zip(chunk, named, values, strict=True):
-            if kind != KEY or value is None or decode_as(KeyRecord, kind, record_id, value).until_ms != until_ms:
+        for (lapse, _), (until_ms, key), value in zip(chunk, named, values, strict=True):
+            if value is None or _until_ms(key, value) != until_ms:
                 note("stray-entry", make_key(LAPSE, lapse), "it names no record that counts until then")
 
 
-def _walk(database: Rdict) -> Iterator[bytes]:
-    lower = make_key(LAPSE, b"")
-    for at, _ in engine.walk(database, lower, successor(lower)):
-        yield split_key(at)[1]
+def _until_ms(key: Key, value: bytes) -> int:
+    record = decode(*key, value) if key[0] in {KEY, UNIQUE} else None
+    return record.until_ms if isinstance(record, KeyRecord | UniqueRecord) else 0
+
+
+def _walk(database: Rdict, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+    lower = make_key(kind, b"")
+    for at, value in engine.walk(database, lower, successor(lower)):
+        yield split_key(at)[1], value

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 from rocksdict import Rdict
 
 from taskd.core import expiry
+from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
@@ -27,6 +28,7 @@ from taskd.core.records import (
     SPEC,
     STATE,
     TIMER,
+    UNIQUE,
     AttemptRecord,
     Key,
     Kind,
@@ -40,6 +42,7 @@ from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import ID_START, make_key, successor
 from taskd_protocol.ids import TASK_ID_BYTES
+from taskd_protocol.task import Unique
 
 CHUNK: Final = 500
 """Tasks, or entries, that are looked up at once."""
@@ -100,6 +103,14 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         limit_ms = expiry.limit_at_ms(spec, since_ms, task.last.attempt if task.last else 0)
         if limit_ms:
             yield TIMER, timer_id(limit_ms, task.id)
+    if spec.unique is not None and _has_claim(task, spec.unique):
+        yield UNIQUE, claim_id(spec, spec.unique)
+
+
+def _has_claim(task: StoredTask, unique: Unique) -> bool:
+    holder = task.lease or task.last
+    revived_attempt = task.last.revived_attempt if task.last else 0
+    return is_held(unique, task.state, holder.attempt if holder else 0, revived_attempt)
 
 
 _KINDS: Final = (SPEC, STATE, LEASE, RESULT, DETAILS, LOG, ATTEMPT)

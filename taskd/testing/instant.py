@@ -11,6 +11,7 @@ from taskd.client.ends import Awaited, Watch
 from taskd.client.profile import Profile
 from taskd.client.promise import Following, Request, Signal
 from taskd.client.session import Session
+from taskd.core.claims import claim_id
 from taskd_protocol.errors import BadRequest, SubmitConflict, TaskdError, TaskUnknown, TimedOut
 from taskd_protocol.handshake import BOOT_ID_BYTES
 from taskd_protocol.messages import (
@@ -25,7 +26,7 @@ from taskd_protocol.messages import (
     ToPeer,
     ToServer,
 )
-from taskd_protocol.task import DEFAULT_RETRY, Failure, Outcome, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, WINDOW, Failure, Outcome, TaskSpec
 
 _MARK: Final = Mark(bytes(16), 0, bytes(32))
 
@@ -52,6 +53,7 @@ class InstantLine:
         self._wall_ms = wall_ms
         self._take = take
         self._keys: dict[str, TaskSpec] = {}
+        self._claims: dict[bytes, bytes] = {}
         self._session = Session(token="", name=name, boot_id=bytes(BOOT_ID_BYTES), chance=lambda: 0.0)
         self._session.clock_offset_ms = wall_ms() - mono_s() * 1000
 
@@ -122,11 +124,34 @@ class InstantLine:
                     )
                 existing.append((index, first.id))
                 continue
+            holder = self._holder_of(spec)
+            if holder is not None:
+                existing.append((index, holder))
+                continue
             self.specs[spec.id] = spec
             outcome = self._take(spec)
             if outcome is not None:
                 self.outcomes[spec.id] = outcome
         return Accepted(submit.request_id, _MARK, existing)
+
+    def _holder_of(self, spec: TaskSpec) -> bytes | None:
+        """Return whose claim stands in the way of a task that is to be the only one; else it has the claim now.
+
+        A task that waits is replaced where that is asked; a time is as long as the context.
+        """
+        unique = spec.unique
+        if unique is None:
+            return None
+        claim = claim_id(spec, unique)
+        first = self._claims.get(claim)
+        if first is not None:
+            waits = first not in self.outcomes
+            if unique.replace and waits:
+                self._cancel(first)
+            elif waits or unique.mode == WINDOW:
+                return first
+        self._claims[claim] = spec.id
+        return None
 
     def _end_of(self, task_id: bytes) -> Outcome | None:
         if task_id in self.specs:

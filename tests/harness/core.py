@@ -52,7 +52,7 @@ from taskd.core.records import (
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
 from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
-from taskd_protocol.task import Retry, TaskSpec
+from taskd_protocol.task import Retry, TaskSpec, Unique
 
 MONO_MS = 50_000
 WALL_MS = 1_763_760_000_000
@@ -297,11 +297,13 @@ class Shell:
     def do(self, command: Command) -> Answer:
         """Apply a command and settle; return its answer."""
         answers: list[Answer] = []
-        try:
-            answer = self.coordinator.apply(command, self.now)
-        except NeedRecords as need:
-            keys = need.keys
-            answer = self.coordinator.apply(command, self.now, self.load(keys))
+        loaded: dict[Key, Value | None] = {}
+        while True:
+            try:
+                answer = self.coordinator.apply(command, self.now, loaded)
+                break
+            except NeedRecords as need:
+                loaded = self.load(need.keys)
         self._answers.append((answers.append, answer))
         self.settle()
         [given] = answers
@@ -359,6 +361,7 @@ class Shell:
         ttl_ms: int = 0,
         deadline_ms: int = 0,
         at_most_once: bool = False,
+        unique: Unique | None = None,
     ) -> TaskSpec:
         """Make a spec with a new id."""
         return TaskSpec(
@@ -373,6 +376,7 @@ class Shell:
             ttl_ms=ttl_ms,
             deadline_ms=deadline_ms,
             at_most_once=at_most_once,
+            unique=unique,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:

@@ -6,6 +6,7 @@ from collections.abc import Container
 from harness.core import Disk, Shell
 from taskd.core import attempts, expiry, records
 from taskd.core.attempts import NO_PAST, kept_ids
+from taskd.core.claims import claim_id, is_held
 from taskd.core.commands import ReleaseDue
 from taskd.core.dead import dead_id
 from taskd.core.lapses import lapse_id
@@ -21,6 +22,7 @@ from taskd.core.records import (
     LineRecord,
     SpecRecord,
     StateRecord,
+    UniqueRecord,
 )
 from taskd.core.reports import log_id
 from taskd.core.timers import timer_id
@@ -43,6 +45,7 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     _check_logs(disk, states, leases)
     _check_attempts(disk, specs, states, leases)
     _check_keys(disk, specs)
+    _check_claims(disk, specs, found)
     return found
 
 
@@ -217,5 +220,26 @@ def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:
         spec = specs.get(record.task_id)
         if spec is not None:
             assert (spec.spec.key, spec.created_at_ms) == (key.decode(), record.created_at_ms)
+    claimed = disk.of(records.UNIQUE, UniqueRecord)
     lapses = [lapse_id(record.until_ms, records.KEY, key) for key, record in keys.items()]
+    lapses += [lapse_id(record.until_ms, records.UNIQUE, i) for i, record in claimed.items() if record.until_ms]
     assert disk.scan(records.LAPSE) == sorted(lapses)
+
+
+def _check_claims(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, State]) -> None:
+    """Of each piece of work that is to be there once there is one task, and it has the claim."""
+    states, leases = disk.of(records.STATE, StateRecord), disk.of(records.LEASE, LeaseRecord)
+    holders: list[tuple[bytes, bytes]] = []
+    for task_id, task in specs.items():
+        unique, holder = task.spec.unique, leases.get(task_id) or states.get(task_id)
+        revived_attempt = holder.revived_attempt if isinstance(holder, StateRecord) else 0
+        if unique is not None and is_held(unique, found[task_id], holder.attempt if holder else 0, revived_attempt):
+            holders.append((claim_id(task.spec, unique), task_id))
+    claimed = disk.of(records.UNIQUE, UniqueRecord)
+    assert sorted(holders) == [(i, record.task_id) for i, record in claimed.items() if not record.until_ms]
+    for claim, record in claimed.items():
+        first = specs.get(record.task_id)
+        if record.until_ms and first is not None:
+            assert first.spec.unique is not None
+            assert claim == claim_id(first.spec, first.spec.unique)
+            assert record.until_ms == first.created_at_ms + first.spec.unique.window_ms

@@ -40,13 +40,31 @@ from taskd.core.records import LeaseRecord, Mutation, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.restore import restore
 from taskd.core.working import EPOCH_BITS, Settings, Working
-from taskd_protocol.errors import AgentDuplicate, AgentUnknown, JobLimit, QueueDraining, SubmitConflict, SubmitTooOld
+from taskd_protocol.errors import (
+    AgentDuplicate,
+    AgentUnknown,
+    JobLimit,
+    QueueDraining,
+    SubmitConflict,
+    SubmitTooOld,
+    UniqueHeld,
+)
 from taskd_protocol.ids import TaskId, task_id_unix_ms
-from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec
+from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec, Unique
 
 NAMES = ("m.f", "m.g")
 QUEUES = ("default", "other")
 KEYS = ("",) * 12 + ("k1", "k2")
+UNIQUES = (
+    *[None] * 12,
+    Unique("queued"),
+    Unique("queued", replace=True),
+    Unique("queued", key="u1"),
+    Unique("running"),
+    Unique("running", key="u1", replace=True),
+    Unique("window", 3_000),
+    Unique("window", 9_000, replace=True),
+)
 PRIORITIES = (-1, 0, 1)
 DELAYS_MS = (0, 0, 0, 0, 700, 200_000)
 TTLS_MS = (0, 0, 0, 0, 800, 9_000)
@@ -74,7 +92,7 @@ FILTERS = (
 )
 SETTINGS = Settings(retention_bytes=6_000, key_retention_ms=20_000)
 
-REFUSALS = (SubmitConflict, SubmitTooOld, JobLimit, QueueDraining)
+REFUSALS = (SubmitConflict, SubmitTooOld, UniqueHeld, JobLimit, QueueDraining)
 """What a client may well be told."""
 
 SMALL: dict[str, int] = {
@@ -476,7 +494,8 @@ def random_step(world: World, rng: random.Random) -> None:
     act(world, rng, rng.choice(list(world.agents)))
 
 
-def _submit(world: World, rng: random.Random, _name: str) -> None:
+def submit_some(world: World, rng: random.Random, _name: str) -> None:
+    """Submit a few tasks by chance."""
     world.submit([random_spec(world, rng) for _ in range(rng.randrange(1, 12))])
 
 
@@ -508,7 +527,7 @@ def random_indexes(rng: random.Random) -> list[int]:
 Act = Callable[[World, random.Random, str], None]
 
 CHOICES: list[tuple[int, Act]] = [
-    (15, _submit),
+    (15, submit_some),
     (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
     (5, lambda world, rng, _: world.cancel(random_indexes(rng))),
     (5, lambda world, rng, _: world.retry(random_indexes(rng))),
@@ -550,6 +569,7 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         retry=rng.choice(RETRIES),
         key=key,
         at_most_once=not key and rng.random() < 0.1,
+        unique=None if key else rng.choice(UNIQUES),
         **random_times(rng),
     )
 

@@ -31,16 +31,17 @@ from harness.world import (
     QUEUES,
     RETRIES,
     TTLS_MS,
+    UNIQUES,
     World,
     random_step,
     shrink,
     times,
 )
-from taskd_protocol.task import Retry, TaskFilter
+from taskd_protocol.task import Retry, TaskFilter, Unique
 
 TESTS = Path(__file__).parent.parent
 
-Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool]
+Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None]
 
 wishes = st.tuples(
     st.sampled_from(NAMES),
@@ -53,6 +54,7 @@ wishes = st.tuples(
     st.sampled_from(KEYS),
     st.sampled_from(PAYLOADS),
     st.sampled_from((False, False, False, True)),
+    st.sampled_from(UNIQUES),
 )
 agents = st.sampled_from(list(AGENTS))
 index = st.integers(0, 40)
@@ -87,9 +89,10 @@ class CoreMachine(RuleBasedStateMachine):
                     key=key,
                     payload=payload,
                     at_most_once=once,
+                    unique=None if key else unique,
                     **times(delay_ms, ttl_ms, deadline_ms),
                 )
-                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload, once in asked
+                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload, once, unique in asked
             ]
         )
 

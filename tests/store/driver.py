@@ -25,7 +25,18 @@ from taskd.core.working import Settings
 from taskd.store.codec import decode, encode
 from taskd.store.interface import Store
 from taskd_protocol.ids import make_task_ids
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, Report, Retry, TaskSpec
+from taskd_protocol.task import (
+    Checkpoint,
+    Failure,
+    FailureReport,
+    Grant,
+    LogPiece,
+    Pool,
+    Report,
+    Retry,
+    TaskSpec,
+    Unique,
+)
 
 if TYPE_CHECKING:
     from taskd.core.records import Key, Record
@@ -57,6 +68,7 @@ class Driver:
         max_attempts: int = 2,
         ttl_ms: int = 0,
         deadline_ms: int = 0,
+        unique: Unique | None = None,
     ) -> list[TaskSpec]:
         ids = make_task_ids(count, WALL_MS, self._rng.randbytes(10 * count))
         retry = Retry(max_attempts=max_attempts, base_ms=1000)
@@ -72,6 +84,7 @@ class Driver:
                 f"{key}-{n}" if key else "",
                 ttl_ms=ttl_ms,
                 deadline_ms=deadline_ms,
+                unique=unique,
             )
             for n, task_id in enumerate(ids)
         ]

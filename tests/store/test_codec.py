@@ -11,7 +11,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec
+from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec, Unique
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 
@@ -42,6 +42,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                 True,  # noqa: FBT003 - in the order of the fields
                 5_000,
                 headers={"user": "u-1"},
+                unique=Unique("window", 60_000, "u-1", replace=True),
             ),
         ),
     ),
@@ -85,7 +86,9 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "state, tried before": (
         (records.STATE, TASK_ID),
-        records.StateRecord("ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(4, 1, 2)),
+        records.StateRecord(
+            "ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(4, 1, 2), revived_attempt=3
+        ),
     ),
     "lease, started": (
         (records.LEASE, TASK_ID),
@@ -100,6 +103,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.KEY, b"order-42"),
         records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000, 1_763_846_400_000),
     ),
+    "claim": ((records.UNIQUE, bytes(range(16))), records.UniqueRecord(TASK_ID, 1_763_760_009_000)),
     "finished": ((records.FINISHED, bytes(16)), records.FinishedRecord([TASK_ID, bytes(16)], 1234)),
     "dead group": (
         (records.DEAD_GROUP, bytes(range(16))),

@@ -26,11 +26,13 @@ from taskd.core.records import (
     Record,
     SpecRecord,
     StateRecord,
+    UniqueRecord,
 )
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import Report, fsck
 from taskd.store.interface import Store
 from taskd_protocol.errors import DataDirInUse, StoreFailed
+from taskd_protocol.task import Unique
 
 R = TypeVar("R", bound=Record)
 
@@ -56,6 +58,8 @@ async def fill(store: Store) -> None:
     await driver.fail("a3", timed[:1])
     await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
     await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
+    await driver.submit(driver.specs(1, name="app.waits", unique=Unique("queued")))
+    await driver.submit(driver.specs(1, name="app.waits", unique=Unique("window", 60_000)))
 
 
 async def build(house: RocksHouse) -> None:
@@ -77,7 +81,7 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.findings == []
     assert report.is_clean
     assert report.counts == {
-        "ready": 6 + 3 + 2 + 1 + 1,
+        "ready": 6 + 3 + 2 + 2 + 1 + 1,
         "scheduled": 3 + 2 + 2,
         "running": 4 + 1,
         "cancelling": 1,
@@ -109,6 +113,10 @@ class Sample(NamedTuple):
     line: LineRecord
     key_id: bytes
     key: KeyRecord
+    claim: bytes
+    """Of a task that waits."""
+    window: bytes
+    """A claim that counts until an instant."""
     result: bytes
     log: bytes
     attempt: bytes
@@ -135,6 +143,8 @@ async def take_sample(store: Store) -> Sample:
     assert counters is not None
     line_id, line = await first(records.LINE, LineRecord)
     key_id, key = await first(records.KEY, KeyRecord)
+    stored = await store.scan(records.UNIQUE, limit=9)
+    claims = {i: decode_as(UniqueRecord, records.UNIQUE, i, value).until_ms for i, value in stored}
     attempt, ended = await first(records.ATTEMPT, AttemptRecord)
     finished_id, finished = await first(records.FINISHED, FinishedRecord)
     group_id, group = await first(records.DEAD_GROUP, DeadGroupRecord)
@@ -152,6 +162,8 @@ async def take_sample(store: Store) -> Sample:
         line=line,
         key_id=key_id,
         key=key,
+        claim=next(i for i, until_ms in claims.items() if not until_ms),
+        window=next(i for i, until_ms in claims.items() if until_ms),
         result=(await store.scan(records.RESULT, limit=1))[0][0],
         log=(await store.scan(records.LOG, limit=1))[0][0],
         attempt=attempt,
@@ -197,6 +209,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     ),
     "key without its end": ("missing-entry", lambda s: (records.KEY, b"unasked", s.key)),
     "end of nothing": ("stray-entry", lambda _: (records.LAPSE, bytes(8) + records.KEY + b"unasked", b"")),
+    "claim lost": ("missing-entry", lambda s: (records.UNIQUE, s.claim, None)),
+    "claim of another": ("foreign-entry", lambda s: (records.UNIQUE, s.claim, UniqueRecord(s.leased))),
+    "claim that would end": ("stray-entry", lambda s: (records.UNIQUE, ODD * 16, UniqueRecord(s.leased))),
+    "claim without its end": ("missing-entry", lambda s: (records.UNIQUE, s.window, UniqueRecord(bytes(16), 5))),
     "result lost": ("result", lambda s: (records.RESULT, s.result, None)),
     "result too many": ("result", lambda s: (records.RESULT, s.leased, b"\xc0")),
     "log entry lost": ("logs", lambda s: (records.LOG, s.log, None)),

@@ -5,7 +5,7 @@ import pytest
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import TaskViews
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Outcome, Retry
+from taskd_protocol.task import Outcome, Retry, Unique
 from unit.cli.fake_client import FakeClient, Taskd
 from unit.cli.test_tasks import ONE, VIEW, WAITING
 
@@ -40,6 +40,23 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
     assert (spec.retry, spec.timeout_ms) == (Retry(max_attempts=9), 120_000)
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
+
+
+def test_unique_is_a_word_or_a_time(taskd: Taskd, client: FakeClient) -> None:
+    for options in (
+        ["--unique", "queued"],
+        ["--unique", "running", "--unique-key", "k", "--replace"],
+        ["--unique", "1.5m"],
+    ):
+        taskd("submit", "app.add", "[1]", *options)
+    assert [spec.unique for spec in client.submitted] == [
+        Unique("queued"),
+        Unique("running", key="k", replace=True),
+        Unique("window", 90_000),
+    ]
+    for options in (["--replace"], ["--unique-key", "k"], ["--unique", "always"]):
+        assert taskd("submit", "app.add", "[1]", *options).code == 2
+    assert len(client.submitted) == 3
 
 
 def test_an_object_names_the_arguments(taskd: Taskd, client: FakeClient) -> None:

@@ -210,6 +210,13 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"deadline": float("nan")}, "deadline"),
         ({"heartbeat": 0.1}, "heartbeat"),
         ({"exclusive": "yes"}, "exclusive"),
+        ({"unique": "always"}, "unique"),
+        ({"unique": 0}, "unique"),
+        ({"unique": True}, "unique"),
+        ({"unique": "queued", "key": "k"}, "exclude each other"),
+        ({"unique_key": "k"}, 'give unique="queued"'),
+        ({"replace": True}, 'give unique="queued"'),
+        ({"unique": "queued", "unique_key": "a\nb"}, "unique_key"),
     ],
 )
 def test_an_option_out_of_its_range_is_refused_where_it_is_written(

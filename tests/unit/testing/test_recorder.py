@@ -36,6 +36,17 @@ def test_options_and_headers_are_in_the_spec(shop: Shop) -> None:
     assert spec.headers == {"user": "u-1"}
 
 
+def test_work_that_is_to_be_done_once_is_listed_once(shop: Shop) -> None:
+    """Nothing runs, so the first one waits, and may be replaced."""
+    with recording(shop.app) as recorded:
+        once = shop.note.options(unique="running")
+        first, second, other = once.map(["a", "a", "b"])
+        assert (first.id == second.id, first.id == other.id) == (True, False)
+        assert once.options(replace=True).submit("a").id != first.id
+        assert first.state() == "cancelled"
+    assert [one.args for one in recorded.submitted] == [("a",), ("b",), ("a",)]
+
+
 def test_handles_say_that_nothing_runs(shop: Shop) -> None:
     """A result is not waited for; a cancel is believed."""
     with recording(shop.app):

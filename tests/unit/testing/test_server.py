@@ -48,6 +48,25 @@ def test_nothing_runs_between_the_lines_of_a_test(shop: Shop) -> None:
             second.result()
 
 
+def test_there_is_one_task_at_a_time_of_the_same_work(shop: Shop) -> None:
+    """Of each item of a map its own; the handles of the others are the first one's."""
+    with server(shop.app) as local:
+        once = shop.note.options(unique="running")
+        first, second, other = once.map(["a", "a", "b"])
+        assert (first.id == second.id, first.id == other.id) == (True, False)
+        assert [handle.result() for handle in (first, second, other)] == ["a", "a", "b"]
+        assert shop.calls == ["a", "b"]
+        assert once.submit("a").id != first.id
+        for_a_minute = shop.note.options(unique=60, unique_key="u", delay=1)
+        shown = for_a_minute.submit("c")
+        local.advance(59)
+        assert for_a_minute.submit("d").result() == shown.result() == "c"
+        local.advance(1)
+        old = for_a_minute.submit("e")
+        new = for_a_minute.options(replace=True).submit("f")
+        assert (old.state(), new.result()) == ("cancelled", "f")
+
+
 def test_a_delay_ends_when_the_clock_is_moved(shop: Shop) -> None:
     """Not a second before; a month takes no time."""
     with server(shop.app) as local:
