@@ -42,6 +42,7 @@ EXPECTED = {
     "store.too_old": 65,
     "submit.conflict": 65,
     "submit.too_old": 65,
+    "unique.held": 2,
     "task.unknown": 2,
     "timeout": 4,
     "token.unknown": 2,
