@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from harness.peer import Peer
+from harness.sameness import Sameness
 from taskd.core.lifecycle import TERMINAL
 from taskd_protocol.messages import (
     Accepted,
@@ -34,7 +35,7 @@ from taskd_protocol.messages import (
     Wait,
 )
 from taskd_protocol.payload import pack
-from taskd_protocol.task import Failure, FailureReport, Grant, Held, Outcome, Pool, Report, Retry, TaskSpec
+from taskd_protocol.task import Failure, FailureReport, Grant, Held, Outcome, Pool, Report, Retry, TaskSpec, Unique
 
 NAME = "m.f"
 RETRY = Retry(max_attempts=2, base_ms=200, max_ms=500)
@@ -45,6 +46,7 @@ CRASHING = 0.05
 """So many of them take their worker down."""
 CRASH = Failure("worker.killed", "SIGSEGV ended the worker process", exit_code=-11)
 KEYS = 20
+WORKS = 3
 LOOK_SECONDS = 0.02
 BEAT_SECONDS = 2.0
 SLOTS = 6
@@ -65,12 +67,14 @@ class Ledger:
         accepted: Tasks whose submit was acknowledged, by the id that they are known under.
         outcomes: How tasks ended, as clients were told.
         recorded: By task, the successes that agents were told are recorded: results by token.
+        sameness: What was told of work that is to be there once.
     """
 
     def __init__(self) -> None:
         self.accepted: dict[bytes, TaskSpec] = {}
         self.outcomes: dict[bytes, Outcome] = {}
         self.recorded: dict[bytes, dict[int, bytes]] = {}
+        self.sameness = Sameness()
 
     def note_accepted(self, specs: Mapping[bytes, TaskSpec]) -> None:
         """Enter tasks that were acknowledged."""
@@ -171,6 +175,8 @@ class Client:
             specs = self.asked.pop(accepted.request_id)
             self.unanswered.pop(specs[0].id, None)
             firsts = dict(accepted.existing)
+            for index, spec in enumerate(specs):
+                self.ground.ledger.sameness.note_accepted(spec, firsts.get(index, spec.id))
             known_as = {firsts.get(index, spec.id): spec for index, spec in enumerate(specs)}
             self.ground.ledger.note_accepted(known_as)
             self.waiting |= known_as.keys()
@@ -182,10 +188,14 @@ class Client:
             await peer.send(OutcomeCredit(len(told.outcomes)))
 
     def _new_tasks(self) -> list[TaskSpec]:
-        """Make tasks of all kinds; under one key always the same."""
+        """Make tasks of all kinds; under one key always the same, and some that are to be the only ones."""
         specs = self.ground.specs
-        if self.rng.random() < 0.2:
+        chance = self.rng.random()
+        if chance < 0.2:
             return specs(key=f"key-{self.rng.randrange(KEYS)}", payload=b"same", retry=RETRY)
+        if chance < 0.3:
+            unique = Unique("running", key=f"work-{self.rng.randrange(WORKS)}", replace=self.rng.random() < 0.3)
+            return specs(unique=unique, delay_ms=300, retry=RETRY)
         return specs(
             self.rng.randint(1, 4),
             payload=bytes(self.rng.choice([0, 10, 2_000])),

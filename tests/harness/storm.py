@@ -16,11 +16,11 @@ from harness.peer import Peer, hello
 from harness.server import Server
 from harness.waiting import until
 from taskd.core.invariants import check_invariants
-from taskd.core.lifecycle import State
-from taskd.core.records import RESULT, SPEC, STATE, StateRecord
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.records import RESULT, SPEC, STATE, SpecRecord, StateRecord
 from taskd.server.certificates import Certificates
 from taskd.store import codec
-from taskd.store.keys import make_key
+from taskd.store.keys import make_key, split_key
 from taskd_protocol.messages import Welcome
 from taskd_protocol.task import TaskSpec
 
@@ -74,7 +74,16 @@ class World:
         """Cut the server's power; what comes back has lost what was not durable, or some of it."""
         self.server = await self.server.crash(self.rng)
         self.crashes += 1
+        self.check()
+
+    def check(self) -> None:
+        """Compare what was told with what is stored."""
         self.ledger.check(self.find)
+        values, prefix = self.server.disk._values, make_key(SPEC, b"")
+        stored = [split_key(key)[1] for key in values if key.startswith(prefix)]
+        specs = [codec.decode_as(SpecRecord, SPEC, i, values[make_key(SPEC, i)]).spec for i in stored]
+        stand = {spec.id: self.find(spec.id) for spec in specs}
+        self.ledger.sameness.check(spec for spec in specs if (at := stand[spec.id]) and at.state not in TERMINAL)
 
     def find(self, task_id: bytes) -> Standing | None:
         """Return how a task stands in the store."""
@@ -106,7 +115,7 @@ async def storm(seed: int, certificates: Certificates) -> World:
         world.calm = True
         await until(lambda: not any(client.unanswered or client.waiting for client in clients), CALM_SECONDS)
         await until(lambda: not world.ledger.left(world.find), CALM_SECONDS)
-        world.ledger.check(world.find)
+        world.check()
         check_invariants(world.server.working)
         assert world.server.faults.failed == []
         nursery.cancel_scope.cancel()

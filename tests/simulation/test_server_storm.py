@@ -23,4 +23,5 @@ def test_nothing_that_was_told_is_lost(seed: int, ca: Certificates, monkeypatch:
     assert world.crashes > 3
     assert len(world.ledger.accepted) > 50
     assert {outcome.state for outcome in world.ledger.outcomes.values()} >= {"succeeded", "dead"}
+    assert world.ledger.sameness.firsts_named > 3
     assert len(world.ledger.recorded) > 20
