@@ -11,11 +11,11 @@ import pytest
 
 from harness.core import Shell
 from harness.fsck import check_disk
-from harness.world import CHOICES, World, shrink, submit_some
+from harness.world import CHOICES, OUTCOMES, World, random_indexes, shrink, submit_some
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import LeaseRecord, SpecRecord, StateRecord
-from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, TaskSpec, Unique
+from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, TaskFilter, TaskSpec, Unique
 
 UNIQUES = [
     Unique(mode, 4_000 if mode == WINDOW else 0, key, replace=replaces)
@@ -34,6 +34,16 @@ def submit(world: World, rng: random.Random) -> None:
         for _ in range(rng.randrange(1, 4))
     ]
     world.submit(specs)
+
+
+def work_on(world: World, rng: random.Random, name: str) -> None:
+    """Have an agent get something, and fail some of it."""
+    if not world.agents[name].connection:
+        world.connect(name)
+    world.credit(name, 4)
+    world.turn()
+    world.flush()
+    world.nack(name, random_indexes(rng), rng.choice(OUTCOMES), final=rng.random() < 0.5)
 
 
 def work_of(spec: TaskSpec) -> tuple[str, bytes | str, str]:
@@ -67,6 +77,10 @@ def test_there_is_one_task_of_each_unique_work(seed: int, monkeypatch: pytest.Mo
     for _ in range(300):
         if rng.random() < 0.25:
             submit(world, rng)
+        elif rng.random() < 0.1:
+            world.start_job("retry", TaskFilter())
+        elif rng.random() < 0.2:
+            work_on(world, rng, rng.choice(list(world.agents)))
         else:
             [(_, act)] = rng.choices(ACTS, [weight for weight, _ in ACTS])
             act(world, rng, rng.choice(list(world.agents)))
