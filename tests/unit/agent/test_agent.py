@@ -121,6 +121,19 @@ async def test_a_cancelled_task_is_reported_when_its_daemons_are_dead_too(projec
         assert value(done[2]) == 2
 
 
+async def test_a_daemon_of_a_call_that_returned_ends_with_its_worker(project: Path) -> None:
+    """Nobody looks for it while the worker is sound; it does not outlive it."""
+    daemon = project / "daemon"
+    async with real_agent(processes=1) as peer:
+        await peer.lease(call(1, "daemon", str(daemon), 0))
+        assert value((await ends(peer, 1))[1]) is None
+        pid = int(daemon.read_text())
+        assert is_alive(pid)
+        await peer.lease(call(2, "die", "SIGKILL"))
+        await ends(peer, 1)
+        await wait_until(lambda: not is_alive(pid))
+
+
 async def test_a_cancelled_command_leaves_nothing(project: Path) -> None:
     marker = project / "pid"
     async with real_agent() as peer:

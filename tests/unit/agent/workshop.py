@@ -97,7 +97,7 @@ def fork():
     return os.fork() != 0
 
 @app.task(name="daemon")
-def daemon(path):
+def daemon(path, seconds=1000):
     """Detach a grandchild as daemons do: forked twice, in a session of its own."""
     if os.fork() == 0:
         os.setsid()
@@ -110,7 +110,7 @@ def daemon(path):
         time.sleep(1000)
     while not os.path.exists(path):
         time.sleep(0.005)
-    time.sleep(1000)
+    time.sleep(seconds)
 
 @app.task(name="csleep")
 def csleep(seconds):
