@@ -133,7 +133,7 @@ class CommandExecutor:
         end = await self._attempt(grant, running)
         running.ended.set()
         del self._running[grant.token]
-        if self._stopping and not self._core.is_ordered(grant.token):
+        if self._stopping and isinstance(end, Failure) and not self._core.is_ordered(grant.token):
             self._core.stopped(self._pool, grant)
         else:
             run_us = (clock.mono_ns() - start_ns) / 1_000

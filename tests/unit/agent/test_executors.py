@@ -1,6 +1,7 @@
 """What executors do with leases, workers and commands, all of them played."""
 
 import signal
+from functools import partial
 
 import pytest
 import trio
@@ -478,6 +479,24 @@ async def test_a_command_that_fails_is_told_by_its_exit_code(
         assert report.failure is not None
         assert (report.failure.code, report.failure.exit_code) == (TaskCodes.COMMAND_FAILED, code)
         assert report.failure.message.startswith(message)
+
+
+async def test_a_command_that_succeeds_as_the_agent_goes_is_not_run_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order to kill it came too late: its work is done, and so it is reported."""
+    stage = Stage(autojump_clock, {})
+    agent = stage.agent(modules=())
+    async with playing(stage, agent):
+        peer = await stage.greeted()
+        await peer.lease(command(1, "true"))
+        await stage.until(lambda: bool(stage.commands))
+        (played,) = stage.commands
+        monkeypatch.setattr(played, "kill", partial(played.exit, 0))
+        agent.stop()
+        (report,) = await peer.reports(1)
+        assert isinstance(report, Report)
+        assert report.result == pack(0)
 
 
 async def test_a_command_that_cannot_be_started_says_why(autojump_clock: MockClock) -> None:
