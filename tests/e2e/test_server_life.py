@@ -6,16 +6,16 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 import trio
 
 from e2e.house import House, Running, house, wait_until
-from harness.peer import Peer, hello
+from e2e.peers import connected, profile
+from harness.peer import hello
 from harness.waiting import until
 from taskd.client.profile import Profile
 from taskd.net.tls_stream import TlsStream
@@ -70,27 +70,6 @@ def serve(home: House, port: int, *words: str) -> Running:
     )
     assert running.read_line().startswith(f"serving taskd://127.0.0.1:{port} ")
     return running
-
-
-def profile(home: House) -> Profile:
-    """Return what the server wrote for its user."""
-    path = home.home / ".config" / "taskd" / "profiles" / "default.json"
-    return msgspec.json.decode(path.read_bytes(), type=Profile)
-
-
-@asynccontextmanager
-async def connected(home: House, token: str = "", server_name: str = "localhost") -> AsyncIterator[Peer]:
-    """Connect over TLS, as an admin or with the token given; what was said stays in the inbox."""
-    known = profile(home)
-    context = ssl.create_default_context(cadata=known.ca_pem)
-    async with trio.open_nursery() as nursery:
-        below = await trio.open_tcp_stream(known.host, known.port)
-        async with TlsStream(below, context, server_hostname=server_name) as stream:
-            await stream.do_handshake()
-            peer = Peer(stream, nursery)
-            await peer.send(hello("client", token or known.token))
-            yield peer
-            nursery.cancel_scope.cancel()
 
 
 def specs(count: int) -> list[TaskSpec]:
