@@ -6,13 +6,13 @@ port is already closed.
 """
 
 import gc
-import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import trio
@@ -26,7 +26,7 @@ from taskd.core.working import Settings
 from taskd.server import tokens
 from taskd.server.addresses import Address, machine_addresses, reachable
 from taskd.server.agent_role import AgentRole
-from taskd.server.backups import Backups
+from taskd.server.backups import Backups, Source
 from taskd.server.certificates import Certificates, names_for, open_certificates
 from taskd.server.client_role import ClientRole
 from taskd.server.datadir import DataDir, open_data_dir
@@ -40,7 +40,8 @@ from taskd.server.services import Services
 from taskd.server.session import Role, Session
 from taskd.server.starting import read_stored
 from taskd.store.head import FORMAT
-from taskd.store.rocksdb import RocksStore, open_store
+from taskd.store.interface import Store
+from taskd.store.rocksdb import open_store
 from taskd_protocol.errors import AuthRefused, ServerStopping, StoreCorrupt, TaskdError
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import Hello, PeerLimits
@@ -105,6 +106,17 @@ class Serving:
     """Whether a token has a role, and is good for some time yet: those in the profile may be another store's."""
 
 
+class DiskStore(Store, Source, Protocol):
+    """A store as a server of its own has it."""
+
+    def note_loss(self, sequence: int) -> None:
+        """Have the next start refuse a store that has not come so far.
+
+        Raises:
+            OSError: That cannot be written down.
+        """
+
+
 class _Ending:
     """How the server is asked to end, and why."""
 
@@ -138,8 +150,11 @@ async def serve(
             new_lineage=platform.token_bytes(16),
             on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
         )
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         try:
-            await _serve_store(plan, platform, data_dir, certificates, store, task_status)
+            await serve_store(plan, platform, data_dir, certificates, store, task_status=task_status)
         finally:
             with trio.CancelScope(shield=True):  # as long as the disk takes
                 await store.close()
@@ -147,23 +162,33 @@ async def serve(
         data_dir.close()
 
 
-async def _serve_store(  # noqa: PLR0917 - the second half of serve
+async def serve_store(
     plan: ServerPlan,
     platform: Platform,
     data_dir: DataDir,
     certificates: Certificates,
-    store: RocksStore,
-    task_status: trio.TaskStatus[Serving],
+    store: DiskStore,
+    *,
+    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    """Serve over a store that is open, and the caller's to close; touches nothing of the machine but ``platform``.
+
+    Raises:
+        TaskdError: It cannot start, or had to stop.
+    """
     hub = Hub()
     ending = _Ending()
     coordinator = Coordinator(plan.settings, platform.rng)
     loop = CommitLoop(
-        coordinator=coordinator, store=store, clock=platform.clock, deliver=hub.deliver, fail=_exit_at_once
+        coordinator=coordinator,
+        store=store,
+        clock=platform.clock,
+        deliver=hub.deliver,
+        fail=partial(_exit_at_once, platform),
     )
     restore(coordinator.working, await read_stored(store), loop.now())
     listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)
-    disk = DiskWatch(data_dir.root, platform.clock)
+    disk = DiskWatch(data_dir.root, platform)
     software = f"taskd {__version__}"
     backups = Backups(store, data_dir.root, platform, software)
     services = Services(
@@ -185,9 +210,6 @@ async def _serve_store(  # noqa: PLR0917 - the second half of serve
         note_loss=partial(_note_loss, store),
         backups=backups,
     )
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
     async with trio.open_nursery() as nursery:
         await nursery.start(loop.run)
         await loop.until_durable()  # the epoch, before the first lease
@@ -236,7 +258,7 @@ def _make_role(session: Session, hello: Hello) -> Role:
     return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
 
 
-def _note_loss(store: RocksStore, sequence: int) -> None:
+def _note_loss(store: DiskStore, sequence: int) -> None:
     try:
         store.note_loss(sequence)
     except OSError as error:  # the next peer that knows better stops the next server
@@ -274,7 +296,7 @@ def _knows(services: Services, role: str, text: str) -> bool:
     return not record.revoked and record.expires_at_ms > services.platform.clock.wall_ms() + OWN_TOKEN_LEFT_MS
 
 
-def _exit_at_once(failure: TaskdError) -> None:
+def _exit_at_once(platform: Platform, failure: TaskdError) -> None:
     """End the process: what the disk holds is unknown, so that nothing may be told or written any more."""
     log.critical("store_failed", code=failure.code, reason=failure.message)
-    os._exit(EXIT_STORE_CORRUPT if isinstance(failure, StoreCorrupt) else EXIT_STORE_FAILED)
+    platform.exit(EXIT_STORE_CORRUPT if isinstance(failure, StoreCorrupt) else EXIT_STORE_FAILED)

@@ -7,10 +7,12 @@ Invariants:
 Knows nothing of tasks, peers or storage.
 """
 
+import os
 import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from taskd.server.addresses import Listen, open_sockets
@@ -18,6 +20,7 @@ from taskd.server.checking import CheckStore, check_store
 from taskd.server.clock import Clock, SystemClock
 from taskd.server.flusher import Flusher
 from taskd.server.threads import Threads
+from taskd.store.disk import Space, read_space
 
 T = TypeVar("T")
 
@@ -45,6 +48,10 @@ class Platform:
     listen: Listen
     check_store: CheckStore = check_store
     """Checks a store that is not served, without the loop."""
+    space: Callable[[Path], Space] = read_space
+    """What is left of the disk under a path."""
+    exit: Callable[[int], object] = os._exit
+    """Ends the process on the spot, with that code: nothing is flushed, told or tidied."""
 
 
 def system_platform() -> Platform:

@@ -290,12 +290,12 @@ async def test_a_rolled_back_data_directory_ends_the_server(tmp_path: Path) -> N
         await serve(ServerPlan(data_dir=tmp_path / "data", listen=LOOPBACK), system_platform())
 
 
-async def test_a_storage_error_ends_the_process_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_storage_error_ends_the_process_at_once(tmp_path: Path) -> None:
     """With the exit code of storage errors, and no answer."""
     exits: list[int] = []
-    monkeypatch.setattr("taskd.server.main.os._exit", exits.append)
     disk = Disk()
-    async with running(tmp_path / "data", platform=replace(system_platform(), flush=disk)) as server:
+    platform = replace(system_platform(), flush=disk, exit=exits.append)
+    async with running(tmp_path / "data", platform=platform) as server:
         client = await server.client()
         await client.ask(Submit(1, specs(1)), Accepted)
         disk.broken = True
