@@ -74,7 +74,7 @@ class Silence:
 
     def over(self, now_s: float) -> bool:
         """Tell whether a live connection has to be given up."""
-        return now_s >= self._heard_s + PING_AFTER_S + PONG_WITHIN_S
+        return now_s >= self._heard_s + (PING_AFTER_S + PONG_WITHIN_S)  # as ``due_s`` adds it, to the last bit
 
     def to_be_asked(self, now_s: float) -> bool:
         """Tell, once for each silence, whether to ask the server if it is there."""
