@@ -7,7 +7,7 @@ READY := .venv/.ready
 SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format prove bench binary wheel lock clean
+.PHONY: help demo test check format prove simulate bench binary wheel lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ format: $(READY) ## put the code into its one format
 prove: $(READY) ## play the campaigns of TIER=pr|nightly|release that no report has yet; CAMPAIGN= FROM= TO= MINUTES=
 	@$(BIN)/python scripts/prove.py --tier $(or $(TIER),pr) $(if $(CAMPAIGN),--campaign $(CAMPAIGN)) \
 	    $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(if $(MINUTES),--minutes $(MINUTES))
+
+simulate: $(READY) ## play SEED=n, or SEEDS=first-last, of the whole cluster with all that goes wrong; MODE=safety|liveness|both
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --mode $(MODE) $(ARGS)
+
+SEEDS := 1-50
+MODE := both
 
 bench: $(READY) ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)

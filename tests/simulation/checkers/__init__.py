@@ -1,0 +1,24 @@
+"""One promise a file. To add one: a file here, a class of it in ``every``."""
+
+from typing import TYPE_CHECKING
+
+from simulation.checkers.checker import Checker
+from simulation.checkers.s01_acknowledged import Acknowledged
+from simulation.checkers.s02_invented import Invented
+from simulation.checkers.s03_counted_once import CountedOnce
+from simulation.checkers.s05_leases import Leases
+from simulation.checkers.s07_keys import Keys
+from simulation.checkers.s10_terminal import Terminal
+from simulation.checkers.s11_durable import Durable
+from simulation.checkers.s13_records import Records
+from simulation.checkers.s15_failed_store import FailedStore
+from simulation.checkers.s17_budgets import Budgets
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+def every(world: "World") -> list[Checker]:
+    """Make one of each."""
+    kinds = (Acknowledged, Invented, CountedOnce, Leases, Keys, Terminal, Durable, Records, FailedStore, Budgets)
+    return [kind(world) for kind in kinds]

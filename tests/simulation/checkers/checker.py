@@ -1,0 +1,50 @@
+"""What a checker may follow."""
+
+from typing import TYPE_CHECKING
+
+from simulation.journal import Standing
+from simulation.tap import Conversation
+from taskd.core.records import LeaseRecord
+from taskd_protocol.messages import Message
+from taskd_protocol.task import Outcome
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+class Checker:
+    """Watches one promise, and says when it is broken; what it does not follow it leaves as it is here."""
+
+    promise = ""
+    """Its number."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+
+    def broken(self, how: str) -> None:
+        """Say that the promise is broken."""
+        self.world.violated(self.promise, how)
+
+    def heard(self, conversation: Conversation, message: Message) -> None:
+        """The server has received this."""
+
+    def said(self, conversation: Conversation, message: Message) -> None:
+        """The server sends this."""
+
+    def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
+        """A new lease is durable; ``over``: one that was never taken away before."""
+
+    def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
+        """A batch has changed what is stored of a task."""
+
+    def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
+        """An attempt has begun to run."""
+
+    def told(self, outcome: Outcome) -> None:
+        """A client was told how a task has ended."""
+
+    def recovered(self) -> None:
+        """The server is about to start over what the last one left on the disk."""
+
+    def finished(self) -> None:
+        """The run is over, and the server is stopped."""

@@ -1,0 +1,40 @@
+"""S1: what was acknowledged is never lost."""
+
+from simulation.checkers.checker import Checker
+from simulation.journal import Standing
+from simulation.tap import Conversation
+from taskd_protocol.messages import Accepted, Message, Submit
+
+
+class Acknowledged(Checker):
+    """Every task of an ACCEPTED is stored from then on, until it has ended and is purged."""
+
+    promise = "S1"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]  # the one argument
+        self._acknowledged: set[bytes] = set()
+
+    def said(self, conversation: Conversation, message: Message) -> None:
+        if isinstance(message, Accepted):
+            submit = conversation.requests.get(message.request_id)
+            assert isinstance(submit, Submit)
+            firsts = dict(message.existing)
+            self._acknowledged.update(firsts.get(index, spec.id) for index, spec in enumerate(submit.tasks))
+
+    def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
+        if after.spec is None and task_id in self._acknowledged:
+            if not before.has_ended:
+                self.broken(f"{task_id.hex()} was purged as {before.name}")
+            self._acknowledged.discard(task_id)
+
+    def recovered(self) -> None:
+        self._check()
+
+    def finished(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        for task_id in sorted(self._acknowledged):
+            if self.world.journal.find(task_id).spec is None:
+                self.broken(f"{task_id.hex()} was acknowledged and is lost")

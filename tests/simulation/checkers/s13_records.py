@@ -1,0 +1,33 @@
+"""S13, S14: whenever a server starts, indexes and counters agree with the tasks."""
+
+from harness.core import Disk, Value
+from harness.fsck import check_disk
+from simulation.checkers.checker import Checker
+from taskd.core import records
+from taskd.store import codec
+from taskd.store.keys import split_key
+
+_BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS})
+
+
+class Records(Checker):
+    """Derives every index again from what is on the disk."""
+
+    promise = "S13/S14"
+
+    def recovered(self) -> None:
+        self._check()
+
+    def finished(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        disk = Disk()
+        for key, value in self.world.server.disk._values.items():
+            kind, record_id = split_key(key)
+            record: Value = value if kind in _BARE else codec.decode(kind, record_id, value)
+            disk.values[kind, record_id] = record
+        try:
+            check_disk(disk)
+        except AssertionError as error:
+            self.broken(f"the disk contradicts itself: {error}")

@@ -1,0 +1,285 @@
+"""Workers and commands of one agent, played: they run bodies on virtual time, and die as processes do.
+
+They are processes of their own: an agent that is stopped does not stop them; one that is killed does.
+"""
+
+import random
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+import trio
+
+from simulation.bodies import ASYNC, BLOCKING, Body, read_body
+from simulation.clock import MachineClock
+from simulation.lives import outside
+from taskd.agent import wire
+from taskd.agent.platform import CommandPlan, CommandProcess, Exit, WorkerProcess
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.framing import FrameDecoder
+from taskd_protocol.ids import parse_task_id
+from taskd_protocol.payload import pack
+from taskd_protocol.task import Failure, Grant
+
+_TO_WORKER: msgspec.msgpack.Decoder[wire.ToWorker] = msgspec.msgpack.Decoder(wire.ToWorker)
+
+START_SECONDS = 0.2
+"""A worker imports its modules for up to so long."""
+
+Began = Callable[[bytes, int, int], None]
+"""Told of each attempt that begins to run: task, attempt, fencing token."""
+
+
+class Program:
+    """One process.
+
+    Attributes:
+        is_over: It has ended.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.is_over = False
+        self._exit: Exit | None = None
+        self._ended = trio.Event()
+        self._scope = trio.CancelScope()
+
+    async def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        """Be alive."""
+        with self._scope:
+            await main()
+
+    def exit(self, code: int, *, ordered: bool = False) -> None:
+        """End."""
+        if not self.is_over:
+            self.is_over = True
+            self._exit = Exit(code, ordered)
+            self._scope.cancel()
+            self._ended.set()
+
+    async def wait(self) -> Exit:
+        await self._ended.wait()
+        assert self._exit is not None
+        return self._exit
+
+    def terminate(self) -> None:
+        self.exit(-signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.exit(-signal.SIGKILL, ordered=True)
+
+    def close(self) -> None:
+        self.exit(-signal.SIGKILL, ordered=True)
+
+
+class PlayedWorker(Program):
+    """A worker: blocking bodies one after another, coroutines beside each other."""
+
+    def __init__(self, pid: int, rng: random.Random, clock: MachineClock, began: Began) -> None:
+        super().__init__(pid)
+        self._rng = rng
+        self._clock = clock
+        self._began = began
+        self._kind = ""
+        self._frames = FrameDecoder(wire.FRAME_BYTES)
+        self._out = bytearray()
+        self._said = trio.Event()
+        self._batches: deque[wire.Batch] = deque()
+        self._given = trio.Event()
+        self._running = 0
+        self._recalled = 0
+        self._cancelled = 0
+        self._told = trio.Event()
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    # -- the agent's side ---------------------------------------------------------------
+
+    def send(self, frames: bytes) -> None:
+        for body in self._frames.feed(frames):
+            match _TO_WORKER.decode(body):
+                case wire.Setup(kind):
+                    self._kind = kind
+                case wire.Batch() as batch:
+                    self._batches.append(batch)
+                    self._given.set()
+                case wire.Stop(tokens):
+                    for token in tokens:
+                        if token in self._scopes:
+                            self._scopes[token].cancel()
+
+    async def pump(self) -> None:
+        await trio.sleep_forever()
+
+    async def receive(self) -> bytes:
+        while not self._out:
+            self._said = trio.Event()
+            await self._said.wait()
+        return self.receive_nowait()
+
+    def receive_nowait(self) -> bytes:
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def running(self) -> int:
+        return self._running
+
+    def recall(self, batch: int) -> None:
+        self._recalled = batch
+
+    def hang_up(self) -> None:
+        self.exit(0)
+
+    def cancel(self, token: int) -> None:
+        self._cancelled = token
+        self._told.set()
+
+    async def stacks(self) -> bytes:
+        await trio.sleep(0.01)
+        return b"stacks"
+
+    # -- the worker's side --------------------------------------------------------------
+
+    async def main(self) -> None:
+        """Work until killed."""
+        await trio.sleep(START_SECONDS * self._rng.random())
+        self._say(wire.Ready(wire.VERSION, [wire.Known(BLOCKING, is_async=False), wire.Known(ASYNC, is_async=True)]))
+        async with trio.open_nursery() as nursery:
+            while True:
+                while not self._batches:
+                    self._given = trio.Event()
+                    await self._given.wait()
+                batch = self._batches.popleft()
+                if self._kind == "process":
+                    await self._run_in_turn(batch)
+                else:
+                    for grant in batch.grants:
+                        scope = self._scopes[grant.token] = trio.CancelScope()
+                        nursery.start_soon(self._run_beside, grant, scope)
+
+    async def _run_in_turn(self, batch: wire.Batch) -> None:
+        for grant in batch.grants:
+            self._running = grant.token
+            if self._recalled >= batch.number:
+                self._running = 0
+                self._say(wire.Recalled(batch.number))
+                return
+            await self._attempt(grant)
+        self._running = 0
+
+    async def _run_beside(self, grant: Grant, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._attempt(grant)
+        del self._scopes[grant.token]
+        if scope.cancelled_caught:
+            self._drop(grant.token)
+
+    async def _attempt(self, grant: Grant) -> None:
+        began_s = trio.current_time()
+        started_at_ms = self._clock.wall_ms()
+        self._began(grant.spec.id, grant.attempt, grant.token)
+        body = read_body(grant.spec.payload)
+        await trio.sleep(body.run_ms / 1_000)
+        match body.end_of(grant.attempt):
+            case "exit":
+                self._running = grant.token
+                self.exit(self._rng.choice([1, -signal.SIGSEGV]))
+                await trio.sleep_forever()
+            case "never":
+                await trio.sleep_forever()
+            case "raise":
+                failure = Failure(TaskCodes.RAISED, "no luck", "builtins.ValueError", "Traceback")
+                self._say(wire.Raised(grant.token, failure, started_at_ms, (trio.current_time() - began_s) * 1e6))
+            case _:
+                result = result_of(grant, body)
+                self._say(wire.Returned(grant.token, result, started_at_ms, (trio.current_time() - began_s) * 1e6))
+
+    def _drop(self, token: int) -> None:
+        self._say(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))
+
+    def _say(self, message: wire.FromWorker) -> None:
+        self._out += wire.encode(message)
+        self._said.set()
+
+
+class PlayedCommand(Program):
+    """A command, which prints a little."""
+
+    def __init__(self, pid: int, plan: CommandPlan) -> None:
+        super().__init__(pid)
+        self._run_ms, self._code, self._lines = map(int, plan.argv[1:])
+        self._send, self._receive = trio.open_memory_channel[bytes](100)
+
+    async def main(self) -> None:
+        """Print, and end."""
+        for number in range(self._lines):
+            await trio.sleep(self._run_ms / 1_000 / (self._lines + 1))
+            self._send.send_nowait(b"line %d\n" % number)
+        await trio.sleep(self._run_ms / 1_000 / (self._lines + 1))
+        self.exit(self._code)
+
+    def exit(self, code: int, *, ordered: bool = False) -> None:
+        super().exit(code, ordered=ordered)
+        self._send.close()
+
+    async def read(self, stream: int) -> bytes:
+        if stream == 1:
+            try:
+                return await self._receive.receive()
+            except trio.EndOfChannel:
+                pass
+        return b""
+
+
+class PlayedSpawner:
+    """Starts the processes of one life of an agent."""
+
+    def __init__(self, nursery: trio.Nursery, rng: random.Random, clock: MachineClock, began: Began) -> None:
+        self._nursery = nursery
+        self._rng = rng
+        self._clock = clock
+        self._began = began
+        self._programs: list[Program] = []
+
+    async def worker(self) -> WorkerProcess:
+        """See ``Spawner``."""
+        await trio.lowlevel.checkpoint()
+        worker = PlayedWorker(self._pid(), self._rng, self._clock, self._began)
+        self._start(worker, worker.main)
+        return worker
+
+    async def command(self, plan: CommandPlan) -> CommandProcess:
+        """See ``Spawner``."""
+        await trio.lowlevel.checkpoint()
+        command = PlayedCommand(self._pid(), plan)
+        task_id, attempt, token = [plan.environ[f"TASKD_{name}"] for name in ("TASK_ID", "ATTEMPT", "FENCING_TOKEN")]
+        self._began(parse_task_id(task_id), int(attempt), int(token))
+        self._start(command, command.main)
+        return command
+
+    def kill_all(self) -> None:
+        """The agent is gone: whatever watched over its processes kills them."""
+        for program in self._programs:
+            program.exit(-signal.SIGKILL)
+
+    def kill_one(self) -> bool:
+        """Kill a worker, as the kernel does when memory is short; return whether there was one."""
+        alive = [program for program in self._programs if not program.is_over and isinstance(program, PlayedWorker)]
+        if alive:
+            self._rng.choice(alive).exit(-signal.SIGKILL)
+        return bool(alive)
+
+    def _start(self, program: Program, main: Callable[[], Awaitable[None]]) -> None:
+        self._programs = [other for other in self._programs if not other.is_over]
+        self._programs.append(program)
+        outside(partial(self._nursery.start_soon, program.run, main))
+
+    def _pid(self) -> int:
+        return self._rng.randrange(2, 1 << 20)
+
+
+def result_of(grant: Grant, body: Body) -> bytes:
+    """Return what an attempt returns: it tells of itself."""
+    return pack([grant.attempt, grant.token, bytes(body.result_bytes)])

@@ -1,0 +1,238 @@
+"""The world of one run: machines, network, disk, load and faults, and whoever watches them."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from simulation.agents import AgentMachine
+from simulation.checkers import every
+from simulation.clients import ClientMachine
+from simulation.faults import CORE_AGENTS, Faults
+from simulation.journal import Journal, Standing
+from simulation.load import QUEUES, Load, cost_s
+from simulation.machines import Machine
+from simulation.net import Net
+from simulation.plan import Plan
+from simulation.server import ServerMachine
+from simulation.tap import Conversation, Tap
+from simulation.trace import Trace
+from taskd.core.records import LeaseRecord
+from taskd.core.working import Settings
+from taskd.server.certificates import Certificates
+from taskd_protocol.messages import Message
+from taskd_protocol.task import Outcome, TaskSpec
+
+CALM_SECONDS = 75.0
+"""From the last fault until all that was acknowledged must have ended, beside what it takes to run: an agent is
+given up, its tasks wait for their next attempt, and a minute."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What came of a run."""
+
+    seed: int
+    digest: str = ""
+    seconds: float = 0.0
+    """Simulated."""
+    ops: int = 0
+    """Messages that the server sent or received."""
+    faults: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+class World:
+    """One run.
+
+    Attributes:
+        known: Every task that was submitted, by the id that it is known under.
+        purged: Tasks that had ended and are stored no more.
+        calm: Set when no more new work is to be submitted.
+        waits: Waits of clients that are not over.
+    """
+
+    def __init__(
+        self, plan: Plan, certificates: Certificates, nursery: trio.Nursery, tell: Callable[[str], None] | None
+    ) -> None:
+        self.plan = plan
+        self.result = Result(seed=plan.seed)
+        self.rng = random.Random(f"world of {plan.seed}")
+        self.trace = Trace(tell)
+        self.journal = Journal(self)
+        self.net = Net(self._rng(), self.trace, lambda near, far: Tap(near, far, self))
+        self.calm = trio.Event()
+        self.over = trio.Event()
+        self.waits = 0
+        self.known: dict[bytes, TaskSpec] = {}
+        self.accepted: dict[bytes, TaskSpec] = {}
+        self.purged: set[bytes] = set()
+        settings = Settings()
+        self.server = ServerMachine(
+            nursery,
+            self.net,
+            self._rng(),
+            self.trace,
+            journal=self.journal,
+            certificates=certificates,
+            settings=settings,
+        )
+        self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
+        self.clients = [self._client(number, nursery) for number in range(plan.clients)]
+        self.checkers = every(self)
+        self.faults = Faults(self)
+        self.server.recovered = self.recovered
+        for machine in self.machines:
+            machine.fail = lambda how: self.violated("crash", how)
+
+    @property
+    def machines(self) -> list[Machine]:
+        """All of them."""
+        return [self.server, *self.agents, *self.clients]
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Run to the end, or to the first broken promise."""
+        for machine in self.machines:
+            nursery.start_soon(machine.run)
+        nursery.start_soon(self._play)
+        await self.over.wait()
+        for machine in self.machines:
+            if machine.life is not None:
+                machine.life.die()  # one that is stopped could not be cancelled
+        self.result.seconds = trio.current_time()
+        self.result.digest = self.trace.digest()
+
+    async def _play(self) -> None:
+        await self.server.ready.wait()
+        async with trio.open_nursery() as troubles:
+            self.faults.start(troubles)
+            await trio.sleep(self.plan.seconds)
+            troubles.cancel_scope.cancel()
+        if self.plan.mode == "liveness":
+            self.faults.settle()
+            self.trace.add("calm")
+            self.calm.set()
+            await self._end_all()
+        self.server.is_lost = True
+        self.server.kill(power_cut=True)
+        await self.server.lost.wait()
+        for checker in self.checkers:
+            checker.finished()
+        self.over.set()
+
+    async def _end_all(self) -> None:
+        """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
+        costs_s = [cost_s(self.accepted[task_id]) for task_id in self._left()]
+        slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
+        with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
+            while self._left() or self.waits:  # noqa: ASYNC110 - many things end a task
+                await trio.sleep(0.5)
+            return
+        left = self._left()
+        if left:
+            stand = Counter(self.journal.find(task_id).name for task_id in left)
+            self.violated("L1", f"{len(left)} tasks have not ended: {dict(stand)}, such as {left[0].hex()}")
+        else:
+            self.violated("L1", f"{self.waits} waits have not ended, and the tasks have")
+
+    def _left(self) -> list[bytes]:
+        return [
+            task_id
+            for task_id in self.accepted
+            if task_id not in self.purged and not self.journal.find(task_id).has_ended
+        ]
+
+    # -- what happens -----------------------------------------------------------------------
+
+    def note_submit(self, specs: list[TaskSpec]) -> None:
+        """A client submits these."""
+        self.known.update({spec.id: spec for spec in specs})
+
+    def note_accepted(self, tasks: dict[bytes, TaskSpec]) -> None:
+        """A client was told that these are kept."""
+        self.accepted.update(tasks)
+
+    def note_outcome(self, outcome: Outcome) -> None:
+        """A client was told how a task has ended."""
+        for checker in self.checkers:
+            checker.told(outcome)
+
+    def heard(self, conversation: Conversation, message: Message) -> None:
+        """See ``Witness``."""
+        self.result.ops += 1
+        self.trace.say(conversation.near.name, "->", message)
+        for checker in self.checkers:
+            checker.heard(conversation, message)
+
+    def said(self, conversation: Conversation, message: Message) -> None:
+        """See ``Witness``."""
+        self.result.ops += 1
+        self.trace.say(conversation.near.name, "<-", message)
+        for checker in self.checkers:
+            checker.said(conversation, message)
+
+    def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
+        """See ``Reader``."""
+        for checker in self.checkers:
+            checker.leased(task_id, lease, over)
+
+    def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
+        """See ``Reader``."""
+        if after.spec is None:
+            self.purged.add(task_id)
+        for checker in self.checkers:
+            checker.moved(task_id, before, after)
+
+    def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
+        """An attempt has begun to run."""
+        for checker in self.checkers:
+            checker.ran(agent, task_id, attempt, token)
+
+    def recovered(self) -> None:
+        """The server's disk is what the next life of it will find."""
+        for checker in self.checkers:
+            checker.recovered()
+
+    def reach(self, name: str) -> None:
+        """Count a rare state."""
+        self.result.reached[name] += 1
+
+    def violated(self, promise: str, how: str) -> None:
+        """A promise is broken: there is no need to go on."""
+        self.trace.add("violated", promise, how)
+        self.result.violations.append(f"{promise}: {how}")
+        self.over.set()
+
+    # -- the inside -------------------------------------------------------------------------
+
+    def _rng(self) -> random.Random:
+        return random.Random(self.rng.random())
+
+    def _agent(self, number: int, nursery: trio.Nursery) -> AgentMachine:
+        name = f"agent{number}"
+        rng = self._rng()
+        return AgentMachine(
+            name,
+            nursery,
+            self.net,
+            rng,
+            self.trace,
+            server=self.server,
+            began=lambda task_id, attempt, token: self.ran(name, task_id, attempt, token),
+            slots=rng.randint(1, 4),
+            queues=() if number < 2 or "queues" not in self.plan.features else (rng.choice(QUEUES),),
+        )
+
+    def _client(self, number: int, nursery: trio.Nursery) -> ClientMachine:
+        return ClientMachine(
+            f"client{number}",
+            nursery,
+            self.net,
+            self._rng(),
+            self.trace,
+            server=self.server,
+            program=Load(self, self._rng()),
+        )
