@@ -2,8 +2,10 @@
 
 from campaigns import boundaries, clocks, damage, disk, kills, partitions, proxy, states, stops
 from campaigns.running import Case
+from simulation import campaign as simulation
 
 CAMPAIGNS: dict[str, Case] = {
+    "c1": simulation.play,
     "c2": states.play,
     "c3": boundaries.play,
     "c3-kill": kills.play,

@@ -1,6 +1,7 @@
-"""A campaign: many seeds, one after another, and the report of what came of them."""
+"""Campaign c1: many seeds, each a run of its own."""
 
 import gc
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,50 +13,60 @@ from unittest import mock
 import structlog
 import trio
 
+from campaigns.report import Found, Report, current_commit
 from harness.world import SMALL
 from simulation.clock import WALL_MS, jumping_clock
 from simulation.lives import Stepping
 from simulation.plan import Mode, Plan, make_plan
-from simulation.report import Report
-from simulation.world import Result, World
+from simulation.world import World
 from taskd.server.certificates import Certificates, open_certificates
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def run_campaign(seeds: Iterable[int], mode: Mode | None = None) -> Report:
     """Run these seeds, each in the mode asked for or in its own; return what came of them."""
-    began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    report = Report()
+    report = Report(commit=current_commit())
     for seed in seeds:
-        report.add(run_seed(seed, mode))
-    report.wall_s = time.perf_counter() - began_s
-    report.cpu_s = time.process_time() - began_cpu_s
+        began_s = time.perf_counter()
+        run_seed(seed, report, mode)
+        report.seeds.append(seed)
+        report.wall_s += time.perf_counter() - began_s
     return report
 
 
-def run_seed(seed: int, mode: Mode | None = None, tell: Callable[[str], None] | None = None) -> Result:
-    """Run one seed; ``tell`` is told all that happens, line by line."""
-    return run_plan(make_plan(seed, mode), tell)
+def play(case: int, _home: Path, found: Found) -> None:
+    """Run the seed of that number; see ``campaigns``."""
+    run_seed(case, found)
 
 
-def run_plan(plan: Plan, tell: Callable[[str], None] | None = None) -> Result:
-    """Run what was planned."""
+def run_seed(seed: int, found: Found, mode: Mode | None = None, tell: Callable[[str], None] | None = None) -> str:
+    """Run one seed.
+
+    Args:
+        seed: What everything that is left to chance is drawn from.
+        found: Where to note what came of it.
+        mode: None: the seed's own.
+        tell: Told all that happens, line by line.
+
+    Returns:
+        The digest of the trace.
+    """
+    plan = make_plan(seed, mode)
+    result = Found()
     worlds: list[World] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            world = World(plan, _certificates(), nursery, tell)
+            world = World(plan, result, certificates=_certificates(), nursery=nursery, tell=tell)
             worlds.append(world)
             await world.run(nursery)
             nursery.cancel_scope.cancel()
 
-    with _determined(plan), _watched_logs(worlds):
-        try:
-            trio.run(main, clock=jumping_clock(), instruments=[Stepping()])
-        finally:
-            gc.collect()
-    return worlds[0].result
+    with _determined(plan), _watched_logs(worlds, logging.WARNING if tell is None else logging.INFO):
+        trio.run(main, clock=jumping_clock(), instruments=[Stepping()])
+    found.add(result)
+    digest = worlds.pop().trace.digest()
+    gc.collect()
+    return digest
 
 
 @contextmanager
@@ -71,16 +82,20 @@ def _determined(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def _watched_logs(worlds: list[World]) -> Iterator[None]:
-    """Keep logs to ourselves; an error that the server logs about itself is a find."""
+def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
+    """Keep logs to ourselves; what a server says of itself is looked at."""
 
     def look(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        if event.get("event") == "connection_failed" and worlds:
-            worlds[0].violated("crash", f"a session failed: {event}")
+        for world in worlds:
+            world.trace.say("log:", event)
+            if event["event"] == "connection_failed":
+                world.violated("crash", f"a session failed: {event}")
+            elif event["event"] == "agent in quarantine":
+                world.quarantined.add(str(event["agent"]))
         raise structlog.DropEvent
 
     before = structlog.get_config()
-    structlog.configure(processors=[look], wrapper_class=structlog.make_filtering_bound_logger(40))
+    structlog.configure(processors=[look], wrapper_class=structlog.make_filtering_bound_logger(level))
     try:
         yield
     finally:

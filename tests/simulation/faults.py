@@ -102,7 +102,7 @@ class Faults:
             await self._acts[name]()
 
     def _count(self, name: str) -> None:
-        self._world.result.faults[name] += 1
+        self._world.found.fault(name)
 
     def _seconds(self) -> float:
         return self._rng.choice(FREEZE_SECONDS) * (0.5 + self._rng.random())

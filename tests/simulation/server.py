@@ -69,6 +69,7 @@ class ServerMachine(Machine):
             rng=rng,
             token_bytes=rng.randbytes,
             offload=_here,
+            flush=_here,
             listen=self.net.listen,
             space=lambda _: self.condition.space,
             exit=life.exit,

@@ -3,10 +3,10 @@
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import trio
 
+from campaigns.report import Found
 from simulation.agents import AgentMachine
 from simulation.checkers import every
 from simulation.clients import ClientMachine
@@ -15,7 +15,7 @@ from simulation.journal import Journal, Standing
 from simulation.load import QUEUES, Load, cost_s
 from simulation.machines import Machine
 from simulation.net import Net
-from simulation.plan import Plan
+from simulation.plan import Plan, make_plan
 from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
 from simulation.trace import Trace
@@ -30,36 +30,29 @@ CALM_SECONDS = 75.0
 given up, its tasks wait for their next attempt, and a minute."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Result:
-    """What came of a run."""
-
-    seed: int
-    digest: str = ""
-    seconds: float = 0.0
-    """Simulated."""
-    ops: int = 0
-    """Messages that the server sent or received."""
-    faults: Counter[str] = field(default_factory=Counter)
-    reached: Counter[str] = field(default_factory=Counter)
-    violations: list[str] = field(default_factory=list)
-
-
 class World:
     """One run.
 
     Attributes:
         known: Every task that was submitted, by the id that it is known under.
         purged: Tasks that had ended and are stored no more.
+        quarantined: Agents that the server has put in quarantine.
+        revived: Tasks that had died and run again, with the agent on which they had died.
         calm: Set when no more new work is to be submitted.
         waits: Waits of clients that are not over.
     """
 
     def __init__(
-        self, plan: Plan, certificates: Certificates, nursery: trio.Nursery, tell: Callable[[str], None] | None
+        self,
+        plan: Plan,
+        found: Found,
+        *,
+        certificates: Certificates,
+        nursery: trio.Nursery,
+        tell: Callable[[str], None] | None,
     ) -> None:
         self.plan = plan
-        self.result = Result(seed=plan.seed)
+        self.found = found
         self.rng = random.Random(f"world of {plan.seed}")
         self.trace = Trace(tell)
         self.journal = Journal(self)
@@ -70,6 +63,8 @@ class World:
         self.known: dict[bytes, TaskSpec] = {}
         self.accepted: dict[bytes, TaskSpec] = {}
         self.purged: set[bytes] = set()
+        self.quarantined: set[str] = set()
+        self.revived: dict[bytes, str] = {}
         settings = Settings()
         self.server = ServerMachine(
             nursery,
@@ -102,8 +97,7 @@ class World:
         for machine in self.machines:
             if machine.life is not None:
                 machine.life.die()  # one that is stopped could not be cancelled
-        self.result.seconds = trio.current_time()
-        self.result.digest = self.trace.digest()
+        self.found.sim_seconds = trio.current_time()
 
     async def _play(self) -> None:
         await self.server.ready.wait()
@@ -162,14 +156,14 @@ class World:
 
     def heard(self, conversation: Conversation, message: Message) -> None:
         """See ``Witness``."""
-        self.result.ops += 1
+        self.found.ops += 1
         self.trace.say(conversation.near.name, "->", message)
         for checker in self.checkers:
             checker.heard(conversation, message)
 
     def said(self, conversation: Conversation, message: Message) -> None:
         """See ``Witness``."""
-        self.result.ops += 1
+        self.found.ops += 1
         self.trace.say(conversation.near.name, "<-", message)
         for checker in self.checkers:
             checker.said(conversation, message)
@@ -198,12 +192,13 @@ class World:
 
     def reach(self, name: str) -> None:
         """Count a rare state."""
-        self.result.reached[name] += 1
+        self.found.reach(name)
 
     def violated(self, promise: str, how: str) -> None:
         """A promise is broken: there is no need to go on."""
         self.trace.add("violated", promise, how)
-        self.result.violations.append(f"{promise}: {how}")
+        mode = "" if self.plan.mode == make_plan(self.plan.seed).mode else f" MODE={self.plan.mode}"
+        self.found.violations.append(f"{promise}: {how} | make simulate SEED={self.plan.seed}{mode}")
         self.over.set()
 
     # -- the inside -------------------------------------------------------------------------

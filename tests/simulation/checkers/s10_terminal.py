@@ -14,7 +14,10 @@ Age = tuple[bool, int, int]
 
 
 class Terminal(Checker):
-    """A task moves along the table of the lifecycle; reads follow."""
+    """A task moves along the table of the lifecycle; reads follow.
+
+    What had died on an agent that is put in quarantine goes back in line, as if it had not ended.
+    """
 
     promise = "S10"
 
@@ -26,7 +29,14 @@ class Terminal(Checker):
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         if before.has_ended and after.spec is not None and after.state != before.state:
-            self.broken(f"{task_id.hex()} had ended as {before.name} and is {after.name}")
+            if before.state is None or before.name != State.DEAD:
+                self.broken(f"{task_id.hex()} had ended as {before.name} and is {after.name}")
+                return
+            self.world.revived[task_id] = before.state.agent
+            self._ends.pop(task_id, None)
+            self._shown.pop(task_id, None)
+            for asked in self._asked.values():
+                asked.pop(task_id, None)
         if after.name != before.name and after.name and not _leads(before.name, after.name):
             self.broken(f"{task_id.hex()} went from {before.name!r} to {after.name!r}")
 
@@ -48,13 +58,18 @@ class Terminal(Checker):
     def told(self, outcome: Outcome) -> None:
         self._check_end(outcome)
 
+    def finished(self) -> None:
+        for task_id, agent in self.world.revived.items():
+            if agent not in self.world.quarantined:
+                self.broken(f"{task_id.hex()} had died on {agent}, which was never in quarantine, and ran again")
+
     def _check_view(self, task_id: bytes, age: Age, asked: dict[bytes, Age]) -> None:
         if task_id in asked and age < asked[task_id]:
             self.broken(f"{task_id.hex()} was shown as {age} after {asked[task_id]}")
         self._shown[task_id] = max(age, self._shown.get(task_id, age))
 
     def _check_end(self, outcome: Outcome) -> None:
-        if outcome.state == "unknown":
+        if outcome.state == "unknown" or (outcome.state == State.DEAD and outcome.id in self.world.revived):
             return
         if outcome.state not in TERMINAL:
             self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}")

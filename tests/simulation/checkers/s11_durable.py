@@ -52,7 +52,7 @@ class Durable(Checker):
     def _outcomes(self, message: Outcomes) -> None:
         for outcome in message.outcomes:
             state = self.world.journal.find(outcome.id).state
-            if outcome.state == "unknown" or outcome.id in self.world.purged:
+            if outcome.state == "unknown" or outcome.id in self.world.purged or outcome.id in self.world.revived:
                 continue
             if state is None or (state.state, state.attempt) != (outcome.state, outcome.attempt):
                 self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}, which was not durable")
