@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -82,6 +83,13 @@ class Disk(MemoryStore):
         self._journal.commit(covered)
         self._trace.add("durable", covered)
         return covered
+
+    async def checkpoint(self, folder: Path) -> None:
+        """Refuse: there are no files to link."""
+        raise StoreFailed(f"{folder} is on no disk")
+
+    def note_loss(self, sequence: int) -> None:
+        """Nothing to note: a server that was rolled back ends, and that it does is a find."""
 
     def restart(self, *, power_cut: bool) -> "Disk":
         """Return what the next life finds: all that was staged, or a random part of what is not durable.

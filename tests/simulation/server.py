@@ -18,8 +18,9 @@ from taskd.core.working import Settings
 from taskd.server.addresses import Address
 from taskd.server.certificates import Certificates
 from taskd.server.datadir import DataDir
-from taskd.server.main import ServerPlan, Serving, serve_store
+from taskd.server.main import EXIT_STORE_FAILED, ServerPlan, Serving, serve_store
 from taskd.server.platform import Platform
+from taskd_protocol.errors import StoreFailed
 
 T = TypeVar("T")
 
@@ -89,7 +90,10 @@ class ServerMachine(Machine):
         finally:
             if not life.dead:
                 with trio.CancelScope(shield=True):
-                    await disk.close()
+                    try:
+                        await disk.close()
+                    except StoreFailed:  # as any program that cannot do its last duty
+                        life.exit(EXIT_STORE_FAILED)
 
     def stop(self) -> None:
         """Ask the server to end in good order."""
