@@ -91,7 +91,8 @@ def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
             if event["event"] == "connection_failed":
                 world.violated("crash", f"a session failed: {event}")
             elif event["event"] == "agent in quarantine":
-                world.quarantined.add(str(event["agent"]))
+                world.quarantined.add(event["agent"])
+                world.put_away.add(event["agent"])
         raise structlog.DropEvent
 
     before = structlog.get_config()

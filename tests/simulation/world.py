@@ -37,6 +37,7 @@ class World:
         known: Every task that was submitted, by the id that it is known under.
         purged: Tasks that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
+        put_away: Those at whom nobody has looked since.
         revived: Tasks that had died and run again, with the agent on which they had died.
         calm: Set when no more new work is to be submitted.
         waits: Waits of clients that are not over.
@@ -64,6 +65,7 @@ class World:
         self.accepted: dict[bytes, TaskSpec] = {}
         self.purged: set[bytes] = set()
         self.quarantined: set[str] = set()
+        self.put_away: set[str] = set()
         self.revived: dict[bytes, str] = {}
         settings = Settings()
         self.server = ServerMachine(
@@ -122,8 +124,9 @@ class World:
         costs_s = [cost_s(self.accepted[task_id]) for task_id in self._left()]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
-            while self._left() or self.waits:  # noqa: ASYNC110 - many things end a task
+            while self._left() or self.waits:
                 await trio.sleep(0.5)
+                self._let_in()
             return
         left = self._left()
         if left:
@@ -131,6 +134,13 @@ class World:
             self.violated("L1", f"{len(left)} tasks have not ended: {dict(stand)}, such as {left[0].hex()}")
         else:
             self.violated("L1", f"{self.waits} waits have not ended, and the tasks have")
+
+    def _let_in(self) -> None:
+        """Be the person who starts an agent again that was put in quarantine."""
+        for agent in self.agents[:CORE_AGENTS]:
+            if agent.name in self.put_away:
+                agent.kill()
+        self.put_away.clear()
 
     def _left(self) -> list[bytes]:
         return [

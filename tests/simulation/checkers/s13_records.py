@@ -3,11 +3,9 @@
 from harness.core import Disk, Value
 from harness.fsck import check_disk
 from simulation.checkers.checker import Checker
-from taskd.core import records
+from taskd.core.records import META, READERS
 from taskd.store import codec
 from taskd.store.keys import split_key
-
-_BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS})
 
 
 class Records(Checker):
@@ -25,7 +23,7 @@ class Records(Checker):
         disk = Disk()
         for key, value in self.world.server.disk._values.items():
             kind, record_id = split_key(key)
-            record: Value = value if kind in _BARE else codec.decode(kind, record_id, value)
+            record: Value = codec.decode(kind, record_id, value) if kind == META or kind in READERS else value
             disk.values[kind, record_id] = record
         try:
             check_disk(disk)
