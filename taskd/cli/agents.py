@@ -7,7 +7,7 @@ import click
 from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import agent_document, mebibytes
+from taskd.cli.views import agent_document, bytes_text
 from taskd_protocol.join import format_join_code
 from taskd_protocol.messages import AgentDrain, AgentList, AgentPage, AgentView, Done, Invitation, Invite
 
@@ -91,7 +91,7 @@ def resume(*, name: str) -> None:
 
 def _row(view: AgentView) -> tuple[str, ...]:
     labels = ",".join(f"{name}={value}" for name, value in view.labels.items())
-    memory = f"{mebibytes(view.host.memory_used)} of {mebibytes(view.host.memory_total)}"
+    memory = f"{bytes_text(view.host.memory_used)} of {bytes_text(view.host.memory_total)}"
     cpu = f"{view.host.cpu_percent:.0f} %"
     return view.name, view.state, str(view.running), str(view.slots), cpu, memory, labels or "-"
 

@@ -13,6 +13,7 @@ from taskd.cli.exits import Exit
 from taskd.cli.options import json_option, server_options
 from taskd.cli.output import hint, say, say_json
 from taskd.cli.stores import LINEAGE_BYTES, store_of
+from taskd.cli.views import bytes_text
 from taskd.client.client import Client
 from taskd_protocol.errors import ConfigInvalid, StoreCorrupt, error_from_code
 from taskd_protocol.messages import Backup, BackupView
@@ -46,7 +47,7 @@ def backup(*, folder: Path, data_dir: Path | None, no_keys: bool, as_json: bool)
     if as_json:
         say_json({"path": str(folder), "sequence": sequence, "bytes": size, "tasks": dict(tasks), "keys": not no_keys})
     else:
-        say(f"{folder}: {_counted(tasks)}, as of commit {sequence}, {size / 1e6:,.1f} MB, checked")
+        say(f"{folder}: {_counted(tasks)}, as of commit {sequence}, {bytes_text(size)}, checked")
     return Exit.DONE
 
 

@@ -46,6 +46,8 @@ def _unique(text: str) -> Unique:
 @click.option(
     "--time-limit", "limit_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Kill an attempt that runs on."
 )
+@click.option("--at-most-once", is_flag=True, help="Never run it again once it may have started.")
+@click.option("--exclusive", is_flag=True, help="Never run two attempts at a time, whatever is cut off.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
 def submit(
@@ -62,6 +64,8 @@ def submit(
     replace: bool,
     max_attempts: int | None,
     limit_ms: int,
+    at_most_once: bool,
+    exclusive: bool,
     wait: bool,
     timeout_ms: int | None,
     as_json: bool,
@@ -69,7 +73,8 @@ def submit(
     """Submit a task by its name.
 
     JSON-ARGS are its arguments: '[1, "two"]', or an object that names them. Prints the task's id as soon as the
-    server has it on disk.
+    server has it on disk. What the task's decorator says, such as its queue, retries and limits, is for submits by
+    programs: here only the options given here count.
     """
     named = {**(arguments if isinstance(arguments, dict) else {}), **kwargs}
     payload = pack_arguments(arguments if isinstance(arguments, list) else [], named)
@@ -89,6 +94,8 @@ def submit(
             traceparent=make_traceparents(1)[0],
             timeout_ms=limit_ms,
             unique=None if unique is None else structs.replace(unique, key=unique_key, replace=replace),
+            at_most_once=at_most_once,
+            exclusive=exclusive,
         )
         task_id = client.submit([spec])[0]
         if wait:

@@ -203,9 +203,9 @@ def arguments_text(payload: bytes) -> str:
     return _cut(", ".join(told))
 
 
-def mebibytes(count: int) -> str:
+def bytes_text(count: int) -> str:
     """Return a number of bytes as people read it."""
-    return f"{count / _MIB:,.0f} MiB"
+    return f"{count / _MIB:,.0f} MiB" if count >= _MIB else f"{count / 1024:,.0f} KiB"
 
 
 def _cut(text: str) -> str:

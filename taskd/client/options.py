@@ -159,4 +159,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def _milliseconds(what: str, seconds: float) -> int:
     if not math.isfinite(seconds):
         raise BadRequest(f"{what} of {seconds} seconds is out of range; it goes from 0 to ten years")
-    return round(seconds * 1000)
+    return max(1, round(seconds * 1000)) if seconds > 0 else round(seconds * 1000)  # 0 says that there is none

@@ -34,11 +34,14 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
         "9",
         "--time-limit",
         "2m",
+        "--at-most-once",
+        "--exclusive",
     ]
     taskd("submit", "app.add", "[1]", "--kwargs", '{"b": null}', *options)
     (spec,) = client.submitted
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
     assert (spec.retry, spec.timeout_ms) == (Retry(max_attempts=9), 120_000)
+    assert (spec.at_most_once, spec.exclusive) == (True, True)
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 

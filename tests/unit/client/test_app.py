@@ -209,6 +209,7 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"timeout": 5, "soft_timeout": 6}, "soft_timeout"),
         ({"deadline": float("nan")}, "deadline"),
         ({"heartbeat": 0.1}, "heartbeat"),
+        ({"heartbeat": 0.0001}, "heartbeat"),
         ({"exclusive": "yes"}, "exclusive"),
         ({"unique": "always"}, "unique"),
         ({"unique": 0}, "unique"),
@@ -225,6 +226,13 @@ def test_an_option_out_of_its_range_is_refused_where_it_is_written(
     task = app.task(double)
     with pytest.raises(BadRequest, match=word):
         task.options(**options)  # type: ignore[arg-type]  # that is the point
+
+
+def test_no_limit_is_too_short_to_be_one(server: FakeServer, app: App) -> None:
+    """Milliseconds travel, of which 0 says that there is none."""
+    app.task(double).options(timeout=0.0001, ttl=0).submit(1)
+    (spec,) = server.tasks.values()
+    assert (spec.timeout_ms, spec.ttl_ms) == (1, 0)
 
 
 class Odd(Exception):
