@@ -10,7 +10,6 @@ from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Retry, UniqueMode
-from taskd.client.profile import resolve
 from taskd.client.task import AnyTask, AsyncTask, SyncTask, Task
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import parse_task_id
@@ -63,6 +62,8 @@ class App:
         """
         made = self.__dict__.get("_client")
         if made is None:
+            from taskd.client.profile import resolve  # noqa: PLC0415 - a worker that submits nothing does without
+
             # of two threads that get here one wins; what the other made has neither thread nor connection
             made = self.__dict__.setdefault("_client", Client(resolve(self._url), name=self._name))
         assert isinstance(made, Client)

@@ -4,20 +4,19 @@ What users of tasks want is the App; this is what it, the command line and tests
 """
 
 import os
-import socket
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import taskd
 from taskd.client import operations
 from taskd.client.clock import mono_s
 from taskd.client.ends import Awaited
-from taskd.client.link import Line, Link
+from taskd.client.line import Line
 from taskd.client.operations import ReplyT
-from taskd.client.profile import Profile, resolve
 from taskd.client.promise import Following
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol import limits
@@ -25,6 +24,9 @@ from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToServer
 from taskd_protocol.task import Outcome, TaskSpec, check_specs
+
+if TYPE_CHECKING:
+    from taskd.client.profile import Profile
 
 TIMEOUT_S: Final = 30.0
 """Default for an answer of the server: longer than its restart, shorter than a person's patience."""
@@ -46,7 +48,7 @@ class Client:
         link: For those who run operations of their own.
     """
 
-    def __init__(self, profile: Profile | None = None, *, name: str = "", line: Line | None = None) -> None:
+    def __init__(self, profile: "Profile | None" = None, *, name: str = "", line: Line | None = None) -> None:
         """Prepare a client; nothing is connected yet.
 
         Args:
@@ -58,6 +60,10 @@ class Client:
             ConfigInvalid: No server is known here, or the profile is damaged.
         """
         if line is None:
+            # sockets and TLS: a quarter of what a worker imports, and one that submits nothing does without
+            from taskd.client.link import Link  # noqa: PLC0415
+            from taskd.client.profile import resolve  # noqa: PLC0415
+
             known = resolve() if profile is None else profile
             line = Link(known, name=name or _label(), software=f"taskd-python/{taskd.__version__}")
         self.link: Line = line
@@ -191,5 +197,5 @@ def cut(specs: Sequence[TaskSpec], tasks_max: int) -> Iterator[list[TaskSpec]]:
 
 def _label() -> str:
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    label = f"{program} on {socket.gethostname()}, process {os.getpid()}"
+    label = f"{program} on {platform.node()}, process {os.getpid()}"
     return "".join(letter if letter.isprintable() else "?" for letter in label)[: limits.NAME_CHARS_MAX]

@@ -7,7 +7,7 @@ from taskd.client import operations
 from taskd.client.attempts import Attempt, attempt_of
 from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
-from taskd.client.link import Line
+from taskd.client.line import Line
 from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown

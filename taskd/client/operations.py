@@ -7,12 +7,11 @@ Invariants:
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from taskd.client.ends import Awaited, Watch
-from taskd.client.link import Line
+from taskd.client.line import Line
 from taskd.client.promise import Following, Request
-from taskd.client.session import Session
 from taskd.client.waiting import Pause, Steps, deadline
 from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
 from taskd_protocol.ids import format_task_id
@@ -29,6 +28,9 @@ from taskd_protocol.messages import (
 )
 from taskd_protocol.task import Outcome, TaskSpec
 
+if TYPE_CHECKING:
+    from taskd.client.session import Session
+
 SUBMITS_UNANSWERED_MAX: Final = 8
 """SUBMITs of one bulk submit under way: covers a slow flush of the server's disk, bounds what a resend repeats."""
 
@@ -38,7 +40,7 @@ _NOT_REPEATABLE = (TokenCreate, Invite, CertRenew)
 ReplyT = TypeVar("ReplyT", bound=ToPeer)
 
 
-def connect(link: Line, timeout_s: float | None) -> Steps[Session]:
+def connect(link: Line, timeout_s: float | None) -> "Steps[Session]":
     """Return once the server has welcomed us, at once if it has before.
 
     Raises:
