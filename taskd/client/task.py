@@ -246,13 +246,28 @@ class Submitter(Generic[P, R]):
     def _specs(self, ids: list[TaskId], payloads: list[bytes], headers: list[Headers]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
-        rest = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.exclusive, t.heartbeat_ms, t.at_most_once)
         specs = [
-            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, *rest)
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
-        if t.unique is not None:
-            specs = [structs.replace(spec, unique=t.unique) for spec in specs]
+        times = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.heartbeat_ms)
+        if (
+            any(times) or t.exclusive or t.at_most_once or t.unique is not None
+        ):  # else a spec is made in 0.6 of the time
+            specs = [
+                structs.replace(
+                    spec,
+                    timeout_ms=t.timeout_ms,
+                    soft_timeout_ms=t.soft_timeout_ms,
+                    ttl_ms=t.ttl_ms,
+                    deadline_ms=t.deadline_ms,
+                    exclusive=t.exclusive,
+                    heartbeat_ms=t.heartbeat_ms,
+                    at_most_once=t.at_most_once,
+                    unique=t.unique,
+                )
+                for spec in specs
+            ]
         if any(headers):
             specs = [structs.replace(spec, headers=each) for spec, each in zip(specs, headers, strict=True)]
         return specs
