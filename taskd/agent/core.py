@@ -411,6 +411,7 @@ class AgentCore:
         for grant in grants:
             order = self._ordered.pop(grant.token, "")
             if order != "forget":
+                self.progress.hurry(grant.token)
                 outcome = "cancelled" if order == "cancel" else "released"
                 self.reports.add([FailureReport(grant.token, grant.spec.id, grant.attempt, outcome)])
 

@@ -240,6 +240,17 @@ def test_output_of_an_attempt_goes_before_its_report() -> None:
     assert kinds == [Logs, Ack]
 
 
+def test_what_an_attempt_told_last_goes_before_the_report_that_it_was_stopped() -> None:
+    """Not only at the next look: the agent may be gone by then."""
+    core = connected()
+    start(core, 2)
+    core.beat(0, 1, b"\x07")
+    core.stopped(0, grant(1))
+    told = [message for message in core.messages() if not isinstance(message, LeaseCredit)]
+    released = FailureReport(1, task_id(1), 1, "released")
+    assert told == [Checkpoints([Checkpoint(1, task_id(1), b"\x07")]), Nack([released])]
+
+
 def test_a_cancelled_command_that_ends_well_is_cancelled_all_the_same() -> None:
     core = connected()
     command = grant(1, "taskd.command")
