@@ -11,16 +11,19 @@ from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.working import Agent, Working
 
+_FRESH = StateRecord(State.READY, 0, 0, 0, "", 0)
+"""What a task is that has no state record."""
+
 
 def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> CancelStates:
     """End these tasks, or see to it.
 
     Raises:
-        NeedRecords: Some are not in memory.
+        NeedRecords: Not all that is kept of them is in memory.
     """
     needed: list[Key] = []
     for task_id in command.ids:
-        if task_id not in w.tasks:
+        if not w.tells_all_of(task_id):
             needed += [(records.SPEC, task_id), (records.STATE, task_id)]
     w.need(needed, loaded)
     done = cancel_some(w, command.ids, now, loaded)
@@ -28,15 +31,15 @@ def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> Cancel
 
 
 def cancel_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> dict[bytes, str]:
-    """End tasks, or see to it; those that are not in memory are loaded. Return their states now."""
+    """End tasks, or see to it; those of which memory does not tell all are loaded. Return their states now."""
     revoked: dict[str, list[int]] = {}
     done: dict[bytes, str] = {}
     for task_id in ids:
         if task_id in done:
             continue
         task = w.tasks.get(task_id)
-        if task is None:
-            done[task_id] = _cancel_cold(w, task_id, now, loaded)
+        if task is None or not w.tells_all_of(task_id):
+            done[task_id] = _cancel_stored(w, task_id, now, loaded)
         elif task.token:
             done[task_id] = State.CANCELLING
             if not task.cancelling:
@@ -44,7 +47,7 @@ def cancel_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> d
                 revoked.setdefault(task.agent, []).append(task.token)
         else:
             done[task_id] = State.CANCELLED
-            _cancel_ready(w, task, now)
+            _cancel_fresh(w, task, now)
     for name, tokens in revoked.items():
         agent = w.agents[name]
         if agent.connection:
@@ -66,31 +69,17 @@ def _revoke(w: Working, task: Task) -> None:
     w.counters.move(task.spec.queue, State.RUNNING, State.CANCELLING)
 
 
-def _cancel_ready(w: Working, task: Task, now: Now) -> None:
+def _cancel_fresh(w: Working, task: Task, now: Now) -> None:
     w.leave_line(task.spec.queue, task.spec.name, task.rank)
-    last = StateRecord(
-        State.READY,
-        task.attempt,
-        task.failures,
-        0,
-        "",
-        0,
-        failure=task.failure,
-        logs=task.logs,
-        log_bytes=task.log_bytes,
-        has_details=bool(task.details),
-        past=task.past,
-        revived_attempt=task.revived_attempt,
-    )
-    endings.end_waiting(w, task.spec, last, now, State.CANCELLED, since_ms=task.since_ms)
+    endings.end_waiting(w, task.spec, _FRESH, now, State.CANCELLED, since_ms=task.since_ms)
 
 
-def _cancel_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
+def _cancel_stored(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
     spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
     if not isinstance(spec, SpecRecord):
         return "unknown"
     if not isinstance(state, StateRecord):
-        state = StateRecord(State.READY, 0, 0, 0, "", 0)
+        state = _FRESH
     if not due.leave(w, spec, state):
         return state.state
     endings.end_waiting(w, spec.spec, state, now, State.CANCELLED, since_ms=state.revived_at_ms or spec.created_at_ms)

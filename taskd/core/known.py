@@ -120,9 +120,8 @@ class Known:
         return None
 
     def _waits(self, task_id: bytes) -> bool:
-        task = self._w.tasks.get(task_id)
-        if task is not None:
-            return not task.token
+        if self._w.tells_all_of(task_id):
+            return not self._w.tasks[task_id].token
         keys: list[Key] = [(records.SPEC, task_id), (records.STATE, task_id)]
         self.needed.extend(keys)
         spec, state = (self._loaded.get(key) for key in keys)

@@ -266,6 +266,14 @@ class Working:
         if not all(key in loaded for key in keys):
             raise NeedRecords(keys)
 
+    def tells_all_of(self, task_id: bytes) -> bool:
+        """Tell whether memory has all there is of a task that goes on: not of one that waits for another attempt.
+
+        Which agent had it last, when and under which token stands in its state record alone.
+        """
+        task = self.tasks.get(task_id)
+        return task is not None and (task.fresh or bool(task.token))
+
     # -- lines --------------------------------------------------------------------------
 
     def line(self, queue: str, name: str) -> Line:

@@ -113,6 +113,25 @@ def test_a_task_between_attempts_is_cancelled_with_its_history(shell: Shell) -> 
     assert state.failure is not None
 
 
+def test_a_task_that_is_ready_again_is_cancelled_with_its_last_attempt(shell: Shell) -> None:
+    """Who had it, since when and under which token: the same whether it stands in the window or not."""
+    agent = FakeAgent(shell).join(credit=9)
+    retried, released = run(shell, agent, Retry(3, base_ms=1_000)), run(shell, agent)
+    shell.do(agent.drain())
+    shell.do(agent.nack(retried))
+    shell.do(agent.nack(released, outcome="released"))
+    for _ in range(4):
+        shell.pass_ms(1_000)
+        shell.do(agent.beat())
+    before = [shell.disk.get(records.STATE, grant.spec.id, StateRecord) for grant in (retried, released)]
+    assert [state.state for state in before] == [State.READY, State.READY]
+    assert all(grant.spec.id in shell.working.tasks for grant in (retried, released))
+    assert cancel(shell, retried.spec.id, released.spec.id) == ["cancelled", "cancelled"]
+    after = [shell.disk.get(records.STATE, grant.spec.id, StateRecord) for grant in (retried, released)]
+    assert [(s.agent, s.started_at_ms, s.token) for s in after] == [(s.agent, s.started_at_ms, s.token) for s in before]
+    assert after[0].token == retried.token
+
+
 # -- leased --------------------------------------------------------------------------------
 
 
