@@ -61,6 +61,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     agent.queues = command.queues
     agent.labels = dict(command.labels)
     agent.software = command.software
+    agent.marks_starts = command.marks_starts
     agent.seen_mono_ms = now.mono_ms
     if is_first:
         quarantine.recall(w, agent)

@@ -162,6 +162,8 @@ class OfferAgent:
     holding: Sequence[Held] = ()
     """Leases from before the connection; of its first offer only."""
     software: str = ""
+    marks_starts: bool = True
+    """It heeds ``mark_start``: agents do that speak version 2 of the protocol, or a later one."""
 
 
 class AgentAccepted(NamedTuple):

@@ -170,7 +170,7 @@ def give_up(w: Working, task: Task, now: Now) -> None:
 
     No token stands in its state, so that a report of the attempt that was given up is stale from here on.
     """
-    blamed = task.started and not task.cancelling
+    blamed = not task.cancelling and (task.started or _may_have_started(w, task))
     failure = attempts.LOST_FAILURE if blamed or task.spec.at_most_once else None
     attempts.keep(w, task, attempts.CRASHED if blamed else attempts.LOST, now, started_at_ms=0, failure=failure)
     task.token = 0
@@ -180,6 +180,15 @@ def give_up(w: Working, task: Task, now: Now) -> None:
         _requeue(w, task, now)
     else:
         _go_on(w, task, failure, now, started_at_ms=0)
+
+
+def _may_have_started(w: Working, task: Task) -> bool:
+    """Tell whether a lost attempt counts as started though no mark says so.
+
+    One that was lost before marks its start, unless its agent knows no marks: it could take that down for ever.
+    """
+    was_lost = task.past is not None and task.past.losses > 0
+    return was_lost and not w.agents[task.agent].marks_starts
 
 
 def _go_on(

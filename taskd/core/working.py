@@ -94,6 +94,8 @@ class Agent:
     queues: frozenset[str] = frozenset()
     labels: dict[str, str] = field(default_factory=dict)
     software: str = ""
+    marks_starts: bool = True
+    """As in ``OfferAgent``; until it has offered something, as if it did."""
     draining: bool = False
     lease_number: int = 0
     """Of the last LEASE on this connection."""

@@ -41,6 +41,9 @@ from taskd_protocol.messages import (
 )
 from taskd_protocol.task import Outcome
 
+MARKS_VERSION = 2
+"""Of the protocol: agents mark starts from it on."""
+
 HEARD_NS = 1_000_000_000
 """What comes from an agent is noted as a sign of life so often."""
 
@@ -114,6 +117,7 @@ class AgentRole:
             labels=message.labels,
             holding=message.holding,
             software=self._software,
+            marks_starts=self._session.version >= MARKS_VERSION,
         )
 
     def _beat(self, message: Heartbeat) -> None:

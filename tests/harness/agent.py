@@ -30,6 +30,7 @@ class FakeAgent:
     Attributes:
         held: Leases by token: running, or finished and not recorded.
         revoked: Tokens that it was told to end.
+        marks_starts: It heeds ``mark_start``; agents of 0.1 do not.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class FakeAgent:
         self.pools = [Pool("process", 8, list(names))]
         self.queues = frozenset(queues)
         self.boot_id = boot_id
+        self.marks_starts = True
         self.connection = 0
         self.lease_number = 0
         self.held: dict[int, Grant] = {}
@@ -65,6 +67,7 @@ class FakeAgent:
             pools=self.pools,
             queues=self.queues,
             holding=[Held(token, grant.spec.id, grant.attempt) for token, grant in self.held.items()],
+            marks_starts=self.marks_starts,
         )
 
     def credit(self, leases: int, pool: int = 0) -> AddCredit:

@@ -208,6 +208,7 @@ class World:
         if is_new_boot:
             agent.boot_id += b"+"
             agent.held.clear()
+            agent.marks_starts = not agent.marks_starts  # it was upgraded meanwhile, or the other way round
         before = agent.connection
         try:
             self.ask(agent.offer(), agent.forget)

@@ -251,6 +251,22 @@ def test_who_is_lost_again_before_its_start_costs_nothing(shell: Shell, agent: F
     assert outcomes(shell) == ["lost"] * 6
 
 
+def test_who_is_lost_again_on_an_agent_that_marks_no_starts_crashed(shell: Shell, agent: FakeAgent) -> None:
+    """Agents of 0.1 pass over ``mark_start``: a poison task would take them down for ever. One that is cancelled is."""
+    agent.marks_starts = False
+    agent.join(credit=9)
+    poison = lease(agent, retry=Retry(5, base_ms=0, crash_limit=2))
+    for _ in range(2):
+        lose(shell, agent)
+        shell.jump_ms(1)
+        agent.receive()
+    cancelled = lease(agent)
+    shell.do(CancelTasks([cancelled.spec.id]))
+    lose(shell, agent)
+    assert check_disk(shell.disk) == {poison.spec.id: State.DEAD, cancelled.spec.id: State.CANCELLED}
+    assert outcomes(shell) == ["lost", "crashed", "crashed", "lost"]
+
+
 def test_a_result_of_an_attempt_that_was_charged_as_lost_is_stale(shell: Shell, agent: FakeAgent) -> None:
     """The agent may come back with it: it was given up, and must not be told that it is recorded."""
     lease(agent)

@@ -395,6 +395,21 @@ async def test_an_older_agent_is_not_told_that_it_is_drained(server: Server) -> 
     assert (agent.told(Drain), agent.told(Lease)) == ([], [])
 
 
+@pytest.mark.parametrize(("version", "outcomes"), [(1, ["lost", "crashed"]), (2, ["lost", "lost"])])
+async def test_a_second_loss_is_charged_to_who_would_mark_no_start(
+    server: Server, version: int, outcomes: list[str]
+) -> None:
+    """An agent of version 1 does not tell whether it had started."""
+    client = await server.client()
+    [spec] = await server.submit(client)
+    for life in (b"1", b"2", b"3"):
+        agent = await server.agent(credit=1, boot_id=life * 16, version_max=version)
+        [_] = await leased(agent, 1)
+        await agent.close()
+    view = await server.view(client, spec.id)
+    assert [attempt.outcome for attempt in view.attempts] == outcomes
+
+
 async def test_an_agent_that_fails_all_it_takes_is_shown_in_quarantine(server: Server) -> None:
     """While another one is there for the work; the tasks wait for that one, and their failures are taken back."""
     client, agent = await server.client("operator"), await server.agent(credit=8)
