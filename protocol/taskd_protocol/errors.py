@@ -117,6 +117,12 @@ class CertificateRefused(_Coded):
     code = "connection.certificate"
 
 
+class ServerTooOld(_Coded):
+    """The server is of a version that would take the request and leave out a part of it; nothing was sent."""
+
+    code = "server.too_old"
+
+
 class TimedOut(_Coded):
     """The caller's own time limit passed; the request may still take effect."""
 

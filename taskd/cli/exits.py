@@ -37,6 +37,7 @@ _BY_CODE: Final = {
     "result.gone": Exit.USAGE,
     "server.disk_full": Exit.STORAGE,
     "server.rolled_back": Exit.DATA_REFUSED,
+    "server.too_old": Exit.USAGE,
     "store.corrupt": Exit.DATA_REFUSED,
     "store.in_use": Exit.DATA_DIR_IN_USE,
     "store.too_new": Exit.DATA_REFUSED,

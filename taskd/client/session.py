@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from taskd.client.asked import Asked
 from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
+from taskd.client.older import refusal_in_version_1
 from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S, Chance, Reconnects, Silence
 from taskd.client.promise import Following, Request
 from taskd.client.waits import Waits, wait_requests
@@ -325,6 +326,12 @@ class Session:
             request.reply = self._welcomed
             self._events.append(Answered(request))
             return
+        assert self._welcomed is not None
+        if self._welcomed.version == 1:
+            refusal = refusal_in_version_1(request.message)
+            if refusal is not None:
+                self._fail(request, refusal)
+                return
         try:
             self._connection.send(request.message)
         except TaskdError as error:

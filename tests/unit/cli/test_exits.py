@@ -33,6 +33,7 @@ EXPECTED = {
     "server.busy": 3,
     "server.disk_full": 74,
     "server.rolled_back": 65,
+    "server.too_old": 2,
     "server.stopping": 3,
     "store.corrupt": 65,
     "store.failed": 74,

@@ -25,6 +25,7 @@ from taskd_protocol.errors import (
     ConnectionLost,
     RoleRefused,
     ServerBusy,
+    ServerTooOld,
     TaskdError,
     UnexpectedMessage,
     UnknownKind,
@@ -55,7 +56,7 @@ from taskd_protocol.messages import (
     Wait,
     Welcome,
 )
-from taskd_protocol.task import Outcome, TaskSpec
+from taskd_protocol.task import Outcome, Retry, TaskSpec, Unique
 
 LINEAGE = b"a" * 16
 ID = bytes(range(16))
@@ -65,8 +66,14 @@ def mark(sequence: int, lineage: bytes = LINEAGE) -> Mark:
     return Mark(lineage, sequence, bytes(32))
 
 
-def welcome(sequence: int = 0, *, server_time_ms: int = 1_000_000, credit: int = 100) -> Welcome:
-    return Welcome(1, b"s" * 16, 1, server_time_ms, PeerLimits(outcome_credit=credit), mark(sequence))
+def welcome(
+    sequence: int = 0,
+    *,
+    server_time_ms: int = 1_000_000,
+    credit: int = 100,
+    version: int = limits.PROTOCOL_VERSION_MAX,
+) -> Welcome:
+    return Welcome(version, b"s" * 16, 1, server_time_ms, PeerLimits(outcome_credit=credit), mark(sequence))
 
 
 class Wire:
@@ -493,6 +500,40 @@ def test_the_servers_clock_is_kept_as_an_offset_of_the_local_one() -> None:
     wire.now_s += 1
     wire.tell(Pong(1, 5_001_500))
     assert wire.session.clock_offset_ms == 5_001_500 - 101.0 * 1000
+
+
+@pytest.mark.parametrize(
+    ("option", "spec"),
+    [
+        ("timeout", TaskSpec(ID, "m.f", timeout_ms=1)),
+        ("soft_timeout", TaskSpec(ID, "m.f", soft_timeout_ms=1)),
+        ("ttl", TaskSpec(ID, "m.f", ttl_ms=1)),
+        ("deadline", TaskSpec(ID, "m.f", deadline_ms=1)),
+        ("exclusive and heartbeat", TaskSpec(ID, "m.f", exclusive=True, heartbeat_ms=500)),
+        ("at_most_once", TaskSpec(ID, "m.f", at_most_once=True)),
+        ("headers", TaskSpec(ID, "m.f", headers={"a": "b"})),
+        ("unique", TaskSpec(ID, "m.f", unique=Unique("queued"))),
+        ("retry on", TaskSpec(ID, "m.f", retry=Retry(on=["builtins.OSError"]))),
+        ("retry not_on", TaskSpec(ID, "m.f", retry=Retry(not_on=["builtins.OSError"]))),
+        ("crash_limit", TaskSpec(ID, "m.f", retry=Retry(crash_limit=1))),
+    ],
+)
+def test_an_older_server_is_not_asked_for_what_it_would_leave_out(option: str, spec: TaskSpec) -> None:
+    """It would take the task and run it without; the option is named, and what is to be done."""
+    wire = Wire()
+    plain, newer = Request(Submit(0, [TaskSpec(ID, "m.f", retry=Retry(5))])), Request(Submit(0, [spec]))
+    wire.session.ask(plain)
+    wire.session.ask(newer)
+    wire.connect()
+    assert wire.tell(welcome(version=1)) == [plain.message]
+    assert answered(wire.session.take_events()) == [newer]
+    assert isinstance(newer.error, ServerTooOld)
+    assert f" {option} of 'm.f': upgrade the server" in newer.error.message
+    wire.lose()
+    wire.session.ask(newer := Request(Submit(0, [spec])))
+    wire.later(RECONNECT_MAX_S)
+    wire.connect()
+    assert wire.tell(welcome()) == [plain.message, newer.message], "it was upgraded meanwhile"
 
 
 def test_a_version_that_is_not_known_here_is_refused() -> None:

@@ -1,0 +1,40 @@
+"""Older servers: what one that speaks version 1 of the protocol may be asked.
+
+It reads what it does not know of a task, and drops it without a word: that is refused here instead.
+"""
+
+from taskd_protocol.errors import ServerTooOld
+from taskd_protocol.messages import Submit, ToServer
+from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
+
+
+def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
+    """Return why this is not to be sent on a connection of version 1; None: it may be."""
+    for spec in message.tasks if isinstance(message, Submit) else ():
+        options = _newer_options(spec)
+        if options:
+            return ServerTooOld(
+                f"the server speaks version 1 of the protocol and would leave out {' and '.join(options)} of"
+                f" {spec.name[:64]!r}: upgrade the server, or submit without"
+            )
+    return None
+
+
+def _newer_options(spec: TaskSpec) -> list[str]:
+    """Return the options of a task that version 1 does not have, as users call them."""
+    retry = spec.retry or DEFAULT_RETRY
+    asked = {
+        "timeout": spec.timeout_ms,
+        "soft_timeout": spec.soft_timeout_ms,
+        "ttl": spec.ttl_ms,
+        "deadline": spec.deadline_ms,
+        "exclusive": spec.exclusive,
+        "heartbeat": spec.heartbeat_ms,
+        "at_most_once": spec.at_most_once,
+        "headers": spec.headers,
+        "unique": spec.unique is not None,
+        "retry on": retry.on,
+        "retry not_on": retry.not_on,
+        "crash_limit": retry.crash_limit != DEFAULT_RETRY.crash_limit,
+    }
+    return [option for option, value in asked.items() if value]
