@@ -57,9 +57,11 @@ def run_case(name: str, case: Case, number: int) -> Found:
     try:
         case(number, home, found)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the campaign was run for
-        found.violations.append(f"{_place(error)} | make prove CAMPAIGN={name} FROM={number} TO={number}")
+        found.violations.append(_place(error))
     finally:
         shutil.rmtree(home, ignore_errors=True)
+    again = f"make prove CAMPAIGN={name} FROM={number} TO={number}"
+    found.violations = [f"{violation} | {again}" for violation in found.violations]
     return found
 
 

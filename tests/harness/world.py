@@ -466,6 +466,9 @@ class World:
                 now = terminal[task_id]
                 assert (now.state, now.result, now.token) == (record.state, record.result, record.token)
         self._terminal = terminal
+        # A job that takes dead tasks away may find one in the turn in which it has died.
+        ended = [i for _, i, value in mutations if isinstance(value, StateRecord) and value.state in TERMINAL]
+        self._gone.update(task_id for task_id in ended if task_id not in states)
         for task_id in self.accepted:
             assert task_id in states or task_id in self._gone, "what was accepted is not lost"
         for task_id, state in self.ended.items():
