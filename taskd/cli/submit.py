@@ -15,7 +15,11 @@ from taskd_protocol.task import DEFAULT_QUEUE, QUEUED, RUNNING, WINDOW, Retry, T
 
 
 def _unique(text: str) -> Unique:
-    return Unique(text) if text in {QUEUED, RUNNING} else Unique(WINDOW, duration_ms("s")(text))
+    if text in {QUEUED, RUNNING}:
+        return Unique(text)
+    if not text[:1].isdigit():
+        raise click.BadParameter(f"{text[:40]!r} is neither queued nor running, nor a time such as 90s or 15m")
+    return Unique(WINDOW, duration_ms("s")(text))
 
 
 @json_option

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -121,6 +121,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not isinstance(self.retry, Retry | None):
             raise BadRequest(f"retry of task {name!r} is no Retry: write it as retry=Retry(max_attempts=3)")
+        if isinstance(self.unique, str) and self.unique not in get_args(UniqueMode):
+            raise BadRequest(f'unique of task {name!r} is {self.unique[:40]!r}; it is "queued", "running" or seconds')
         try:
             msgspec.convert(msgspec.to_builtins(self), type=Options)
         except (msgspec.ValidationError, TypeError) as error:  # the second: of a type that is no data at all

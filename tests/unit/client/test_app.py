@@ -211,7 +211,7 @@ def test_options_reach_the_server(server: FakeServer, app: App) -> None:
         ({"heartbeat": 0.1}, "heartbeat"),
         ({"heartbeat": 0.0001}, "heartbeat"),
         ({"exclusive": "yes"}, "exclusive"),
-        ({"unique": "always"}, "unique"),
+        ({"unique": "always"}, '"queued", "running" or seconds'),
         ({"unique": 0}, "unique"),
         ({"unique": True}, "unique"),
         ({"unique": "queued", "key": "k"}, "exclude each other"),
