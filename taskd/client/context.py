@@ -60,7 +60,7 @@ class TaskContext:
 
     @property
     def attempt(self) -> int:
-        """Number of this attempt, from 1."""
+        """Number of this attempt, from 1; those that an agent gave back or was lost with are counted, too."""
         return self._grant.attempt
 
     @property
