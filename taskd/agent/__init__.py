@@ -28,4 +28,6 @@ And its processes, each watched by the one above it::
 
 Sockets and pipes close with the agent, however it dies: then every runner kills
 what it watches over. The kernel kills a worker or command whose runner dies.
+An agent that is stopped closes nothing: with an exclusive attempt, a runner also
+kills when it has not heard from the agent for as long as the server might bear.
 """

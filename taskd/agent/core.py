@@ -8,7 +8,7 @@ Invariants:
 Pure: messages and ends of attempts come in, messages and kills go out; knows no sockets, processes or clocks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, assert_never
 
 from msgspec import structs
@@ -59,7 +59,7 @@ Order = str | Failure
 it failed."""
 
 _TOUCH_MARGIN = 0.2
-"""Of the silence after which a lease is given away: what a kill may take, beside a heartbeat under way."""
+"""Of the silence after which a lease is given away: what a kill may take."""
 
 
 ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | Drain
@@ -114,7 +114,9 @@ class AgentCore:
         self._ordered: dict[int, Order] = {}  # held leases with an order to end
         self._printed: set[int] = set()  # attempts with output of ours, which goes before their reports
         self._touch_ms = 0
-        self._touch_until_ms = 0
+        self._touch_until_ms = 0  # so long exclusive attempts may run
+        self._alone_ms = 0
+        self._alone_until_ms = 0  # and so long if this process is itself stopped
         self._version = 0  # of the protocol, spoken on this connection
         self._offered = False
         self._draining = False
@@ -136,7 +138,8 @@ class AgentCore:
         self.result_bytes_max = welcome.limits.payload_bytes_max
         self._lease_number = 0  # none of this connection yet: what is in the OFFER needs no number
         silence_ms = welcome.limits.heartbeat_ms * welcome.limits.heartbeats_missed
-        self._touch_ms = int(silence_ms * (1 - _TOUCH_MARGIN)) - welcome.limits.heartbeat_ms
+        self._alone_ms = int(silence_ms * (1 - _TOUCH_MARGIN))
+        self._touch_ms = self._alone_ms - welcome.limits.heartbeat_ms
         self.mark = newest_mark(self.mark, welcome.mark)
         self.progress.connect()
         self.reports.connect(self.result_bytes_max)
@@ -214,6 +217,20 @@ class AgentCore:
     def answered(self, sent_ms: int) -> None:
         """Take note that the server has answered what was sent then: it counts our leases from no earlier."""
         self._touch_until_ms = max(self._touch_until_ms, sent_ms + self._touch_ms)
+        self._alone_until_ms = max(self._alone_until_ms, sent_ms + self._alone_ms)
+
+    def live_until(self, grants: Iterable[Grant]) -> int:
+        """Return until when a process with these attempts may live should this one be stopped; 0: for ever.
+
+        A heartbeat later than by the rule that this process keeps itself, which can end an attempt and leave others.
+        """
+        tied = self.limits and any(grant.spec.exclusive for grant in grants)
+        return self._alone_until_ms if tied else 0
+
+    def outlived(self, grant: Grant) -> None:
+        """Take note that an attempt's process had no longer to live: an exclusive one is reported as if ended here."""
+        if grant.spec.exclusive:
+            self._ordered.setdefault(grant.token, "release")
 
     def look(self, now_ms: int) -> list[Kill]:
         """Return what is to be ended because of the time; have progress sent."""
@@ -299,8 +316,17 @@ class AgentCore:
         self._learn(pool, name, runs, sum_us)
         self.reports.add(reports)
 
-    def may_start(self, grant: Grant) -> bool:
-        """Tell whether an attempt may start; if not now, executors are woken when it may."""
+    def may_start(self, grant: Grant, mono_ns: Callable[[], int]) -> bool:
+        """Tell whether an attempt may start; if not now, executors are woken when it may.
+
+        Args:
+            grant: About to start.
+            mono_ns: Tells the time, which matters to an exclusive one: this process may have been stopped till now.
+        """
+        if self._ordered and grant.token in self._ordered:
+            return False  # what ends it is under way
+        if grant.spec.exclusive and mono_ns() >= self._touch_until_ms * 1_000_000:
+            return False
         return self._marks.may_start(grant, self._is_held)
 
     def _is_held(self, token: int) -> bool:

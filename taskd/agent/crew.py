@@ -3,8 +3,8 @@
 A worker gets as much as it is thought to finish within ``BATCH_US``, so that the
 cost of handing over is shared, and a task of unknown or long run time alone, so
 that nothing waits behind it. Where the guess was wrong, what waits behind a long
-task is taken back and dealt to others. One that was lost before, or that may run at
-most once, has a worker to itself, so that a crash is its own.
+task is taken back and dealt to others. One that was lost before, that may run at most
+once, or that is exclusive has a worker to itself, so that a crash or kill is its own.
 
 Invariants:
 - A lease is with one worker at most. One that was taken back will not be started where it was.

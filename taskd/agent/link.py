@@ -292,8 +292,12 @@ class ServerLink:
                 raise UnexpectedMessage(f"{type(message).__name__} is not for an agent")
 
     def look(self) -> None:
-        """Have that ended which is over its time, and what attempts told sent."""
+        """Have that ended which is over its time, what attempts told sent, and runners told how long they may wait."""
+        exclusive = self._core.limits.exclusive  # also those that have ended since: their processes are let go
         self._end(self._core.look(self._now_ms()))
+        if exclusive:
+            for executor in self._executors:
+                executor.keep()
         if self._core.has_news:
             self._bell.set()
 

@@ -30,7 +30,7 @@ class Exit(NamedTuple):
     code: int
     """Exit code; negative: the signal that ended it."""
     ordered: bool
-    """The agent had it killed."""
+    """The agent had it killed, or its runner did, which was to hear from the agent by then and had not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class CommandPlan:
     """Set beside what the agent itself has."""
     cwd: str | None = None
     """None: where the agent is."""
+    live_until_ms: int = 0
+    """As if ``live_until`` had been called before it was started."""
 
 
 class Process(Protocol):
@@ -62,6 +64,13 @@ class Process(Protocol):
 
     def kill(self) -> None:
         """End it and all that came from it."""
+        ...
+
+    def live_until(self, mono_ms: int) -> None:
+        """Have it and all that came from it killed at that time of the clock, unless another is set before; 0: never.
+
+        That holds for an agent that is stopped, too.
+        """
         ...
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ class Runner:
         self._heard: deque[wire.FromRunner] = deque()
         self._exit: Exit | None = None
         self._killed = False
+        self._live_until_ms = 0
 
     async def start(self, run: wire.Run) -> None:
         """Have it start the process.
@@ -39,6 +40,7 @@ class Runner:
         Raises:
             OSError: The system refused.
         """
+        self._live_until_ms = run.live_until_ms
         data = memoryview(wire.encode(run))
         while data:
             await trio.lowlevel.wait_writable(self._control)
@@ -72,6 +74,12 @@ class Runner:
         self._killed = True
         self._order(wire.Signal(kill=True))
 
+    def live_until(self, mono_ms: int) -> None:
+        """See ``Process``."""
+        if mono_ms != self._live_until_ms:
+            self._live_until_ms = mono_ms
+            self._order(wire.LiveUntil(mono_ms))
+
     def close(self) -> None:
         """Hang up: the runner kills what is left."""
         self._control.close()
@@ -88,7 +96,7 @@ class Runner:
             self._heard.extend(_FROM_RUNNER.decode(body) for body in self._frames.feed(data))
         return self._heard.popleft()
 
-    def _order(self, order: wire.Signal | wire.ShowStacks) -> None:
+    def _order(self, order: wire.Signal | wire.ShowStacks | wire.LiveUntil) -> None:
         with contextlib.suppress(OSError):  # it has ended: nothing is left to be ordered
             self._control.send(wire.encode(order))
 

@@ -3,7 +3,8 @@
 It starts the process in a session of its own, adopts whatever detaches itself
 from it, and ends only when nothing of all this is left: an agent that hears
 ``Exited`` has the proof. It kills everything when it is told to, when the agent is
-gone, and when the process itself has ended.
+gone, when the process itself has ended, and when the time has come that the agent
+set: an agent that is stopped sets no later one, and is still there.
 
 Forked from the warden; runs no user code.
 """
@@ -21,6 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from taskd.agent import wire
+from taskd.agent.clock import SystemClock
 from taskd.agent.prctl import adopt_orphans, die_with_parent
 from taskd_protocol.framing import FrameDecoder
 
@@ -29,6 +31,8 @@ KILL_AGAIN_MS = (5, 10, 20, 50, 100)
 
 BLAME_OOM_FIRST = b"500"
 """Added to the badness by which the kernel chooses whom to kill for memory: user code before the agent."""
+
+_CLOCK = SystemClock()
 
 _DECODER = msgspec.msgpack.Decoder(wire.ToRunner)
 
@@ -79,7 +83,7 @@ class _Orders:
     """The agent's side of the conversation.
 
     Attributes:
-        killing: KILL was ordered, or the agent is gone.
+        killing: KILL was ordered, or the agent is gone, or has not been heard for too long.
         terminating: TERM was ordered and not yet passed on.
         showing: Stacks were asked for and the signal is not yet sent.
     """
@@ -90,6 +94,7 @@ class _Orders:
         self.terminating = False
         self.showing = False
         self.gone = False
+        self._live_until_ms = 0
         self._frames = FrameDecoder(wire.FRAME_BYTES)
 
     def wait_for_run(self) -> wire.Run:
@@ -97,6 +102,7 @@ class _Orders:
         while True:
             for order in self._receive():
                 if isinstance(order, wire.Run):
+                    self._live_until_ms = order.live_until_ms
                     return order
             if self.gone:
                 os._exit(0)
@@ -110,7 +116,15 @@ class _Orders:
                 self.terminating = True
             elif isinstance(order, wire.ShowStacks):
                 self.showing = True
+            elif isinstance(order, wire.LiveUntil):
+                self._live_until_ms = order.mono_ms
         self.killing = self.killing or self.gone
+
+    def left_ms(self) -> int | None:
+        """Return how long there is to live without another word of the agent; None: as long as it is there."""
+        if not self._live_until_ms:
+            return None
+        return max(0, self._live_until_ms - _CLOCK.mono_ns() // 1_000_000)
 
     def tell(self, message: wire.FromRunner) -> None:
         """Tell the agent, if it is there."""
@@ -166,15 +180,9 @@ def _watch(orders: _Orders, main_pid: int, woken: int) -> int:
         if not left:
             assert code is not None
             return code
-        if orders.terminating and code is None:
-            orders.terminating = False
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(main_pid, signal.SIGTERM)
-        if orders.showing and code is None:
-            orders.showing = False
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(main_pid, wire.STACKS_SIGNAL)
-        timeout_ms = None
+        if code is None:
+            _pass_on(orders, main_pid)
+        timeout_ms = orders.left_ms()
         if orders.killing or code is not None:
             for pid in children():
                 kill_tree(pid)
@@ -187,6 +195,19 @@ def _watch(orders: _Orders, main_pid: int, woken: int) -> int:
             orders.take()
         if orders.gone and orders.control.fileno() in ready:
             poll.unregister(orders.control)
+        if orders.left_ms() == 0:  # after what has come was read: it may have set another time
+            orders.killing = True
+
+
+def _pass_on(orders: _Orders, main_pid: int) -> None:
+    """Send the process the signals that were asked for."""
+    with contextlib.suppress(ProcessLookupError):
+        if orders.terminating:
+            orders.terminating = False
+            os.killpg(main_pid, signal.SIGTERM)
+        if orders.showing:
+            orders.showing = False
+            os.kill(main_pid, wire.STACKS_SIGNAL)
 
 
 def _reap(main_pid: int, code: int | None) -> tuple[int | None, bool]:

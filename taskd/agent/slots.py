@@ -16,8 +16,8 @@ from taskd_protocol.task import Grant
 
 
 def runs_alone(grant: Grant) -> bool:
-    """Tell whether a worker must have nothing else with this: its start, or its crash, must be its own."""
-    return grant.mark_start or grant.spec.at_most_once
+    """Tell whether a worker must have nothing else with this: its start, or its crash or end, must be its own."""
+    return grant.mark_start or grant.spec.at_most_once or grant.spec.exclusive
 
 
 _CREDIT_STEP = 4

@@ -91,7 +91,8 @@ class RealSpawner:
                 os.set_blocking(fd, False)
             command = Command(await self._runner([devnull, stdout[1], stderr[1]]), stdout[0], stderr[0])
             try:
-                await _start(command, plan.argv, {**os.environ, **plan.environ}, plan.cwd, inherit=0)
+                environ = {**os.environ, **plan.environ}
+                await _start(command, plan.argv, environ, plan.cwd, inherit=0, live_until_ms=plan.live_until_ms)
             except BaseException:
                 command.close()
                 raise
@@ -168,7 +169,13 @@ def _warden_argv() -> list[str]:
 
 
 async def _start(
-    runner: Runner, argv: Sequence[str], environ: Mapping[str, str], cwd: str | None, *, inherit: int
+    runner: Runner,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: str | None,
+    *,
+    inherit: int,
+    live_until_ms: int = 0,
 ) -> None:
     await runner.start(
         wire.Run(
@@ -176,6 +183,7 @@ async def _start(
             [(os.fsencode(name), os.fsencode(value)) for name, value in environ.items()],
             os.fsencode(cwd or ""),
             inherit,
+            live_until_ms,
         )
     )
 

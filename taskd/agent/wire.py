@@ -12,7 +12,7 @@ from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.task import Failure, Grant
 
-VERSION = 3
+VERSION = 4
 """Counted up with every change in this module."""
 
 FRAME_BYTES = 2 * MESSAGE_BYTES_MAX
@@ -134,6 +134,8 @@ class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     cwd: bytes
     inherit: int
     """So many descriptors after the first three are inherited and named in ``FDS_VARIABLE``."""
+    live_until_ms: int = 0
+    """As if ``LiveUntil`` had come with it."""
 
 
 class Signal(msgspec.Struct, array_like=True, frozen=True, tag=33):
@@ -152,6 +154,13 @@ class ShowStacks(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=37)
     """To a runner: send the process ``STACKS_SIGNAL``."""
 
 
+class LiveUntil(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=38):
+    """To a runner: kill all at that time, unless another of these comes before."""
+
+    mono_ms: int
+    """By the kernel's monotonic clock, which all processes share; a length would count from its reading. 0: never."""
+
+
 class NotStarted(msgspec.Struct, array_like=True, frozen=True, tag=35):
     """From a runner: the system refused, and why."""
 
@@ -164,12 +173,12 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
     code: int
     """Exit code; negative: the signal that ended it."""
     killed: bool
-    """The signal was sent on the agent's order."""
+    """The signal was sent on the agent's order, or for want of one that was due."""
 
 
 ToWorker = Setup | Batch | Stop
 FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat
-ToRunner = Run | Signal | ShowStacks
+ToRunner = Run | Signal | ShowStacks | LiveUntil
 FromRunner = Launched | NotStarted | Exited
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -16,6 +16,7 @@ MODULE = """
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -72,10 +73,30 @@ def alone():
         time.sleep(1000)
 
 
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@app.task(exclusive=True)
+def family():
+    # It has a child that has left its session; the next attempt sees whether any of the two lives.
+    family = Path("family.txt")
+    if current().attempt > 1:
+        return [lives(pid) for pid in family.read_text().split()]
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    family.write_text(f"{os.getpid()} {child.pid}")
+    say("family")
+    time.sleep(1000)
+
+
 @app.task
 def long(seconds):
     say(f"long attempt {current().attempt}")
     time.sleep(seconds)
+    say(f"long ended {current().attempt}")
     return current().attempt
 
 
@@ -189,6 +210,30 @@ def test_an_exclusive_task_never_runs_twice_at_a_time_while_its_agent_is_stopped
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: old not in {process.pid for process in home.processes()}, 10)
     assert home.task(str(task_id))["attempt"] == 2
+
+
+def test_an_agent_that_alone_is_stopped_leaves_no_exclusive_task_running(home: House) -> None:
+    """It is gone when another agent gets it; plain work runs on meanwhile, and counts once when the agent goes on."""
+    home.serve("--data-dir", "one", "--heartbeat", "2s")
+    first = home.start("agent", "jobs", "--name", "first", "--processes", "2")
+    [[family_id, long_id]] = python(home, "print(json.dumps([jobs.family.submit().id, jobs.long.submit(3).id]))")
+    wait_until(lambda: {"family", "long attempt 1"} <= set(said(home)))
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: "long ended 1" in said(home))
+        old = [int(pid) for pid in (home.work / "family.txt").read_text().split()]
+        wait_until(lambda: not {process.pid for process in home.processes()}.intersection(old))
+        home.start("agent", "jobs", "--name", "second", "--processes", "2")
+        wait_until(lambda: home.task(str(family_id))["state"] == "succeeded")
+        wait_until(lambda: home.task(str(long_id))["state"] == "succeeded")
+        ends = [home.task(str(each)) for each in (family_id, long_id)]
+        assert [end["attempt"] for end in ends] == [2, 2]
+        assert ends[0]["result"] == [False, False]
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    wait_until(lambda: home.agents().get("first", {}).get("state") == "live")
+    assert first.end() == 0  # with all that it had to report
+    assert [home.task(str(each)) for each in (family_id, long_id)] == ends
 
 
 def test_a_server_that_is_stopped_for_longer_than_agents_may_be_silent_takes_nothing_back(

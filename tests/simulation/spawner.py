@@ -3,6 +3,7 @@
 They are processes of their own: an agent that is stopped does not stop them; one that is killed does.
 """
 
+import math
 import random
 import signal
 from collections import deque
@@ -50,6 +51,8 @@ class Program:
         """Be alive."""
         with self._scope:
             await main()
+        if self._scope.cancelled_caught:  # by its deadline, if nobody ended it before
+            self.exit(-signal.SIGKILL, ordered=True)
 
     def exit(self, code: int, *, ordered: bool = False) -> None:
         """End."""
@@ -69,6 +72,9 @@ class Program:
 
     def kill(self) -> None:
         self.exit(-signal.SIGKILL, ordered=True)
+
+    def live_until(self, mono_ms: int) -> None:
+        self._scope.deadline = mono_ms / 1_000 or math.inf  # machines' monotonic clocks are trio's
 
     def close(self) -> None:
         self.exit(-signal.SIGKILL, ordered=True)
@@ -209,6 +215,7 @@ class PlayedCommand(Program):
 
     def __init__(self, pid: int, plan: CommandPlan) -> None:
         super().__init__(pid)
+        self.live_until(plan.live_until_ms)
         self._run_ms, self._code, self._lines = map(int, plan.argv[1:])
         self._send, self._receive = trio.open_memory_channel[bytes](100)
 

@@ -16,6 +16,10 @@ class Executor(Protocol):
         """End these attempts, as the core was ordered; those that have not started, at once."""
         ...
 
+    def keep(self) -> None:
+        """Have each process know how long it may live: until when, with an exclusive attempt; for ever, without."""
+        ...
+
     async def run(self) -> None:
         """Work until ``close``; leaves no process behind."""
         ...

@@ -29,7 +29,8 @@ STREAMS = (1, 2)
 class _Running:
     """One command under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
         self.process: CommandProcess | None = None
         self.ended = trio.Event()
         self.output_bytes = 0
@@ -75,11 +76,11 @@ class CommandExecutor:
         if self._nursery is None:
             return
         for token, marked in list(self._unmarked.items()):
-            if self._core.may_start(marked):
+            if self._core.may_start(marked, self._platform.clock.mono_ns):
                 del self._unmarked[token]
                 self._start(marked)
         while len(self._running) + len(self._unmarked) < self._slots.count and (grant := self._slots.take()):
-            if self._core.may_start(grant):
+            if self._core.may_start(grant, self._platform.clock.mono_ns):
                 self._start(grant)
             else:
                 self._unmarked[grant.token] = grant
@@ -87,7 +88,7 @@ class CommandExecutor:
 
     def _start(self, grant: Grant) -> None:
         assert self._nursery is not None
-        self._running[grant.token] = running = _Running()
+        self._running[grant.token] = running = _Running(grant)
         self._nursery.start_soon(self._run, grant, running)
 
     def end(self, kill: Kill) -> None:
@@ -106,6 +107,12 @@ class CommandExecutor:
                     running.process.kill()
                 else:
                     self._nursery.start_soon(self._end, running.process, running.ended)
+
+    def keep(self) -> None:
+        """See ``Executor``."""
+        for running in self._running.values():
+            if running.process is not None:
+                running.process.live_until(self._core.live_until([running.grant]))
 
     async def recall(self) -> None:
         """See ``Executor``."""
@@ -148,7 +155,7 @@ class CommandExecutor:
             return Failure(TaskCodes.ARGUMENTS_UNREADABLE, error.message)
         oom_kills = self._platform.oom_kills()
         try:
-            process = await self._platform.spawner.command(_plan(grant, call))
+            process = await self._platform.spawner.command(_plan(grant, call, self._core.live_until([grant])))
         except OSError as error:
             message = f"{call.argv[0]!r} could not be started: {error.strerror or error}"
             return Failure(TaskCodes.COMMAND_NOT_STARTED, message)
@@ -167,6 +174,8 @@ class CommandExecutor:
             process.close()
         if how.code == 0:
             return _SUCCESS
+        if how.ordered and not self._stopping:
+            self._core.outlived(grant)
         if how.code < 0 and self._platform.oom_kills() > oom_kills and not how.ordered:
             message = "the kernel killed the command because memory ran out"
             return Failure(TaskCodes.WORKER_OUT_OF_MEMORY, message, exit_code=how.code)
@@ -203,7 +212,7 @@ class CommandExecutor:
 _SUCCESS = pack(0)
 
 
-def _plan(grant: Grant, call: CommandCall) -> CommandPlan:
+def _plan(grant: Grant, call: CommandCall, live_until_ms: int) -> CommandPlan:
     return CommandPlan(
         argv=call.argv,
         environ={
@@ -213,4 +222,5 @@ def _plan(grant: Grant, call: CommandCall) -> CommandPlan:
             "TASKD_FENCING_TOKEN": str(grant.token),
         },
         cwd=call.cwd,
+        live_until_ms=live_until_ms,
     )

@@ -85,11 +85,11 @@ class CoroutineExecutor:
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
         room = slots.count + self._ahead() - len(self._assigned) - len(self._unmarked)
-        grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked)]
+        grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked, self._clock.mono_ns)]
         for marked in grants:
             del self._unmarked[marked.token]
         while len(grants) < room and (grant := slots.take()) is not None:
-            if self._core.may_start(grant):
+            if self._core.may_start(grant, self._clock.mono_ns):
                 grants.append(grant)
             else:
                 self._unmarked[grant.token] = grant
@@ -101,6 +101,8 @@ class CoroutineExecutor:
             core = self._core
             timed = core.limits.timed(grants)
             batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed)
+            if timed and (until_ms := core.live_until(grants)):
+                hand.process.live_until(until_ms)
             hand.process.send(wire.encode(batch))
 
     def end(self, kill: Kill) -> None:
@@ -115,6 +117,11 @@ class CoroutineExecutor:
                 self._core.unstarted(self._pool, waiting)
             elif token not in self._assigned:
                 self._core.dropped(self._pool, token)
+
+    def keep(self) -> None:
+        """See ``Executor``. One exclusive attempt ties all others: they are run again, should it come to that."""
+        if self._hand is not None:
+            self._hand.process.live_until(self._core.live_until(self._assigned.values()))
 
     async def recall(self) -> None:
         """See ``Executor``. Here what a worker has is about to start."""

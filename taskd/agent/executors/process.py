@@ -76,11 +76,11 @@ class ProcessExecutor:
         for member, grant in list(self._unmarked.items()):
             if grant.token not in member.assigned:
                 del self._unmarked[member]  # taken back
-            elif self._core.may_start(grant):
+            elif self._core.may_start(grant, self._clock.mono_ns):
                 del self._unmarked[member]
                 self._hand_over(member, [grant])
         for member, grants in self._crew.deal():
-            if self._core.may_start(grants[0]):
+            if self._core.may_start(grants[0], self._clock.mono_ns):
                 self._hand_over(member, grants)
             else:
                 self._unmarked[member] = grants[0]
@@ -97,6 +97,11 @@ class ProcessExecutor:
         for token in kill.tokens:
             if token not in assigned:
                 self._core.dropped(self._pool, token)
+
+    def keep(self) -> None:
+        """See ``Executor``."""
+        for member, hand in self._hands.items():
+            hand.process.live_until(self._core.live_until(member.assigned.values()))
 
     async def recall(self) -> None:
         """See ``Executor``."""
@@ -125,7 +130,9 @@ class ProcessExecutor:
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
         core = self._core
         batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, core.limits.timed(grants))
-        self._hands[member].process.send(wire.encode(batch))
+        process = self._hands[member].process
+        process.live_until(core.live_until(grants))
+        process.send(wire.encode(batch))
         if len(member.assigned) > 1:
             self._behind.set()
 
@@ -188,6 +195,8 @@ class ProcessExecutor:
         self._core.waits_again(self._pool, back)
         if blamed is not None:
             token = blamed.token
+            if how.ordered and not hand.insane and not self._stopping:
+                self._core.outlived(blamed)
             if self._core.is_ordered(token):
                 self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:

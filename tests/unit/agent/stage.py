@@ -140,6 +140,7 @@ class PlayedProcess:
         self.signals: list[str] = []
         self.ends_on: set[str] = {"TERM", "KILL"}
         self.closed = False
+        self.lives_until_ms: list[int] = []
         self._exit: Exit | None = None
         self._ended = trio.Event()
 
@@ -157,6 +158,10 @@ class PlayedProcess:
 
     def kill(self) -> None:
         self._signal("KILL", -signal.SIGKILL, ordered=True)
+
+    def live_until(self, mono_ms: int) -> None:
+        if mono_ms != (self.lives_until_ms or [0])[-1]:
+            self.lives_until_ms.append(mono_ms)
 
     def close(self) -> None:
         self.closed = True

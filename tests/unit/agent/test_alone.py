@@ -60,6 +60,10 @@ def test_a_mark_is_asked_for_once_and_again_on_a_new_connection() -> None:
     )
 
 
+def never() -> int:
+    raise AssertionError("the time matters to exclusive attempts alone")
+
+
 def test_pools_do_not_forget_each_others_marks() -> None:
     core = AgentCore([Pool("process", 1, ["m.f"]), Pool("async", 1, ["m.a"])])
     core.welcome(welcome(), 0)
@@ -67,10 +71,10 @@ def test_pools_do_not_forget_each_others_marks() -> None:
     one, other = marked(1), marked(2, "m.a")
     core.receive(Lease(1, 0, [one]))
     core.receive(Lease(2, 1, [other]))
-    assert [core.may_start(one), core.may_start(other), core.may_start(one)] == [False] * 3
+    assert [core.may_start(grant, never) for grant in (one, other, one)] == [False] * 3
     assert [message for message in core.messages() if isinstance(message, Started)] == [Started([1, 2])]
     core.receive(StartRecorded([1, 2]))
-    assert [core.may_start(one), core.may_start(other)] == [True] * 2
+    assert [core.may_start(grant, never) for grant in (one, other)] == [True] * 2
 
 
 def test_what_runs_alone_is_in_no_run_of_others() -> None:

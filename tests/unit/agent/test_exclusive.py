@@ -3,7 +3,8 @@
 import trio
 from trio.testing import MockClock
 
-from taskd_protocol.task import FailureReport, Report
+from taskd_protocol.command import pack_command
+from taskd_protocol.task import COMMAND_NAME, FailureReport, Report
 from unit.agent.making import grant
 from unit.agent.stage import ASYNC, SYNC, Stage, playing
 from unit.agent.workshop import limited
@@ -88,3 +89,65 @@ async def test_an_exclusive_attempt_lives_while_heartbeats_are_answered(autojump
         nursery.start_soon(work)
         assert outcomes(await peer.reports(1)) == {1: "acked"}
         assert len(peer.heartbeats) > 50
+
+
+async def test_the_runner_of_an_exclusive_attempt_is_told_how_long_it_may_live(autojump_clock: MockClock) -> None:
+    """Before the attempt starts, again with each answered heartbeat, and no longer once it has ended."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=2)):
+        await stage.until(lambda: len(stage.workers) == 2)
+        peer = await stage.greeted()
+        await peer.lease(limited(grant(1), exclusive=True), grant(2))
+        worker, other = await stage.who_has(1), await stage.who_has(2)
+        [first_ms] = worker.lives_until_ms
+        assert SILENCE_S - PERIOD_S < first_ms / 1e3 - trio.current_time() < SILENCE_S
+        with trio.move_on_after(60):
+            while True:
+                await peer.next()
+        told = worker.lives_until_ms
+        assert len(told) > 10
+        assert told == sorted(told)
+        assert told[-1] / 1e3 > trio.current_time() + PERIOD_S
+        worker.returns(1)
+        assert outcomes(await peer.reports(1)) == {1: "acked"}
+        await trio.sleep(1)
+        assert worker.lives_until_ms[-1] == 0
+        assert other.lives_until_ms == []
+
+
+async def test_an_attempt_that_its_runner_ended_is_reported_as_if_the_agent_had(autojump_clock: MockClock) -> None:
+    """The agent was stopped, and hears of the end before it looks at the time: nobody is to blame."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        await stage.until(lambda: len(stage.workers) == 1)
+        peer = await stage.greeted()
+        await peer.lease(limited(grant(1), exclusive=True))
+        worker = await stage.who_has(1)
+        worker.runs = 1
+        worker.exit(-9, ordered=True)
+        assert outcomes(await peer.reports(1)) == {1: "cancelled"}
+        command = grant(2, COMMAND_NAME, pack_command(["true"]))
+        await peer.lease(limited(command, exclusive=True), pool=1)
+        await stage.until(lambda: bool(stage.commands))
+        assert stage.commands[0].plan.live_until_ms > trio.current_time() * 1e3
+        stage.commands[0].exit(-9, ordered=True)
+        assert outcomes(await peer.reports(1)) == {2: "cancelled"}
+
+
+async def test_none_starts_after_its_time_on_a_worker_that_falls_free(autojump_clock: MockClock) -> None:
+    """Be it before the agent, which was stopped, has looked at the time."""
+    stage = Stage(autojump_clock, SYNC)
+    agent = stage.agent(processes=1)
+    async with playing(stage, agent):
+        await stage.until(lambda: len(stage.workers) == 1)
+        peer = await stage.greeted()
+        await peer.lease(grant(1), limited(grant(2), exclusive=True))
+        worker = await stage.who_has(1)
+        worker.runs = 1
+        autojump_clock.jump(60)
+        executor = agent._executors[0]
+        executor.wake()
+        worker.returns(1)
+        ends = outcomes(await peer.reports(2))
+        assert ends == {1: "acked", 2: "released"}
+        assert [given.token for given in worker.grants] == [1]

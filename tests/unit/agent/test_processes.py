@@ -1,5 +1,6 @@
 """Runners and warden: nothing is left of a process, however it detached itself and whoever died."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from taskd.agent.clock import SystemClock
 from taskd.agent.platform import CommandPlan, Exit
 from taskd.agent.processes import Command
 from taskd.agent.spawner import open_spawner
@@ -30,6 +32,10 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.005)
 """
 """Leaves a grandchild that no signal to a group or session would find; then goes on with what follows."""
+
+
+def in_ms(length_ms: int) -> int:
+    return SystemClock().mono_ns() // 1_000_000 + length_ms
 
 
 def python(code: str, *args: str) -> CommandPlan:
@@ -122,6 +128,25 @@ async def test_hanging_up_on_a_runner_kills_what_it_watches_over(tmp_path: Path)
         pid = await detached(daemon)
         command.close()
         await wait_until(lambda: not is_alive(pid) and not is_alive(command.pid))
+
+
+async def test_a_runner_kills_everything_at_the_time_that_was_set_last(tmp_path: Path) -> None:
+    """Another time may follow, and that there is none."""
+    async with open_spawner([]) as spawner:
+        daemon = tmp_path / "daemon"
+        forked = python(DETACH + "time.sleep(1000)", str(daemon))
+        command = await spawner.command(dataclasses.replace(forked, live_until_ms=in_ms(1_000_000)))
+        pid = await detached(daemon)
+        command.live_until(soon := in_ms(300))
+        assert await end_of(command) == Exit(-signal.SIGKILL, ordered=True)
+        assert in_ms(0) >= soon
+        assert not is_alive(pid)
+        brief = python("import time; time.sleep(0.6)")
+        freed = await spawner.command(dataclasses.replace(brief, live_until_ms=in_ms(300)))
+        freed.live_until(0)
+        assert await end_of(freed) == Exit(0, ordered=False)
+        late = await spawner.command(dataclasses.replace(brief, live_until_ms=in_ms(-1)))
+        assert await end_of(late) == Exit(-signal.SIGKILL, ordered=True)
 
 
 async def test_who_kills_a_runner_kills_its_process_and_the_warden_sees_to_the_rest(tmp_path: Path) -> None:
