@@ -69,7 +69,7 @@ def shortfalls(goal: Goal, tier: Tier, report: Report, commit: str) -> Iterator[
         yield f"{report.ops:,} operations are fewer than {goal.ops * cases:,.0f}"
     for kind, least in goal.faults.items():
         count = report.faults.get(kind, 0)
-        if count < least * cases:
+        if count < int(least * cases):
             yield f"{count} faults of kind '{kind}' are fewer than {least * cases:,.0f}"
     if tier != "pr":
         names = dict.fromkeys([*goal.reached, *report.reached])
