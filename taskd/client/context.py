@@ -38,15 +38,16 @@ class TaskContext:
     """The attempt that runs here.
 
     Attributes:
-        port: Of this process, if it is a worker.
+        port: Of this process, if it is a worker; an attempt may have one of its own.
     """
 
-    __slots__ = ("_grant",)
+    __slots__ = ("_grant", "_port")
 
     port: ClassVar[Port | None] = None
 
-    def __init__(self, grant: Grant) -> None:
+    def __init__(self, grant: Grant, port: Port | None = None) -> None:
         self._grant = grant  # looked into only when asked: workers make one of these per task
+        self._port = port
 
     @property
     def name(self) -> str:
@@ -92,7 +93,8 @@ class TaskContext:
 
         A coroutine is cancelled by its event loop as well.
         """
-        return self.port is not None and self.port.is_cancelled(self._grant.token)
+        port = self._port or self.port
+        return port is not None and port.is_cancelled(self._grant.token)
 
     def raise_if_cancelled(self) -> None:
         """End the attempt here if it is to end.
@@ -119,8 +121,9 @@ class TaskContext:
             raise PayloadTooLarge(
                 f"details of a heartbeat are {len(packed)} bytes, the limit {DETAILS_BYTES_MAX}: store them elsewhere"
             )
-        if self.port is not None:
-            self.port.beat(self._grant.token, packed)
+        port = self._port or self.port
+        if port is not None:
+            port.beat(self._grant.token, packed)
 
     @property
     def heartbeat_details(self) -> object:

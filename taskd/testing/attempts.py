@@ -7,7 +7,7 @@ from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
 from taskd.client.context import TaskContext, running
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.task import Failure, Grant
+from taskd_protocol.task import Checkpoint, Failure, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -16,25 +16,55 @@ End = bytes | Failure | calls.Thrown
 """How an attempt ended: its packed result, or why there is none."""
 
 
+class Signs:
+    """What an attempt here is told, and tells: see ``taskd.client.context.Port``.
+
+    Attributes:
+        told: It is to end.
+        details: How far it has come, packed; empty: it has not said.
+    """
+
+    def __init__(self, details: bytes = b"") -> None:
+        self.told = False
+        self.details = details
+
+    def is_cancelled(self, token: int) -> bool:
+        """See ``Port``: each attempt has its own."""
+        del token
+        return self.told
+
+    def beat(self, token: int, details: bytes) -> None:
+        """See ``Port``."""
+        del token
+        self.details = details or self.details
+
+    def checkpoints(self, grant: Grant) -> list[Checkpoint]:
+        """Return what is to be kept of the attempt for the next one."""
+        return [Checkpoint(grant.token, grant.spec.id, self.details)] if self.details else []
+
+
 def functions_of(app: App) -> Functions:
     """Return what workers would call, by task name, as the App stands now."""
     return {name: task.for_worker() for name, task in app.tasks.items()}
 
 
-def attempt(functions: Functions, grant: Grant) -> End:
+def attempt(functions: Functions, grant: Grant, signs: Signs) -> End:
     """Run an attempt of a plain function, in a context that is its own."""
-    return blocking.attempt(functions, grant, PAYLOAD_BYTES_MAX)
+    return blocking.attempt(functions, grant, PAYLOAD_BYTES_MAX, signs)
 
 
-async def attempt_async(functions: Functions, grant: Grant, cancelled: tuple[type[BaseException], ...]) -> End:
+async def attempt_async(
+    functions: Functions, grant: Grant, signs: Signs, cancelled: tuple[type[BaseException], ...]
+) -> End:
     """Run an attempt of an ``async def``, in a context that is its own.
 
     Args:
         functions: By task name.
         grant: What to run.
+        signs: Its own.
         cancelled: What is to be raised again: an event loop's own signals.
     """
-    running.set(TaskContext(grant))
+    running.set(TaskContext(grant, signs))
     function = functions.get(grant.spec.name)
     arguments = calls.read_arguments(grant.spec.payload)
     if function is None:

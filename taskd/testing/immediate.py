@@ -12,7 +12,7 @@ from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
 from taskd.client.client import Client
 from taskd.core.attempts import maybe_ran
-from taskd.testing.attempts import End, attempt, attempt_async, functions_of
+from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
 from taskd.testing.instant import InstantLine
 from taskd_protocol.task import DEFAULT_RETRY, Grant, Outcome, TaskSpec
 
@@ -27,11 +27,13 @@ class _Inline:
         functions = functions_of(self._app)
         task = self._app.tasks.get(spec.name)
         run = _run_async if task is not None and task.is_async else _run
-        number = 0
+        number, details = 0, b""
         while True:
             number += 1
             self._token += 1
-            end = run(functions, Grant(self._token, number, spec))
+            signs = Signs(details)
+            end = run(functions, Grant(self._token, number, spec, details=details), signs)
+            details = signs.details
             if isinstance(end, bytes):
                 return Outcome(spec.id, "succeeded", number, end)
             bad = calls.bad_end(self._token, end, 0, 0.0)
@@ -41,16 +43,16 @@ class _Inline:
                 return Outcome(spec.id, "dead", number, failure=bad.failure)
 
 
-def _run(functions: Functions, grant: Grant) -> End:
-    return Context().run(attempt, functions, grant)
+def _run(functions: Functions, grant: Grant, signs: Signs) -> End:
+    return Context().run(attempt, functions, grant, signs)
 
 
-def _run_async(functions: Functions, grant: Grant) -> End:
+def _run_async(functions: Functions, grant: Grant, signs: Signs) -> End:
     """Run a coroutine on a loop of its own, in a thread of its own: a loop may be running in this one."""
     ends: list[End] = []
 
     def main() -> None:
-        ends.append(asyncio.run(attempt_async(functions, grant, ())))
+        ends.append(asyncio.run(attempt_async(functions, grant, signs, ())))
 
     thread = threading.Thread(target=Context().run, args=(main,), name="taskd-inline")
     thread.start()

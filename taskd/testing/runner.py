@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,10 +16,10 @@ import trio
 
 from taskd.agent.worker import calls
 from taskd.client.app import App
-from taskd.core.commands import AckAttempts, AddCredit, NackAttempts, OfferAgent
+from taskd.core.commands import AckAttempts, AddCredit, KeepCheckpoints, NackAttempts, OfferAgent
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
-from taskd.testing.attempts import End, attempt, attempt_async, functions_of
+from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import Lease, Message, Revoke
@@ -170,18 +170,26 @@ class Runner:
     async def _run(self, grant: Grant) -> None:
         started_at_ms = self._loop.now().wall_ms
         token, task_id, number = grant.token, grant.spec.id, grant.attempt
+        signs, is_async = Signs(), self._app.tasks[grant.spec.name].is_async
         scope = self.running[token]
         end: End | None = None
-        limit = time_limit(grant)
+        limit, soft = time_limit(grant), soft_limit(grant)
+        if is_async and soft.seconds < limit.seconds:
+            limit = soft  # a coroutine is told by being cancelled
         scope.deadline = trio.current_time() + limit.seconds
-        with scope:
-            end = await self._attempt(grant)
+        with scope, _told_after(self._nursery, signs, soft.seconds):
+            end = await self._attempt(grant, signs)
+        if signs.told and not isinstance(end, bytes | None):
+            end = soft.failure
+        signs.told = signs.told or end is None  # what is left behind in a thread may look, and end
         if end is None and trio.current_time() >= scope.deadline:
             end = limit.failure
         del self.running[token]
         self.waits.pop(token, None)
         self._off_clock.discard(token)
         self._changed.set()
+        if checkpoints := signs.checkpoints(grant):
+            self._loop.ask(KeepCheckpoints(NAME, checkpoints))
         if isinstance(end, bytes):
             self._loop.ask(AckAttempts(NAME, [Report(token, task_id, number, end, started_at_ms)]))
         elif end is None:
@@ -195,15 +203,15 @@ class Runner:
         if self._open:
             self._loop.ask(AddCredit(NAME, self.connection, 0, 1))
 
-    async def _attempt(self, grant: Grant) -> End:
+    async def _attempt(self, grant: Grant, signs: Signs) -> End:
         task = self._app.tasks[grant.spec.name]
         if task.is_async and self._on_trio:
-            return await attempt_async(self._functions, grant, (trio.Cancelled,))
+            return await attempt_async(self._functions, grant, signs, (trio.Cancelled,))
         self._off_clock.add(grant.token)
         if task.is_async:
-            return await self._asyncio.run(partial(attempt_async, self._functions, grant, ()))
+            return await self._asyncio.run(partial(attempt_async, self._functions, grant, signs, ()))
         # A thread that a cancelled attempt has left behind comes to its end for nobody.
-        call = partial(Context().run, attempt, self._functions, grant)
+        call = partial(Context().run, attempt, self._functions, grant, signs)
         return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
 
 
@@ -222,6 +230,31 @@ def time_limit(grant: Grant) -> TimeLimit:
         return TimeLimit(deadline_ms / 1000, Failure(TaskCodes.DEADLINE, "it had not ended by its deadline"))
     seconds = timeout_ms / 1000
     return TimeLimit(seconds or math.inf, Failure(TaskCodes.TIMED_OUT, f"it ran for longer than {seconds:g} s"))
+
+
+def soft_limit(grant: Grant) -> TimeLimit:
+    """Return after how long an attempt is told that it is to end."""
+    seconds = grant.spec.soft_timeout_ms / 1000
+    text = f"it ran for longer than its soft timeout of {seconds:g} s"
+    return TimeLimit(seconds or math.inf, Failure(TaskCodes.TIMED_OUT, text))
+
+
+@contextlib.contextmanager
+def _told_after(nursery: trio.Nursery, signs: Signs, seconds: float) -> Iterator[None]:
+    """Tell an attempt that it is to end if it runs for so long."""
+    scope = trio.CancelScope()
+
+    async def tell() -> None:
+        with scope:
+            await trio.sleep(seconds)
+            signs.told = True
+
+    if not math.isinf(seconds):
+        nursery.start_soon(tell)
+    try:
+        yield
+    finally:
+        scope.cancel()
 
 
 class AsyncioThread:

@@ -13,7 +13,7 @@ from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls
 from taskd.agent.worker.link import Link
-from taskd.client.context import TaskContext, running
+from taskd.client.context import Port, TaskContext, running
 from taskd_protocol.task import Failure, Grant
 
 
@@ -62,13 +62,15 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
     page[wire.PAGE_RUNNING] = 0
 
 
-def attempt(functions: calls.Functions, grant: Grant, result_bytes_max: int) -> bytes | Failure | calls.Thrown:
+def attempt(
+    functions: calls.Functions, grant: Grant, result_bytes_max: int, port: Port | None = None
+) -> bytes | Failure | calls.Thrown:
     """Run one attempt in the context of now, which is to be the attempt's own; return its packed result."""
     spec = grant.spec
     function = functions.get(spec.name)
     if function is None:
         return calls.unknown(spec.name)
-    running.set(TaskContext(grant))
+    running.set(TaskContext(grant, port))
     arguments = calls.read_arguments(spec.payload)
     if isinstance(arguments, Failure):
         return arguments

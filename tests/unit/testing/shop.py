@@ -41,6 +41,10 @@ class Shop:
         self.ask: SyncTask[[float], str] = task(name="shop.ask")(self._ask)
         self.wait: SyncTask[[], None] = task(name="shop.wait")(self._wait)
         self.sleep: AsyncTask[[float], float] = task(name="shop.sleep")(self._sleep)
+        self.steps: SyncTask[[int], object] = task(
+            name="shop.steps", retry=Retry(max_attempts=5, base=10.0, jitter=0.0)
+        )(self._steps)
+        self.polite: SyncTask[[], None] = task(name="shop.polite")(self._polite)
         self.unpackable: SyncTask[[], object] = task(name="shop.unpackable")(self._unpackable)
 
     def _add(self, a: int, b: int) -> int:
@@ -75,6 +79,23 @@ class Shop:
     def _wait(self) -> None:
         self.waiting.set()
         self.gate.wait(30)
+
+    def _steps(self, count: int) -> object:
+        """Take one step in each attempt, going on where the one before was."""
+        done = current().heartbeat_details or []
+        assert isinstance(done, list)
+        current().heartbeat([*done, current().attempt])
+        current().heartbeat()
+        if len(done) + 1 < count:
+            raise LookupError("there is more to do")
+        return [*done, current().attempt]
+
+    def _polite(self) -> None:
+        self.waiting.set()
+        while not current().cancelled:
+            self.gate.wait(0.001)
+        self.calls.append("told")
+        self.gate.set()
 
     async def _sleep(self, seconds: float) -> float:
         """On trio: return how long that was by the clock that runs it."""

@@ -80,6 +80,11 @@ def test_a_failure_that_is_final_is_the_last(shop: Shop) -> None:
     assert ran == [1]
 
 
+def test_an_attempt_goes_on_where_the_one_before_was(shop: Shop) -> None:
+    with inline(shop.app):
+        assert shop.steps.submit(3).result() == [1, 2, 3]
+
+
 def test_arguments_and_results_are_packed(shop: Shop) -> None:
     """What would not travel does not travel here; the task gets copies."""
     with inline(shop.app):

@@ -151,6 +151,19 @@ def test_time_limits_pass_by_the_servers_clock(shop: Shop) -> None:
             shop.sleep.options(deadline=20).submit(25).result()
 
 
+def test_a_soft_timeout_tells_before_the_hard_one_ends(shop: Shop) -> None:
+    """A coroutine is told by its cancel; a plain function looks, on real time."""
+    once = Retry(max_attempts=1)
+    with server(shop.app, event_loop="trio"):
+        assert shop.sleep.options(soft_timeout=30, timeout=60).submit(29).result() == 29
+        with pytest.raises(TaskFailed, match="soft timeout of 30 s") as caught:
+            shop.sleep.options(soft_timeout=30, timeout=60, retry=once).submit(31).result()
+        assert caught.value.code == "task.timed_out"
+    with server(shop.app, real_time=True):
+        assert shop.polite.options(soft_timeout=0.5, timeout=60, retry=once).submit().result() is None
+    assert shop.calls == ["told"]
+
+
 def test_a_task_that_nobody_starts_in_time_expires(shop: Shop) -> None:
     """Its place is taken by another one that sleeps for longer than it can wait."""
     with server(shop.app, event_loop="trio"):
@@ -214,6 +227,25 @@ def test_a_running_function_can_be_cancelled(shop: Shop) -> None:
         assert handle.state() == "cancelled"
         assert shop.add.submit(1, 1).result() == 2
         shop.gate.set()
+
+
+def test_a_function_that_is_left_behind_may_look_whether_it_is_to_end(shop: Shop) -> None:
+    with server(shop.app) as local:
+        handle = shop.polite.submit()
+        driving = threading.Thread(target=local.run_until_idle)
+        driving.start()
+        assert shop.waiting.wait(30)
+        assert handle.cancel() == "cancelling"
+        driving.join(30)
+        assert handle.state() == "cancelled"
+        assert shop.gate.wait(30)
+        assert shop.calls == ["told"]
+
+
+def test_an_attempt_goes_on_where_the_one_before_was(shop: Shop) -> None:
+    with server(shop.app):
+        assert shop.steps.submit(3).result() == [1, 2, 3]
+        assert shop.steps.submit(1).result() == [1]
 
 
 def test_a_task_may_wait_for_another_one(shop: Shop) -> None:
