@@ -16,14 +16,20 @@ from taskd.core.commands import (
     AppendLogs,
     CancelTasks,
     Command,
+    DropLapsed,
     KeepCheckpoints,
+    MarkStarted,
     NackAttempts,
+    PurgeFinished,
+    RefillTimers,
     RefillWindow,
     RefundTasks,
+    ReleaseDue,
     RetryTasks,
     StepJob,
     SubmitTasks,
 )
+from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server.loading import Found
 from taskd_protocol.errors import ServerBusy, ServerStopping, TaskdError
 
@@ -145,16 +151,14 @@ def weight_of(command: Command) -> int:
             weight = len(pieces) + sum([len(piece.data) for piece in pieces]) // WEIGHT_BYTES
         case KeepCheckpoints(_, checkpoints):
             weight = len(checkpoints) + sum([len(each.details) for each in checkpoints]) // WEIGHT_BYTES
-        case NackAttempts(_, reports):
-            weight = len(reports)
-        case CancelTasks(ids) | RetryTasks(ids):
-            weight = len(ids)
-        case RefillWindow(_, entries):
-            weight = len(entries)
+        case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some) | RefundTasks(_, some):
+            weight = len(some)
+        case CancelTasks(some) | RetryTasks(some) | ReleaseDue(some) | RefillTimers(some) | DropLapsed(some):
+            weight = len(some)
+        case PurgeFinished():
+            weight = FINISHED_IDS_MAX  # at most: how many it names is known when it is loaded
         case StepJob():
             weight = len(command.found)
-        case RefundTasks(_, charges):
-            weight = len(charges)
         case _:
             pass
     return max(weight, 1)

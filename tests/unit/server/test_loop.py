@@ -11,10 +11,16 @@ from taskd.core.commands import (
     BeatHeart,
     CancelTasks,
     Command,
+    DropLapsed,
+    MarkStarted,
     NackAttempts,
+    PurgeFinished,
+    RefillTimers,
+    ReleaseDue,
     RetryTasks,
     SubmitTasks,
 )
+from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server import intake
 from taskd_protocol.errors import ServerBusy, StoreFailed
 from taskd_protocol.messages import (
@@ -254,6 +260,11 @@ async def test_a_turn_takes_reports_up_to_a_bound_too(server: Server, monkeypatc
         (CancelTasks([bytes(16)] * 9), 9),
         (RetryTasks([bytes(16)] * 9), 9),
         (AppendLogs("a1", [LogPiece(1, bytes(16), 1, 1, bytes(2 * intake.WEIGHT_BYTES))]), 3),
+        (MarkStarted("a1", [1, 2, 3]), 3),
+        (ReleaseDue([bytes(24)] * 6), 6),
+        (RefillTimers([(bytes(24), 1)] * 5, last=True), 5),
+        (DropLapsed([bytes(24)] * 4), 4),
+        (PurgeFinished(bytes(16)), FINISHED_IDS_MAX),
         (BeatHeart("a1", 1, 0, [1, 2, 3]), 1),
     ],
 )
