@@ -21,7 +21,7 @@ class Port:
         self.told: set[int] = set()
         self._link = link
         self._clock = clock
-        self._last: tuple[int, int] = (0, 0)
+        self._sent_ns: dict[int, int] = {}  # latest signs by token, in the order sent; older than SIGN_NS: no matter
 
     def is_cancelled(self, token: int) -> bool:
         """Tell whether the attempt is to end."""
@@ -32,7 +32,11 @@ class Port:
         if self._link.forked:  # the parent speaks
             return
         now_ns = self._clock.mono_ns()
-        last, last_ns = self._last
-        if details or token != last or now_ns - last_ns >= SIGN_NS:
-            self._last = (token, now_ns)
-            self._link.tell(wire.Beat(token, details))
+        sent_ns = self._sent_ns
+        if not details and now_ns - sent_ns.get(token, now_ns - SIGN_NS) < SIGN_NS:
+            return
+        sent_ns.pop(token, None)
+        sent_ns[token] = now_ns
+        while now_ns - sent_ns[first := next(iter(sent_ns))] >= SIGN_NS:  # so it stays small, whoever has ended
+            del sent_ns[first]
+        self._link.tell(wire.Beat(token, details))
