@@ -46,23 +46,21 @@ class RealSpawner:
         Raises:
             ConfigInvalid: The interpreter cannot be started.
         """
-        with contextlib.ExitStack() as inherited:
-            to_worker, from_worker = _pipe(), _pipe()
-            memory = os.memfd_create("taskd-worker")
+        with contextlib.ExitStack() as inherited, contextlib.ExitStack() as kept:
+            its_input, to_worker = _pipe(inherited, kept)
+            from_worker, its_output = _pipe(kept, inherited)
+            memory = _closing(inherited, os.memfd_create("taskd-worker"))
             os.ftruncate(memory, wire.PAGE_BYTES)
-            for fd in (to_worker[0], from_worker[1], memory):
-                inherited.callback(os.close, fd)
             page = memoryview(mmap.mmap(memory, wire.PAGE_BYTES)).cast("Q")
             # A file and not a pipe: a worker that shows its stacks must not wait for us.
-            stacks = os.memfd_create("taskd-stacks")
+            stacks = _closing(kept, os.memfd_create("taskd-stacks"))
             fcntl.fcntl(stacks, fcntl.F_SETFL, os.O_APPEND)
-            os.set_blocking(to_worker[1], False)
-            os.set_blocking(from_worker[0], False)
-            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            inherited.callback(os.close, devnull)
-            fds = [devnull, 2, 2, to_worker[0], from_worker[1], memory, stacks]
-            control = await self._runner(fds)
-            worker = Worker(control, to_worker[1], from_worker[0], page, stacks)
+            os.set_blocking(to_worker, False)
+            os.set_blocking(from_worker, False)
+            devnull = _closing(inherited, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            control = await self._runner([devnull, 2, 2, its_input, its_output, memory, stacks])
+            worker = Worker(control, to_worker, from_worker, page, stacks)
+            kept.pop_all()  # it closes them
             try:
                 await _start(worker, self._worker_argv, os.environ, None, inherit=4)
             except OSError as error:
@@ -82,14 +80,14 @@ class RealSpawner:
         Raises:
             OSError: The system refused.
         """
-        with contextlib.ExitStack() as inherited:
-            stdout, stderr = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            for fd in (stdout[1], stderr[1], devnull):
-                inherited.callback(os.close, fd)
-            for fd in (stdout[0], stderr[0]):
-                os.set_blocking(fd, False)
-            command = Command(await self._runner([devnull, stdout[1], stderr[1]]), stdout[0], stderr[0])
+        with contextlib.ExitStack() as inherited, contextlib.ExitStack() as kept:
+            stdout, its_stdout = _pipe(kept, inherited, pipe_bytes=0)
+            stderr, its_stderr = _pipe(kept, inherited, pipe_bytes=0)
+            devnull = _closing(inherited, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            os.set_blocking(stdout, False)
+            os.set_blocking(stderr, False)
+            command = Command(await self._runner([devnull, its_stdout, its_stderr]), stdout, stderr)
+            kept.pop_all()  # it closes them
             try:
                 environ = {**os.environ, **plan.environ}
                 await _start(command, plan.argv, environ, plan.cwd, inherit=0, live_until_ms=plan.live_until_ms)
@@ -188,9 +186,17 @@ async def _start(
     )
 
 
-def _pipe() -> tuple[int, int]:
-    """Open a pipe with as much room as the kernel allows us."""
+def _pipe(
+    reader: contextlib.ExitStack, writer: contextlib.ExitStack, *, pipe_bytes: int = PIPE_BYTES
+) -> tuple[int, int]:
+    """Open a pipe, whose ends these will close, with as much room as the kernel allows us; 0: the usual."""
     ends = os.pipe2(os.O_CLOEXEC)
-    with contextlib.suppress(OSError):  # the user's share is spent: the usual size works as well, only slower
-        fcntl.fcntl(ends[1], _F_SETPIPE_SZ, PIPE_BYTES)
-    return ends
+    if pipe_bytes:
+        with contextlib.suppress(OSError):  # the user's share is spent: the usual size works as well, only slower
+            fcntl.fcntl(ends[1], _F_SETPIPE_SZ, pipe_bytes)
+    return _closing(reader, ends[0]), _closing(writer, ends[1])
+
+
+def _closing(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd

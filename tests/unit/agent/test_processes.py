@@ -1,6 +1,7 @@
 """Runners and warden: nothing is left of a process, however it detached itself and whoever died."""
 
 import dataclasses
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import trio
 from taskd.agent.clock import SystemClock
 from taskd.agent.platform import CommandPlan, Exit
 from taskd.agent.processes import Command
-from taskd.agent.spawner import open_spawner
+from taskd.agent.spawner import RealSpawner, open_spawner
+from taskd_protocol.errors import ConfigInvalid
 from unit.agent.workshop import PATIENCE_S, is_alive, wait_until
 
 DETACH = """
@@ -59,6 +61,10 @@ async def end_of(command: Command) -> Exit:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def descriptors() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
 
 
 async def detached(path: Path) -> int:
@@ -166,6 +172,23 @@ async def test_a_worker_that_was_let_go_of_has_no_stacks() -> None:
         worker = await spawner.worker()
         worker.close()
         assert await worker.stacks() == b""
+
+
+async def test_what_was_opened_for_a_process_that_got_no_runner_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent tries again and again: it must not run out of descriptors."""
+
+    async def refuse(*_: object) -> None:
+        raise ConfigInvalid("no runner")
+
+    monkeypatch.setattr(RealSpawner, "_runner", refuse)
+    spawner = RealSpawner([sys.executable, "-c", ""])
+    before = descriptors()
+    with pytest.raises(ConfigInvalid):
+        await spawner.worker()
+    with pytest.raises(ConfigInvalid):
+        await spawner.command(python("pass"))
+    gc.collect()  # the page that was shared
+    assert descriptors() == before
 
 
 async def test_a_warden_that_was_killed_is_replaced() -> None:
