@@ -235,12 +235,10 @@ class AgentCore:
     def look(self, now_ms: int) -> list[Kill]:
         """Return what is to be ended because of the time; have progress sent."""
         kills: list[Kill] = []
-        held = {token for slots in self.pools for token in slots.held}
-        for pool, token, how, failure, show in self.limits.look(held, now_ms, self._touch_until_ms):
-            order = "release" if failure is None else failure
-            kills += [kill._replace(show=show) for kill in self._order([token], order, how)]
-            assert all(kill.pool == pool for kill in kills[-1:])
-        self.progress.look(held, self.reports.unrecorded)
+        for pool, token, how, failure, show in self.limits.look(self._is_held, now_ms, self._touch_until_ms):
+            self._note_order(token, "release" if failure is None else failure)
+            kills.append(Kill(pool, [token], how, show))
+        self.progress.look(self._is_held, self.reports.unrecorded)
         return kills
 
     def started(self, token: int) -> None:
@@ -470,8 +468,11 @@ class AgentCore:
         for index, slots in enumerate(self.pools):
             held = [token for token in wanted if token in slots.held]
             for token in held:
-                if order == "forget" or self._ordered.get(token) not in {"forget", "cancel"}:
-                    self._ordered[token] = order
+                self._note_order(token, order)
             if held:
                 kills.append(Kill(index, held, how))
         return kills
+
+    def _note_order(self, token: int, order: Order) -> None:
+        if order == "forget" or self._ordered.get(token) not in {"forget", "cancel"}:
+            self._ordered[token] = order

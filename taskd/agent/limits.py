@@ -7,7 +7,7 @@ so that an attempt is never ended early.
 Pure: knows neither clocks nor processes.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -108,15 +108,15 @@ class Limits:
         if watched is not None:
             watched.running = watched.told = watched.forced = False
 
-    def look(self, held: Container[int], now_ms: int, touch_until_ms: int) -> list[Breach]:
+    def look(self, is_held: Callable[[int], bool], now_ms: int, touch_until_ms: int) -> list[Breach]:
         """Return the attempts that are over a limit now, each once for each limit.
 
         Args:
-            held: The agent's leases: others are forgotten.
+            is_held: Tells the agent's leases by their tokens: others are forgotten.
             now_ms: By a clock that never steps.
             touch_until_ms: So long exclusive attempts may run.
         """
-        for token in [token for token in self._watched if token not in held]:
+        for token in [token for token in self._watched if not is_held(token)]:
             del self._watched[token]
         breaches = (self._look_at(watched, now_ms, touch_until_ms) for watched in self._watched.values())
         return [breach for breach in breaches if breach is not None]

@@ -7,7 +7,7 @@ Invariants:
 Pure: knows neither clocks nor connections.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from taskd_protocol.messages import Checkpoints
 from taskd_protocol.task import Checkpoint
@@ -44,9 +44,9 @@ class Progress:
             self._untold.discard(token)
             self._due[token] = None
 
-    def look(self, held: Container[int], unrecorded: Container[int]) -> None:
+    def look(self, is_held: Callable[[int], bool], unrecorded: Container[int]) -> None:
         """Have sent what is new; forget attempts that are over."""
-        for token in [token for token in self._latest if token not in held and token not in unrecorded]:
+        for token in [token for token in self._latest if not is_held(token) and token not in unrecorded]:
             del self._latest[token]
         self._due.update(dict.fromkeys(sorted(self._untold)))
         self._untold.clear()

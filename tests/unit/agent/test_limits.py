@@ -16,7 +16,10 @@ FOREVER = 1 << 60
 
 
 def look(limits: Limits, now_ms: int, *, touch_until_ms: int = FOREVER) -> list[tuple[How, str, bool]]:
-    return [(b.how, b.failure.code if b.failure else "", b.show) for b in limits.look({1}, now_ms, touch_until_ms)]
+    return [
+        (b.how, b.failure.code if b.failure else "", b.show)
+        for b in limits.look(lambda token: token == 1, now_ms, touch_until_ms)
+    ]
 
 
 def due(in_ms: int) -> Grant:
@@ -99,7 +102,7 @@ def test_an_exclusive_attempt_is_killed_when_touch_is_lost() -> None:
 
 def test_what_is_no_longer_held_is_forgotten() -> None:
     limits = watching(limited(grant(1), timeout_ms=1_000))
-    assert limits.look(set(), 9_000, FOREVER) == []
+    assert limits.look(lambda _: False, 9_000, FOREVER) == []
     assert not limits
 
 
@@ -203,7 +206,7 @@ def test_a_message_of_progress_fits_a_frame() -> None:
     progress = Progress()
     for token in range(1, 9):
         progress.tell(Checkpoint(token, task_id(token), bytes(MESSAGE_BYTES // 3)))
-    progress.look(set(range(1, 9)), {})
+    progress.look(lambda _: True, {})
     assert [len(message.checkpoints) for message in progress.messages()] == [3, 3, 2]
     assert progress.messages() == []
 
@@ -211,7 +214,7 @@ def test_a_message_of_progress_fits_a_frame() -> None:
 def test_a_breach_names_its_pool() -> None:
     limits = Limits()
     limits.hold(2, due(1))
-    [] = limits.look({1}, 0, FOREVER)
-    [breach] = limits.look({1}, 1, FOREVER)
+    [] = limits.look(lambda token: token == 1, 0, FOREVER)
+    [breach] = limits.look(lambda token: token == 1, 1, FOREVER)
     assert isinstance(breach, Breach)
     assert (breach.pool, breach.token) == (2, 1)
