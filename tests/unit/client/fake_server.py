@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.handshake import make_mark
+from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import (
     Accepted,
     AttemptView,
@@ -257,7 +258,8 @@ class FakeServer:
         peer.connection.trust()
         peer.credit = self.limits.outcome_credit
         mark = make_mark(KEY, bytes(16), self.commits)
-        peer.send(Welcome(1, bytes(15) + b"s", 1, SERVER_TIME_MS, self.limits, mark, "client", "fake"))
+        session = bytes(15) + b"s"
+        peer.send(Welcome(PROTOCOL_VERSION_MAX, session, 1, SERVER_TIME_MS, self.limits, mark, "client", "fake"))
 
     def _accepted(self, submit: Submit) -> Accepted:
         existing: list[tuple[int, bytes]] = []
