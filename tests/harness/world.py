@@ -19,6 +19,7 @@ from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
 from taskd.core import records
+from taskd.core.attempts import LOST, RELEASED, attempt_id
 from taskd.core.commands import (
     Answer,
     CancelTasks,
@@ -27,16 +28,17 @@ from taskd.core.commands import (
     OrderAgent,
     OrderQueue,
     RefundTasks,
+    ReportsRecorded,
     RetryTasks,
     StartJob,
     SubmitTasks,
     Submitted,
 )
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import AgentLost, AgentReplaced, Continue, TasksEnded
+from taskd.core.effects import AgentLost, AgentReplaced, Continue, SendLease, TasksEnded
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import RETRIABLE, TERMINAL, State
-from taskd.core.records import LeaseRecord, Mutation, StateRecord
+from taskd.core.records import AttemptRecord, LeaseRecord, Mutation, StateRecord
 from taskd.core.reports import lease_record
 from taskd.core.restore import restore
 from taskd.core.working import EPOCH_BITS, Settings, Working
@@ -269,7 +271,7 @@ class World:
         known = self.shell.working.agents.get(name)
         stands = known is not None and grant.token in known.leases
         before = len(self.shell.working.mutations)
-        self.ask(agent.ack(grant))
+        self.ask(agent.ack(grant), lambda answer: None if stands else self._check_stale(grant, answer))
         if not stands:
             assert len(self.shell.working.mutations) == before, "a stale report changes nothing"
 
@@ -316,6 +318,11 @@ class World:
         """End the turn."""
         turn = self.shell.turn()
         for effect in turn.effects:
+            if isinstance(effect, SendLease):
+                agent = self.shell.working.agents[effect.agent]
+                assert not any([agent.draining, agent.drained, agent.quarantined]), (
+                    "an agent that is to stay idle is granted nothing"
+                )
             if isinstance(effect, Continue) and isinstance(effect.command, RefundTasks):
                 self._retried.update(charge.task_id for charge in effect.command.charges)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
@@ -408,6 +415,13 @@ class World:
         first = dict(answer.existing)
         ids = [first.get(index, spec.id) for index, spec in enumerate(command.specs)]
         self.accepted |= dict.fromkeys(ids)
+
+    def _check_stale(self, grant: Grant, answer: Answer) -> None:
+        """A report under a lease that does not stand is not called recorded, unless its attempt was reported before."""
+        assert isinstance(answer, ReportsRecorded)
+        attempt = self.shell.disk.find(records.ATTEMPT, attempt_id(grant.spec.id, grant.attempt), AttemptRecord)
+        if attempt is not None and attempt.outcome in {LOST, RELEASED}:
+            assert answer.recorded == [], f"nobody has reported {grant.token}"
 
     def _drain_reads(self) -> None:
         shell = self.shell

@@ -90,6 +90,8 @@ def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
             world.trace.say("log:", event)
             if event["event"] == "connection_failed":
                 world.violated("crash", f"a session failed: {event}")
+            elif event["event"] == "agent lost":
+                world.lost(event["agent"])
             elif event["event"] == "agent in quarantine":
                 world.quarantined.add(event["agent"])
                 world.put_away.add(event["agent"])

@@ -195,6 +195,11 @@ class World:
         for checker in self.checkers:
             checker.ran(agent, task_id, attempt, token)
 
+    def lost(self, agent: str) -> None:
+        """The server has given up an agent."""
+        for checker in self.checkers:
+            checker.lost(agent)
+
     def recovered(self) -> None:
         """The server's disk is what the next life of it will find."""
         for checker in self.checkers:

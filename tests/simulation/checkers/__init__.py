@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulation.checkers.checker import Checker
+from simulation.checkers.l02_agents import Agents
 from simulation.checkers.s01_acknowledged import Acknowledged
 from simulation.checkers.s02_invented import Invented
 from simulation.checkers.s03_counted_once import CountedOnce
@@ -20,5 +21,17 @@ if TYPE_CHECKING:
 
 def every(world: "World") -> list[Checker]:
     """Make one of each."""
-    kinds = (Acknowledged, Invented, CountedOnce, Leases, Keys, Terminal, Durable, Records, FailedStore, Budgets)
+    kinds = (
+        Acknowledged,
+        Invented,
+        CountedOnce,
+        Leases,
+        Keys,
+        Terminal,
+        Durable,
+        Records,
+        FailedStore,
+        Budgets,
+        Agents,
+    )
     return [kind(world) for kind in kinds]

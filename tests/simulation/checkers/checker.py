@@ -43,6 +43,9 @@ class Checker:
     def told(self, outcome: Outcome) -> None:
         """A client was told how a task has ended."""
 
+    def lost(self, agent: str) -> None:
+        """The server has given up an agent."""
+
     def recovered(self) -> None:
         """The server is about to start over what the last one left on the disk."""
 

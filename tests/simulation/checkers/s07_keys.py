@@ -37,6 +37,9 @@ class Keys(Checker):
             known_as = firsts.get(index, spec.id)
             if spec.key and self._find(spec.key) not in {None, known_as}:
                 self.broken(f"key {spec.key!r} was answered with {known_as.hex()}")
+            stored = self.world.journal.find(known_as).spec
+            if stored is not None and (stored.spec.name, stored.spec.payload) != (spec.name, spec.payload):
+                self.broken(f"{known_as.hex()} is other work than what was submitted under {spec.key!r}")
 
     def _find(self, key: str) -> bytes | None:
         """Return the task that a key stands for; None: there is none, or it may be forgotten."""
