@@ -1,6 +1,6 @@
 """The campaigns by name."""
 
-from campaigns import boundaries, clocks, damage, disk, kills, partitions, proxy, states, stops
+from campaigns import boundaries, clocks, damage, disk, kills, mutants, partitions, proxy, states, stops
 from campaigns.running import Case
 from simulation import campaign as simulation
 
@@ -15,4 +15,5 @@ CAMPAIGNS: dict[str, Case] = {
     "c7": partitions.play,
     "c7-proxy": proxy.play,
     "c8": stops.play,
+    "c14": mutants.play,
 }

@@ -19,7 +19,9 @@ def run_anew(name: str, case: Case, numbers: Iterable[int]) -> Report:
     return _play(name, case, numbers, Report(commit=before.commit), writes=set(before.seeds) <= set(numbers))
 
 
-def run_cases(name: str, case: Case, numbers: Iterable[int], *, seconds: float = float("inf")) -> Report:
+def run_cases(
+    name: str, case: Case, numbers: Iterable[int], *, seconds: float = float("inf"), until_broken: bool = False
+) -> Report:
     """Play cases until all are played or the time is over; return what is known of the commit now.
 
     Args:
@@ -27,19 +29,28 @@ def run_cases(name: str, case: Case, numbers: Iterable[int], *, seconds: float =
         case: Plays one.
         numbers: Which; those that the report knows already are not played again.
         seconds: No case begins later.
+        until_broken: None is played after one that has broken a promise.
     """
-    return _play(name, case, numbers, read_report(name), writes=True, seconds=seconds)
+    report = read_report(name)
+    return _play(name, case, numbers, report, writes=True, seconds=seconds, until_broken=until_broken)
 
 
 def _play(
-    name: str, case: Case, numbers: Iterable[int], report: Report, *, writes: bool, seconds: float = float("inf")
+    name: str,
+    case: Case,
+    numbers: Iterable[int],
+    report: Report,
+    *,
+    writes: bool,
+    seconds: float = float("inf"),
+    until_broken: bool = False,
 ) -> Report:
     known = set(report.seeds)
     began_s = time.perf_counter()
     for number in numbers:
         if number in known:
             continue
-        if time.perf_counter() - began_s > seconds:
+        if time.perf_counter() - began_s > seconds or (until_broken and report.violations):
             break
         case_began_s = time.perf_counter()
         report.add(run_case(name, case, number))

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from campaigns.catalogue import CAMPAIGNS
+from campaigns.mutants import Mutant, apply, mutants
 from campaigns.report import ROOT
 
 GOALS = tomllib.loads((ROOT / "scripts" / "goal.toml").read_text(encoding="utf-8"))
@@ -54,3 +55,13 @@ def test_no_promise_is_broken(name: str, played: dict[str, Played], capsys: pyte
 
 def test_each_campaign_has_a_goal() -> None:
     assert CAMPAIGNS.keys() == GOALS.keys()
+
+
+def test_a_night_and_a_release_hunt_every_mutant() -> None:
+    assert {GOALS["c14"]["cases"][tier] for tier in ("nightly", "release")} == {len(mutants())}
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.file.stem)
+def test_a_mutant_fits(mutant: Mutant) -> None:
+    """The code that it changes is still there."""
+    apply(mutant, ROOT, only_look=True)
