@@ -372,8 +372,10 @@ def test_a_bug_in_the_clients_thread_hangs_nobody(
     server: FakeServer, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits is told, and the next use starts anew."""
+    before = set(threading.enumerate())
     task = app.task(double)
     task.submit(1)
+    (client,) = [thread for thread in threading.enumerate() if thread not in before and thread.name == "taskd-client"]
 
     def broken(_session: session.Session, _message: object) -> None:
         raise ZeroDivisionError
@@ -382,5 +384,7 @@ def test_a_bug_in_the_clients_thread_hangs_nobody(
         patch.setattr(session.Session, "_outcomes", broken)
         with pytest.raises(ConnectionLost, match="ZeroDivisionError"):
             task.submit(2).result(timeout=20)
+    client.join(20)  # its last word is heard within this test, where it is expected
+    assert not client.is_alive()
     assert task.submit(3).result(timeout=20) == 3
     assert len(server.tasks) == 3
