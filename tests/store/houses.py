@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,6 +17,9 @@ from taskd_protocol.errors import StoreFailed
 T = TypeVar("T")
 
 LINEAGE = bytes(range(16))
+
+COPIES_MAX = 50
+"""A store of a few kilobytes is copied in a millisecond, and its compactions end within some more."""
 
 
 class House(Protocol):
@@ -92,7 +96,7 @@ class RocksHouse:
     async def cut_power(self, store: Store, rng: random.Random) -> Store:
         before = self.path
         self._lives += 1
-        shutil.copytree(before, self.path)
+        await trio.to_thread.run_sync(copy_live, before, self.path)
         for log in self.path.glob("*.log"):
             kept = rng.randint(self._synced_bytes.get(log.name, 0), log.stat().st_size)
             with log.open("r+b") as file:
@@ -110,3 +114,28 @@ class RocksHouse:
             if self.flush_fails:
                 raise OSError("IO error: No space left on device")
         return await trio.to_thread.run_sync(work)
+
+
+def copy_live(store: Path, copy: Path) -> None:
+    """Copy a store's files as they are at one instant, though a compaction may be at work: again, if one was."""
+    for _ in range(COPIES_MAX):
+        before = _tables(store)
+        try:
+            shutil.copytree(store, copy)
+        except shutil.Error:  # one of them has gone meanwhile
+            shutil.rmtree(copy)
+            continue
+        if _tables(store) == before:
+            return
+        shutil.rmtree(copy)
+    raise AssertionError(f"{store} did not stand still for the length of a copy")
+
+
+def _tables(store: Path) -> dict[str, int]:
+    """Return the tables, and the list of them, with their sizes."""
+    found = {}
+    for path in store.iterdir():
+        if path.suffix == ".sst" or path.name.startswith(("MANIFEST", "CURRENT")):
+            with suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_size
+    return found
