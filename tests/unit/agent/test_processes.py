@@ -182,6 +182,7 @@ async def test_what_was_opened_for_a_process_that_got_no_runner_is_closed(monkey
 
     monkeypatch.setattr(RealSpawner, "_runner", refuse)
     spawner = RealSpawner([sys.executable, "-c", ""])
+    gc.collect()  # what other tests left behind is none of ours
     before = descriptors()
     with pytest.raises(ConfigInvalid):
         await spawner.worker()
