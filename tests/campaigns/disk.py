@@ -8,8 +8,7 @@ import errno
 import random
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ import trio
 
 from campaigns.report import Found
 from crash.campaign import TASKD, Campaign
+from e2e.house import small_disk
 from harness.waiting import until
 from taskd_protocol.messages import Accepted, Error, Heartbeat, HeartbeatSeen, Submit
 
@@ -133,17 +133,6 @@ class Rig(Campaign):
         return longest
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of the case's own."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "taskd-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def eat(folder: Path) -> Path:
     """Take all the room that is left."""
     file = folder / "eaten"
@@ -211,7 +200,7 @@ def play(case: int, home: Path, found: Found) -> None:
     kind = KINDS[case % len(KINDS)]
     rng = random.Random(case)
     if kind == "full":
-        with small_disk(home / "data"):
+        with small_disk(home / "data", DISK_MIB):
             trio.run(fail_once, kind, rng, home, found)
     else:
         trio.run(fail_once, kind, rng, home, found)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crash.images import expected, open_at, read_all, write_batch
+from e2e.house import small_disk
 from taskd.core.records import SPEC
 from taskd.store.interface import Store
 from taskd.store.keys import make_key
@@ -16,15 +17,10 @@ SMALL_MIB = 3
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few MiB, of this test alone."""
-    point = tmp_path / "disk"
-    point.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={SMALL_MIB}m", "taskd-test", str(point))
-    try:
+    with small_disk(tmp_path / "disk", SMALL_MIB) as point:
         yield point
-    finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 def mount(*arguments: str) -> None:
@@ -45,8 +41,8 @@ async def fill(store: Store) -> int:
     return flushed
 
 
-async def test_a_full_disk_loses_nothing_that_was_flushed(small_disk: Path) -> None:
-    path = small_disk / "store"
+async def test_a_full_disk_loses_nothing_that_was_flushed(disk: Path) -> None:
+    path = disk / "store"
     store = open_at(path)
     flushed = await fill(store)
     assert flushed > 500
@@ -56,7 +52,7 @@ async def test_a_full_disk_loses_nothing_that_was_flushed(small_disk: Path) -> N
         await store.flush()
     await store.close()
 
-    mount("-o", "remount,size=64m", str(small_disk))
+    mount("-o", "remount,size=64m", str(disk))
     again = open_at(path)
     assert flushed <= again.staged_sequence <= flushed + 1
     assert await read_all(again) == expected(again.staged_sequence)
@@ -65,15 +61,15 @@ async def test_a_full_disk_loses_nothing_that_was_flushed(small_disk: Path) -> N
     await again.close()
 
 
-async def test_a_disk_that_is_still_full_is_told_at_the_start(small_disk: Path) -> None:
-    path = small_disk / "store"
+async def test_a_disk_that_is_still_full_is_told_at_the_start(disk: Path) -> None:
+    path = disk / "store"
     store = open_at(path)
     flushed = await fill(store)
     await store.close()
     with pytest.raises(StoreFailed, match="No space left"):
         open_at(path)
 
-    mount("-o", "remount,size=64m", str(small_disk))
+    mount("-o", "remount,size=64m", str(disk))
     again = open_at(path)
     assert again.staged_sequence >= flushed
     assert await read_all(again) == expected(again.staged_sequence)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import House, house, wait_until
+from e2e.house import House, house, small_disk, wait_until
 
 TASKS = 10
 RESULT_BYTES = 12_000_000
@@ -50,13 +50,8 @@ def home(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of this test alone."""
-    point = tmp_path / "disk"
-    point.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "taskd-test", str(point)], check=True)
-    try:
+    with small_disk(tmp_path / "disk", DISK_MIB) as point:
         yield point
-    finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 def eat(disk: Path) -> Path:

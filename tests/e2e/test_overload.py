@@ -2,7 +2,6 @@
 
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ import psutil
 import pytest
 import trio
 
-from e2e.house import House, Running, house, wait_until
+from e2e.house import House, Running, house, small_disk, wait_until
 from e2e.peers import connected
 from taskd.server.clock import SystemClock
 from taskd_protocol import messages as m
@@ -83,13 +82,8 @@ def home(tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of this test alone."""
-    point = tmp_path / "disk"
-    point.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "taskd-test", str(point)], check=True)
-    try:
+    with small_disk(tmp_path / "disk", DISK_MIB) as point:
         yield point
-    finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=True)
 
 
 def specs(count: int, payload: bytes = b"args") -> list[TaskSpec]:
