@@ -1,16 +1,16 @@
 """Compares the reports of campaigns with the goal: ``python scripts/check_goal.py --tier pr|nightly|release``.
 
 It fails on a missing report, one of another commit or of a changed tree, too few cases, operations or faults of a
-kind, a rare state that was not reached, and any violation. One line for each campaign.
+kind, a rare state that was not reached, and any violation.
 """
 
 import argparse
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -19,6 +19,11 @@ REPORTS = ROOT / "build" / "reports"
 
 Tier = Literal["pr", "nightly", "release"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
+
+CHANGED = "+"
+"""Behind the commit of a tree that was changed since."""
+
+HEAD = ("campaign", "cases", "operations", "faults", "seconds", "holds", "what is played")
 
 
 class Goal(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,6 +67,8 @@ def shortfalls(goal: Goal, tier: Tier, report: Report, commit: str) -> Iterator[
     wanted = goal.cases[tier]
     if report.commit != commit:
         yield f"is of {report.commit[:10] or 'no commit'}, not of {commit[:10] or 'no commit'}"
+    elif not commit or commit.endswith(CHANGED):
+        yield "is of no commit: the tree was changed since"
     if len(report.seeds) < wanted:
         yield f"{wanted - len(report.seeds)} cases are missing"
     cases = min(len(report.seeds), wanted)
@@ -79,17 +86,37 @@ def shortfalls(goal: Goal, tier: Tier, report: Report, commit: str) -> Iterator[
     yield from report.violations
 
 
-def judge(campaign: str, goal: Goal, tier: Tier, commit: str) -> tuple[bool, str]:
-    """Return whether a campaign holds, and the line about it."""
+class Verdict(NamedTuple):
+    """Of a campaign.
+
+    Attributes:
+        row: What is known, by the columns of the table.
+        short: What keeps it from the goal, in lines; none if it holds.
+    """
+
+    row: tuple[str, ...]
+    short: list[str]
+
+
+def judge(campaign: str, goal: Goal, tier: Tier, commit: str) -> Verdict:
+    """Compare a campaign's report with the goal."""
     report = read_report(campaign)
     if report is None:
-        return False, f"{campaign}: {goal.title}: no report"
-    known = (
-        f"{campaign}: {goal.title}: {len(report.seeds)} of {goal.cases[tier]} cases, {report.ops:,} operations,"
-        f" {sum(report.faults.values()):,} faults, {report.wall_s:,.0f} s"
-    )
+        return Verdict((campaign, f"0 of {goal.cases[tier]}", "", "", "", "no", goal.title), ["there is no report"])
     short = list(shortfalls(goal, tier, report, commit))
-    return not short, known + (": ok" if not short else "".join([f"\n    {line}" for line in short]))
+    counts = f"{report.ops:,}", f"{sum(report.faults.values()):,}", f"{report.wall_s:,.0f}"
+    cases = f"{len(report.seeds)} of {goal.cases[tier]}"
+    return Verdict((campaign, cases, *counts, "no" if short else "yes", goal.title), short)
+
+
+def table(verdicts: Iterable[Verdict]) -> Iterator[str]:
+    """Lay verdicts out in lines, what is short below each."""
+    rows = [Verdict(HEAD, []), *verdicts]
+    widths = [max(len(cells[column]) for cells, _ in rows) for column in range(len(HEAD) - 1)]
+    for (first, *cells, title), short in rows:
+        middle = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *middle, title])
+        yield from [f"    {line}" for line in short]
 
 
 def current_commit() -> str:
@@ -98,17 +125,19 @@ def current_commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    return git("rev-parse", "HEAD") + (CHANGED if git("status", "--porcelain") else "")
 
 
 def check(tier: Tier) -> bool:
-    """Print a line for each campaign; return whether all of them hold."""
+    """Print a table of the campaigns; return whether all of them hold."""
     commit = current_commit()
     judged = [judge(campaign, goal, tier, commit) for campaign, goal in read_goals().items()]
-    for _, line in judged:
+    for line in table(judged):
         print(line)
-    held = sum([holds for holds, _ in judged])
-    print(f"{tier}: {held} of {len(judged)} campaigns hold at {commit[:10]}{'+' if commit.endswith('+') else ''}")
+    held = sum([not verdict.short for verdict in judged])
+    print(
+        f"{tier}: {held} of {len(judged)} campaigns hold at {commit[:10]}{CHANGED if commit.endswith(CHANGED) else ''}"
+    )
     return held == len(judged)
 
 

@@ -1,6 +1,7 @@
 """Plays what the goal wants and no report has yet: ``make prove TIER=pr|nightly|release``.
 
-Cases that the reports of this commit know are not played again, so that it can be stopped and goes on.
+Cases that the reports of this commit know are not played again, so that it can be stopped and goes on. A case that
+hangs is ended and counts as a promise that is broken. In the end there is a table.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from check_goal import ROOT, TIERS, check, current_commit, read_goals, read_report
+from check_goal import ROOT, TIERS, Tier, check, current_commit, read_goals, read_report
 
 
 def play(campaign: str, first: int, last: int, seconds: float) -> None:
@@ -19,31 +20,40 @@ def play(campaign: str, first: int, last: int, seconds: float) -> None:
     subprocess.run([sys.executable, *words], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False)
 
 
+def play_tier(tier: Tier, seconds: float) -> None:
+    """Play what a tier lacks; the time that one campaign does not need is the others'."""
+    goals = read_goals()
+    commit = current_commit()
+    end_s = time.perf_counter() + seconds
+    for index, (name, goal) in enumerate(goals.items()):
+        report = read_report(name)
+        known = set(report.seeds) if report is not None and report.commit == commit else set()
+        missing = goal.cases[tier] - len(known & set(range(goal.cases[tier])))
+        print(f"{name}: {goal.title}: {missing} of {goal.cases[tier]} cases to play", flush=True)
+        if missing:
+            share_s = (end_s - time.perf_counter()) / (len(goals) - index)
+            play(name, 0, goal.cases[tier] - 1, max(share_s, 0))
+
+
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tier", choices=TIERS, default="pr")
     parser.add_argument("--campaign", help="this one alone")
-    parser.add_argument("--from", dest="first", type=int, default=0, help="first case")
-    parser.add_argument("--to", dest="last", type=int, help="last case; without it as many as the tier wants")
+    parser.add_argument("--from", dest="first", type=int, default=0, help="with --campaign: first case")
+    parser.add_argument("--to", dest="last", type=int, help="with --campaign: last case; otherwise as the tier wants")
     parser.add_argument("--minutes", type=float, default=60 * 24 * 7, help="begin no case later")
     asked = parser.parse_args()
-    goals = read_goals()
-    if asked.campaign and asked.campaign not in goals:
-        parser.error(f"there is no campaign {asked.campaign!r}; there are {', '.join(goals)}")
-    names = [asked.campaign] if asked.campaign else list(goals)
-    end_s = time.perf_counter() + asked.minutes * 60
-    for index, name in enumerate(names):
-        last = goals[name].cases[asked.tier] - 1 if asked.last is None else asked.last
-        share_s = (end_s - time.perf_counter()) / (len(names) - index)
-        print(f"{name}: {goals[name].title}: cases {asked.first} to {last}", flush=True)
-        play(name, asked.first, last, max(share_s, 0))
     if asked.campaign is None:
+        play_tier(asked.tier, asked.minutes * 60)
         return int(not check(asked.tier))
+    goals = read_goals()
+    if asked.campaign not in goals:
+        parser.error(f"there is no campaign {asked.campaign!r}; there are {', '.join(goals)}")
+    last = goals[asked.campaign].cases[asked.tier] - 1 if asked.last is None else asked.last
+    play(asked.campaign, asked.first, last, asked.minutes * 60)
     report = read_report(asked.campaign)
-    holds = report is not None and report.commit == current_commit() and not report.violations
-    print(f"{asked.campaign}: {len(report.seeds) if report else 0} cases known of this commit")
-    return int(not holds)
+    return int(report is None or report.commit != current_commit() or bool(report.violations))
 
 
 if __name__ == "__main__":

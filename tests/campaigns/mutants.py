@@ -77,7 +77,8 @@ def play(case: int, home: Path, found: Found) -> None:
 
 def _hunt(hunter: str, home: Path) -> Report:
     """Play cases of a campaign in the copy, until one breaks a promise."""
-    words = ["--from", "0", "--to", str(CASES[hunter] - 1), "--seconds", str(SECONDS), "--until-broken"]
+    words = ["--from", "0", "--to", str(CASES[hunter] - 1), "--seconds", str(SECONDS)]
+    words += ["--until-broken", "--at-once", "1"]
     path = os.pathsep.join(str(home / name) for name in (".", "protocol", "tests"))
     ended = subprocess.run(
         [sys.executable, "-m", "campaigns", hunter, *words],

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 import check_goal
 from campaigns import report as reports
-from campaigns.report import Found, Report
+from campaigns.catalogue import Campaign
+from campaigns.report import Report
 from campaigns.running import run_anew, run_cases
+from e2e.house import words_of
 
 GOAL = check_goal.Goal("a test", {"pr": 4, "nightly": 4, "release": 9}, ops=2, faults={"cut": 1}, reached=["rare"])
 
@@ -25,13 +28,7 @@ def set_commit(monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
     monkeypatch.setattr(reports, "current_commit", lambda: commit)
 
 
-def play(case: int, home: Path, found: Found) -> None:
-    """Break a promise in case 3."""
-    (home / "left").touch()
-    found.ops += 2
-    found.fault("cut")
-    found.reach("rare", int(case == 2))
-    assert case != 3, "it is\nlost"
+X = Campaign("campaigns.trial", 30)
 
 
 def shortfalls(tier: check_goal.Tier, report: Report, commit: str = "c0ffee") -> list[str]:
@@ -41,24 +38,41 @@ def shortfalls(tier: check_goal.Tier, report: Report, commit: str = "c0ffee") ->
 
 def test_what_was_played_is_not_played_again() -> None:
     """Each case counts once, in whatever pieces a campaign is played."""
-    assert run_cases("x", play, range(2)).seeds == [0, 1]
-    report = run_cases("x", play, range(3))
+    assert run_cases("x", X, range(2)).seeds == [0, 1]
+    report = run_cases("x", X, range(3))
     assert (report.seeds, report.ops, report.faults, report.reached) == ([0, 1, 2], 6, {"cut": 3}, {"rare": 1})
-    assert run_cases("x", play, range(9), seconds=-1).seeds == [0, 1, 2]
+    assert run_cases("x", X, range(9), seconds=-1).seeds == [0, 1, 2]
 
 
 def test_a_violation_is_a_line_that_plays_it_again() -> None:
-    [line] = run_cases("x", play, [3]).violations
-    assert line.startswith("AssertionError at test_reports.py:")
-    assert line.endswith(": it is lost assert 3 != 3 | make prove CAMPAIGN=x FROM=3 TO=3")
+    [line] = run_cases("x", X, [3]).violations
+    assert line.startswith("case 3: AssertionError at trial.py:")
+    assert line.endswith(": it is lost | make prove CAMPAIGN=x FROM=3 TO=3")
+
+
+def test_a_case_that_hangs_breaks_a_promise_and_the_next_is_played() -> None:
+    """It is ended with all that it has started; so is one that takes its process with it."""
+    report = run_cases("x", Campaign("campaigns.trial", 2), [4, 5, 6, 7])
+    assert report.seeds == [4, 5, 6, 7]
+    hung, gone = report.violations
+    assert hung.startswith("case 5: had not ended after 2 s: KeyboardInterrupt at subprocess.py:")
+    assert gone.startswith("case 6: took its process with it, which ended with 9 | ")
+    assert not [process for process in psutil.process_iter() if words_of(process) == ["sleep", "987654"]]
+
+
+def test_cases_that_are_played_at_once_add_up() -> None:
+    told: list[str] = []
+    report = run_cases("x", X, range(4), at_once=3, tell=told.append)
+    assert (sorted(report.seeds), report.ops, report.faults) == ([0, 1, 2, 3], 8, {"cut": 4})
+    assert told == [f"x: {line}" for line in report.violations]
 
 
 def test_a_test_plays_anew_and_takes_nothing_away() -> None:
     """A report that knows more stays as it is."""
-    assert run_anew("x", play, range(2)).ops == 4
-    assert run_anew("x", play, range(2)).ops == 4
-    run_cases("x", play, range(3))
-    assert run_anew("x", play, range(2)).seeds == [0, 1]
+    assert run_anew("x", X, range(2)).ops == 4
+    assert run_anew("x", X, range(2)).ops == 4
+    run_cases("x", X, range(3))
+    assert run_anew("x", X, range(2)).seeds == [0, 1]
     assert reports.read_report("x").seeds == [0, 1, 2]
 
 
@@ -66,9 +80,9 @@ def test_a_test_plays_anew_and_takes_nothing_away() -> None:
 def test_a_report_counts_for_its_own_commit(commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is added to that of another one, of a changed tree, or of none."""
     set_commit(monkeypatch, commit)
-    assert run_cases("x", play, range(2)).seeds == [0, 1]
+    assert run_cases("x", X, range(2)).seeds == [0, 1]
     set_commit(monkeypatch, "c0ffee" if commit == "decade" else commit)
-    assert run_cases("x", play, [2]).seeds == [2]
+    assert run_cases("x", X, [2]).seeds == [2]
 
 
 def test_the_goal_is_met_or_it_is_said_why_not() -> None:
@@ -86,11 +100,20 @@ def test_the_goal_is_met_or_it_is_said_why_not() -> None:
     ):
         assert shortfalls(tier, msgspec.structs.replace(full, **change)) == [told]  # type: ignore[arg-type]
     assert shortfalls("pr", msgspec.structs.replace(full, reached={"rare": 0})) == []
+    changed = msgspec.structs.replace(full, commit="c0ffee+")
+    assert shortfalls("pr", changed, "c0ffee+") == ["is of no commit: the tree was changed since"]
 
 
 def test_a_missing_report_is_no_proof() -> None:
-    assert check_goal.judge("x", GOAL, "pr", "c0ffee") == (False, "x: a test: no report")
-    run_cases("x", play, [0, 1, 2, 4])
-    holds, line = check_goal.judge("x", GOAL, "pr", "c0ffee")
-    assert holds
-    assert line.startswith("x: a test: 4 of 4 cases, 8 operations, 4 faults, ")
+    missing = check_goal.judge("x", GOAL, "pr", "c0ffee")
+    assert missing.short == ["there is no report"]
+    run_cases("x", X, [0, 1, 2, 4])
+    known = check_goal.judge("x", GOAL, "pr", "c0ffee")
+    assert known.short == []
+    head, *lines = check_goal.table([known, missing])
+    assert [line.split() for line in lines] == [
+        ["x", "4", "of", "4", "8", "4", known.row[4], "yes", "a", "test"],
+        ["x", "0", "of", "4", "no", "a", "test"],
+        ["there", "is", "no", "report"],
+    ]
+    assert head.index("what is played") == lines[0].index("a test") == lines[1].index("a test")
