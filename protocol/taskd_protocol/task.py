@@ -64,26 +64,9 @@ class Unique(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """If the first one waits, it is cancelled and this one takes its place; False: the first one stays."""
 
 
-class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One task as its client asked for it."""
+class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a submit can ask beside a task's place in line; all that most tasks do without."""
 
-    id: bytes
-    """16 bytes, UUIDv7, by the client before the first try; the same on every resend."""
-    name: str
-    """Which function: ``module.function``; agents offer the names they have."""
-    payload: bytes = b""
-    """Packed arguments; opaque to the server."""
-    queue: str = DEFAULT_QUEUE
-    priority: int = 0
-    """Higher runs sooner, within a queue and across; -100 to 100."""
-    delay_ms: int = 0
-    """Not before so long after the server accepted it."""
-    retry: Retry | None = None
-    """None: the default policy."""
-    key: str = ""
-    """Idempotency key; empty: none. A second submit with the key finds the first task."""
-    traceparent: str = ""
-    """W3C trace context of the submit, version 00; empty: none."""
     timeout_ms: int = 0
     """Of one attempt, from its start: then it is killed, and counts as failed. 0: none."""
     soft_timeout_ms: int = 0
@@ -102,6 +85,41 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the submitter's program tells the worker's beside the arguments; opaque to the server. None: nothing."""
     unique: Unique | None = None
     """None: it may be there any number of times."""
+
+
+NO_RULES = Rules()
+
+
+class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One task as its client asked for it.
+
+    Each field here costs every task, so what only some tasks say is appended to ``Rules``.
+    """
+
+    id: bytes
+    """16 bytes, UUIDv7, by the client before the first try; the same on every resend."""
+    name: str
+    """Which function: ``module.function``; agents offer the names they have."""
+    payload: bytes = b""
+    """Packed arguments; opaque to the server."""
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    """Higher runs sooner, within a queue and across; -100 to 100."""
+    delay_ms: int = 0
+    """Not before so long after the server accepted it."""
+    retry: Retry | None = None
+    """None: the default policy."""
+    key: str = ""
+    """Idempotency key; empty: none. A second submit with the key finds the first task."""
+    traceparent: str = ""
+    """W3C trace context of the submit, version 00; empty: none."""
+    given: Rules | None = None
+    """None: no rule is given, all are at their defaults."""
+
+    @property
+    def rules(self) -> Rules:
+        """Those that were given, or the defaults."""
+        return NO_RULES if self.given is None else self.given
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -281,20 +299,18 @@ def check_specs(specs: Sequence[TaskSpec], payload_bytes_max: int) -> None:  # n
                 f"arguments of {spec.name[:64]!r} are {len(spec.payload)} bytes; the limit is {payload_bytes_max}:"
                 " store them elsewhere and pass a reference"
             )
-        if spec.key or spec.unique is not None:
-            _check_sameness(spec, spec.unique)
+        if spec.key:
+            check_name("key", spec.key)
         if spec.priority and not limits.PRIORITY_MIN <= spec.priority <= limits.PRIORITY_MAX:
             raise BadRequest(f"priority {spec.priority} is out of range; it goes from -100 to 100")
         if spec.delay_ms and not 0 <= spec.delay_ms <= limits.DELAY_MS_MAX:
             raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
         if spec.retry is not None:
             _check_retry(spec.retry)
-        if spec.timeout_ms or spec.soft_timeout_ms or spec.ttl_ms or spec.deadline_ms or spec.heartbeat_ms:
-            _check_limits(spec)
         if spec.traceparent:
             _check_traceparent(spec.traceparent)
-        if spec.headers is not None:
-            check_headers(spec.headers)
+        if spec.given is not None:
+            _check_rules(spec, spec.given)
 
 
 def _check_traceparent(trace: str) -> None:
@@ -330,32 +346,32 @@ def check_name(what: str, name: str) -> None:
         raise BadRequest(f"{what} {name[:64]!r} is not allowed; use 1 to {limits.NAME_CHARS_MAX} printable characters")
 
 
-def _check_limits(spec: TaskSpec) -> None:
+def _check_rules(spec: TaskSpec, rules: Rules) -> None:
     limited = {
-        "timeout": spec.timeout_ms,
-        "soft_timeout": spec.soft_timeout_ms,
-        "ttl": spec.ttl_ms,
-        "deadline": spec.deadline_ms,
-        "heartbeat": spec.heartbeat_ms,
+        "timeout": rules.timeout_ms,
+        "soft_timeout": rules.soft_timeout_ms,
+        "ttl": rules.ttl_ms,
+        "deadline": rules.deadline_ms,
+        "heartbeat": rules.heartbeat_ms,
     }
     for name, limit_ms in limited.items():
         if not 0 <= limit_ms <= limits.DELAY_MS_MAX:
             raise BadRequest(f"{name} of {limit_ms} ms is out of range; it goes from 0, for none, to ten years")
-    if spec.timeout_ms and spec.soft_timeout_ms >= spec.timeout_ms:
-        raise BadRequest(f"soft_timeout of {spec.soft_timeout_ms} ms is no less than timeout of {spec.timeout_ms} ms")
+    if rules.timeout_ms and rules.soft_timeout_ms >= rules.timeout_ms:
+        raise BadRequest(f"soft_timeout of {rules.soft_timeout_ms} ms is no less than timeout of {rules.timeout_ms} ms")
     for name in ("ttl", "deadline"):
         if 0 < limited[name] <= spec.delay_ms:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
-    if 0 < spec.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
-        raise BadRequest(f"heartbeat of {spec.heartbeat_ms} ms is too short; it goes from half a second")
+    if 0 < rules.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
+        raise BadRequest(f"heartbeat of {rules.heartbeat_ms} ms is too short; it goes from half a second")
+    if rules.headers is not None:
+        check_headers(rules.headers)
+    if rules.unique is not None:
+        _check_unique(rules.unique, spec.key)
 
 
-def _check_sameness(spec: TaskSpec, unique: Unique | None) -> None:
-    if spec.key:
-        check_name("key", spec.key)
-    if unique is None:
-        return
-    if spec.key:
+def _check_unique(unique: Unique, key: str) -> None:
+    if key:
         raise BadRequest("key and unique exclude each other: a key counts for a day, unique for as long as it says")
     if unique.mode not in UNIQUE_MODES:
         raise BadRequest(f"unique {unique.mode[:32]!r} is unknown; use queued, running or a time")

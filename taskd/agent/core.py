@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, assert_never
 
 from msgspec import structs
 
-from taskd.agent.limits import How, Limits
+from taskd.agent.limits import How, Limits, is_limited
 from taskd.agent.marks import Marks
 from taskd.agent.older import in_version_1
 from taskd.agent.progress import Progress
@@ -194,8 +194,8 @@ class AgentCore:
         slots = self.pools[lease.pool]
         slots.receive(lease.grants)
         for grant in lease.grants:
-            spec = grant.spec
-            if spec.timeout_ms or spec.soft_timeout_ms or spec.deadline_ms or spec.exclusive or spec.heartbeat_ms:
+            rules = grant.spec.given
+            if rules is not None and is_limited(rules):
                 self.limits.hold(lease.pool, grant)
         if slots.closed:  # it crossed our DRAIN
             self.give_back(slots.drop_waiting())
@@ -224,12 +224,12 @@ class AgentCore:
 
         A heartbeat later than by the rule that this process keeps itself, which can end an attempt and leave others.
         """
-        tied = self.limits and any(grant.spec.exclusive for grant in grants)
+        tied = self.limits and any(grant.spec.rules.exclusive for grant in grants)
         return self._alone_until_ms if tied else 0
 
     def outlived(self, grant: Grant) -> None:
         """Take note that an attempt's process had no longer to live: an exclusive one is reported as if ended here."""
-        if grant.spec.exclusive:
+        if grant.spec.rules.exclusive:
             self._ordered.setdefault(grant.token, "release")
 
     def look(self, now_ms: int) -> list[Kill]:
@@ -323,7 +323,7 @@ class AgentCore:
         """
         if self._ordered and grant.token in self._ordered:
             return False  # what ends it is under way
-        if grant.spec.exclusive and mono_ns() >= self._touch_until_ms * 1_000_000:
+        if grant.spec.rules.exclusive and mono_ns() >= self._touch_until_ms * 1_000_000:
             return False
         return self._marks.may_start(grant, self._is_held)
 
@@ -355,7 +355,7 @@ class AgentCore:
 
     def stopped(self, pool: int, grant: Grant) -> None:
         """Report an attempt that was killed because the agent goes: uncharged, unless it must not run twice."""
-        if grant.spec.at_most_once:
+        if grant.spec.rules.at_most_once:
             self.crashed(pool, grant.token, _STOPPED)
         else:
             self.unstarted(pool, grant)

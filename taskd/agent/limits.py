@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import Failure, Grant
+from taskd_protocol.task import Failure, Grant, Rules
 
 
 class How(Enum):
@@ -79,7 +79,7 @@ class Limits:
     @property
     def exclusive(self) -> bool:
         """Some attempt may not outlive the agent's touch with its server."""
-        return any(watched.grant.spec.exclusive for watched in self._watched.values())
+        return any(watched.grant.spec.rules.exclusive for watched in self._watched.values())
 
     def hold(self, pool: int, grant: Grant) -> None:
         """Watch a lease that has limits, from its arrival on."""
@@ -132,7 +132,7 @@ class Limits:
             watched.started_ms = watched.started_ms or now_ms
         if watched.forced:
             return None
-        if spec.exclusive and now_ms >= touch_until_ms:
+        if spec.rules.exclusive and now_ms >= touch_until_ms:
             watched.forced = True
             return Breach(watched.pool, grant.token, How.KILL, None, show=False)
         failure = _over(watched, now_ms)
@@ -140,7 +140,7 @@ class Limits:
             watched.forced = True
             show = watched.running and not watched.told
             return Breach(watched.pool, grant.token, How.FORCE, failure, show=show)
-        soft_ms = spec.soft_timeout_ms
+        soft_ms = spec.rules.soft_timeout_ms
         if soft_ms and watched.running and not watched.told and now_ms - watched.started_ms >= soft_ms:
             watched.told = True
             failure = Failure(TaskCodes.TIMED_OUT, f"it ran for longer than its soft timeout of {soft_ms / 1000:g} s")
@@ -148,17 +148,23 @@ class Limits:
         return None
 
 
+def is_limited(rules: Rules) -> bool:
+    """Tell whether an attempt under these is to be watched."""
+    times_ms = rules.timeout_ms, rules.soft_timeout_ms, rules.deadline_ms, rules.heartbeat_ms
+    return rules.exclusive or any(times_ms)
+
+
 def _over(watched: _Watched, now_ms: int) -> Failure | None:
     """Return why the attempt is to be ended by force, if it is."""
-    grant, spec = watched.grant, watched.grant.spec
+    grant, rules = watched.grant, watched.grant.spec.rules
     assert watched.end_ms is not None
     if grant.deadline_in_ms and now_ms >= watched.end_ms:
-        text = f"it had not ended by its deadline, {spec.deadline_ms / 1000:g} s after its submit"
+        text = f"it had not ended by its deadline, {rules.deadline_ms / 1000:g} s after its submit"
         return Failure(TaskCodes.DEADLINE, text)
     if not watched.running:
         return None
-    if spec.timeout_ms and now_ms - watched.started_ms >= spec.timeout_ms:
-        return Failure(TaskCodes.TIMED_OUT, f"it ran for longer than its timeout of {spec.timeout_ms / 1000:g} s")
-    if spec.heartbeat_ms and now_ms - watched.beat_ms > spec.heartbeat_ms:
-        return Failure(TaskCodes.STALLED, f"it gave no heartbeat for longer than {spec.heartbeat_ms / 1000:g} s")
+    if rules.timeout_ms and now_ms - watched.started_ms >= rules.timeout_ms:
+        return Failure(TaskCodes.TIMED_OUT, f"it ran for longer than its timeout of {rules.timeout_ms / 1000:g} s")
+    if rules.heartbeat_ms and now_ms - watched.beat_ms > rules.heartbeat_ms:
+        return Failure(TaskCodes.STALLED, f"it gave no heartbeat for longer than {rules.heartbeat_ms / 1000:g} s")
     return None

@@ -17,7 +17,8 @@ from taskd_protocol.task import Grant
 
 def runs_alone(grant: Grant) -> bool:
     """Tell whether a worker must have nothing else with this: its start, or its crash or end, must be its own."""
-    return grant.mark_start or grant.spec.at_most_once or grant.spec.exclusive
+    rules = grant.spec.given
+    return grant.mark_start or (rules is not None and (rules.at_most_once or rules.exclusive))
 
 
 _CREDIT_STEP = 4

@@ -19,7 +19,7 @@ from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.messages import Cancel, Cancelled
-from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, TaskSpec
+from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, Rules, TaskSpec
 
 _SIGNALLED: Final = 128
 """Added by shells to the number of the signal that ended a command."""
@@ -67,7 +67,7 @@ def run(
             priority=priority,
             retry=Retry(max_attempts=max_attempts),
             traceparent=make_traceparents(1)[0],
-            timeout_ms=limit_ms,
+            given=Rules(timeout_ms=limit_ms) if limit_ms else None,
         )
         take_as_ctrl_c(signal.SIGTERM)
         try:

@@ -11,7 +11,7 @@ from taskd.client.trace import make_traceparents
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.payload import pack_arguments
-from taskd_protocol.task import DEFAULT_QUEUE, QUEUED, RUNNING, WINDOW, Retry, TaskSpec, Unique
+from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, QUEUED, RUNNING, WINDOW, Retry, Rules, TaskSpec, Unique
 
 
 def _unique(text: str) -> Unique:
@@ -85,6 +85,12 @@ def submit(
     if unique is None and (unique_key or replace):
         raise click.UsageError("--unique-key and --replace say how --unique is meant: give it, too")
     retry = None if max_attempts is None else Retry(max_attempts=max_attempts)
+    rules = Rules(
+        timeout_ms=limit_ms,
+        unique=None if unique is None else structs.replace(unique, key=unique_key, replace=replace),
+        at_most_once=at_most_once,
+        exclusive=exclusive,
+    )
     with server() as client:
         spec = TaskSpec(
             id=client.make_ids(1)[0],
@@ -96,10 +102,7 @@ def submit(
             retry=retry,
             key=key,
             traceparent=make_traceparents(1)[0],
-            timeout_ms=limit_ms,
-            unique=None if unique is None else structs.replace(unique, key=unique_key, replace=replace),
-            at_most_once=at_most_once,
-            exclusive=exclusive,
+            given=None if rules == NO_RULES else rules,
         )
         task_id = client.submit([spec])[0]
         if wait:

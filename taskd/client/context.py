@@ -80,7 +80,7 @@ class TaskContext:
     @property
     def headers(self) -> Mapping[str, str]:
         """What middleware of the submitting program sent along."""
-        return self._grant.spec.headers or _NO_HEADERS
+        return self._grant.spec.rules.headers or _NO_HEADERS
 
     @property
     def id(self) -> str:

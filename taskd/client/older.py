@@ -22,17 +22,17 @@ def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
 
 def _newer_options(spec: TaskSpec) -> list[str]:
     """Return the options of a task that version 1 does not have, as users call them."""
-    retry = spec.retry or DEFAULT_RETRY
+    rules, retry = spec.rules, spec.retry or DEFAULT_RETRY
     asked = {
-        "timeout": spec.timeout_ms,
-        "soft_timeout": spec.soft_timeout_ms,
-        "ttl": spec.ttl_ms,
-        "deadline": spec.deadline_ms,
-        "exclusive": spec.exclusive,
-        "heartbeat": spec.heartbeat_ms,
-        "at_most_once": spec.at_most_once,
-        "headers": spec.headers,
-        "unique": spec.unique is not None,
+        "timeout": rules.timeout_ms,
+        "soft_timeout": rules.soft_timeout_ms,
+        "ttl": rules.ttl_ms,
+        "deadline": rules.deadline_ms,
+        "exclusive": rules.exclusive,
+        "heartbeat": rules.heartbeat_ms,
+        "at_most_once": rules.at_most_once,
+        "headers": rules.headers,
+        "unique": rules.unique is not None,
         "retry on": retry.on,
         "retry not_on": retry.not_on,
         "crash_limit": retry.crash_limit != DEFAULT_RETRY.crash_limit,

@@ -9,7 +9,7 @@ import msgspec
 from taskd.client.raising import type_names
 from taskd_protocol import task
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.task import DEFAULT_QUEUE, WINDOW, TaskSpec, Unique, check_spec
+from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, WINDOW, Rules, TaskSpec, Unique, check_spec
 
 _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 """A well-formed task id, to have everything else of a spec checked."""
@@ -128,14 +128,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.ValidationError, TypeError) as error:  # the second: of a type that is no data at all
             raise BadRequest(f"options of task {name!r}: {str(error).replace('$.', '')}") from None
         retry = None if self.retry is None else self.retry.to_wire()
-        template = TaskSpec(
-            id=_SOME_ID,
-            name=name,
-            queue=self.queue,
-            priority=self.priority,
-            delay_ms=_milliseconds("delay", self.delay),
-            retry=retry,
-            key=self.key,
+        rules = Rules(
             timeout_ms=_milliseconds("timeout", self.timeout),
             soft_timeout_ms=_milliseconds("soft_timeout", self.soft_timeout),
             ttl_ms=_milliseconds("ttl", self.ttl),
@@ -144,6 +137,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
             at_most_once=self.at_most_once,
             unique=self._unique(),
+        )
+        template = TaskSpec(
+            id=_SOME_ID,
+            name=name,
+            queue=self.queue,
+            priority=self.priority,
+            delay_ms=_milliseconds("delay", self.delay),
+            retry=retry,
+            key=self.key,
+            given=None if rules == NO_RULES else rules,
         )
         check_spec(template, payload_bytes_max=0)
         return template

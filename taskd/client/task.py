@@ -247,29 +247,14 @@ class Submitter(Generic[P, R]):
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
         specs = [
-            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace)
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, t.given)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
-        times = (t.timeout_ms, t.soft_timeout_ms, t.ttl_ms, t.deadline_ms, t.heartbeat_ms)
-        if (
-            any(times) or t.exclusive or t.at_most_once or t.unique is not None
-        ):  # else a spec is made in 0.6 of the time
-            specs = [
-                structs.replace(
-                    spec,
-                    timeout_ms=t.timeout_ms,
-                    soft_timeout_ms=t.soft_timeout_ms,
-                    ttl_ms=t.ttl_ms,
-                    deadline_ms=t.deadline_ms,
-                    exclusive=t.exclusive,
-                    heartbeat_ms=t.heartbeat_ms,
-                    at_most_once=t.at_most_once,
-                    unique=t.unique,
-                )
-                for spec in specs
-            ]
         if any(headers):
-            specs = [structs.replace(spec, headers=each) for spec, each in zip(specs, headers, strict=True)]
+            specs = [
+                spec if each is None else structs.replace(spec, given=structs.replace(spec.rules, headers=each))
+                for spec, each in zip(specs, headers, strict=True)
+            ]
         return specs
 
 

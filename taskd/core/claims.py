@@ -85,7 +85,7 @@ def to_claim_anew(specs: Sequence[SpecRecord]) -> dict[bytes, Key]:
     return {
         record.spec.id: (records.UNIQUE, claim_id(record.spec, unique))
         for record in specs
-        if (unique := record.spec.unique) is not None and unique.mode != WINDOW
+        if (unique := record.spec.rules.unique) is not None and unique.mode != WINDOW
     }
 
 

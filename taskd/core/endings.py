@@ -67,8 +67,8 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         mutate((records.STATE, task_id, record))
         if task.details:
             mutate((records.DETAILS, task_id, None))
-        if spec.unique is not None:
-            claims.note_end_leased(w, spec, spec.unique)
+        if spec.given is not None and spec.given.unique is not None:
+            claims.note_end_leased(w, spec, spec.given.unique)
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
@@ -106,8 +106,8 @@ def end_waiting(
     expiry.stop(w, spec, since_ms, last.attempt)
     if last.has_details:
         w.delete(records.DETAILS, task_id)
-    if spec.unique is not None:
-        claims.note_end_waiting(w, spec, spec.unique, last.attempt, last.revived_attempt)
+    if (unique := spec.rules.unique) is not None:
+        claims.note_end_waiting(w, spec, unique, last.attempt, last.revived_attempt)
     record = StateRecord(
         state,
         last.attempt,
@@ -171,7 +171,7 @@ def give_up(w: Working, task: Task, now: Now) -> None:
     No token stands in its state, so that a report of the attempt that was given up is stale from here on.
     """
     blamed = not task.cancelling and (task.started or _may_have_started(w, task))
-    failure = attempts.LOST_FAILURE if blamed or task.spec.at_most_once else None
+    failure = attempts.LOST_FAILURE if blamed or task.spec.rules.at_most_once else None
     attempts.keep(w, task, attempts.CRASHED if blamed else attempts.LOST, now, started_at_ms=0, failure=failure)
     task.token = 0
     if task.cancelling:
@@ -208,14 +208,14 @@ def _go_on(
     if wait_ms is None:
         wait_ms = attempts.wait_ms(task, retry, w.rng.random())
     is_late = expiry.is_late(task.spec, task.since_ms, now.wall_ms + wait_ms)
-    if is_late or task.spec.at_most_once or attempts.are_spent(task, retry):
+    if is_late or task.spec.rules.at_most_once or attempts.are_spent(task, retry):
         _die(w, task, failure, now, started_at_ms=started_at_ms)
     else:
         _try_later(w, task, failure, wait_ms, now, started_at_ms=started_at_ms)
 
 
 def _die(w: Working, task: Task, failure: Failure, now: Now, *, started_at_ms: int) -> None:
-    told = attempts.maybe_ran(failure) if task.spec.at_most_once else failure
+    told = attempts.maybe_ran(failure) if task.spec.rules.at_most_once else failure
     _end_leased(w, task, State.DEAD, now, started_at_ms=started_at_ms, failure=told)
 
 
@@ -249,8 +249,8 @@ def _end_leased(
     w.mutations.append((records.STATE, task_id, record))
     if task.details:
         w.delete(records.DETAILS, task_id)
-    if task.spec.unique is not None:
-        claims.note_end_leased(w, task.spec, task.spec.unique)
+    if (unique := task.spec.rules.unique) is not None:
+        claims.note_end_leased(w, task.spec, unique)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING, None)
     w.counters_dirty = True

@@ -17,19 +17,21 @@ from taskd_protocol.task import Failure, TaskSpec
 
 def limit_at_ms(spec: TaskSpec, since_ms: int, attempt: int) -> int:
     """Return the instant at which a task ends if it still waits; 0: there is none."""
-    if attempt or not spec.ttl_ms:
+    rules = spec.rules
+    if attempt or not rules.ttl_ms:
         return deadline_at_ms(spec, since_ms)
-    return since_ms + min(spec.ttl_ms, spec.deadline_ms or spec.ttl_ms)
+    return since_ms + min(rules.ttl_ms, rules.deadline_ms or rules.ttl_ms)
 
 
 def deadline_at_ms(spec: TaskSpec, since_ms: int) -> int:
     """Return the instant by which a task must have ended; 0: there is none."""
-    return since_ms + spec.deadline_ms if spec.deadline_ms else 0
+    deadline_ms = spec.rules.deadline_ms
+    return since_ms + deadline_ms if deadline_ms else 0
 
 
 def is_late(spec: TaskSpec, since_ms: int, wall_ms: int) -> bool:
     """Tell whether a task that is to wait from then on has reached its deadline."""
-    return bool(spec.deadline_ms) and wall_ms >= since_ms + spec.deadline_ms
+    return bool(spec.rules.deadline_ms) and wall_ms >= deadline_at_ms(spec, since_ms)
 
 
 def start(w: Working, spec: TaskSpec, since_ms: int, attempt: int, now: Now) -> None:
@@ -55,14 +57,15 @@ def end_of(spec: TaskSpec, attempt: int) -> tuple[State, Failure]:
     """
     if attempt:
         return State.DEAD, deadline_failure(spec)
-    if spec.ttl_ms and spec.ttl_ms <= (spec.deadline_ms or spec.ttl_ms):
-        text = f"its time to live of {spec.ttl_ms / 1000:g} s passed before it started"
+    rules = spec.rules
+    if rules.ttl_ms and rules.ttl_ms <= (rules.deadline_ms or rules.ttl_ms):
+        text = f"its time to live of {rules.ttl_ms / 1000:g} s passed before it started"
         return State.EXPIRED, Failure(TaskCodes.EXPIRED, text)
-    return State.EXPIRED, Failure(TaskCodes.DEADLINE, f"its deadline of {spec.deadline_ms / 1000:g} s passed in line")
+    return State.EXPIRED, Failure(TaskCodes.DEADLINE, f"its deadline of {rules.deadline_ms / 1000:g} s passed in line")
 
 
 def deadline_failure(spec: TaskSpec) -> Failure:
     """Return why a task is dead that had begun and has reached its deadline."""
     return Failure(
-        TaskCodes.DEADLINE, f"it had not ended by its deadline, {spec.deadline_ms / 1000:g} s after its submit"
+        TaskCodes.DEADLINE, f"it had not ended by its deadline, {spec.rules.deadline_ms / 1000:g} s after its submit"
     )

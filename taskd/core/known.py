@@ -53,13 +53,14 @@ class Known:
             SubmitTooOld: The task may have been purged: whether it ran cannot be told.
         """
         start = len(self.needed)
+        unique = spec.rules.unique
         if may_be_stored:
             self.needed.append((records.SPEC, spec.id))
             if self._is_resend(spec):
                 if spec.key:
                     self.keys.setdefault(spec.key, (spec.id, digest_of(spec)))
-                if spec.unique is not None:
-                    self._claims.setdefault(claim_id(spec, spec.unique), spec.id)
+                if unique is not None:
+                    self._claims.setdefault(claim_id(spec, unique), spec.id)
                 return spec.id
         if spec.key:
             first = self._of_key(spec)
@@ -67,7 +68,7 @@ class Known:
                 return first
         if may_be_stored and all(key in self._loaded for key in self.needed[start:]):
             self._refuse_purged(spec)
-        return None if spec.unique is None else self._of_claim(spec, spec.unique)
+        return None if unique is None else self._of_claim(spec, unique)
 
     def _is_resend(self, spec: TaskSpec) -> bool:
         stored = self._loaded.get((records.SPEC, spec.id))

@@ -17,7 +17,7 @@ from taskd.core.lines import RANK_BYTES, Line, Task
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.reports import lease_record
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
-from taskd_protocol.task import Grant
+from taskd_protocol.task import Grant, Rules
 
 _NO_BOUND = 1 << 80
 """Above every rank."""
@@ -153,9 +153,7 @@ class _Pass:
         for task in tasks:
             spec = task.spec
             task_id = spec.id
-            deadline_in_ms = self._stop_waiting(task) if spec.ttl_ms or spec.deadline_ms else 0
-            if spec.unique is not None:
-                claims.note_grant(w, task, spec.unique)
+            deadline_in_ms = 0 if spec.given is None else self._stop_waiting(task, spec.given)
             task.token = token
             task.agent = name
             task.lease_number = number
@@ -174,8 +172,10 @@ class _Pass:
                 mutate((records.LEASE, task_id, lease_record(task)))
             token += 1
 
-    def _stop_waiting(self, task: Task) -> int:
-        """Stop the timer of a task that had a limit to its waiting; return what is left until its deadline, or 0."""
+    def _stop_waiting(self, task: Task, rules: Rules) -> int:
+        """Undo what a task had while it waited, by its rules; return what is left until its deadline, or 0."""
+        if rules.unique is not None:
+            claims.note_grant(self._w, task, rules.unique)
         expiry.stop(self._w, task.spec, task.since_ms, task.attempt)
         deadline_at_ms = expiry.deadline_at_ms(task.spec, task.since_ms)
         return max(deadline_at_ms - self._wall_ms, 1) if deadline_at_ms else 0

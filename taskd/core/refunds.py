@@ -73,7 +73,7 @@ def _refund_stored(
 def _died_of(agent: str, spec: SpecRecord, state: StateRecord, now: Now) -> bool:
     """Tell whether a dead task's last attempt was the agent's, and it may be tried again."""
     is_late = expiry.is_late(spec.spec, spec.created_at_ms, now.wall_ms)
-    return state.agent == agent and not spec.spec.at_most_once and not is_late
+    return state.agent == agent and not spec.spec.rules.at_most_once and not is_late
 
 
 def _refunded(failures: int, past: Past | None, cost: Counter[str]) -> tuple[int, Past | None]:

@@ -108,7 +108,7 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
     elif report.failure is not None and report.outcome in CHARGED:
         endings.charge(w, task, report, now, failure=_bounded(report.failure))
         return not report.final  # which its own code said, wherever it ran
-    elif report.outcome == attempts.CANCELLED and task.spec.at_most_once:
+    elif report.outcome == attempts.CANCELLED and task.spec.rules.at_most_once:
         endings.charge(w, task, report, now, failure=KILLED)
     else:
         endings.release(w, task, report.outcome, now, started_at_ms=report.started_at_ms)

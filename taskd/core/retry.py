@@ -74,8 +74,9 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_m
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0)
     task.revived_attempt = last.attempt
     endings.put_ready(w, task, last)
-    if spec.spec.unique is not None and spec.spec.unique.mode != WINDOW:
-        claims.begin(w, spec.spec, spec.spec.unique, now)
+    unique = spec.spec.rules.unique
+    if unique is not None and unique.mode != WINDOW:
+        claims.begin(w, spec.spec, unique, now)
     expiry.start(w, spec.spec, since_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
 

@@ -16,7 +16,7 @@ from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, QueueDraining
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.task import TaskSpec, check_specs
+from taskd_protocol.task import Rules, TaskSpec, check_specs
 
 FUTURE_MS_MAX = 3600 * 1000
 """Ids are made from server-corrected time: one further ahead is a mistake, or a trick."""
@@ -65,10 +65,8 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             _keep_key(w, spec, wall_ms)
-        if spec.unique is not None:
-            claims.begin(w, spec, spec.unique, now)
-        if spec.ttl_ms or spec.deadline_ms:
-            expiry.start(w, spec, wall_ms, 0, now)
+        if spec.given is not None:
+            _follow(w, spec, spec.given, now)
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:
@@ -83,6 +81,12 @@ def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     for (queue, name, _), (_, tasks) in entering.items():
         w.enter_fresh(queue, name, tasks)
     w.counters.next_order = order
+
+
+def _follow(w: Working, spec: TaskSpec, rules: Rules, now: Now) -> None:
+    if rules.unique is not None:
+        claims.begin(w, spec, rules.unique, now)
+    expiry.start(w, spec, now.wall_ms, 0, now)
 
 
 def _keep_key(w: Working, spec: TaskSpec, wall_ms: int) -> None:
@@ -108,7 +112,7 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[
     may_be_stored = w.recent.may_be_stored(ids)
     known = Known(w, command.owner, now, loaded)
     for index, spec in enumerate(command.specs):
-        if spec.key or spec.unique is not None or spec.id in may_be_stored:
+        if spec.key or spec.given is not None or spec.id in may_be_stored:
             first = known.first_of(spec, may_be_stored=spec.id in may_be_stored)
             if first is not None:
                 existing.append((index, first))

@@ -67,7 +67,7 @@ def _of_key(record_id: bytes, key: KeyRecord) -> _Lasting:
 
 def _of_claim(record_id: bytes, claim: UniqueRecord) -> _Lasting:
     def fits(task: SpecRecord) -> bool:
-        unique = task.spec.unique
+        unique = task.spec.rules.unique
         return (
             unique is not None
             and claim_id(task.spec, unique) == record_id

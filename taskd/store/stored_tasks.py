@@ -103,8 +103,9 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         limit_ms = expiry.limit_at_ms(spec, since_ms, task.last.attempt if task.last else 0)
         if limit_ms:
             yield TIMER, timer_id(limit_ms, task.id)
-    if spec.unique is not None and _has_claim(task, spec.unique):
-        yield UNIQUE, claim_id(spec, spec.unique)
+    unique = spec.rules.unique
+    if unique is not None and _has_claim(task, unique):
+        yield UNIQUE, claim_id(spec, unique)
 
 
 def _has_claim(task: StoredTask, unique: Unique) -> bool:

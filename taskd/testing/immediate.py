@@ -37,7 +37,7 @@ class _Inline:
             if isinstance(end, bytes):
                 return Outcome(spec.id, "succeeded", number, end)
             bad = calls.bad_end(self._token, end, 0, 0.0)
-            if spec.at_most_once:
+            if spec.rules.at_most_once:
                 return Outcome(spec.id, "dead", number, failure=maybe_ran(bad.failure))
             if bad.final or number >= (spec.retry or DEFAULT_RETRY).max_attempts:
                 return Outcome(spec.id, "dead", number, failure=bad.failure)

@@ -139,7 +139,7 @@ class InstantLine:
 
         A task that waits is replaced where that is asked; a time is as long as the context.
         """
-        unique = spec.unique
+        unique = spec.rules.unique
         if unique is None:
             return None
         claim = claim_id(spec, unique)

@@ -225,7 +225,7 @@ class TimeLimit(NamedTuple):
 
 def time_limit(grant: Grant) -> TimeLimit:
     """Return the nearer one of an attempt's own limit and its task's deadline."""
-    timeout_ms, deadline_ms = grant.spec.timeout_ms, grant.deadline_in_ms
+    timeout_ms, deadline_ms = grant.spec.rules.timeout_ms, grant.deadline_in_ms
     if deadline_ms and not 0 < timeout_ms <= deadline_ms:
         return TimeLimit(deadline_ms / 1000, Failure(TaskCodes.DEADLINE, "it had not ended by its deadline"))
     seconds = timeout_ms / 1000
@@ -234,7 +234,7 @@ def time_limit(grant: Grant) -> TimeLimit:
 
 def soft_limit(grant: Grant) -> TimeLimit:
     """Return after how long an attempt is told that it is to end."""
-    seconds = grant.spec.soft_timeout_ms / 1000
+    seconds = grant.spec.rules.soft_timeout_ms / 1000
     text = f"it ran for longer than its soft timeout of {seconds:g} s"
     return TimeLimit(seconds or math.inf, Failure(TaskCodes.TIMED_OUT, text))
 

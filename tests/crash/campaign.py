@@ -23,6 +23,7 @@ import trio
 
 from harness.actors import NAME, Agent, Client, Ledger, Standing
 from harness.peer import Peer, hello
+from harness.specs import changed
 from taskd.client.profile import Profile
 from taskd.net.tls_stream import TlsStream
 from taskd.server.clock import SystemClock
@@ -247,7 +248,7 @@ class Campaign:
         """See ``Ground``."""
         entropy = secrets.token_bytes(count * RANDOM_BYTES_PER_TASK_ID)
         ids = make_task_ids(count, SystemClock().wall_ms(), entropy)
-        return [msgspec.structs.replace(TaskSpec(task_id, NAME), **fields) for task_id in ids]
+        return [changed(TaskSpec(task_id, NAME), **fields) for task_id in ids]
 
     async def standings(self, ids: Sequence[bytes]) -> dict[bytes, Standing | None]:
         """Ask the server how these tasks stand."""

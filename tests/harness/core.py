@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import (
     Answer,
@@ -364,20 +365,8 @@ class Shell:
         unique: Unique | None = None,
     ) -> TaskSpec:
         """Make a spec with a new id."""
-        return TaskSpec(
-            self.new_id(),
-            name,
-            payload,
-            queue,
-            priority,
-            delay_ms,
-            retry,
-            key,
-            ttl_ms=ttl_ms,
-            deadline_ms=deadline_ms,
-            at_most_once=at_most_once,
-            unique=unique,
-        )
+        spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
+        return changed(spec, ttl_ms=ttl_ms, deadline_ms=deadline_ms, at_most_once=at_most_once, unique=unique)
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:
         """Submit and settle."""

@@ -209,7 +209,7 @@ def _check_budget(spec: TaskSpec, holder: StateRecord | LeaseRecord, outcomes: l
     assert (charged, crashed, lost) == (holder.failures, past.crashes, past.losses)
     free = lost + outcomes.count("released") + outcomes.count("cancelled")
     assert holder.attempt <= retry.max_attempts + crash_limit - 1 + free
-    if spec.at_most_once:
+    if spec.rules.at_most_once:
         assert holder.attempt - outcomes.count("released") <= 1, "what may have started is never leased again"
 
 
@@ -231,7 +231,7 @@ def _check_claims(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes,
     states, leases = disk.of(records.STATE, StateRecord), disk.of(records.LEASE, LeaseRecord)
     holders: list[tuple[bytes, bytes]] = []
     for task_id, task in specs.items():
-        unique, holder = task.spec.unique, leases.get(task_id) or states.get(task_id)
+        unique, holder = task.spec.rules.unique, leases.get(task_id) or states.get(task_id)
         revived_attempt = holder.revived_attempt if isinstance(holder, StateRecord) else 0
         if unique is not None and is_held(unique, found[task_id], holder.attempt if holder else 0, revived_attempt):
             holders.append((claim_id(task.spec, unique), task_id))
@@ -240,6 +240,6 @@ def _check_claims(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes,
     for claim, record in claimed.items():
         first = specs.get(record.task_id)
         if record.until_ms and first is not None:
-            assert first.spec.unique is not None
-            assert claim == claim_id(first.spec, first.spec.unique)
-            assert record.until_ms == first.created_at_ms + first.spec.unique.window_ms
+            assert first.spec.rules.unique is not None
+            assert claim == claim_id(first.spec, first.spec.rules.unique)
+            assert record.until_ms == first.created_at_ms + first.spec.rules.unique.window_ms

@@ -36,6 +36,6 @@ class Sameness:
         """Compare with the tasks that are stored and have not ended."""
         single: dict[bytes, TaskSpec] = {}
         for spec in going_on:
-            if spec.unique is not None and spec.unique.mode == RUNNING:
-                other = single.setdefault(claim_id(spec, spec.unique), spec)
+            if spec.rules.unique is not None and spec.rules.unique.mode == RUNNING:
+                other = single.setdefault(claim_id(spec, spec.rules.unique), spec)
                 assert other is spec, f"{format_task_id(other.id)} and {format_task_id(spec.id)} do the same work"

@@ -13,6 +13,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from harness.peer import PATIENCE_SECONDS, Agent, Peer, hello
+from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import StoreToken
 from taskd.core.coordinator import Coordinator
@@ -346,8 +347,7 @@ class Server:
         """Make so many new tasks."""
         entropy = self._ids.randbytes(10 * count)
         ids = make_task_ids(count, self.clock.wall_ms(), entropy)
-        named = {"name": "m.f", **fields}
-        return [TaskSpec(id=task_id, **named) for task_id in ids]  # type: ignore[arg-type]
+        return [changed(TaskSpec(task_id, "m.f"), **fields) for task_id in ids]
 
     async def submit(self, peer: Peer, count: int = 1, **fields: object) -> list[TaskSpec]:
         """Have a client submit new tasks; return them when they are accepted."""

@@ -48,8 +48,8 @@ def work_on(world: World, rng: random.Random, name: str) -> None:
 
 def work_of(spec: TaskSpec) -> tuple[str, bytes | str, str]:
     """Return what makes two tasks the same work."""
-    assert spec.unique is not None
-    return spec.name, spec.unique.key or spec.payload, spec.unique.mode
+    assert spec.rules.unique is not None
+    return spec.name, spec.rules.unique.key or spec.payload, spec.rules.unique.mode
 
 
 def check_singles(shell: Shell) -> None:
@@ -58,7 +58,7 @@ def check_singles(shell: Shell) -> None:
     specs = shell.disk.of(records.SPEC, SpecRecord)
     singles: list[tuple[str, bytes | str, str]] = []
     for task_id, record in specs.items():
-        unique, state = record.spec.unique, states[task_id]
+        unique, state = record.spec.rules.unique, states[task_id]
         if unique is None:
             continue
         lease = shell.disk.find(records.LEASE, task_id, LeaseRecord)

@@ -4,6 +4,7 @@ import random
 from itertools import count
 from typing import TYPE_CHECKING
 
+from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import (
     AckAttempts,
@@ -73,15 +74,8 @@ class Driver:
         ids = make_task_ids(count, WALL_MS, self._rng.randbytes(10 * count))
         retry = Retry(max_attempts=max_attempts, base_ms=1000)
         return [
-            TaskSpec(
-                task_id,
-                name,
-                b"payload",
-                queue,
-                priority,
-                delay_ms,
-                retry,
-                f"{key}-{n}" if key else "",
+            changed(
+                TaskSpec(task_id, name, b"payload", queue, priority, delay_ms, retry, f"{key}-{n}" if key else ""),
                 ttl_ms=ttl_ms,
                 deadline_ms=deadline_ms,
                 unique=unique,

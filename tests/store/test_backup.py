@@ -12,8 +12,8 @@ from typing import ParamSpec
 import msgspec
 import pytest
 import trio
-from msgspec.structs import replace
 
+from harness.specs import changed
 from store.driver import WALL_MS, Driver
 from store.houses import LINEAGE
 from taskd.core.lifecycle import State
@@ -59,7 +59,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         limited = driver.specs(4, name="app.limited")
         limits = [(60_000, 0), (60_000, 90_000), (90_000, 60_000), (0, 60_000)]
         await driver.submit(
-            [replace(spec, ttl_ms=ttl, deadline_ms=end) for spec, (ttl, end) in zip(limited, limits, strict=True)]
+            [changed(spec, ttl_ms=ttl, deadline_ms=end) for spec, (ttl, end) in zip(limited, limits, strict=True)]
         )
         await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
         await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))

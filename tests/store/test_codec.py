@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec, Unique
+from taskd_protocol.task import Failure, Retry, Rules, TaskFilter, TaskSpec, Unique
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 
@@ -35,14 +36,16 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                 Retry(5, 100, 1.5, 9_000, 0.1),
                 "k",
                 "00-a-b-01",
-                9_000,
-                8_000,
-                70_000,
-                80_000,
-                True,  # noqa: FBT003 - in the order of the fields
-                5_000,
-                headers={"user": "u-1"},
-                unique=Unique("window", 60_000, "u-1", replace=True),
+                Rules(
+                    9_000,
+                    8_000,
+                    70_000,
+                    80_000,
+                    True,  # noqa: FBT003 - in the order of the fields
+                    5_000,
+                    headers={"user": "u-1"},
+                    unique=Unique("window", 60_000, "u-1", replace=True),
+                ),
             ),
         ),
     ),
@@ -154,6 +157,18 @@ def test_a_record_of_old_is_read(name: str) -> None:
     assert keys.split_key(key) == (kind, record_id)
     assert codec.decode(kind, record_id, value) == record
     assert codec.decode_as(type(record), kind, record_id, value) == record
+
+
+def test_a_spec_of_the_first_release_is_read() -> None:
+    """Release 0.1.0 wrote neither rules, nor a retry's exception types and crash limit."""
+    value = bytes.fromhex(
+        "950107cf0000019aa849cc00a46b65793199c4100197c1a07d3c7c4e9f000123456789abad6170702e7461736b732e616464c403920102"
+        "a6696d61676573fbcdea60950564cb3ff8000000000000cd2328cb3fb999999999999aa16ba930302d612d622d3031"
+    )
+    record = SAMPLES["spec, all fields"][1]
+    assert isinstance(record, records.SpecRecord)
+    first = msgspec.structs.replace(record.spec, retry=Retry(5, 100, 1.5, 9_000, 0.1), given=None)
+    assert codec.decode(records.SPEC, TASK_ID, value) == msgspec.structs.replace(record, spec=first)
 
 
 def test_every_record_class_has_golden_bytes() -> None:

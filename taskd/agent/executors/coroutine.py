@@ -188,7 +188,7 @@ class CoroutineExecutor:
                 self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:
                 self._core.stopped(self._pool, grant)
-            elif grant.spec.at_most_once or (blamed and (hand.insane or not how.ordered)):
+            elif grant.spec.rules.at_most_once or (blamed and (hand.insane or not how.ordered)):
                 self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
             else:
                 back.append(grant)

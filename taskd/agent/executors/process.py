@@ -188,7 +188,7 @@ class ProcessExecutor:
         unmarked = self._unmarked.pop(member, None)
         blamed, back = self._crew.left(member, hand.process.running())
         if blamed is None and back and back != [unmarked]:
-            if back[0].spec.at_most_once:
+            if back[0].spec.rules.at_most_once:
                 blamed = self._slots.take()  # that it had not started is not proven
             elif not self._stopping and (hand.insane or not how.ordered):
                 blamed = self._suspect(back[0])

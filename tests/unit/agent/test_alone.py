@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from harness.specs import changed
 from taskd.agent.core import AgentCore
 from taskd.agent.marks import Marks
 from taskd.agent.slots import Slots
@@ -24,7 +25,7 @@ def marked(token: int, name: str = "m.f", payload: bytes = b"") -> Grant:
 
 def once(token: int, name: str = "m.f") -> Grant:
     plain = grant(token, name)
-    return replace(plain, spec=replace(plain.spec, at_most_once=True))
+    return replace(plain, spec=changed(plain.spec, at_most_once=True))
 
 
 def outcome(report: Report | FailureReport) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from taskd.agent.progress import MESSAGE_BYTES, Progress
 from taskd.agent.wire import Raised
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.messages import Checkpoints, LeaseCredit, Nack, Offered, Recorded, Revoke
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, TaskSpec
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, Rules, TaskSpec
 from unit.agent.making import grant, lease, task_id, welcome
 from unit.agent.workshop import limited
 
@@ -24,7 +24,7 @@ def look(limits: Limits, now_ms: int, *, touch_until_ms: int = FOREVER) -> list[
 
 def due(in_ms: int) -> Grant:
     """A lease that has a deadline."""
-    return Grant(1, 1, TaskSpec(task_id(1), "m.f", deadline_ms=60_000), in_ms)
+    return Grant(1, 1, TaskSpec(task_id(1), "m.f", given=Rules(deadline_ms=60_000)), in_ms)
 
 
 def watching(given: Grant, *, runs: bool = True) -> Limits:

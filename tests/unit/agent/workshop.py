@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from harness.specs import changed
 from taskd.agent import wire
 from taskd.agent.executors.seat import Hand
 from taskd.agent.platform import Exit
@@ -277,7 +278,7 @@ def limited(
     grant: Grant, *, timeout_ms: int = 0, soft_ms: int = 0, heartbeat_ms: int = 0, exclusive: bool = False
 ) -> Grant:
     """The same, with limits."""
-    spec = msgspec.structs.replace(
+    spec = changed(
         grant.spec, timeout_ms=timeout_ms, soft_timeout_ms=soft_ms, heartbeat_ms=heartbeat_ms, exclusive=exclusive
     )
     return msgspec.structs.replace(grant, spec=spec)

@@ -122,6 +122,6 @@ def test_a_reader_that_leaves_cancels(taskd: Taskd, client: FakeClient, monkeypa
 def test_a_command_may_have_a_time_limit(taskd: Taskd, client: FakeClient) -> None:
     client.outcomes = [failed("task.timed_out", -15, "it ran for longer than its timeout of 90 s")]
     ended = taskd("run", "--time-limit", "90s", "--", "make")
-    assert client.submitted[0].timeout_ms == 90_000
+    assert client.submitted[0].rules.timeout_ms == 90_000
     assert ended.code == 1
     assert "longer than its timeout" in ended.complaint

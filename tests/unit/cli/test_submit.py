@@ -40,8 +40,8 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
     taskd("submit", "app.add", "[1]", "--kwargs", '{"b": null}', *options)
     (spec,) = client.submitted
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
-    assert (spec.retry, spec.timeout_ms) == (Retry(max_attempts=9), 120_000)
-    assert (spec.at_most_once, spec.exclusive) == (True, True)
+    assert (spec.retry, spec.rules.timeout_ms) == (Retry(max_attempts=9), 120_000)
+    assert (spec.rules.at_most_once, spec.rules.exclusive) == (True, True)
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 
@@ -52,7 +52,7 @@ def test_unique_is_a_word_or_a_time(taskd: Taskd, client: FakeClient) -> None:
         ["--unique", "1.5m"],
     ):
         taskd("submit", "app.add", "[1]", *options)
-    assert [spec.unique for spec in client.submitted] == [
+    assert [spec.rules.unique for spec in client.submitted] == [
         Unique("queued"),
         Unique("running", key="k", replace=True),
         Unique("window", 90_000),

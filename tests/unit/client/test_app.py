@@ -232,7 +232,7 @@ def test_no_limit_is_too_short_to_be_one(server: FakeServer, app: App) -> None:
     """Milliseconds travel, of which 0 says that there is none."""
     app.task(double).options(timeout=0.0001, ttl=0).submit(1)
     (spec,) = server.tasks.values()
-    assert (spec.timeout_ms, spec.ttl_ms) == (1, 0)
+    assert (spec.rules.timeout_ms, spec.rules.ttl_ms) == (1, 0)
 
 
 class Odd(Exception):
@@ -247,7 +247,7 @@ def test_exception_types_travel_by_name(server: FakeServer, app: App) -> None:
     assert spec.retry == wire.Retry(
         on=["builtins.OSError", "builtins.ValueError", "shop.Declined"], not_on=[f"{__name__}.Odd"], crash_limit=5
     )
-    assert spec.at_most_once
+    assert spec.rules.at_most_once
 
 
 @pytest.mark.parametrize("wrong", [ValueError, "OSError", [3], [int]])

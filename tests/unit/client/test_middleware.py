@@ -15,12 +15,12 @@ from taskd.client.middleware import Around, Middleware, Submission, TaskFunction
 from taskd.middleware import AttemptError, Carry, ReportErrors
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.task import Grant, TaskSpec
+from taskd_protocol.task import Grant, Rules, TaskSpec
 from unit.client.fake_server import FakeServer
 
 
 def context(headers: dict[str, str] | None = None) -> TaskContext:
-    return TaskContext(Grant(7, 2, TaskSpec(bytes(16), "m.f", headers=headers)))
+    return TaskContext(Grant(7, 2, TaskSpec(bytes(16), "m.f", given=Rules(headers=headers))))
 
 
 def double(number: int) -> int:
@@ -101,7 +101,7 @@ def test_headers_travel_with_the_submit(app: App, server: FakeServer) -> None:
     task.map([2, 3])
     asyncio.run(task.asubmit(4))
     specs = [spec for submit in server.submits() for spec in submit.tasks]
-    assert [spec.headers for spec in specs] == [{"a": "0", "b": "1"}] * 4
+    assert [spec.rules.headers for spec in specs] == [{"a": "0", "b": "1"}] * 4
     assert notes == [f"{name}: m.f({number},)" for number in (1, 2, 3, 4) for name in "ab"]
 
 
@@ -110,7 +110,7 @@ def test_without_middleware_nothing_travels(app: App, server: FakeServer) -> Non
     task = app.task(name="m.f")(double)
     task.submit(1)
     task.map([2])
-    assert [spec.headers for submit in server.submits() for spec in submit.tasks] == [None, None]
+    assert [spec.rules.headers for submit in server.submits() for spec in submit.tasks] == [None, None]
     assert task.for_worker() is task.function
 
 
@@ -247,8 +247,8 @@ def test_carry_sets_the_variable_in_the_attempt(app: App, server: FakeServer) ->
     USER.reset(before)
     task.submit()
     specs = [spec for submit in server.submits() for spec in submit.tasks]
-    assert [spec.headers for spec in specs] == [{"user": "u-1"}, None]
-    assert [call(task.for_worker(), headers=spec.headers) for spec in specs] == ["u-1", "nobody"]
+    assert [spec.rules.headers for spec in specs] == [{"user": "u-1"}, None]
+    assert [call(task.for_worker(), headers=spec.rules.headers) for spec in specs] == ["u-1", "nobody"]
     assert USER.get("nobody") == "nobody"
 
 

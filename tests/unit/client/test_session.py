@@ -56,7 +56,7 @@ from taskd_protocol.messages import (
     Wait,
     Welcome,
 )
-from taskd_protocol.task import Outcome, Retry, TaskSpec, Unique
+from taskd_protocol.task import Outcome, Retry, Rules, TaskSpec, Unique
 
 LINEAGE = b"a" * 16
 ID = bytes(range(16))
@@ -505,14 +505,14 @@ def test_the_servers_clock_is_kept_as_an_offset_of_the_local_one() -> None:
 @pytest.mark.parametrize(
     ("option", "spec"),
     [
-        ("timeout", TaskSpec(ID, "m.f", timeout_ms=1)),
-        ("soft_timeout", TaskSpec(ID, "m.f", soft_timeout_ms=1)),
-        ("ttl", TaskSpec(ID, "m.f", ttl_ms=1)),
-        ("deadline", TaskSpec(ID, "m.f", deadline_ms=1)),
-        ("exclusive and heartbeat", TaskSpec(ID, "m.f", exclusive=True, heartbeat_ms=500)),
-        ("at_most_once", TaskSpec(ID, "m.f", at_most_once=True)),
-        ("headers", TaskSpec(ID, "m.f", headers={"a": "b"})),
-        ("unique", TaskSpec(ID, "m.f", unique=Unique("queued"))),
+        ("timeout", TaskSpec(ID, "m.f", given=Rules(timeout_ms=1))),
+        ("soft_timeout", TaskSpec(ID, "m.f", given=Rules(soft_timeout_ms=1))),
+        ("ttl", TaskSpec(ID, "m.f", given=Rules(ttl_ms=1))),
+        ("deadline", TaskSpec(ID, "m.f", given=Rules(deadline_ms=1))),
+        ("exclusive and heartbeat", TaskSpec(ID, "m.f", given=Rules(exclusive=True, heartbeat_ms=500))),
+        ("at_most_once", TaskSpec(ID, "m.f", given=Rules(at_most_once=True))),
+        ("headers", TaskSpec(ID, "m.f", given=Rules(headers={"a": "b"}))),
+        ("unique", TaskSpec(ID, "m.f", given=Rules(unique=Unique("queued")))),
         ("retry on", TaskSpec(ID, "m.f", retry=Retry(on=["builtins.OSError"]))),
         ("retry not_on", TaskSpec(ID, "m.f", retry=Retry(not_on=["builtins.OSError"]))),
         ("crash_limit", TaskSpec(ID, "m.f", retry=Retry(crash_limit=1))),

@@ -1,8 +1,8 @@
 """What a task may look like: every field's range, and the error that names it."""
 
-import msgspec
 import pytest
 
+from harness.specs import changed
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.task import Retry, TaskSpec, check_name, check_spec, check_specs
@@ -13,7 +13,7 @@ LONGEST = "n" * limits.NAME_CHARS_MAX
 
 
 def spec(**fields: object) -> TaskSpec:
-    return msgspec.structs.replace(TaskSpec(TASK_ID, "app.add"), **fields)
+    return changed(TaskSpec(TASK_ID, "app.add"), **fields)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_options_and_headers_are_in_the_spec(shop: Shop) -> None:
     USER.reset(before)
     spec = recorded.submitted[0].spec
     assert (spec.priority, spec.delay_ms, spec.queue, spec.key) == (9, 60_000, "words", "k")
-    assert spec.headers == {"user": "u-1"}
+    assert spec.rules.headers == {"user": "u-1"}
 
 
 def test_work_that_is_to_be_done_once_is_listed_once(shop: Shop) -> None:
