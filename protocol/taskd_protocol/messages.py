@@ -692,6 +692,7 @@ class LeaseCredit(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=66
     pool: int
     """Index in the OFFER's pools."""
     leases: int
+    """0, from version 2 on: the pool takes all its credit back."""
 
 
 class Lease(msgspec.Struct, array_like=True, frozen=True, tag=67):

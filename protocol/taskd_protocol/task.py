@@ -212,6 +212,8 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """No further attempt, whatever is left of the budget."""
     retry_after_ms: int | None = None
     """Wait so long before the next attempt; None: as the policy says."""
+    unstarted: bool = False
+    """Of ``released``: it is certain that it never started."""
 
 
 class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -58,6 +58,9 @@ Order = str | Failure
 """Why an attempt is to end: ``cancel``; ``release``, which goes back in line; ``forget``, which is not reported; or how
 it failed."""
 
+WITHDRAWS_VERSION = 2
+"""Of the protocol: servers take credit back from it on."""
+
 _TOUCH_MARGIN = 0.2
 """Of the silence after which a lease is given away: what a kill may take."""
 
@@ -256,7 +259,7 @@ class AgentCore:
     def has_news(self) -> bool:
         """There may be something to send."""
         news = self.reports.has_news or self.progress.has_news or self._marks.has_news or self._draining
-        return news or any(slots.credit_due() for slots in self.pools)
+        return news or any(slots.withdrawn or slots.credit_due() for slots in self.pools)
 
     def messages(self) -> list[ToSend]:
         """Take what is to be sent now; call again until there is nothing."""
@@ -268,6 +271,9 @@ class AgentCore:
             messages.append(Drain("the agent is going"))
         if self.reports.unrecorded_bytes < REPORTS_BYTES:
             for index, slots in enumerate(self.pools):
+                if slots.withdrawn:
+                    slots.withdrawn = False
+                    messages.append(LeaseCredit(index, 0))
                 due = slots.take_credit()
                 if due:
                     messages.append(LeaseCredit(index, due))
@@ -358,7 +364,8 @@ class AgentCore:
         if grant.spec.rules.at_most_once:
             self.crashed(pool, grant.token, _STOPPED)
         else:
-            self.unstarted(pool, grant)
+            self.pools[pool].finish(grant.token)
+            self.give_back([grant], unstarted=False)
 
     def ended_with_output(
         self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float
@@ -430,19 +437,25 @@ class AgentCore:
             elif self.limits:
                 self.limits.waits(grant.token)
 
-    def give_back(self, grants: Iterable[Grant]) -> None:
-        """Report leases, no longer held, that were not carried through: they cost the task nothing."""
+    def give_back(self, grants: Iterable[Grant], *, unstarted: bool = True) -> None:
+        """Report leases, no longer held, that were not carried through: they cost the task nothing.
+
+        Args:
+            grants: Those.
+            unstarted: It is certain that they never started.
+        """
         for grant in grants:
             order = self._ordered.pop(grant.token, "")
             if order != "forget":
                 self.progress.hurry(grant.token)
                 outcome = "cancelled" if order == "cancel" else "released"
-                self.reports.add([FailureReport(grant.token, grant.spec.id, grant.attempt, outcome)])
+                report = FailureReport(grant.token, grant.spec.id, grant.attempt, outcome, unstarted=unstarted)
+                self.reports.add([report])
 
     def shed(self) -> None:
         """Give back what waits here and could run elsewhere; call about once a second."""
         for slots in self.pools:
-            self.give_back(slots.excess())
+            self.give_back(slots.look(may_withdraw=self._version >= WITHDRAWS_VERSION))
 
     def yield_waiting(self) -> None:
         """Give back what waits; what runs goes on."""

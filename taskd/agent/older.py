@@ -1,7 +1,7 @@
 """Older servers: what one that speaks version 1 of the protocol can be told of what this agent says.
 
-Such a server keeps no details for next attempts, has one budget for all failures, and ends the connection over
-what it does not know.
+Such a server keeps no details for next attempts, has one budget for all failures, takes no credit back, and ends the
+connection over what it does not know.
 """
 
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 Invariants:
 - What the server may still send plus what is held never exceeds the slots and what is worth holding ahead,
-  as both were when the credit was given.
+  as both were when the credit was given; but for a LEASE that crosses a withdrawal of the credit.
 - A lease is held once, from its arrival until it is finished or dropped; those that wait start in order of arrival.
 
 Pure: knows neither workers nor connections.
@@ -37,6 +37,7 @@ class Slots:
         pace: Of everything that the pool runs.
         closed: Nothing more is asked for, because the agent is going.
         vacant: Nobody is there to run anything: nothing is asked for until somebody is.
+        withdrawn: All credit was taken back, and the server is to be told so before it gets more.
     """
 
     def __init__(self, count: int) -> None:
@@ -45,7 +46,10 @@ class Slots:
         self.pace = Pace()
         self.closed = False
         self.vacant = False
+        self.withdrawn = False
         self._overfull = False
+        self._stuck = False
+        self._samples = 0  # of the pace, at the last look
         self._waiting: deque[Grant] = deque()
         self._dropped = 0
         self._credit = 0
@@ -73,6 +77,7 @@ class Slots:
     def disconnect(self) -> None:
         """Forget the credit: on a new connection the server starts from none."""
         self._credit = 0
+        self.withdrawn = False
 
     def take_credit(self) -> int:
         """Return how many more leases to ask for now, and count them as asked for."""
@@ -90,17 +95,29 @@ class Slots:
             return 0
         return due
 
-    def excess(self) -> list[Grant]:
-        """Let go of what waits beyond what is worth holding, if that was so at the last call too; return it.
+    def look(self, *, may_withdraw: bool = True) -> list[Grant]:
+        """Let go of what waits here and could run elsewhere, return it; call about once a second.
 
-        Tasks turned out longer than was thought, or nobody runs them: others may have room.
+        Tasks turned out longer than was thought, which shows at once when all slots run and none has ended anything
+        since the last look; or nobody runs them. The credit is withdrawn, else they would come back under it.
+
+        Args:
+            may_withdraw: The server knows what that is.
         """
         running = len(self.held) - self.waiting
+        self._stuck = running >= self.count and self.pace.samples == self._samples
+        self._samples = self.pace.samples
         worth = 0 if self.vacant else max(0, self.count + self._ahead() - running)
         was, self._overfull = self._overfull, self.waiting > worth
-        return self.drop_waiting(keep=worth) if was and self._overfull else []
+        excess = self.drop_waiting(keep=worth) if self._overfull and (was or self._stuck) else []
+        if may_withdraw and self._credit and (excess or self._stuck):
+            self._credit = 0
+            self.withdrawn = True
+        return excess
 
     def _ahead(self) -> int:
+        if self._stuck and self.pace.samples == self._samples:
+            return 0  # whatever the pace was: a task held here would wait for one of those that run now
         return min(self.pace.ahead(self.count), int(AHEAD_BYTES / (self._payload_bytes + 1)))
 
     @property

@@ -8,10 +8,10 @@ from taskd_protocol.messages import AttemptView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try at a task, that has ended."""
+    """One try at a task, that has ended. What came back before it had started is none."""
 
     number: int
-    """From 1."""
+    """From 1; one that came back before it had started has used up a number."""
     agent: str
     """Who had it."""
     started_at: dt.datetime
@@ -19,8 +19,8 @@ class Attempt:
     ended_at: dt.datetime
     """In UTC, when the server recorded it."""
     outcome: str
-    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released`` (it never started, or its agent was stopped),
-    or ``lost`` with its agent."""
+    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released`` (its agent was stopped), or ``lost`` with
+    its agent."""
     code: str = ""
     """Why, as a stable word such as ``task.raised`` or ``worker.killed``; empty: there is nothing to say."""
     type: str = ""

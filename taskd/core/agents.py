@@ -5,7 +5,7 @@ taken back, uncharged. A server that stalled was deaf itself: it gives every age
 the time that it missed.
 """
 
-from taskd.core import attempts, cancel, drains, endings, quarantine
+from taskd.core import cancel, drains, endings, quarantine
 from taskd.core.commands import (
     AddCredit,
     AgentAccepted,
@@ -81,7 +81,7 @@ def lose_connection(w: Working, command: LoseConnection) -> None:
 
 
 def add_credit(w: Working, command: AddCredit) -> None:
-    """Note that a pool has room.
+    """Note that a pool has room; with 0, that it has none any more.
 
     Raises:
         BadRequest: No such pool, or the number is out of range.
@@ -89,10 +89,10 @@ def add_credit(w: Working, command: AddCredit) -> None:
     agent = _connected(w, command.agent, command.connection)
     if agent is None:
         return
-    if not 0 <= command.pool < len(agent.pools) or not 0 < command.leases <= CREDIT_MAX:
+    if not 0 <= command.pool < len(agent.pools) or not 0 <= command.leases <= CREDIT_MAX:
         raise BadRequest(f"credit of {command.leases} for pool {command.pool} is out of range")
     pool = agent.pools[command.pool]
-    pool.credit = min(pool.credit + command.leases, CREDIT_MAX)
+    pool.credit = min(pool.credit + command.leases, CREDIT_MAX) if command.leases else 0
 
 
 def drain(w: Working, command: DrainAgent) -> None:
@@ -173,7 +173,7 @@ def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now, *, is_same
         elif task.cancelling:
             endings.cancelled(w, task, now, started_at_ms=0)
         else:
-            endings.release(w, task, attempts.RELEASED, now, started_at_ms=0)
+            endings.release(w, task, now)
     cancel.revoke_again(w, agent)
     return stale
 

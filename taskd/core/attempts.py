@@ -1,4 +1,4 @@
-"""Attempts: what is kept of each that did not succeed, and what it costs its task.
+"""Attempts: what is kept of each that started and did not succeed, and what it costs its task.
 
 Two budgets: failures of the task itself, and attempts that took their worker or
 agent down. What was released, or lost for the first time, costs nothing; a task
@@ -39,14 +39,14 @@ NO_PAST: Final = Past()
 LOST_FAILURE: Final = Failure(TaskCodes.WORKER_LOST, "the agent fell silent, or was restarted, while it ran the task")
 
 
-def attempt_id(task_id: bytes, attempt: int) -> bytes:
-    """Return the ATTEMPT id of an attempt."""
-    return task_id + attempt.to_bytes(4, "big")
+def attempt_id(task_id: bytes, ordinal: int) -> bytes:
+    """Return the ATTEMPT id of an attempt, counted without those that never started."""
+    return task_id + ordinal.to_bytes(4, "big")
 
 
-def attempt_of(attempt_id: bytes) -> int:
-    """Return the attempt of an ATTEMPT id."""
-    return int.from_bytes(attempt_id[-4:], "big")
+def attempt_of(attempt_id: bytes, record: AttemptRecord) -> int:
+    """Return the attempt that an ATTEMPT record tells of."""
+    return int.from_bytes(attempt_id[-4:], "big") + record.unstarted
 
 
 def kept_ids(task_id: bytes, last: int, past: Past | None) -> Iterator[bytes]:
@@ -57,23 +57,38 @@ def kept_ids(task_id: bytes, last: int, past: Past | None) -> Iterator[bytes]:
         last: Its last attempt that has ended without success.
         past: Of its state or lease record.
     """
-    kept = past.kept if past is not None else 0
-    return (attempt_id(task_id, attempt) for attempt in range(last - kept + 1, last + 1))
+    return (attempt_id(task_id, ordinal) for ordinal in kept_ordinals(last, past))
+
+
+def kept_ordinals(last: int, past: Past | None) -> range:
+    """Return the ordinals of ``kept_ids``."""
+    past = past or NO_PAST
+    newest = last - past.unstarted
+    return range(newest - past.kept + 1, newest + 1)
+
+
+def pass_over(task: Task) -> None:
+    """Count the attempt of a leased task that provably never started: nothing of it is kept."""
+    past = task.past or NO_PAST
+    task.past = msgspec.structs.replace(past, unstarted=past.unstarted + 1)
 
 
 def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, failure: Failure | None = None) -> None:
     """Write how the attempt of a leased task ended, and count what it costs."""
     past = task.past or NO_PAST
     short = None if failure is None else _in_short(failure)
-    record = AttemptRecord(task.token, task.agent, started_at_ms or task.granted_at_ms, now.wall_ms, outcome, short)
-    w.put(records.ATTEMPT, attempt_id(task.spec.id, task.attempt), record)
+    started_at_ms = started_at_ms or task.granted_at_ms
+    record = AttemptRecord(task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.unstarted)
+    ordinal = task.attempt - past.unstarted
+    w.put(records.ATTEMPT, attempt_id(task.spec.id, ordinal), record)
     kept = past.kept + 1
     if kept > ATTEMPTS_KEPT:
         kept = ATTEMPTS_KEPT
-        w.delete(records.ATTEMPT, attempt_id(task.spec.id, task.attempt - ATTEMPTS_KEPT))
+        w.delete(records.ATTEMPT, attempt_id(task.spec.id, ordinal - ATTEMPTS_KEPT))
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
-    task.past = Past(kept, past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST), past.refunds)
+    crashes, losses = past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST)
+    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted)
     task.failures += outcome == FAILED
 
 

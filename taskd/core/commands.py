@@ -183,7 +183,7 @@ class LoseConnection:
 
 @dataclass(frozen=True, slots=True)
 class AddCredit:
-    """The agent's pool can take so many more leases."""
+    """The agent's pool can take so many more leases; 0: it takes all its credit back."""
 
     agent: str
     connection: int

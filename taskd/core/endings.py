@@ -159,9 +159,15 @@ def charge(w: Working, task: Task, report: FailureReport, now: Now, *, failure: 
         _go_on(w, task, failure, now, started_at_ms=report.started_at_ms, wait_ms=report.retry_after_ms)
 
 
-def release(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int) -> None:
+def put_back(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int) -> None:
     """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already."""
     attempts.keep(w, task, outcome, now, started_at_ms=started_at_ms)
+    _requeue(w, task, now)
+
+
+def release(w: Working, task: Task, now: Now) -> None:
+    """Put a leased task that never started back to its place in line; else as ``put_back``."""
+    attempts.pass_over(task)
     _requeue(w, task, now)
 
 

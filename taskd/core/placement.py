@@ -104,7 +104,11 @@ class _Pass:
     def deal(self, group: _Group) -> None:
         """Deal out what was taken for a group."""
         tasks, group.taken = group.taken, []
-        self._share(tasks, [place for place in group.places if place[2].credit])
+        able = [place for place in group.places if place[2].credit]
+        free = [(room, place) for place in able if (room := _free_slots(place)) > 0] if len(able) > 1 else []
+        if sum([room for room, _ in free]) < len(tasks):
+            free = [(place[2].credit, place) for place in able]
+        self._share(tasks, free)
         for other in self._groups.values():
             if other.mask & group.mask and not other.taken:
                 other.count_room()
@@ -121,21 +125,24 @@ class _Pass:
                 w.counters.move(line.queue, State.READY, State.RUNNING, ready_before - line.ready)
         return list(self._sends.values())
 
-    def _share(self, tasks: list[Task], able: list[Place]) -> None:
-        """Deal the tasks out evenly, to the pools with most room first."""
+    def _share(self, tasks: list[Task], able: list[tuple[int, Place]]) -> None:
+        """Deal the tasks out evenly, to the places with most room first; they have room for all."""
         able.sort(key=_by_room)
         start, left = 0, len(able)
-        for agent, index, pool in able:
+        more: list[tuple[int, Place]] = []
+        for room, (agent, index, pool) in able:
             rest = len(tasks) - start
             if not rest:
                 break
-            count = min(-(-rest // left), pool.credit)
+            count = min(-(-rest // left), room)
             self._grant(tasks[start : start + count], agent, index)
             pool.credit -= count
             start += count
             left -= 1
+            if room > count:
+                more.append((room - count, (agent, index, pool)))
         if start < len(tasks):  # the even share was more than some had room for
-            self._share(tasks[start:], [place for place in able if place[2].credit])
+            self._share(tasks[start:], more)
 
     def _grant(self, tasks: list[Task], agent: Agent, pool_index: int) -> None:
         send = self._sends.get((agent.name, pool_index))
@@ -260,8 +267,18 @@ def _by_number(send: SendLease) -> int:
     return send.number
 
 
-def _by_room(place: Place) -> int:
-    return -place[2].credit
+def _by_room(able: tuple[int, Place]) -> int:
+    return -able[0]
+
+
+def _free_slots(place: Place) -> int:
+    """Return how many leases would start at once, or 0: credit beyond that is for waiting behind what runs.
+
+    Which of its pools an agent's leases are in is not known, so one with several may have more.
+    """
+    agent, _, pool = place
+    idle = sum([its.pool.slots for its in agent.pools]) - len(agent.leases)
+    return max(0, min(pool.credit, pool.pool.slots, idle))
 
 
 def _next_tokens(w: Working, count: int) -> int:

@@ -60,7 +60,8 @@ DEAD_GROUP = Kind(b"g")
 DETAILS = Kind(b"c")
 """id: task id; value: packed. How far an attempt had come, until the task ends."""
 ATTEMPT = Kind(b"e")
-"""id: task id + attempt (4 bytes). How attempts ended; of one that succeeded the state record tells."""
+"""id: task id + attempt, counted without those that never started (4 bytes): so there is no gap. How attempts ended;
+of one that succeeded the state record tells."""
 QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
 AGENT = Kind(b"w")
@@ -87,13 +88,15 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What attempts that did not succeed have cost a task, beside the failures charged to it."""
 
     kept: int = 0
-    """Attempts in ATTEMPT: the newest, without a gap, up to the last that ended without success."""
+    """Attempts in ATTEMPT: the newest, up to the last that ended without success."""
     crashes: int = 0
     """Attempts charged to the crash limit."""
     losses: int = 0
     """Attempts lost with their agent, and not charged; from the first on each is granted alone, and marks its start."""
     refunds: int = 0
     """Times that an agent's quarantine gave some of its cost back."""
+    unstarted: int = 0
+    """Attempts that came back before they had started: they have a number, and no ATTEMPT."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -274,6 +277,8 @@ class AttemptRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=
     outcome: str
     """``failed``, ``crashed``, ``cancelled``, ``released`` or ``lost``."""
     failure: Failure | None = None
+    unstarted: int = 0
+    """Attempts before it that never started, which its id does not count."""
 
 
 class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -110,8 +110,10 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
         return not report.final  # which its own code said, wherever it ran
     elif report.outcome == attempts.CANCELLED and task.spec.rules.at_most_once:
         endings.charge(w, task, report, now, failure=KILLED)
+    elif report.outcome == attempts.RELEASED and report.unstarted:
+        endings.release(w, task, now)
     else:
-        endings.release(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
+        endings.put_back(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
     return False
 
 

@@ -96,7 +96,7 @@ def with_attempts(view: TaskView, keys: Sequence[Key], found: Found) -> TaskView
     """Return the view with the attempts that have ended, oldest first; of one that succeeded the view itself tells."""
     attempts = [
         AttemptView(
-            attempt_of(key[1]), ended.agent, ended.started_at_ms, ended.ended_at_ms, ended.outcome, ended.failure
+            attempt_of(key[1], ended), ended.agent, ended.started_at_ms, ended.ended_at_ms, ended.outcome, ended.failure
         )
         for key in keys
         if isinstance(ended := found[key], AttemptRecord)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 from rocksdict import Rdict
 
 from taskd.core import expiry
+from taskd.core.attempts import kept_ordinals
 from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
@@ -64,7 +65,7 @@ class StoredTask(NamedTuple):
     logs: int = 0
     """Entries in LOG; -1: they are not numbered from 0 without a gap."""
     attempts: tuple[int, ...] = ()
-    """The attempts in ATTEMPT, in order."""
+    """The ordinals in ATTEMPT, in order."""
 
     @property
     def state(self) -> str:
@@ -80,7 +81,7 @@ class StoredTask(NamedTuple):
         if holder is None or holder.past is None:
             return ()
         last = holder.attempt - (self.lease is not None or self.state == State.SUCCEEDED)
-        return tuple(range(last - holder.past.kept + 1, last + 1))
+        return tuple(kept_ordinals(last, holder.past))
 
     @property
     def has_ended(self) -> bool:

@@ -105,6 +105,11 @@ class FakeAgent:
         ]
         return NackAttempts(self.name, reports)
 
+    def give_back(self, *grants: Grant) -> NackAttempts:
+        """Report these as never started."""
+        reports = [FailureReport(g.token, g.spec.id, g.attempt, "released", unstarted=True) for g in grants]
+        return NackAttempts(self.name, reports)
+
     def start(self, *grants: Grant | int) -> MarkStarted:
         """Say that these, or tokens, are about to start."""
         return MarkStarted(self.name, [grant if isinstance(grant, int) else grant.token for grant in grants])

@@ -172,7 +172,8 @@ def _check_attempts(
         holder = leases.get(task_id) or states.get(task_id)
         if holder is not None:
             ended = _ended_count(holder)
-            assert (holder.past or NO_PAST).kept == min(ended, attempts.ATTEMPTS_KEPT)
+            past = holder.past or NO_PAST
+            assert past.kept == min(ended - past.unstarted, attempts.ATTEMPTS_KEPT)
             expected += kept_ids(task_id, ended, holder.past)
     assert disk.scan(records.ATTEMPT) == sorted(expected)
 
@@ -203,14 +204,15 @@ def _check_budget(spec: TaskSpec, holder: StateRecord | LeaseRecord, outcomes: l
     has_ended = isinstance(holder, StateRecord) and holder.state in TERMINAL
     assert holder.failures < retry.max_attempts + has_ended
     assert past.crashes < crash_limit + has_ended
-    if len(outcomes) < _ended_count(holder):
+    if len(outcomes) + past.unstarted < _ended_count(holder):
         return
     charged, crashed, lost = (outcomes.count(word) for word in ("failed", "crashed", "lost"))
     assert (charged, crashed, lost) == (holder.failures, past.crashes, past.losses)
-    free = lost + outcomes.count("released") + outcomes.count("cancelled")
+    free = lost + outcomes.count("released") + outcomes.count("cancelled") + past.unstarted
     assert holder.attempt <= retry.max_attempts + crash_limit - 1 + free
     if spec.rules.at_most_once:
-        assert holder.attempt - outcomes.count("released") <= 1, "what may have started is never leased again"
+        uncertain = holder.attempt - outcomes.count("released") - past.unstarted
+        assert uncertain <= 1, "what may have started is never leased again"
 
 
 def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:

@@ -90,7 +90,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "state, tried before": (
         (records.STATE, TASK_ID),
         records.StateRecord(
-            "ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(4, 1, 2), revived_attempt=3
+            "ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(3, 1, 2, 0, 1), revived_attempt=3
         ),
     ),
     "lease, started": (
@@ -99,7 +99,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "attempt": (
         (records.ATTEMPT, TASK_ID + bytes((0, 0, 0, 2))),
-        records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE),
+        records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE, 1),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
     "key": (

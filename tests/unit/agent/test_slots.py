@@ -116,17 +116,58 @@ def test_what_waits_beyond_what_is_worth_holding_goes_back_when_that_lasts() -> 
     slots.receive(grants(range(10)))
     for _ in range(2):
         slots.take()
-    assert slots.excess() == [], "it may be gone in a moment"
-    assert [given.token for given in slots.excess()] == [6, 7, 8, 9], "four are half of what the pace allows"
-    assert slots.excess() == []
+    assert slots.look() == [], "it may be gone in a moment"
+    slots.pace.add(25_000)
+    assert [given.token for given in slots.look()] == [6, 7, 8, 9], "four are half of what the pace allows"
+    slots.pace.add(25_000)
+    assert slots.look() == []
     assert slots.waiting == 4
+
+
+def test_nothing_is_held_behind_tasks_that_all_run_long_whatever_the_pace_was() -> None:
+    slots = Slots(2)
+    slots.pace.add(10, 10_000)
+    slots.take_credit()
+    slots.receive(grants(range(6)))
+    slots.take_run(2, 1_000)
+    assert slots.look() == [], "they began just now"
+    assert [given.token for given in slots.look()] == [2, 3, 4, 5]
+    assert slots.withdrawn, "under what credit there was they would come back at once"
+    assert slots.take_credit() == 0
+    slots.finish(0)
+    assert slots.take_credit() == 1, "a slot is free"
+    slots.pace.add(10)
+    assert slots.take_credit() > 1, "and it goes on"
+
+
+def test_credit_is_withdrawn_from_behind_long_tasks_though_nothing_waits() -> None:
+    slots = Slots(1)
+    slots.pace.add(10, 10_000)
+    slots.take_credit()
+    slots.receive(grants(range(1)))
+    slots.take()
+    slots.look()
+    assert not slots.withdrawn
+    assert slots.look() == []
+    assert slots.withdrawn
+
+
+def test_slots_that_are_not_all_taken_are_not_held_up() -> None:
+    slots = Slots(2)
+    slots.pace.add(10, 10_000)
+    slots.take_credit()
+    slots.receive(grants(range(1)))
+    slots.take()
+    slots.look()
+    slots.look()
+    assert not slots.withdrawn
 
 
 def test_what_waits_for_a_worker_that_is_being_replaced_stays() -> None:
     slots = Slots(2)
     slots.receive(grants(range(2)))
-    slots.excess()
-    assert slots.excess() == []
+    slots.look()
+    assert slots.look() == []
 
 
 def test_a_pool_that_nobody_works_for_asks_for_nothing_and_keeps_nothing() -> None:
@@ -135,8 +176,8 @@ def test_a_pool_that_nobody_works_for_asks_for_nothing_and_keeps_nothing() -> No
     slots.receive(grants(range(3)))
     slots.vacant = True
     assert slots.take_credit() == 0
-    slots.excess()
-    assert len(slots.excess()) == 3
+    slots.look()
+    assert len(slots.look()) == 3
     slots.vacant = False
     assert slots.take_credit() > 0
 

@@ -6,7 +6,7 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.attempts import ATTEMPTS_KEPT, KEPT_TEXT_CHARS, kept_ids
+from taskd.core.attempts import ATTEMPTS_KEPT, KEPT_TEXT_CHARS, attempt_of, kept_ids
 from taskd.core.commands import Answer, CancelTasks, ReportsRecorded, RetryTasks, StartsRecorded
 from taskd.core.effects import TasksEnded
 from taskd.core.lifecycle import State
@@ -90,6 +90,38 @@ def test_the_newest_attempts_are_kept(shell: Shell, agent: FakeAgent) -> None:
         [grant] = agent.receive()
     kept = shell.disk.of(records.ATTEMPT, AttemptRecord)
     assert [int.from_bytes(attempt_id[16:], "big") for attempt_id in kept] == list(range(4, ATTEMPTS_KEPT + 4))
+    check_disk(shell.disk)
+
+
+def test_what_came_back_before_it_started_is_no_attempt_that_is_kept(shell: Shell, agent: FakeAgent) -> None:
+    """It costs a number, by which later ones are still known."""
+    first = lease(agent)
+    shell.do(agent.give_back(first))
+    [second] = agent.receive()
+    shell.do(agent.nack(second))
+    third = again(agent)
+    shell.do(agent.give_back(third))
+    [fourth] = agent.receive()
+    shell.do(agent.nack(fourth))
+    shell.do(agent.ack(again(agent)))
+    kept = shell.disk.of(records.ATTEMPT, AttemptRecord)
+    told = [(attempt_of(attempt_id, record), record.outcome) for attempt_id, record in kept.items()]
+    assert told == [(2, "failed"), (4, "failed")]
+    assert state_of(shell, first.spec.id).attempt == 5
+    check_disk(shell.disk)
+
+
+def test_releases_push_no_attempt_out(shell: Shell, agent: FakeAgent) -> None:
+    first = lease(agent)
+    shell.do(agent.nack(first))
+    grant = again(agent)
+    for _ in range(ATTEMPTS_KEPT + 3):
+        shell.do(agent.give_back(grant))
+        shell.do(agent.credit(1))
+        [grant] = agent.receive()
+    shell.do(agent.nack(grant))
+    kept = shell.disk.of(records.ATTEMPT, AttemptRecord)
+    assert [attempt_of(attempt_id, record) for attempt_id, record in kept.items()] == [1, ATTEMPTS_KEPT + 5]
     check_disk(shell.disk)
 
 
@@ -284,7 +316,7 @@ def test_what_never_arrived_is_no_loss(shell: Shell, agent: FakeAgent) -> None:
     agent.join(credit=9)
     [second] = agent.receive()
     assert (second.spec, second.attempt, second.mark_start) == (first.spec, 2, False)
-    assert outcomes(shell) == ["released"]
+    assert outcomes(shell) == []
 
 
 # -- at most once -----------------------------------------------------------------------------

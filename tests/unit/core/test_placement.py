@@ -87,11 +87,31 @@ def test_no_more_is_granted_than_there_is_credit_for(shell: Shell) -> None:
     assert len(granted(agent)) == 86
 
 
-@pytest.mark.parametrize(("pool", "leases"), [(1, 1), (-1, 1), (0, 0), (0, -5), (0, 100_001)])
+@pytest.mark.parametrize(("pool", "leases"), [(1, 1), (-1, 1), (1, 0), (0, -5), (0, 100_001)])
 def test_credit_out_of_range_is_refused(shell: Shell, pool: int, leases: int) -> None:
     agent = FakeAgent(shell).join()
     with pytest.raises(BadRequest):
         shell.do(agent.credit(leases, pool))
+
+
+def test_credit_that_is_taken_back_is_granted_to_no_more(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=7)
+    shell.do(agent.credit(0))
+    submit(shell, *[shell.spec() for _ in range(9)])
+    assert granted(agent) == []
+    shell.do(agent.credit(2))
+    assert len(granted(agent)) == 2
+
+
+def test_a_slot_that_is_free_goes_before_credit_to_wait_behind_what_runs(shell: Shell) -> None:
+    busy, idle = FakeAgent(shell, "busy").join(credit=500), FakeAgent(shell, "idle")
+    submit(shell, *[shell.spec() for _ in range(8)])
+    assert len(granted(busy)) == 8
+    idle.join(credit=3)
+    submit(shell, shell.spec(), shell.spec())
+    assert [len(granted(busy)), len(granted(idle))] == [0, 2]
+    submit(shell, *[shell.spec() for _ in range(6)])
+    assert [len(granted(busy)), len(granted(idle))] == [5, 1], "more than that is dealt out"
 
 
 def test_tasks_are_dealt_out_evenly(shell: Shell) -> None:

@@ -74,7 +74,7 @@ async def test_leases_come_under_credit(server: Server) -> None:
     ("message", "code"),
     [
         (LeaseCredit(1, 1), "request.invalid"),
-        (LeaseCredit(0, 0), "request.invalid"),
+        (LeaseCredit(0, -1), "request.invalid"),
         (LeaseCredit(0, 1 << 30), "request.invalid"),
         (Offer([Pool("process", 0, ["m.f"])]), "request.invalid"),
         (Nack([FailureReport(1, bytes(16), 1, "vanished")]), "request.invalid"),
