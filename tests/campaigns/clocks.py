@@ -62,12 +62,16 @@ class ClockWorld(LightWorld):
             if "future" not in refusal.message:
                 raise
 
+    def step_wall_clock(self, ms: int) -> None:
+        """Set it back or forward."""
+        super().step_wall_clock(max(ms, FIRST_MS - self.shell.wall_ms))
+
     def jump(self, ms: int) -> None:
         """Set the wall clock: nobody is lost by it, and nothing that is leased comes back."""
         w = self.shell.working
         leases = {token for agent in w.agents.values() for token in agent.leases}
         lost = sum([isinstance(effect, AgentLost) for effect in w.effects])
-        self.step_wall_clock(max(ms, FIRST_MS - self.shell.wall_ms))
+        self.step_wall_clock(ms)
         self.shell.coordinator.tick(self.shell.now)
         assert {token for agent in w.agents.values() for token in agent.leases} == leases
         assert sum([isinstance(effect, AgentLost) for effect in w.effects]) == lost

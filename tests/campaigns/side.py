@@ -49,6 +49,10 @@ class Side:
         self.told.clear()
         await self._settle(now)
 
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._store.close()
+
     async def do(self, command: Command, now: Now) -> Answer | TaskdError:
         """Decide on a command, and on all that follows from it."""
         try:

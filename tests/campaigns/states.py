@@ -98,6 +98,11 @@ class Pair:
             await side.start(self.now)
         await self.pass_ms(0)
 
+    async def close(self) -> None:
+        """Let go of the files."""
+        for side in self._sides:
+            await side.close()
+
     async def ask(self, command: c.Command) -> c.Answer | TaskdError:
         """Have both decide on a command; their answers are one."""
         one, other = [await side.do(command, self.now) for side in self._sides]
@@ -323,11 +328,14 @@ plans = st.lists(st.tuples(st.sampled_from(ACTS), numbers, numbers, numbers), mi
 async def live(plan: list[tuple[Act, int, int, int]], root: Path, found: Found) -> None:
     """Take the steps, and compare after each."""
     pair = Pair(root, found)
-    await pair.start()
-    for act, a, b, third in plan:
-        await act(pair, a, b, third)
-        await pair.check()
-        found.ops += 1
+    try:
+        await pair.start()
+        for act, a, b, third in plan:
+            await act(pair, a, b, third)
+            await pair.check()
+            found.ops += 1
+    finally:
+        await pair.close()
     for name in ("succeeded", "dead", "cancelled", "scheduled", "cancelling", "ready", "running"):
         found.reach(name, sum([task.state == name for task in pair.model.tasks.values()]))
     found.reach("purged", len(pair.model.purged))
