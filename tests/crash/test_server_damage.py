@@ -1,5 +1,6 @@
 """The real server on a disk that fills up, or does not hold what was written: told in one line, and nothing is lost."""
 
+import json
 import re
 import shutil
 import signal
@@ -34,6 +35,10 @@ def large(seed):
 def first(blob):
     return blob[0]
 """
+SUBMIT = f"""
+from shop import large
+large.map(range({TASKS}))
+"""
 FILL = """
 from shop import first
 print(len(first.map([bytes([index % 251]) * 200 for index in range(3000)])))
@@ -62,8 +67,11 @@ def eat(disk: Path) -> Path:
     return file
 
 
-def states(home: House, ids: list[str]) -> list[object]:
-    return [home.task(task_id)["state"] for task_id in ids]
+def standings(home: House, *fields: str) -> set[tuple[object, ...]]:
+    """Tell how the tasks stand, all of them at once."""
+    tasks = json.loads(home.ask("task", "ls", "--json"))
+    assert len(tasks) == TASKS
+    return {tuple([task[field] for field in fields]) for task in tasks}
 
 
 def test_a_disk_that_fills_up_while_committing_ends_the_server_and_loses_nothing(home: House, disk: Path) -> None:
@@ -73,8 +81,8 @@ def test_a_disk_that_fills_up_while_committing_ends_the_server_and_loses_nothing
     found = re.match(r"serving taskd://(\S+) ", server.read_line())
     assert found is not None
     home.start("agent", "shop", "--processes", str(TASKS), "--name", "ash")
-    ids = [home.ask("submit", "shop.large", f"[{seed}]") for seed in range(TASKS)]
-    wait_until(lambda: states(home, ids) == ["running"] * TASKS)
+    program(home, SUBMIT)
+    wait_until(lambda: standings(home, "state") == {("running",)})
     eaten = eat(disk)
     (home.work / "go").touch()
     assert server.process.wait(60) == 74
@@ -84,13 +92,13 @@ def test_a_disk_that_fills_up_while_committing_ends_the_server_and_loses_nothing
 
     eaten.unlink()
     home.serve(*words, "--listen", found[1])
-    wait_until(lambda: set(states(home, ids)) == {"succeeded"})
-    assert {home.task(task_id)["attempt"] for task_id in ids} == {1}
+    wait_until(lambda: {state for state, _ in standings(home, "state", "attempt")} == {"succeeded"})
+    assert standings(home, "state", "attempt") == {("succeeded", 1)}
 
 
-def fill(home: House) -> None:
-    """Have the server take some thousand tasks."""
-    subprocess.run([sys.executable, "-c", FILL], env=home.env, cwd=home.work, check=True, timeout=60)
+def program(home: House, script: str) -> None:
+    """Run a program of the user's."""
+    subprocess.run([sys.executable, "-c", script], env=home.env, cwd=home.work, check=True, timeout=60)
 
 
 def flip(file: Path, share: float) -> None:
@@ -106,7 +114,7 @@ def largest(folder: Path, kind: str) -> Path:
 def test_a_log_that_was_changed_is_refused(home: House) -> None:
     """Not served shorter: 65, and one line that names what to do."""
     server = home.serve("--data-dir", "one")
-    fill(home)
+    program(home, FILL)
     server.end(signal.SIGKILL)
     flip(largest(home.work / "one", "log"), 0.5)
     ended = home.run("server", "--data-dir", "one", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
@@ -119,7 +127,7 @@ def test_a_table_that_was_changed_is_refused(share: float, home: House) -> None:
     """At the start, or when what was changed is read: 65. Fsck and recover tell the same, and change nothing."""
     home.serve("--data-dir", "one").end(signal.SIGTERM)
     server = home.serve("--data-dir", "one")
-    fill(home)
+    program(home, FILL)
     server.end(signal.SIGTERM)
     flip(largest(home.work / "one", "sst"), share)
     shutil.copytree(home.work / "one", home.work / "two")

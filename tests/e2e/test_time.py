@@ -192,9 +192,9 @@ def test_a_cancelled_task_may_tidy_up(home: House, name: str) -> None:
     assert said(home) == ["working", "tidied up"]
 
 
-@pytest.mark.usefixtures("server")
 def test_an_exclusive_task_never_runs_twice_at_a_time_while_its_agent_is_stopped(home: House) -> None:
     """Its agent and all that comes from it are stopped: it is given to another, and gone when they go on."""
+    home.serve("--data-dir", "one", "--heartbeat", "1s")
     first = home.start("agent", "jobs", "--name", "first", "--processes", "1")
     [[task_id]] = python(home, "print(json.dumps([jobs.alone.submit().id]))")
     wait_until(lambda: said(home))
@@ -214,7 +214,7 @@ def test_an_exclusive_task_never_runs_twice_at_a_time_while_its_agent_is_stopped
 
 def test_an_agent_that_alone_is_stopped_leaves_no_exclusive_task_running(home: House) -> None:
     """It is gone when another agent gets it; plain work runs on meanwhile, and counts once when the agent goes on."""
-    home.serve("--data-dir", "one", "--heartbeat", "2s")
+    home.serve("--data-dir", "one", "--heartbeat", "1s")
     first = home.start("agent", "jobs", "--name", "first", "--processes", "2")
     [[family_id, long_id]] = python(home, "print(json.dumps([jobs.family.submit().id, jobs.long.submit(3).id]))")
     wait_until(lambda: {"family", "long attempt 1"} <= set(said(home)))
@@ -236,19 +236,18 @@ def test_an_agent_that_alone_is_stopped_leaves_no_exclusive_task_running(home: H
     assert [home.task(str(each)) for each in (family_id, long_id)] == ends
 
 
-def test_a_server_that_is_stopped_for_longer_than_agents_may_be_silent_takes_nothing_back(
-    home: House, server: Running
-) -> None:
+def test_a_server_that_is_stopped_for_longer_than_agents_may_be_silent_takes_nothing_back(home: House) -> None:
     """Plain work goes on and counts once; exclusive work is killed by its agent, and begun again after."""
+    server = home.serve("--data-dir", "one", "--heartbeat", "1s")
     home.start("agent", "jobs", "--processes", "2")
-    [[long_id, alone_id]] = python(home, "print(json.dumps([jobs.long.submit(12).id, jobs.alone.submit().id]))")
+    [[long_id, alone_id]] = python(home, "print(json.dumps([jobs.long.submit(6).id, jobs.alone.submit().id]))")
     wait_until(lambda: len(said(home)) == 2)
     [alone] = [int(line.split()[-1]) for line in said(home) if "pid" in line]
     os.kill(server.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: alone not in {process.pid for process in home.processes()})
         with pytest.raises(subprocess.TimeoutExpired):
-            server.process.wait(10)  # in all longer than an agent may be silent
+            server.process.wait(3)  # in all longer than an agent may be silent
     finally:
         os.kill(server.pid, signal.SIGCONT)
     wait_until(lambda: all(home.task(str(each))["state"] == "succeeded" for each in (long_id, alone_id)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from taskd.agent import wire
+from taskd.agent.executors import command, coroutine, seat
 from taskd.agent.executors.seat import Hand
 from taskd.agent.processes import Worker
 from taskd.agent.spawner import open_spawner
@@ -19,6 +20,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "jobs.py").write_text(JOBS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes no notice of a cancel, or runs on beside one who takes none, is waited for a second or two only."""
+    for executor in (command, coroutine, seat):
+        monkeypatch.setattr(executor, "TERM_S", 1.0)
+    monkeypatch.setattr(coroutine, "DRAIN_S", 2.0)
 
 
 @pytest.fixture

@@ -134,6 +134,7 @@ async def test_a_daemon_of_a_call_that_returned_ends_with_its_worker(project: Pa
         await wait_until(lambda: not is_alive(pid))
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_cancelled_command_leaves_nothing(project: Path) -> None:
     marker = project / "pid"
     async with real_agent() as peer:
@@ -148,7 +149,7 @@ async def test_a_cancelled_command_leaves_nothing(project: Path) -> None:
         assert not is_alive(int(marker.read_text()))
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("project", "impatient")
 async def test_coroutines_are_cancelled_and_stubborn_ones_too() -> None:
     async with real_agent() as peer:
         await peer.lease(call(1, "aforever"), call(2, "astubborn"), pool=ASYNC)

@@ -32,7 +32,7 @@ async def ends_with_stacks(peer: Peer, count: int) -> tuple[dict[int, Report | F
     return found, b"".join(piece.data for piece in pieces if piece.stream == 3).decode()
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("project", "impatient")
 @pytest.mark.parametrize("name", ["csleep", "busy", "deaf"])
 async def test_a_call_over_its_timeout_is_killed_and_its_stacks_are_kept(name: str) -> None:
     """Whether C code holds the thread, Python code does, or TERM is ignored; the next worker goes on."""
@@ -77,6 +77,7 @@ async def test_a_call_told_at_its_soft_timeout_ends_in_its_own_way(project: Path
         assert value((await ends(peer, 1))[3]) == "cancelled", "it was done before the cancel was"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_command_gets_term_at_its_soft_timeout_and_its_tree_is_killed_at_the_hard_one(project: Path) -> None:
     marker = project / "pid"
     script = (
@@ -107,18 +108,18 @@ async def test_a_coroutine_over_its_timeout_is_cancelled_and_costs_its_neighbour
         assert (project / "word").read_text() == "True"
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("project", "impatient")
 @pytest.mark.parametrize("name", ["astubborn", "abusy"])
 async def test_a_coroutine_that_ignores_its_cancel_costs_its_worker_and_its_neighbours_nothing(name: str) -> None:
     """They end before the worker does, or run again; new ones come on the next worker."""
     async with real_agent() as peer:
         await peer.lease(
-            limited(call(1, name), timeout_ms=300), call(2, "abrief", 7.0), call(3, "aforever"), pool=ASYNC
+            limited(call(1, name), timeout_ms=300), call(2, "abrief", 2.5), call(3, "aforever"), pool=ASYNC
         )
         await peer.lease(call(4, "aecho", 4), pool=ASYNC)
         done, _ = await ends_with_stacks(peer, 3)
         assert code(done[1]) == TaskCodes.TIMED_OUT
-        assert (value(done[2]), value(done[4])) == (7.0, 4)
+        assert (value(done[2]), value(done[4])) == (2.5, 4)
         await peer.send(Revoke([3]))
         assert code((await ends(peer, 1))[3]) == "cancelled"
 
@@ -155,6 +156,7 @@ async def test_heartbeats_from_many_threads_do_not_mix() -> None:
             while not isinstance(message := await peer.next(), Ack):
                 pass
         assert value(message.reports[0]) == 50
+        await peer.send(Recorded([1]))
 
 
 @pytest.mark.usefixtures("project")
