@@ -91,3 +91,18 @@ MAX_ATTEMPTS_MAX = 1_000_000
 
 RETRY_CHARS_MAX = 1_024
 """Of the exception types that one retry policy names: it travels with each lease."""
+
+SCHEDULES_MAX = 100_000
+"""Kept by one server: what moves of each is in memory, half a kilobyte."""
+
+SCHEDULE_CATCH_UP_MAX = 1_000
+"""Missed firings of one schedule that are made up for at once."""
+
+SCHEDULE_SYNC_MAX = 1_000
+"""Schedules that one module defines: they are decided on as one."""
+
+SCHEDULE_BACKFILL_MAX = 1_000
+"""Firings of the past in one request; the next one goes on behind them."""
+
+SCHEDULE_PREVIEW_MAX = 1_000
+"""Firings in one preview."""

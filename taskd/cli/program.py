@@ -30,6 +30,7 @@ COMMANDS: Final = (
     Later("submit", "taskd.cli.submit:submit", "Submit a task by its name."),
     Later("run", "taskd.cli.run:run", "Run a command on an agent, as if it ran here."),
     Later("task", "taskd.cli.tasks:task", "List, show, wait for, cancel and retry tasks."),
+    Later("schedule", "taskd.cli.schedules:schedule", "Look at schedules; make, pause, resume and trigger them."),
     Later("dead", "taskd.cli.dead:dead", "List, show, retry and purge tasks whose attempts are spent."),
     Later("queue", "taskd.cli.queues:queue", "Look at the queues; drain and resume them."),
     Later("agents", "taskd.cli.agents:agents", "Look at the agents; drain and resume them; invite new ones."),
