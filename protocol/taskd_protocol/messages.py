@@ -198,6 +198,8 @@ class Cancel(msgspec.Struct, array_like=True, frozen=True, tag=21):
 
     request_id: int
     ids: list[bytes]
+    force: bool = False
+    """A person knows that what runs on agents which are not connected is gone: it is ``cancelled`` at once."""
 
 
 class Cancelled(msgspec.Struct, array_like=True, frozen=True, tag=22):

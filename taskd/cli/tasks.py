@@ -127,8 +127,9 @@ def wait(*, task_id: str, timeout_ms: int | None, as_json: bool) -> None:
 @bulk_options
 @filter_options
 @task.command
+@click.option("--force", is_flag=True, help="Also where its agent is away: you know that it is gone for good.")
 @click.argument("task_ids", metavar="[ID]...", nargs=-1)
-def cancel(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
+def cancel(*, task_ids: tuple[str, ...], force: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Cancel tasks: waiting ones at once, running ones by ending their process.
 
     Prints each with its state: `cancelled`, or `cancelling` until every process of it is gone. With options
@@ -137,7 +138,9 @@ def cancel(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
     with server() as client:
         if _are_named(task_ids, dry_run=dry_run):
             ids: list[bytes] = [parse_task_id(text) for text in task_ids]
-            _say_states(ids, client.call(Cancel(0, ids), Cancelled).states, as_json=as_json)
+            _say_states(ids, client.call(Cancel(0, ids, force), Cancelled).states, as_json=as_json)
+        elif force:
+            raise click.UsageError("--force is for tasks that are named, by their ids")
         else:
             carry_out(client, "cancel", chosen_filter(client), dry_run=dry_run, yes=yes, as_json=as_json)
 

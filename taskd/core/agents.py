@@ -1,8 +1,10 @@
 """Agents: who is there, what they hold, and when they are given up.
 
 Any word from an agent is life. After ``silence_ms`` without one its leases are
-taken back, uncharged. A server that stalled was deaf itself: it gives every agent
-the time that it missed.
+taken back, uncharged; but for those that are to be cancelled: whether their work has
+ended is not known until the agent is back, unless they are exclusive, which it ends by
+itself in time. A server that stalled was deaf itself: it gives every agent the time
+that it missed.
 """
 
 from taskd.core import cancel, drains, endings, quarantine
@@ -17,6 +19,7 @@ from taskd.core.commands import (
     OfferAgent,
 )
 from taskd.core.effects import AgentLost, AgentReplaced
+from taskd.core.lines import Task
 from taskd.core.working import Agent, PoolState, Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
 from taskd_protocol.limits import LABELS_MAX
@@ -53,7 +56,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     is_first = agent.connection != command.connection
     if is_first:
         agent.lease_number = 0
-        agent.draining = False
+        agent.draining = agent.lost = False
     is_same_boot = agent.boot_id == command.boot_id
     agent.boot_id = command.boot_id
     agent.connection = command.connection
@@ -134,22 +137,38 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
     stalled_ms = gap_ms if gap_ms > STALL_MS else 0
     for agent in list(w.agents.values()):
         agent.seen_mono_ms = min(agent.seen_mono_ms + stalled_ms, now.mono_ms)
-        if now.mono_ms - agent.seen_mono_ms < w.settings.silence_ms:
+        if now.mono_ms < _deadline_mono_ms(w, agent):
             continue
-        leases = list(agent.leases.values())
-        agent.leases = {}
-        for task in leases:
+        given_up = [task for task in agent.leases.values() if agent.lost or _ends_with_silence(task)]
+        for task in given_up:
+            del agent.leases[task.token]
             endings.give_up(w, task, now)
-        del w.agents[agent.name]
-        w.effects.append(AgentLost(agent.name, len(leases)))
+        if not agent.lost:
+            w.effects.append(AgentLost(agent.name, len(given_up)))
+        agent.lost = True
         if agent.connection:
             w.effects.append(AgentReplaced(agent.name, agent.connection))
+            agent.connection = 0
+            agent.pools = []
+        if not agent.leases:
+            del w.agents[agent.name]
 
 
 def next_deadline_mono_ms(w: Working) -> int | None:
     """Return when the next agent would be given up; None without agents."""
-    seen = min((agent.seen_mono_ms for agent in w.agents.values()), default=None)
-    return None if seen is None else seen + w.settings.silence_ms
+    return min([_deadline_mono_ms(w, agent) for agent in w.agents.values()], default=None)
+
+
+def _deadline_mono_ms(w: Working, agent: Agent) -> int:
+    return agent.seen_mono_ms + (w.settings.gone_ms if agent.lost and agent.leases else w.settings.silence_ms)
+
+
+def _ends_with_silence(task: Task) -> bool:
+    """Tell whether a lease of an agent that fell silent is settled by that.
+
+    One that is to be cancelled is not: its work may go on where nobody can reach it.
+    """
+    return not task.cancelling or task.spec.rules.exclusive
 
 
 def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now, *, is_same_boot: bool) -> list[int]:

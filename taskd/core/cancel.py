@@ -1,4 +1,7 @@
-"""Cancel: tasks that wait end at once; leased ones when their agent has proven that their work is gone."""
+"""Cancel: tasks that wait end at once; leased ones when their agent has proven that their work is gone.
+
+Or when a person says so of an agent that is not there.
+"""
 
 from collections.abc import Sequence
 
@@ -27,6 +30,8 @@ def cancel(w: Working, command: CancelTasks, now: Now, loaded: Loaded) -> Cancel
             needed += [(records.SPEC, task_id), (records.STATE, task_id)]
     w.need(needed, loaded)
     done = cancel_some(w, command.ids, now, loaded)
+    if command.force:
+        _give_up_absent(w, done, now)
     return CancelStates([str(done[task_id]) for task_id in command.ids])
 
 
@@ -61,6 +66,21 @@ def revoke_again(w: Working, agent: Agent) -> None:
     tokens = [token for token, task in agent.leases.items() if task.cancelling]
     if tokens:
         w.effects.append(SendRevoke(agent.name, agent.connection, tokens))
+
+
+def _give_up_absent(w: Working, done: dict[bytes, str], now: Now) -> None:
+    """End what is cancelling on agents that are not connected; change its state in ``done``."""
+    for task_id, state in done.items():
+        if state != State.CANCELLING:
+            continue
+        task = w.tasks[task_id]
+        agent = w.agents[task.agent]
+        if not agent.connection:
+            del agent.leases[task.token]
+            endings.give_up(w, task, now)
+            done[task_id] = State.CANCELLED
+            if not agent.leases:
+                del w.agents[agent.name]
 
 
 def _revoke(w: Working, task: Task) -> None:

@@ -61,6 +61,8 @@ class CancelTasks:
     """End these. Answer: ``CancelStates``."""
 
     ids: Sequence[bytes]
+    force: bool = False
+    """A person knows that what runs on agents which are not connected is gone."""
 
 
 class CancelStates(NamedTuple):

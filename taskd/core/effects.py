@@ -77,7 +77,7 @@ class AgentReplaced(NamedTuple):
 
 
 class AgentLost(NamedTuple):
-    """The agent fell silent; so many of its tasks are back in line. For the log."""
+    """The agent fell silent; so many of its leases are given up. For the log."""
 
     agent: str
     requeued: int

@@ -4,12 +4,21 @@ from taskd.core.lifecycle import State
 from taskd.core.working import Working
 
 
+def why_cancelling(w: Working, agent_name: str) -> str:
+    """Return in one line what a task of that agent waits for that is to be cancelled."""
+    agent = w.agents.get(agent_name)
+    if agent is not None and agent.connection:
+        return "is to end: waits for its agent to prove that its work is gone"
+    return (
+        f"is to end: its agent {agent_name} is not connected, and its work may go on there until it is back;"
+        " if that is gone for good: `taskd task cancel --force ID`"
+    )
+
+
 def why_waiting(w: Working, state: str, queue: str, name: str) -> str:  # noqa: PLR0911 - one return a reason
     """Return the reason in one line; empty for a task that does not wait."""
     if state == State.SCHEDULED:
         return "waits for its time"
-    if state == State.CANCELLING:
-        return "is to end: waits for its agent to prove that its work is gone"
     if state != State.READY:
         return ""
     agents = [agent for agent in w.agents.values() if agent.connection]

@@ -65,6 +65,8 @@ class Settings:
     """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
     heartbeat_ms: int = limits.HEARTBEAT_MS
     heartbeats_missed: int = limits.HEARTBEATS_MISSED
+    gone_ms: int = DAY_MS
+    """After so long without a word a lost agent is taken to be gone, with all that it ran."""
 
     @property
     def silence_ms(self) -> int:
@@ -100,6 +102,8 @@ class Agent:
     lease_number: int = 0
     """Of the last LEASE on this connection."""
     seen_mono_ms: int = 0
+    lost: bool = False
+    """It fell silent: what it holds still is to be cancelled, and not known to have ended."""
     leases: dict[int, Task] = field(default_factory=dict)
     """By fencing token."""
     granted_bytes: int = 0

@@ -170,7 +170,7 @@ class ClientRole:
 
     def _cancel(self, message: m.Cancel) -> None:
         _check_ids(message.ids)
-        self._services.loop.ask(CancelTasks(message.ids), partial(self._cancelled, message.request_id))
+        self._services.loop.ask(CancelTasks(message.ids, message.force), partial(self._cancelled, message.request_id))
 
     def _cancelled(self, request_id: int, answer: Answer | TaskdError) -> None:
         if isinstance(answer, CancelStates):

@@ -9,7 +9,7 @@ from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
-from taskd.core.reasons import why_waiting
+from taskd.core.reasons import why_cancelling, why_waiting
 from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd.server.loading import Found
@@ -21,7 +21,8 @@ LISTED_CHARS = 500
 """Of a failure's message in a listing; its traceback is left out."""
 
 Reasons = dict[tuple[str, str, str], str]
-"""Why tasks of a state, queue and name wait: found once for many, since it takes a look at each agent."""
+"""Why tasks of a state, queue and name wait, or cancelling ones of an agent: found once for many, since it takes a look
+at each agent."""
 
 
 def task_keys(task_id: bytes) -> list[Key]:
@@ -53,9 +54,10 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
     result = apart if whole and isinstance(apart, bytes) else None
     fits = len(spec.payload) + len(result or b"") <= PAYLOAD_BYTES_MAX
     retry = spec.retry or DEFAULT_RETRY
-    like = (stored.state, spec.queue, spec.name)
+    cancelling = stored.state == State.CANCELLING
+    like = (stored.state, *((stored.agent, "") if cancelling else (spec.queue, spec.name)))
     if like not in reasons:
-        reasons[like] = why_waiting(w, *like)
+        reasons[like] = why_cancelling(w, stored.agent) if cancelling else why_waiting(w, *like)
     return TaskView(
         id=task_id,
         name=spec.name,

@@ -211,10 +211,16 @@ class Model:
     def _end(self, task: ModelTask, state: str) -> None:
         task.state, task.ended_ms = state, self.wall_ms
 
-    def _give_up_all(self, agent: ModelAgent) -> None:
-        """Settle what an agent held that is gone: only what had surely begun is blamed for it."""
+    def _give_up_all(self, agent: ModelAgent, *, is_proven: bool = True) -> None:
+        """Settle what an agent held that is gone: only what had surely begun is blamed for it.
+
+        What is to be cancelled is not before its end is proven.
+        """
         holding, agent.holding = agent.holding, {}
-        for task in holding.values():
+        for token, task in holding.items():
+            if task.state == "cancelling" and not is_proven:
+                agent.holding[token] = task
+                continue
             if task.started and task.state != "cancelling":
                 self._charge(task, "crashed")
                 continue
@@ -230,9 +236,9 @@ class Model:
         """Let what is due be ready, and who is silent be lost."""
         for agent in self.agents.values():
             if agent.known and self.wall_ms - agent.seen_ms >= silence_ms:
-                agent.known = agent.connected = False
-                agent.credit = 0
-                self._give_up_all(agent)
+                agent.connected, agent.credit = False, 0
+                self._give_up_all(agent, is_proven=False)
+                agent.known = bool(agent.holding)
         for task in self.tasks.values():
             if task.state == "scheduled" and task.due_ms <= self.wall_ms:
                 self._enter(task)

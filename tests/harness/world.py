@@ -92,7 +92,7 @@ FILTERS = (
     TaskFilter(state="dead"),
     TaskFilter(error="boom"),
 )
-SETTINGS = Settings(retention_bytes=6_000, key_retention_ms=20_000)
+SETTINGS = Settings(retention_bytes=6_000, key_retention_ms=20_000, gone_ms=40_000)
 
 REFUSALS = (SubmitConflict, SubmitTooOld, UniqueHeld, JobLimit, QueueDraining)
 """What a client may well be told."""
@@ -173,11 +173,11 @@ class World:
             command = self.submits[index % len(self.submits)]
             self.ask(command, lambda answer: self._accept(command, answer))
 
-    def cancel(self, indexes: Sequence[int]) -> None:
+    def cancel(self, indexes: Sequence[int], *, force: bool = False) -> None:
         """Cancel some tasks, and one that nobody knows."""
         ids = [spec.id for command in self.submits for spec in command.specs]
         some = [ids[index % len(ids)] for index in indexes] if ids else []
-        self.ask(CancelTasks([*some, b"\x00" * 16]))
+        self.ask(CancelTasks([*some, b"\x00" * 16], force=force))
 
     def retry(self, indexes: Sequence[int]) -> None:
         """Give some tasks another chance, and one that nobody knows."""
@@ -550,7 +550,7 @@ Act = Callable[[World, random.Random, str], None]
 CHOICES: list[tuple[int, Act]] = [
     (15, submit_some),
     (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
-    (5, lambda world, rng, _: world.cancel(random_indexes(rng))),
+    (5, lambda world, rng, _: world.cancel(random_indexes(rng), force=rng.random() < 0.3)),
     (5, lambda world, rng, _: world.retry(random_indexes(rng))),
     (2, lambda world, rng, _: world.start_job(rng.choice(["cancel", "retry", "purge"]), rng.choice(FILTERS))),
     (5, lambda world, rng, name: world.connect(name, is_new_boot=rng.random() < 0.2)),

@@ -100,9 +100,9 @@ class CoreMachine(RuleBasedStateMachine):
     def resend(self, which: int) -> None:
         self.world.resend(which)
 
-    @rule(which=some)
-    def cancel(self, which: list[int]) -> None:
-        self.world.cancel(which)
+    @rule(which=some, force=st.booleans())
+    def cancel(self, which: list[int], force: bool) -> None:  # noqa: FBT001 - drawn
+        self.world.cancel(which, force=force)
 
     @rule(which=some)
     def retry(self, which: list[int]) -> None:

@@ -25,6 +25,9 @@ from taskd.server.certificates import Certificates
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome, TaskSpec
 
+GONE_MS = 30_000
+"""After so long an agent that is lost is gone; a day else."""
+
 CALM_SECONDS = 75.0
 """From the last fault until all that was acknowledged must have ended, beside what it takes to run: an agent is
 given up, its tasks wait for their next attempt, and a minute."""
@@ -67,7 +70,7 @@ class World:
         self.quarantined: set[str] = set()
         self.put_away: set[str] = set()
         self.revived: dict[bytes, str] = {}
-        settings = Settings()
+        settings = Settings(gone_ms=GONE_MS)
         self.server = ServerMachine(
             nursery,
             self.net,

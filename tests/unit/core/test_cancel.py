@@ -5,12 +5,14 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
+from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import CancelStates, CancelTasks
-from taskd.core.effects import SendRevoke, TasksEnded
+from taskd.core.effects import AgentLost, SendRevoke, TasksEnded
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, StateRecord
-from taskd_protocol.task import Grant, Retry
+from taskd.core.working import Settings
+from taskd_protocol.task import Grant, Retry, TaskSpec
 
 
 @pytest.fixture(autouse=True)
@@ -187,15 +189,79 @@ def test_an_agent_that_was_away_hears_of_the_cancel_when_it_is_back(shell: Shell
     assert shell.disk.get(records.LEASE, grant.spec.id, LeaseRecord).cancelling
 
 
-def test_a_cancelling_task_of_a_lost_agent_is_cancelled(shell: Shell) -> None:
-    """It may still run where nobody can reach it; its report would be stale."""
+def lose_cancelling(shell: Shell, spec: TaskSpec | None = None) -> tuple[FakeAgent, Grant]:
+    """Have an agent fall silent while it runs what is to be cancelled."""
     agent = FakeAgent(shell).join(credit=9)
-    grant = run(shell, agent)
-    cancel(shell, grant.spec.id)
+    shell.submit(spec or shell.spec())
+    [grant] = agent.receive()
+    assert cancel(shell, grant.spec.id) == ["cancelling"]
     shell.pass_ms(shell.settings.silence_ms + 1_000)
+    return agent, grant
+
+
+def test_a_cancelling_task_of_a_lost_agent_is_not_cancelled_before_that_is_proven(shell: Shell) -> None:
+    """It may still run where nobody can reach it."""
+    agent, grant = lose_cancelling(shell)
+    shell.pass_ms(60_000)
+    assert ended(shell) == []
+    assert check_disk(shell.disk) == {grant.spec.id: State.CANCELLING}
+    assert shell.do(agent.offer()) == ([],), "it is the agent's own still"
+    agent.receive()
+    assert agent.revoked == {grant.token}
+    shell.do(agent.nack(grant, outcome="cancelled"))
     assert ended(shell) == [(grant.spec.id, "cancelled")]
-    answer = shell.do(agent.offer())
-    assert answer == ([grant.token],)
+
+
+def test_what_else_a_lost_agent_had_goes_to_others(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=9)
+    shell.submit(shell.spec(), shell.spec())
+    stays, goes = agent.receive()
+    cancel(shell, stays.spec.id)
+    shell.pass_ms(shell.settings.silence_ms + 1_000)
+    assert shell.take_told(AgentLost) == [AgentLost("a1", 1)]
+    assert [grant.spec for grant in FakeAgent(shell, "a2").join(credit=9).receive()] == [goes.spec]
+    assert shell.do(agent.offer()) == ([goes.token],)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_new_life_of_the_agent_is_proof(shell: Shell, restarts: bool) -> None:  # noqa: FBT001 - a parameter
+    """An agent's work ends with its process."""
+    agent, grant = lose_cancelling(shell)
+    if restarts:
+        shell.crash()
+        shell.pass_ms(shell.settings.silence_ms + 1_000)
+    agent.held.clear()
+    agent.boot_id = b"boot-2"
+    agent.join()
+    assert check_disk(shell.disk) == {grant.spec.id: State.CANCELLED}
+
+
+def test_an_exclusive_task_is_gone_when_its_agent_is_lost(shell: Shell) -> None:
+    """The agent ends it before that, connected or not, running or stopped."""
+    _, grant = lose_cancelling(shell, changed(shell.spec(), exclusive=True))
+    assert ended(shell) == [(grant.spec.id, "cancelled")]
+
+
+def test_a_person_may_say_that_it_is_gone(shell: Shell) -> None:
+    """Not of an agent that is there."""
+    agent, grant = lose_cancelling(shell)
+    shell.submit(shell.spec())
+    [other] = FakeAgent(shell, "a2").join(credit=1).receive()
+    answer = shell.do(CancelTasks([grant.spec.id, other.spec.id], force=True))
+    assert answer == CancelStates(["cancelled", "cancelling"])
+    assert ended(shell) == [(grant.spec.id, "cancelled")]
+    assert "a1" not in shell.working.agents
+    assert shell.do(agent.offer()) == ([grant.token],)
+
+
+def test_an_agent_of_which_nobody_hears_for_long_is_gone() -> None:
+    shell = Shell(settings=Settings(gone_ms=60_000))
+    _, grant = lose_cancelling(shell)
+    shell.pass_ms(40_000)
+    assert ended(shell) == []
+    shell.pass_ms(10_000)
+    assert ended(shell) == [(grant.spec.id, "cancelled")]
+    assert shell.working.agents == {}
 
 
 def test_a_cancelling_task_that_its_agent_no_longer_holds_is_cancelled(shell: Shell) -> None:

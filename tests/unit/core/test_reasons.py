@@ -2,7 +2,8 @@
 
 from harness.agent import FakeAgent
 from harness.core import Shell
-from taskd.core.reasons import why_waiting
+from taskd.core.commands import CancelTasks
+from taskd.core.reasons import why_cancelling, why_waiting
 
 
 def why(shell: Shell, state: str = "ready", queue: str = "default", name: str = "m.f") -> str:
@@ -28,5 +29,16 @@ def test_the_reason_changes_as_what_it_asks_for_is_done(shell: Shell) -> None:
 
 def test_only_a_task_that_waits_has_a_reason(shell: Shell) -> None:
     assert why(shell, "scheduled") == "waits for its time"
-    assert "proven" in why(shell, "cancelling") or "prove" in why(shell, "cancelling")
     assert [why(shell, state) for state in ("running", "succeeded", "dead", "cancelled", "unknown")] == [""] * 5
+
+
+def test_what_is_to_end_on_an_agent_that_is_away_says_so(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=1)
+    spec = shell.spec()
+    shell.submit(spec)
+    agent.receive()
+    shell.do(CancelTasks([spec.id]))
+    assert "prove" in why_cancelling(shell.working, "a1")
+    shell.do(agent.lose())
+    assert "a1 is not connected" in why_cancelling(shell.working, "a1")
+    assert "--force" in why_cancelling(shell.working, "a1")
