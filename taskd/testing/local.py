@@ -49,6 +49,7 @@ class LocalServer:
         self._posts = 0
         self._pid = os.getpid()
         self._stop = trio.Event()
+        self._is_over = False  # in the loop: nothing is begun any more
         self._started = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="taskd-testing", daemon=True)
@@ -85,10 +86,16 @@ class LocalServer:
             raise BadRequest(f"time passes by 0 or more seconds, not by {seconds}")
         done = Signal()
         try:
-            self._token.run_sync_soon(self._nursery.start_soon, self._drive_and_tell, seconds, done)
+            self._token.run_sync_soon(self._begin_drive, seconds, done)
         except trio.RunFinishedError:
             raise ConnectionLost("the server of this test has ended") from None
         yield Pause(done, None)
+
+    def _begin_drive(self, seconds: float, done: Signal) -> None:
+        if self._is_over:
+            done.fire()
+        else:
+            self._nursery.start_soon(self._drive_and_tell, seconds, done)
 
     async def _drive_and_tell(self, seconds: float, done: Signal) -> None:
         assert self._driver is not None
@@ -145,7 +152,10 @@ class LocalServer:
                 self._driver = Driver(self._clock, house, runner, self._time_moved)
                 nursery.start_soon(self._drive_for_waiters)
             self._started.set()
-            await self._stop.wait()
+            try:
+                await self._stop.wait()
+            finally:
+                self._is_over = True
             runner.stop()
             nursery.cancel_scope.cancel()
 
@@ -155,10 +165,16 @@ class LocalServer:
             raise ConnectionLost("the server of this test is another process's: a forked child has no part in it")
         pump = self._pump = LoopPump(session, self._token, self._asked)
         try:
-            self._token.run_sync_soon(lambda: self._nursery.start_soon(pump.run, self._house.connect()))
+            self._token.run_sync_soon(self._connect, pump)
         except trio.RunFinishedError:
             raise ConnectionLost("the server of this test has ended") from None
         return pump
+
+    def _connect(self, pump: LoopPump) -> None:
+        if self._is_over:
+            pump.end()
+        else:
+            self._nursery.start_soon(pump.run, self._house.connect())
 
     def note_wait(self, context: TaskContext, watch: Watch, targets: Sequence[Awaited]) -> None:
         """Note, from any thread, that an attempt waits for other tasks."""
@@ -197,7 +213,11 @@ class LocalServer:
 
     def _tell_soon(self, posts: int) -> None:
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._nursery.start_soon, self._tell_stuck, posts)
+            self._token.run_sync_soon(self._begin_to_tell, posts)
+
+    def _begin_to_tell(self, posts: int) -> None:
+        if not self._is_over:  # otherwise whoever waits is told by that
+            self._nursery.start_soon(self._tell_stuck, posts)
 
     async def _tell_stuck(self, posts: int) -> None:
         """Tell who still waits that it is in vain, unless something was asked since."""

@@ -92,8 +92,16 @@ class LoopPump:
                         self._wake.set()
                     nursery.cancel_scope.cancel()
         finally:
-            self._end()
+            self.end()
             await trio.aclose_forcefully(stream)
+
+    def end(self) -> None:
+        """Tell whoever waits that the server has ended."""
+        self.ended = True
+        self._do_what_was_asked()
+        self.session.end(ConnectionLost("the server of this test has ended"))
+        self._tell()
+        self._fire_flushes()
 
     async def _write(self, stream: trio.abc.Stream) -> None:
         while True:
@@ -136,10 +144,3 @@ class LoopPump:
         flushes, self._flushes = self._flushes, []
         for flushed in flushes:
             flushed.fire()
-
-    def _end(self) -> None:
-        self.ended = True
-        self._do_what_was_asked()
-        self.session.end(ConnectionLost("the server of this test has ended"))
-        self._tell()
-        self._fire_flushes()

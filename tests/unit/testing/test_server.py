@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from taskd import (
     Retry,
@@ -18,12 +20,17 @@ from taskd import (
     as_completed,
     current,
 )
+from taskd.client.promise import Signal
+from taskd.client.session import Session
 from taskd.testing import LocalServer, inline, recording, server
 from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import TaskSpec
 from unit.client.faces import wait_until
 from unit.testing.shop import USER, Shop
+
+if TYPE_CHECKING:
+    from taskd.testing.pump import LoopPump
 
 
 def test_a_result_comes_as_from_any_server(shop: Shop) -> None:
@@ -288,6 +295,29 @@ def test_what_can_never_end_is_told(shop: Shop) -> None:
         assert handle.state() == "ready"
         with pytest.raises(TimedOut, match=r"shop\.unknown.*ready"):
             handle.result()
+
+
+def test_what_is_asked_while_the_server_ends_is_too_late_and_no_error(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun any more, and whoever waits is told."""
+    main = LocalServer._main
+    pumps: list[LoopPump] = []
+    driven = Signal()
+
+    async def end_slowly(local: LocalServer) -> None:
+        await main(local)
+        local._tell_soon(local._posts)
+        local._begin_drive(1, driven)
+        session = Session(token="", name="late", boot_id=bytes(16), chance=lambda: 0.0)
+        pumps.append(local.start_pump(session))
+        await wait_all_tasks_blocked()
+
+    monkeypatch.setattr(LocalServer, "_main", end_slowly)
+    with server(shop.app):
+        pass
+    assert [pump.ended for pump in pumps] == [True]
+    assert driven.fired
 
 
 def test_a_task_that_is_not_stored_is_unknown(shop: Shop) -> None:
