@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import trio
 
+from simulation.clock import Alarms
 from simulation.lives import Life
 from simulation.machines import Machine
 from simulation.net import HOST, PORT, End, Net
@@ -31,7 +32,9 @@ Connect = Callable[[], Awaitable[End]]
 class TrioPump(Pump):
     """Moves bytes between a session and its server, as the thread does, in a task of its owner's nursery."""
 
-    def __init__(self, profile: Profile, session: Session, connect: Connect, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, profile: Profile, session: Session, connect: Connect, alarms: Alarms, nursery: trio.Nursery
+    ) -> None:
         self.session = session
         self.ends = Ends()
         self.ended = False
@@ -40,6 +43,7 @@ class TrioPump(Pump):
         self._flushes = []
         self._bell = trio.Event()
         self._connect_to = connect
+        self._alarms = alarms
         self._stream: End | None = None
         self._nursery = nursery
         nursery.start_soon(self.run)
@@ -65,8 +69,9 @@ class TrioPump(Pump):
             await self._send()
             self._tell()
             due_s = self.session.deadline_s()
-            with trio.CancelScope(deadline=trio.current_time() + 3_600 if due_s is None else due_s):
-                await self._bell.wait()
+            calls = [] if due_s is None else self._alarms.at(due_s, self._bell.set)
+            await self._bell.wait()
+            calls.clear()
 
     async def _open(self) -> None:
         try:
@@ -113,9 +118,11 @@ class TrioPump(Pump):
 class TrioLink(Link):
     """A link whose pump is a task."""
 
-    def __init__(self, profile: Profile, session: Session, connect: Connect, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, profile: Profile, session: Session, connect: Connect, alarms: Alarms, nursery: trio.Nursery
+    ) -> None:
         super().__init__(profile, name="", software="simulated", start=_start_no_other)
-        self._pump = TrioPump(profile, session, connect, nursery)
+        self._pump = TrioPump(profile, session, connect, alarms, nursery)
 
 
 def _start_no_other(_: Session) -> Pump:
@@ -155,7 +162,7 @@ class ClientMachine(Machine):
         session = Session(token=token, name=self.name, boot_id=rng.randbytes(16), chance=rng.random)
         profile = Profile(address=f"{HOST}:{PORT}", token=token, tls=False)
         async with trio.open_nursery() as nursery:
-            self.link = TrioLink(profile, session, partial(self.net.connect, life), nursery)
+            self.link = TrioLink(profile, session, partial(self.net.connect, life), self.net.alarms, nursery)
             await self._program(self)
             nursery.cancel_scope.cancel()
 

@@ -17,6 +17,7 @@ from typing import cast
 
 import trio
 
+from simulation.clock import Alarms
 from simulation.lives import Life
 from simulation.tap import Tap
 from simulation.trace import Trace
@@ -62,6 +63,7 @@ class Pipe:
         self.room = trio.Event()
         self._net = net
         self._last_s = 0.0
+        self._alarm_s = 0.0
 
     def push(self, data: bytes) -> None:
         """Send."""
@@ -74,13 +76,14 @@ class Pipe:
                     self.arrivals.append((self._arrival_s(), data[start:end]))
         else:
             self.arrivals.append((self._arrival_s(), data))
-        self.changed.set()
+        self._set_alarm()
 
     def release(self) -> None:
         """Let pass what was held."""
         self.held = False
         waiting, self.arrivals = self.arrivals, deque()
         self.arrivals.extend([(self._arrival_s() if at_s == inf else at_s, piece) for at_s, piece in waiting])
+        self._set_alarm()
         self.changed.set()
 
     def end(self) -> None:
@@ -100,7 +103,9 @@ class Pipe:
         self.room.set()
 
     def take(self, bytes_max: int) -> bytes:
-        """Return what has arrived."""
+        """Return what has arrived; nothing at the end."""
+        if self.broken and not self.arrivals:
+            raise trio.BrokenResourceError("connection reset by peer")
         now_s = trio.current_time()
         pieces: list[bytes] = []
         room = bytes_max
@@ -115,20 +120,28 @@ class Pipe:
         self.room.set()
         return b"".join(pieces)
 
-    async def wait(self) -> bool:
-        """Return once there is something to take, or, with False, nothing more will come."""
-        while True:
-            next_s = self.arrivals[0][0] if self.arrivals else inf
-            if next_s <= trio.current_time():
-                return True
-            if not self.arrivals and not self.held:
-                if self.broken:
-                    raise trio.BrokenResourceError("connection reset by peer")
-                if self.ended:
-                    return False
+    def is_ready(self) -> bool:
+        """There is something to take, or nothing more will come."""
+        if self.arrivals:
+            return self.arrivals[0][0] <= trio.current_time()
+        return (self.broken or self.ended) and not self.held
+
+    async def wait(self) -> None:
+        """Return once it is ready."""
+        while not self.is_ready():
+            self._set_alarm()
             self.changed = trio.Event()
-            with trio.CancelScope(deadline=next_s):
-                await self.changed.wait()
+            await self.changed.wait()
+
+    def _set_alarm(self) -> None:
+        """See to it that whoever waits is told when the first of what is under way is there."""
+        next_s = self.arrivals[0][0] if self.arrivals else inf
+        if next_s < inf and next_s != self._alarm_s:
+            self._alarm_s = next_s
+            self._net.alarms.at(next_s, self._ring)
+
+    def _ring(self) -> None:
+        self.changed.set()
 
     def _arrival_s(self) -> float:
         if self.held:
@@ -170,11 +183,13 @@ class End(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        more = not self._closed and await self._in.wait()
+        if self._in.is_ready():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._in.wait()
         if self._closed:
             raise trio.ClosedResourceError
-        data = self._in.take(max_bytes or 64 * 1024) if more else b""
+        data = self._in.take(max_bytes or 64 * 1024)
         self._heard(data)
         return data
 
@@ -285,8 +300,9 @@ class Net:
         server: The life whose socket listens.
     """
 
-    def __init__(self, rng: random.Random, trace: Trace, tap: Callable[[Life, Life], Tap]) -> None:
+    def __init__(self, rng: random.Random, trace: Trace, alarms: Alarms, tap: Callable[[Life, Life], Tap]) -> None:
         self.rng = rng
+        self.alarms = alarms
         self.trace = trace
         self.weather = Weather()
         self.links: dict[int, Link] = {}

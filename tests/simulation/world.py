@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -10,6 +10,7 @@ from campaigns.report import Found
 from simulation.agents import AgentMachine
 from simulation.checkers import every
 from simulation.clients import ClientMachine
+from simulation.clock import Alarms
 from simulation.faults import CORE_AGENTS, Faults
 from simulation.journal import Journal, Standing
 from simulation.load import QUEUES, Load, cost_s
@@ -51,6 +52,7 @@ class World:
         plan: Plan,
         found: Found,
         *,
+        alarms: Alarms,
         certificates: Certificates,
         nursery: trio.Nursery,
         tell: Callable[[str], None] | None,
@@ -60,7 +62,7 @@ class World:
         self.rng = random.Random(f"world of {plan.seed}")
         self.trace = Trace(tell)
         self.journal = Journal(self)
-        self.net = Net(self._rng(), self.trace, lambda near, far: Tap(near, far, self))
+        self.net = Net(self._rng(), self.trace, alarms, lambda near, far: Tap(near, far, self))
         self.calm = trio.Event()
         self.over = trio.Event()
         self.waits = 0
@@ -83,6 +85,10 @@ class World:
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
         self.clients = [self._client(number, nursery) for number in range(plan.clients)]
         self.checkers = every(self)
+        self._heard, self._said, self._moved = (
+            [getattr(checker, what) for checker in self.checkers if what in vars(type(checker))]
+            for what in ("heard", "said", "moved")
+        )
         self.faults = Faults(self)
         self.server.recovered = self.recovered
         for machine in self.machines:
@@ -127,9 +133,11 @@ class World:
         costs_s = [cost_s(self.accepted[task_id]) for task_id in self._left()]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
-            while self._left() or self.waits:
+            left = self._left()
+            while left or self.waits:
                 await trio.sleep(0.5)
                 self._let_in()
+                left = self._open(left) or self._left()  # those that had ended may run again
             return
         left = self._left()
         if left:
@@ -146,11 +154,11 @@ class World:
         self.put_away.clear()
 
     def _left(self) -> list[bytes]:
-        return [
-            task_id
-            for task_id in self.accepted
-            if task_id not in self.purged and not self.journal.find(task_id).has_ended
-        ]
+        return self._open(self.accepted)
+
+    def _open(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Return those that have not ended."""
+        return [task_id for task_id in ids if task_id not in self.purged and not self.journal.find(task_id).has_ended]
 
     # -- what happens -----------------------------------------------------------------------
 
@@ -171,15 +179,15 @@ class World:
         """See ``Witness``."""
         self.found.ops += 1
         self.trace.say(conversation.near.name, "->", message)
-        for checker in self.checkers:
-            checker.heard(conversation, message)
+        for check in self._heard:
+            check(conversation, message)
 
     def said(self, conversation: Conversation, message: Message) -> None:
         """See ``Witness``."""
         self.found.ops += 1
         self.trace.say(conversation.near.name, "<-", message)
-        for checker in self.checkers:
-            checker.said(conversation, message)
+        for check in self._said:
+            check(conversation, message)
 
     def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
         """See ``Reader``."""
@@ -190,8 +198,8 @@ class World:
         """See ``Reader``."""
         if after.spec is None:
             self.purged.add(task_id)
-        for checker in self.checkers:
-            checker.moved(task_id, before, after)
+        for check in self._moved:
+            check(task_id, before, after)
 
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt has begun to run."""
