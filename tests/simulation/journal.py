@@ -10,12 +10,12 @@ from typing import NamedTuple, Protocol
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import LeaseRecord, SpecRecord, StateRecord
+from taskd.core.records import EpochRecord, LeaseRecord, SpecRecord, StateRecord
 from taskd.store import codec
 from taskd.store.interface import Write
 from taskd.store.keys import ID_START
 
-_SPEC, _LEASE, _STATE = records.SPEC[0], records.LEASE[0], records.STATE[0]
+_SPEC, _LEASE, _STATE, _META = records.SPEC[0], records.LEASE[0], records.STATE[0], records.META[0]
 
 
 class Standing(NamedTuple):
@@ -48,6 +48,8 @@ class Standing(NamedTuple):
 
 NOTHING = Standing()
 
+_EPOCH = b"epoch"
+
 
 class Reader(Protocol):
     """Whoever follows the journal."""
@@ -65,11 +67,13 @@ class Journal:
     Attributes:
         tasks: What is durable of each task that is stored.
         leases: Every lease that ever was durable: (task, attempt, agent) by token.
+        epoch: Of the server's life that wrote last.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.tasks: dict[bytes, Standing] = {}
         self.leases: dict[int, tuple[bytes, int, str]] = {}
+        self.epoch = 0
         self._reader = reader
         self._staged: deque[tuple[int, Sequence[Write]]] = deque()
 
@@ -102,6 +106,8 @@ class Journal:
         for key, value in writes:
             kind = key[1]
             if kind not in {_SPEC, _LEASE, _STATE}:
+                if kind == _META and key[ID_START:] == _EPOCH and value is not None:
+                    self.epoch = codec.decode_as(EpochRecord, records.META, _EPOCH, value).epoch
                 continue
             task_id = key[ID_START:]
             standing = changed.get(task_id)

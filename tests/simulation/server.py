@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from simulation.disk import Condition, Disk
+from simulation.disk import Condition, Disk, Reach
 from simulation.journal import Journal
 from simulation.lives import Life
 from simulation.machines import Machine
@@ -49,14 +49,16 @@ class ServerMachine(Machine):
         journal: Journal,
         certificates: Certificates,
         settings: Settings,
+        reach: Reach,
     ) -> None:
         super().__init__("server", nursery, net, rng, trace)
         self.condition = Condition()
-        self.disk = Disk(self.condition, journal, rng, trace)
+        self.disk = Disk(self.condition, journal, rng, trace, reach)
         self.serving: Serving | None = None
         self.ready = trio.Event()
         self.tokens: dict[str, str] = {}
         self.recovered: Callable[[], None] = lambda: None
+        self._reach = reach
         self._certificates = certificates
         self._plan = ServerPlan(data_dir=_ROOT, listen=Address(HOST, PORT), tls=False, settings=settings)
 
@@ -102,6 +104,10 @@ class ServerMachine(Machine):
 
     def buried(self, life: Life, *, power_cut: bool) -> None:
         """See ``Machine``."""
+        if life.exit_code == EXIT_STORE_FAILED:
+            self._reach("ended with 74 after an error of the disk")
+        elif self.serving is None:
+            self._reach("killed before it served")
         self.serving = None
         self.disk = self.disk.restart(power_cut=power_cut)
         self.recovered()

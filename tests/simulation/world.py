@@ -17,6 +17,7 @@ from simulation.load import QUEUES, Load, cost_s
 from simulation.machines import Machine
 from simulation.net import Net
 from simulation.plan import Plan, make_plan
+from simulation.rare import Rare
 from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
 from simulation.trace import Trace
@@ -81,10 +82,11 @@ class World:
             journal=self.journal,
             certificates=certificates,
             settings=settings,
+            reach=self.reach,
         )
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
         self.clients = [self._client(number, nursery) for number in range(plan.clients)]
-        self.checkers = every(self)
+        self.checkers = [*every(self), Rare(self)]
         self._heard, self._said, self._moved = (
             [getattr(checker, what) for checker in self.checkers if what in vars(type(checker))]
             for what in ("heard", "said", "moved")
