@@ -127,7 +127,7 @@ def _refuse_foreign(root: Path) -> None:
         names = {name.removesuffix(_TEMPORARY) for name in os.listdir(root)}  # noqa: PTH208 - names, not paths
     except OSError as error:
         raise _unusable(root, error) from None
-    foreign = sorted(names - _OURS)
+    foreign = sorted(names - _OURS - {"lost+found"})  # a file system of its own has that
     if foreign and "mark.key" not in names:
         raise ConfigInvalid(f"--data-dir {root} holds {foreign[0]!r} and no taskd data; choose an empty directory")
 

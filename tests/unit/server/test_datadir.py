@@ -73,6 +73,13 @@ def test_other_peoples_directories_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["thesis.tex"]
 
 
+def test_a_file_system_of_its_own_is_taken(tmp_path: Path) -> None:
+    """It is not empty when it has just been made."""
+    (tmp_path / "lost+found").mkdir()
+    open_data_dir(tmp_path, os.urandom).close()
+    assert (tmp_path / "mark.key").exists()
+
+
 def test_a_first_start_cut_short_is_taken_up(tmp_path: Path) -> None:
     """Whatever of our own files a crash left, the next start goes on."""
     root = tmp_path / "d"
