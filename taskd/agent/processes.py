@@ -14,10 +14,13 @@ from taskd.agent.platform import Exit
 from taskd_protocol import limits
 from taskd_protocol.framing import FrameDecoder
 
-STACKS_S = 1.0
+STACKS_S = 2.0
 """A worker shows its stacks in milliseconds; one that does not is stopped, or deep in the kernel."""
 
 STACKS_LOOK_S = 0.02
+
+STACKS_STILL_LOOKS = 5
+"""Nothing tells that they are whole. On a busy machine the worker may not run for a while in the middle of a line."""
 
 _FROM_RUNNER = msgspec.msgpack.Decoder(wire.FromRunner)
 
@@ -175,16 +178,15 @@ class Worker(Runner):
         """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
         if self._from < 0:
             return b""  # it was let go of meanwhile
-        if self._from < 0:
-            return b""
         os.ftruncate(self._stacks, 0)
         self._order(wire.ShowStacks())
-        seen, size = -1, 0
+        seen, still = 0, 0
         with trio.move_on_after(STACKS_S):
-            while not size or size != seen:  # until there is something, and grows no more
-                seen = size
+            while self._from >= 0 and still < STACKS_STILL_LOOKS:
                 await trio.sleep(STACKS_LOOK_S)
-                size = os.fstat(self._stacks).st_size if self._from >= 0 else seen
+                size = os.fstat(self._stacks).st_size if self._from >= 0 else 0
+                still = still + 1 if size and size == seen else 0
+                seen = size
         return os.pread(self._stacks, limits.LOG_DATA_BYTES_MAX, 0) if self._from >= 0 else b""
 
     def hang_up(self) -> None:

@@ -4,16 +4,18 @@ import dataclasses
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from taskd.agent.clock import SystemClock
 from taskd.agent.platform import CommandPlan, Exit
-from taskd.agent.processes import Command
+from taskd.agent.processes import Command, Worker
 from taskd.agent.spawner import RealSpawner, open_spawner
 from taskd_protocol.errors import ConfigInvalid
 from unit.agent.workshop import PATIENCE_S, is_alive, wait_until
@@ -172,6 +174,27 @@ async def test_a_worker_that_was_let_go_of_has_no_stacks() -> None:
         worker = await spawner.worker()
         worker.close()
         assert await worker.stacks() == b""
+
+
+async def test_stacks_that_are_written_bit_by_bit_are_whole(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A worker on a busy machine stands still in between."""
+    assert autojump_clock.rate == 0
+    control, runner = socket.socketpair()
+    to_worker, from_worker, stacks = [
+        os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("to", "from", "stacks")
+    ]
+    worker = Worker(control, to_worker, from_worker, memoryview(bytearray(8)).cast("Q"), stacks)
+
+    async def show() -> None:
+        for line in (b"File one", b", line 1 in first\n", b"File two", b", line 2 in second\n"):
+            await trio.sleep(0.09)
+            os.write(stacks, line)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show)
+        assert await worker.stacks() == b"File one, line 1 in first\nFile two, line 2 in second\n"
+    worker.close()
+    runner.close()
 
 
 async def test_what_was_opened_for_a_process_that_got_no_runner_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
