@@ -30,7 +30,7 @@ format: $(READY) ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet
 
 prove: $(READY) ## play the campaigns of TIER=pr|nightly|release that no report has yet; CAMPAIGN= FROM= TO= MINUTES=
-	@$(BIN)/python scripts/prove.py --tier $(or $(TIER),pr) $(if $(CAMPAIGN),--campaign $(CAMPAIGN)) \
+	@PYTHONPATH=tests $(BIN)/python scripts/prove.py --tier $(or $(TIER),pr) $(if $(CAMPAIGN),--campaign $(CAMPAIGN)) \
 	    $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(if $(MINUTES),--minutes $(MINUTES))
 
 simulate: $(READY) ## play SEED=n, or SEEDS=first-last, of the whole cluster with all that goes wrong; MODE=safety|liveness|both

@@ -5,34 +5,53 @@ hangs is ended and counts as a promise that is broken. In the end there is a tab
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from threading import Thread
 
+from campaigns.catalogue import CAMPAIGNS
 from check_goal import ROOT, TIERS, Tier, check, current_commit, read_goals, read_report
 
 
-def play(campaign: str, first: int, last: int, seconds: float) -> None:
-    """Play these cases in a process of their own, until the time is over."""
+def play(campaign: str, first: int, last: int, seconds: float, before: Sequence[str] = ()) -> None:
+    """Play these cases in a process of their own, until the time is over.
+
+    Args:
+        campaign: Which.
+        first: Case.
+        last: Case.
+        seconds: None begins later.
+        before: Words that the process is started with.
+    """
     words = ["-m", "campaigns", campaign, "--from", str(first), "--to", str(last), "--seconds", f"{seconds:.0f}"]
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, *words], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False)
+    subprocess.run([*before, sys.executable, *words], cwd=ROOT, check=False)
 
 
 def play_tier(tier: Tier, seconds: float) -> None:
-    """Play what a tier lacks; the time that one campaign does not need is the others'."""
+    """Play what a tier lacks: campaigns that wait for real processes beside those that only compute and make way."""
     goals = read_goals()
     commit = current_commit()
-    end_s = time.perf_counter() + seconds
-    for index, (name, goal) in enumerate(goals.items()):
+    lanes: dict[bool, list[str]] = {True: [], False: []}
+    for name, goal in goals.items():
         report = read_report(name)
         known = set(report.seeds) if report is not None and report.commit == commit else set()
         missing = goal.cases[tier] - len(known & set(range(goal.cases[tier])))
         print(f"{name}: {goal.title}: {missing} of {goal.cases[tier]} cases to play", flush=True)
         if missing:
-            share_s = (end_s - time.perf_counter()) / (len(goals) - index)
-            play(name, 0, goal.cases[tier] - 1, max(share_s, 0))
+            lanes[CAMPAIGNS[name].is_timed].append(name)
+    end_s = time.perf_counter() + seconds
+
+    def play_lane(*, timed: bool) -> None:
+        for index, name in enumerate(lanes[timed]):
+            share_s = (end_s - time.perf_counter()) / (len(lanes[timed]) - index)
+            play(name, 0, goals[name].cases[tier] - 1, max(share_s, 0), () if timed else ("nice", "-n", "19"))
+
+    others = Thread(target=play_lane, kwargs={"timed": False})
+    others.start()
+    play_lane(timed=True)
+    others.join()
 
 
 def main() -> int:
