@@ -28,5 +28,6 @@ CAMPAIGNS = {
     "c7": Campaign("campaigns.partitions", 240, is_timed=True),
     "c7-proxy": Campaign("campaigns.proxy", 180, is_timed=True),
     "c8": Campaign("campaigns.stops", 180, is_timed=True),
+    "c12": Campaign("campaigns.backups", 300, is_timed=True),
     "c14": Campaign("campaigns.mutants", 1_200),
 }

@@ -1,14 +1,13 @@
 """A real server on a disk that fails: from then on it acknowledges nothing, ends with 74, and has lost nothing.
 
 A shim below the process (``crash/shim.c``) has writes and syncs of the store fail, fall short or take long; a small
-file system of the case's own is filled up.
+file system of the case's own is filled up, and one whose device fails is made read-only by the kernel.
 """
 
 import errno
 import random
 import subprocess
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ import trio
 
 from campaigns.report import Found
 from crash.campaign import TASKD, Campaign
-from e2e.house import small_disk
+from e2e.disks import FailingDisk, eat, failing_disk, small_disk
 from harness.waiting import until
 from taskd_protocol.messages import Accepted, Error, Heartbeat, HeartbeatSeen, Submit
 
@@ -44,6 +43,7 @@ RULES = {
     "sync: ENOSPC": f"fsync_errno {errno.ENOSPC}",
     "sync: slow": "fsync_ms {ms}",
     "full": "",
+    "made read-only": "",
 }
 KINDS = tuple(RULES)
 SURVIVED = ("write: partial", "sync: slow")
@@ -133,16 +133,7 @@ class Rig(Campaign):
         return longest
 
 
-def eat(folder: Path) -> Path:
-    """Take all the room that is left."""
-    file = folder / "eaten"
-    with suppress(OSError), file.open("wb", buffering=0) as opened:
-        while opened.write(bytes(65_536)):
-            pass
-    return file
-
-
-async def fail_once(kind: str, rng: random.Random, home: Path, found: Found) -> None:
+async def fail_once(kind: str, rng: random.Random, home: Path, found: Found, disk: FailingDisk | None = None) -> None:
     """Put a server under load, let its disk fail, start it again, and compare with what was acknowledged."""
     rig = Rig(home=home, rng=rng)
     try:
@@ -157,7 +148,7 @@ async def fail_once(kind: str, rng: random.Random, home: Path, found: Found) -> 
             if kind in SURVIVED:
                 await _survive(rig, kind, rng, found)
             else:
-                await _fail(rig, kind, found)
+                await _fail(rig, kind, found, disk)
             nursery.cancel_scope.cancel()
         standings = await rig.standings(rig.accepted())
         rig.ledger.check(standings.get)
@@ -179,9 +170,11 @@ async def _survive(rig: Rig, kind: str, rng: random.Random, found: Found) -> Non
     await until(lambda: len(rig.ledger.accepted) > before, LOAD_SECONDS)
 
 
-async def _fail(rig: Rig, kind: str, found: Found) -> None:
+async def _fail(rig: Rig, kind: str, found: Found, disk: FailingDisk | None) -> None:
     """The next write or sync fails: it ends with 74, and starts again when the disk is well."""
     eaten = eat(rig.home / "data") if kind == "full" else None
+    if disk is not None:
+        disk.fail()
     rig.obey(RULES[kind])
     await until(lambda: rig.has_failed or not rig.runs, LOAD_SECONDS)
     failed_s = time.perf_counter()
@@ -189,6 +182,9 @@ async def _fail(rig: Rig, kind: str, found: Found) -> None:
     found.reach("ended within a second", int(time.perf_counter() - failed_s < 1))
     if eaten is not None:
         eaten.unlink()
+    if disk is not None:
+        assert disk.is_read_only
+        disk.mend()
     rig.obey("")
     (rig.home / "control.hit").unlink(missing_ok=True)
     await rig.start_server()
@@ -202,5 +198,8 @@ def play(case: int, home: Path, found: Found) -> None:
     if kind == "full":
         with small_disk(home / "data", DISK_MIB):
             trio.run(fail_once, kind, rng, home, found)
+    elif kind == "made read-only":
+        with failing_disk(home / "data", DISK_MIB) as disk:
+            trio.run(fail_once, kind, rng, home, found, disk)
     else:
         trio.run(fail_once, kind, rng, home, found)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crash.images import expected, open_at, read_all, write_batch
-from e2e.house import small_disk
+from e2e.disks import small_disk
 from taskd.core.records import SPEC
 from taskd.store.interface import Store
 from taskd.store.keys import make_key

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.house import House, house, small_disk, wait_until
+from e2e.disks import small_disk
+from e2e.house import House, house, wait_until
 
 TASKS = 10
 RESULT_BYTES = 12_000_000

@@ -36,17 +36,6 @@ def wait_until(condition: Callable[[], T], timeout_s: float = PATIENCE_S) -> T:
         time.sleep(0.02)
 
 
-@contextlib.contextmanager
-def small_disk(point: Path, mib: int) -> Iterator[Path]:
-    """Mount a file system of its own there, of so many MiB."""
-    point.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "taskd-test", str(point)], check=True)
-    try:
-        yield point
-    finally:
-        subprocess.run(["umount", "--lazy", str(point)], check=True)
-
-
 class Running:
     """A `taskd` that runs; killed at the test's end with everything that came from it."""
 

@@ -11,7 +11,8 @@ import psutil
 import pytest
 import trio
 
-from e2e.house import House, Running, house, small_disk, wait_until
+from e2e.disks import small_disk
+from e2e.house import House, Running, house, wait_until
 from e2e.peers import connected
 from taskd.server.clock import SystemClock
 from taskd_protocol import messages as m
