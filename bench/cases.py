@@ -157,19 +157,23 @@ def throughput(directory: Path, function: str, count: int, *, tls: bool) -> meas
 
 def roundtrip(directory: Path, function: str, count: int, *, tls: bool) -> measure.Facts:
     """Measure one task after another: submit, wait for its result; and between them the disk's own fsync."""
-    with cluster(directory, tls=tls), _probe(directory) as probe:
+    with cluster(directory, tls=tls) as running, _probe(directory) as probe:
         import bench_tasks  # noqa: PLC0415 - looks for the profile
 
         task = getattr(bench_tasks, function)
         trips: list[float] = []
         fsyncs: list[float] = []
         for number in range(-PROBE_EVERY, count):  # the first few warm up
+            if number == 0:
+                pids = running.pids()
+                cpu_before = measure.cpu_ns(pids)
             began = perf_counter_ns()
             assert task.submit(number).result(timeout=SECONDS_MAX) == number
             if number >= 0:
                 trips.append((perf_counter_ns() - began) / 1e6)
             if number % PROBE_EVERY == 0:
                 fsyncs += [_fsync_ms(probe) for _ in range(5)]
+        cpu_after = measure.cpu_ns(pids)
         bench_tasks.app.close()
     fsync = measure.quantile(fsyncs, 0.5)
     return {
@@ -179,6 +183,7 @@ def roundtrip(directory: Path, function: str, count: int, *, tls: bool) -> measu
         "p99_ms": measure.quantile(trips, 0.99),
         "fsync_p50_ms": fsync,
         "allowed_p50_ms": 1.5 + 6 * fsync,
+        "cpu_us": measure.cpu_us(cpu_before, cpu_after, count),
     }
 
 

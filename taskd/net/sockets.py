@@ -26,6 +26,21 @@ async def receive_some(stream: trio.SocketStream, max_bytes: int) -> bytes:
             raise trio.BrokenResourceError("the connection broke") from error
 
 
+def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
+    """Have the kernel take what it takes at once; return how many bytes that were.
+
+    Raises:
+        trio.BrokenResourceError: The connection broke.
+        trio.ClosedResourceError: The stream was closed.
+    """
+    try:
+        return os.write(_descriptor(stream), data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise trio.BrokenResourceError("the connection broke") from error
+
+
 async def send_all(stream: trio.SocketStream, data: bytes) -> None:
     """Return when the kernel has taken everything: without waiting, if it does so at once.
 
@@ -33,12 +48,7 @@ async def send_all(stream: trio.SocketStream, data: bytes) -> None:
         trio.BrokenResourceError: The connection broke.
         trio.ClosedResourceError: The stream was closed.
     """
-    try:
-        sent = os.write(_descriptor(stream), data)
-    except BlockingIOError:
-        sent = 0
-    except OSError as error:
-        raise trio.BrokenResourceError("the connection broke") from error
+    sent = send_nowait(stream, data)
     if sent < len(data):
         await stream.send_all(memoryview(data)[sent:])
 

@@ -8,6 +8,7 @@ the end of the transport is the end of the stream, as every message has its leng
 Invariants:
 - Reading never waits on writing: what TLS itself wants to answer rides with the next send.
 - After an error, or a send that was cancelled halfway, nothing goes out any more.
+- What a send without waiting has left over goes out before anything else does.
 
 One task may receive while another sends.
 """
@@ -108,17 +109,36 @@ class TlsStream(trio.abc.Stream):
             trio.ClosedResourceError: This side was closed.
         """
         await self.do_handshake()
-        if self._broken:  # first: it may be saying goodbye at this moment
-            raise trio.BrokenResourceError("the TLS stream broke before, or is being closed")
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        if data:
-            try:
-                self._ssl.write(data)
-            except ssl.SSLError as error:
-                self._broken = True
-                raise trio.BrokenResourceError("TLS refused to write") from error
+        self._encrypt(data)
         await self._flush()
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Encrypt, and send what the transport takes at once; the rest goes before the next send.
+
+        After the handshake only.
+
+        Returns:
+            Nothing is left to be sent.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke, or a send before this one was cut short.
+            trio.BusyResourceError: Another task is sending.
+            trio.ClosedResourceError: This side was closed.
+        """
+        assert self._shaken, "no handshake yet"
+        self._encrypt(data)
+        if not isinstance(self.transport, trio.SocketStream):
+            return False
+        ready = self._outgoing.read()
+        try:
+            sent = sockets.send_nowait(self.transport, ready)
+        except BaseException:
+            self._broken = True
+            raise
+        if sent == len(ready):
+            return True
+        self._outgoing.write(memoryview(ready)[sent:])  # it was read to its end, so this stays first
+        return False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport may take more."""
@@ -135,6 +155,19 @@ class TlsStream(trio.abc.Stream):
                     await self._flush()
         finally:
             await self.transport.aclose()
+
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
+        """Put ciphertext behind what waits to be sent."""
+        if self._broken:  # first: it may be saying goodbye at this moment
+            raise trio.BrokenResourceError("the TLS stream broke before, or is being closed")
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if data:
+            try:
+                self._ssl.write(data)
+            except ssl.SSLError as error:
+                self._broken = True
+                raise trio.BrokenResourceError("TLS refused to write") from error
 
     def _feed(self, data: bytes | bytearray) -> bool:
         """Take ciphertext; False at its end."""

@@ -44,6 +44,7 @@ from taskd.core.records import Key, Mutation
 from taskd.server.clock import Clock
 from taskd.server.intake import Intake, Request, Respond
 from taskd.server.loading import Loader
+from taskd.server.outgoing import Outgoing
 from taskd.store import codec
 from taskd.store.interface import Store, Write
 from taskd_protocol.errors import StoreStalled, TaskdError
@@ -102,6 +103,7 @@ class CommitLoop:
         self.coordinator = coordinator
         self.store = store
         self.stages = Stages()
+        self.outgoing = Outgoing()
         self._clock = clock
         self._deliver = deliver
         self._fail = fail
@@ -258,8 +260,10 @@ class CommitLoop:
             self.stages.counts["flushes"] += 1
             began_ns = self._clock.thread_cpu_ns()
             unreleased = self._unreleased
+            self.outgoing.hold()
             while unreleased and unreleased[0][0] <= durable:
                 unreleased.popleft()[1]()
+            self.outgoing.let_go()
             self.stages.ns["send"] += self._clock.thread_cpu_ns() - began_ns
 
     def _release(

@@ -15,10 +15,11 @@ import trio
 from taskd.core.access import is_good
 from taskd.core.commands import Answer, UseInvitation
 from taskd.core.records import TokenRecord
+from taskd.net.tls_stream import TlsStream
 from taskd.server import tokens
 from taskd.server.services import Services
 from taskd_protocol import limits
-from taskd_protocol.connection import Connection, UnknownMessage, server_side
+from taskd_protocol.connection import SEND_BYTES, Connection, UnknownMessage, server_side
 from taskd_protocol.errors import (
     AuthRefused,
     FrameTooLarge,
@@ -117,6 +118,7 @@ class Session:
         self._stream = stream
         self._wire: Connection[ToServer] = server_side()
         self._outgoing = trio.Event()
+        self._left_over = False  # the stream holds what the kernel did not take
         self._reading = trio.CancelScope()
         self._written = trio.Event()
         self._ending = False
@@ -181,7 +183,7 @@ class Session:
                 self.end(why)
                 return
             self._wire.send(error_message(request_id, why))
-        self._outgoing.set()
+        self.services.loop.outgoing.note(self)
         if self._wire.outbox_bytes > limits.OUTBOX_BYTES_MAX:
             self.end(ServerBusy("what was sent was not read; read faster, or ask for less at a time"))
 
@@ -221,7 +223,7 @@ class Session:
     # -- reading and writing ------------------------------------------------------------
 
     async def _read(self, role: Role) -> None:
-        clock, stages = self.services.platform.clock, self.services.loop.stages
+        clock, stages, outgoing = self.services.platform.clock, self.services.loop.stages, self.services.loop.outgoing
         while not self._ending:
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if not data:
@@ -231,8 +233,12 @@ class Session:
             messages = self._wire.receive(bytes(data))
             stages.counts["bytes_in"] += len(data)
             stages.ns["decode"] += clock.thread_cpu_ns() - began_ns
-            for message in messages:
-                self._take(message, role)
+            outgoing.hold()
+            try:
+                for message in messages:
+                    self._take(message, role)
+            finally:
+                outgoing.let_go()
 
     def _take(self, message: ToServer | UnknownMessage, role: Role) -> None:
         if isinstance(message, UnknownMessage):
@@ -254,12 +260,35 @@ class Session:
             raise refusal
         self.send(error_message(request_id, refusal))
 
+    def write_now(self) -> None:
+        """Write what is in the outbox, if the writer rests and the kernel takes it; else have the writer do it.
+
+        A writer that rests has nothing else to do: whatever waits for room in the outbox wakes it.
+        """
+        stream = self._stream
+        rests = not (self._outgoing.is_set() or self._ending)
+        if rests and self._wire.outbox_bytes <= SEND_BYTES and isinstance(stream, TlsStream):
+            data = self._wire.data_to_send()
+            try:
+                self._left_over = not stream.send_nowait(data)
+            except trio.BrokenResourceError:
+                self._left_over = True  # so that the writer meets it
+            self.services.loop.stages.counts["bytes_out"] += len(data)
+            if not self._left_over:
+                return
+        self._outgoing.set()
+
+    def wake_writer(self) -> None:
+        """Have the writer write what is in the outbox."""
+        self._outgoing.set()
+
     async def _write(self) -> None:
         counts = self.services.loop.stages.counts
         try:
             while True:
                 data = self._wire.data_to_send()
-                if data:
+                if data or self._left_over:
+                    self._left_over = False
                     await self._stream.send_all(data)
                     counts["bytes_out"] += len(data)
                 elif self._ending:

@@ -225,6 +225,69 @@ async def test_a_goodbye_waits_for_nobody(autojump_clock: trio.testing.MockClock
         await client.receive_some()
 
 
+async def socket_pair() -> tuple[TlsStream, TlsStream]:
+    """Return both ends over the kernel, after the handshake."""
+    below_client, below_server = (trio.SocketStream(end) for end in trio.socket.socketpair())
+    server_context, client_context = contexts()
+    client = TlsStream(below_client, client_context, server_hostname="localhost")
+    server = TlsStream(below_server, server_context, server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        nursery.start_soon(server.do_handshake)
+    return client, server
+
+
+async def test_what_is_sent_without_waiting_arrives_at_once_if_it_fits() -> None:
+    """And the next send has nothing to add to it."""
+    client, server = await socket_pair()
+    assert client.send_nowait(b"at once")
+    assert await server.receive_some() == b"at once"
+    await client.send_all(b"later")
+    assert await server.receive_some() == b"later"
+    await client.aclose()
+    await server.aclose()
+
+
+async def test_what_does_not_fit_goes_before_the_next_send() -> None:
+    """However often the kernel is full: the same bytes in the same order."""
+    client, server = await socket_pair()
+    sent = b""
+    while True:
+        piece = len(sent).to_bytes(8, "big") * 5_000
+        sent += piece
+        if not client.send_nowait(piece):
+            break
+    assert not client.send_nowait(b"behind it")
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await client.send_all(b", and last")
+            await client.aclose()
+
+        nursery.start_soon(send)
+        assert await read_all(server) == sent + b"behind it, and last"
+    await server.aclose()
+
+
+async def test_over_another_transport_all_waits_for_the_next_send() -> None:
+    """Only a socket can say what it takes at once."""
+    client, server = await shaken_pair()
+    assert not client.send_nowait(b"one ")
+    await client.send_all(b"two")
+    assert await server.receive_some() == b"one two"
+
+
+async def test_a_broken_stream_sends_nothing_without_waiting_either() -> None:
+    """It is known for broken from the first failure on."""
+    client, server = await socket_pair()
+    await trio.aclose_forcefully(server.transport)
+    with pytest.raises(trio.BrokenResourceError):
+        client.send_nowait(b"words")
+    with pytest.raises(trio.BrokenResourceError, match="broke before"):
+        await client.send_all(b"more")
+    await client.aclose()
+
+
 async def test_two_senders_are_refused(autojump_clock: trio.testing.MockClock) -> None:
     """Their records would mix."""
     del autojump_clock
@@ -237,6 +300,8 @@ async def test_two_senders_are_refused(autojump_clock: trio.testing.MockClock) -
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await client.send_all(b"two")
+        with pytest.raises(trio.BusyResourceError):
+            client.send_nowait(b"three")
         nursery.cancel_scope.cancel()
 
 

@@ -79,14 +79,16 @@ class Running:
     ended: trio.Event
     errors: list[TaskdError]
 
-    async def peer(self, role: str, token: str = "", *, says_hello: bool = True, **fields: object) -> Peer:
+    async def peer(
+        self, role: str, token: str = "", *, says_hello: bool = True, reads: bool = True, **fields: object
+    ) -> Peer:
         """Connect over TLS, as a role."""
         stream: trio.abc.Stream = await trio.open_tcp_stream(*self.serving.address)
         if self.serving.tls:
             context = ssl.create_default_context(cadata=self.serving.ca_pem)
             stream = TlsStream(stream, context, server_hostname="localhost")
             await stream.do_handshake()
-        peer = Peer(stream, self.nursery)
+        peer = Peer(stream, self.nursery, reads=reads)
         if says_hello:
             token = token or await self.serving.mint(role)
             kind = "agent" if role == "agent" else "client"
