@@ -219,6 +219,24 @@ class AgentUnknown(_Coded):
     code = "agent.unknown"
 
 
+class WorkflowInvalid(_Coded):
+    """A workflow is no graph that can run: the node is named, and what is wrong with it."""
+
+    code = "workflow.invalid"
+
+
+class WorkflowUnknown(_Coded):
+    """No workflow of that id is stored, or it has no such node."""
+
+    code = "workflow.unknown"
+
+
+class WorkflowEnded(_Coded):
+    """The workflow has ended, or stands where that cannot be done to it."""
+
+    code = "workflow.ended"
+
+
 class JobLimit(_Coded):
     """As many bulk jobs are under way as may be; start this one when one of them has ended."""
 
@@ -358,6 +376,21 @@ class TaskCodes:
 
     MAYBE_RAN: ClassVar[str] = "task.maybe_ran"
     """The task may run at most once; it started, or may have, and did not succeed."""
+
+    UPSTREAM_FAILED: ClassVar[str] = "workflow.upstream_failed"
+    """A node was skipped: one that it waited for did not succeed."""
+
+    RULED_OUT: ClassVar[str] = "workflow.ruled_out"
+    """A node was skipped: a branch was not taken, or its trigger rule can no longer hold."""
+
+    STOPPED: ClassVar[str] = "workflow.stopped"
+    """A node was skipped: its workflow was cancelled, or failed fast, before its turn came."""
+
+    NOT_A_LIST: ClassVar[str] = "workflow.not_a_list"
+    """A node that maps was given something else than a list, or one that is too long."""
+
+    SIGNAL_LATE: ClassVar[str] = "workflow.signal_late"
+    """The signal that a node waited for did not come in time."""
 
 
 def error_codes() -> dict[str, type[TaskdError]]:

@@ -55,8 +55,19 @@ _READS: Messages = _ALWAYS | {
     m.FollowMore,
     m.StatsQuery,
     m.CertQuery,
+    m.WorkflowList,
+    m.WorkflowQuery,
+    m.ChildrenQuery,
 }
-_WORK: Messages = _READS | {m.Submit, m.Cancel, m.TaskRetry, m.JobStart}
+_WORK: Messages = _READS | {
+    m.Submit,
+    m.Cancel,
+    m.TaskRetry,
+    m.JobStart,
+    m.WorkflowSubmit,
+    m.WorkflowOrder,
+    m.WorkflowSignal,
+}
 _ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain, m.Backup})
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
@@ -66,7 +77,7 @@ ALLOWED: Final[Mapping[str, Messages]] = {
     "operator": _WORK | _ORDERS,
     "admin": _WORK | _ORDERS | _ACCESS,
     HELLO_AGENT: _ALWAYS
-    | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints, m.Started},
+    | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints, m.Started, m.InputQuery},
 }
 """Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
 

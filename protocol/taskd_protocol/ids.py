@@ -62,13 +62,13 @@ def parse_task_id(text: str) -> TaskId:
     """Read an id as people write it, with or without hyphens.
 
     Raises:
-        BadRequest: It is not a UUID of version 7.
+        BadRequest: It is not a UUID of version 7, or of version 8, as workflows and what belongs to them have.
     """
     try:
         raw = bytes.fromhex(text.strip().replace("-", ""))
     except ValueError:
         raw = b""
-    if not is_task_id(raw):
+    if not is_task_id(raw) and not is_made_id(raw):
         raise BadRequest(f"{text[:64]!r} is not a task id; it looks like 0197c1a0-7d3c-7c4e-9f00-0123456789ab")
     return TaskId(raw)
 
@@ -76,3 +76,8 @@ def parse_task_id(text: str) -> TaskId:
 def is_task_id(raw: bytes) -> bool:
     """Tell whether the bytes are a UUID of version 7."""
     return len(raw) == TASK_ID_BYTES and raw[6] >> 4 == 7 and raw[8] >> 6 == 0b10  # noqa: PLR2004 - RFC 9562's own numbers
+
+
+def is_made_id(raw: bytes) -> bool:
+    """Tell whether the bytes are a UUID of version 8: a workflow's, or made by a rule from one."""
+    return len(raw) == TASK_ID_BYTES and raw[6] >> 4 == 8 and raw[8] >> 6 == 0b10  # noqa: PLR2004 - RFC 9562's own numbers

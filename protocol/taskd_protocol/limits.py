@@ -38,6 +38,12 @@ SUBMIT_TASKS_MAX = 10_000
 
 SUBMIT_BYTES_MAX = MESSAGE_BYTES_MAX
 
+NODES_MAX = 1_000
+"""Nodes in one WORKFLOW_SUBMIT: what is checked and kept in one turn."""
+
+WORKFLOW_NODES_MAX = 10_000
+"""Nodes of one workflow, unless the server was started with another bound."""
+
 WAIT_IDS_MAX = 10_000
 """Ids in one WAIT, CANCEL or TASK_QUERY."""
 

@@ -38,6 +38,17 @@ REGISTERED_CODE = 64
 BIG_INT_CODE = 13
 """Extension code of integers beyond 64 bits: body is packed hexadecimal digits."""
 
+INPUT_CODE = 14
+"""Extension code of an input: body is its packed number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where the result of another task goes in a call's arguments: in its place, when the call is read."""
+
+    number: int
+    """Position among the inputs that the call is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Extension:
@@ -183,18 +194,51 @@ def pack_arguments(args: Sequence[object], kwargs: Mapping[str, object]) -> byte
         raise
 
 
-def unpack_arguments(data: bytes) -> tuple[list[object], dict[str, object]]:
+def unpack_arguments(data: bytes, inputs: Sequence[bytes] = ()) -> tuple[list[object], dict[str, object]]:
     """Read what ``pack_arguments`` packed.
 
+    Args:
+        data: The packed call.
+        inputs: Packed; each takes the place of the ``Input`` of its number. One that stands twice is read twice.
+
     Raises:
-        PayloadUnpackable: The bytes are no packed call.
+        PayloadUnpackable: The bytes are no packed call, an input is no packed value, or there is none of a number.
     """
-    call = unpack(data)
+    call = _unpack_with(data, inputs) if inputs else unpack(data)
     if type(call) is list and len(call) == 2:  # noqa: PLR2004 - positional and keyword arguments
         args, kwargs = call
         if type(args) is list and type(kwargs) is dict and (not kwargs or set(map(type, kwargs)) == {str}):
             return args, kwargs
     raise PayloadUnpackable("the payload is no packed call: [arguments, keyword arguments]")
+
+
+def _unpack_with(data: bytes, inputs: Sequence[bytes]) -> object:
+    """Read one packed value, with inputs in their places, wherever in it they are."""
+
+    def decode(depth: int, code: int, body: bytes) -> object:
+        if code == INPUT_CODE:
+            number = _decode(depth, code, body)
+            assert isinstance(number, Input)
+            if not 0 <= number.number < len(inputs):
+                raise PayloadUnpackable(f"the payload wants input {number.number}, and was given {len(inputs)}")
+            return unpack(inputs[number.number])
+        extension = _BY_CODE.get(code)
+        if extension is None or extension.plain is not list or depth >= EXTENSION_DEPTH_MAX:
+            return _decode(depth, code, body)
+        plain = read(body, depth + 1)  # a tuple, or a set: inputs may stand in it
+        if type(plain) is not list:
+            return _decode(depth, code, body)
+        return extension.from_plain(plain)
+
+    def read(body: bytes, depth: int) -> object:
+        return msgpack.unpackb(body, ext_hook=functools.partial(decode, depth), strict_map_key=False, timestamp=3)
+
+    try:
+        return read(data, 0)
+    except PayloadUnpackable:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
+        raise PayloadUnpackable(f"no packed value: {str(error)[:200] or type(error).__name__}") from None
 
 
 def _pack(value: object, depth: int) -> bytes:
@@ -219,6 +263,8 @@ def _encode(depth: int, value: object) -> msgpack.ExtType:
     registered = _registered.get(kind)
     if registered is not None:
         return msgpack.ExtType(REGISTERED_CODE, _pack([registered.name, _plain(registered, value)], depth + 1))
+    if kind is Input:
+        return msgpack.ExtType(INPUT_CODE, _pack(value.number, depth + 1))  # type: ignore[attr-defined]  # so it is one
     if kind is int:
         return msgpack.ExtType(BIG_INT_CODE, _pack(format(value, "x"), depth + 1))
     raise PayloadUnpackable(f"{_type_name(kind)} is not plain data; pass plain data or register_type it")
@@ -234,6 +280,8 @@ def _decode(depth: int, code: int, data: bytes) -> object:
         return extension.from_plain(plain)
     if code == BIG_INT_CODE and isinstance(plain, str):
         return int(plain, 16)
+    if code == INPUT_CODE and type(plain) is int:
+        return Input(plain)
     if code == REGISTERED_CODE:
         match plain:
             case [str() as name, body]:

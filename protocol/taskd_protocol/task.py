@@ -64,6 +64,24 @@ class Unique(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """If the first one waits, it is cancelled and this one takes its place; False: the first one stays."""
 
 
+class Given(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An input of a workflow's task: what takes its place among the arguments."""
+
+    packed: bytes = b""
+    """The value, packed, if it travels with the task."""
+    id: bytes = b""
+    """Else: whose result it is; its agent asks for it with INPUT_QUERY."""
+    count: int = -1
+    """Of a node that maps: how many results, in the order of the items, are to be a list; -1: it is one result."""
+
+
+class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """That a task is of a workflow. Which, and which node of it, shows in its id."""
+
+    inputs: list[Given] = []
+    """By their numbers; see section 12 of the protocol's document."""
+
+
 class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a submit can ask beside a task's place in line; all that most tasks do without."""
 
@@ -85,6 +103,8 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the submitter's program tells the worker's beside the arguments; opaque to the server. None: nothing."""
     unique: Unique | None = None
     """None: it may be there any number of times."""
+    member: Member | None = None
+    """Said by the server alone, of the tasks that it makes for a workflow. None: it is a task by itself."""
 
 
 NO_RULES = Rules()
@@ -282,6 +302,23 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
     check_specs([spec], payload_bytes_max)
 
 
+def check_template(spec: TaskSpec, payload_bytes_max: int) -> None:
+    """Refuse what a node is to submit, if it is out of range. Its id is given when it is submitted.
+
+    Raises:
+        BadRequest: A field is out of its range; it is named.
+        PayloadTooLarge: The packed arguments exceed ``payload_bytes_max``.
+    """
+    if spec.id:
+        raise BadRequest("the task of a node has no id: it gets one by its place in the workflow")
+    if spec.key or spec.rules.unique is not None:
+        raise BadRequest("a node's task has neither key nor unique: it is there once, with its workflow")
+    check_specs([msgspec.structs.replace(spec, id=_ANY_ID)], payload_bytes_max)
+
+
+_ANY_ID = bytes([0] * 6 + [0x70, 0, 0x80] + [0] * 7)
+
+
 def check_specs(specs: Sequence[TaskSpec], payload_bytes_max: int) -> None:  # noqa: C901 - one case a field: the table itself
     """Refuse specs if one is out of range; in half the time of a call for each, as most share their names.
 
@@ -370,6 +407,8 @@ def _check_rules(spec: TaskSpec, rules: Rules) -> None:
         check_headers(rules.headers)
     if rules.unique is not None:
         _check_unique(rules.unique, spec.key)
+    if rules.member is not None:
+        raise BadRequest("a task becomes member of a workflow by that alone: submit the workflow")
 
 
 def _check_unique(unique: Unique, key: str) -> None:

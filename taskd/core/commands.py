@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taskd.core.records import Key, Record, SpecRecord, StateRecord, TokenRecord
-from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
+import msgspec
+
+from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord, TokenRecord
+from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
+from taskd_protocol.workflow import Node, WorkflowSpec
 
 
 class Now(NamedTuple):
@@ -355,6 +358,83 @@ class DropLapsed:
     """LAPSE ids."""
 
 
+@dataclass(frozen=True, slots=True)
+class SubmitWorkflow:
+    """Keep these nodes of a workflow, and with the last of them the workflow. Answer: ``NodesTaken``."""
+
+    owner: str
+    spec: WorkflowSpec
+    first: int
+    nodes: Sequence[Node]
+
+
+class NodesTaken(NamedTuple):
+    """So many nodes of the workflow are known; if that is all, it is kept."""
+
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderWorkflow:
+    """Cancel a workflow, resume it, or run a node of it again."""
+
+    id: bytes
+    action: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWorkflow:
+    """Let the nodes of a workflow go on that wait for this, now or later."""
+
+    id: bytes
+    name: str
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFlows:
+    """Go on with workflows that have more to do than one turn holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeFlow:
+    """The answer to the effect ``WantFlow``: a workflow's nodes, and what is stored of each."""
+
+    id: bytes
+    nodes: Sequence[msgspec.Raw]
+    made: Sequence[int]
+    """Nodes that have a task."""
+    ended: Sequence[tuple[int, bool, bytes | None]]
+    """Those whose task has ended: whether it succeeded, and its result, if that stands in the state record."""
+    records: Sequence[tuple[int, NodeRecord]]
+    children: Mapping[int, bytes]
+    """Of nodes that map: the status of each child that has a task, see ``graph``."""
+    void: Sequence[tuple[int, int, bytes]]
+    """Children (node, child, item or nothing) that have ended and are to run again."""
+    signals: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapItems:
+    """The answer to the effect ``WantItems``."""
+
+    id: bytes
+    node: int
+    total: int
+    """Items in all; -1: it is no list."""
+    first: int
+    items: Sequence[bytes]
+    """Packed, from ``first`` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerunTasks:
+    """Run these tasks of workflows again, which have ended, with these inputs; none: with those of before."""
+
+    tasks: Sequence[tuple[bytes, Sequence[Given]]]
+
+
 Command = (
     SubmitTasks
     | CancelTasks
@@ -383,6 +463,13 @@ Command = (
     | ReleaseDue
     | PurgeFinished
     | DropLapsed
+    | SubmitWorkflow
+    | OrderWorkflow
+    | SignalWorkflow
+    | MoveFlows
+    | TakeFlow
+    | MapItems
+    | RerunTasks
 )
 
 Answer = (
@@ -394,5 +481,6 @@ Answer = (
     | ReportsRecorded
     | StartsRecorded
     | LogsKept
+    | NodesTaken
     | None
 )

@@ -21,13 +21,16 @@ from taskd.core import (
     due,
     jobs,
     lapses,
+    moves,
     placement,
+    readings,
     refunds,
     reports,
     retention,
     retry,
     submit,
     timers,
+    workflows,
 )
 from taskd.core.commands import (
     NOTHING_LOADED,
@@ -45,23 +48,30 @@ from taskd.core.commands import (
     LineEntry,
     Loaded,
     LoseConnection,
+    MapItems,
     MarkStarted,
+    MoveFlows,
     NackAttempts,
     Now,
     OfferAgent,
     OrderAgent,
     OrderQueue,
+    OrderWorkflow,
     PurgeFinished,
     RefillTimers,
     RefillWindow,
     RefundTasks,
     ReleaseDue,
+    RerunTasks,
     RetryTasks,
     RevokeToken,
+    SignalWorkflow,
     StartJob,
     StepJob,
     StoreToken,
     SubmitTasks,
+    SubmitWorkflow,
+    TakeFlow,
     UseInvitation,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
@@ -88,7 +98,7 @@ class Coordinator:
     def __init__(self, settings: Settings, rng: random.Random) -> None:
         self.working = Working(settings, rng)
 
-    def apply(self, command: Command, now: Now, loaded: Loaded = NOTHING_LOADED) -> Answer:  # noqa: C901, PLR0911, PLR0912 - one case a command: the table itself
+    def apply(self, command: Command, now: Now, loaded: Loaded = NOTHING_LOADED) -> Answer:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one case a command: the table itself
         """Decide on one command.
 
         Args:
@@ -156,6 +166,20 @@ class Coordinator:
                 retention.purge(w, command, now, loaded)
             case DropLapsed():
                 lapses.drop(w, command, now, loaded)
+            case SubmitWorkflow():
+                return workflows.submit(w, command, now, loaded)
+            case OrderWorkflow():
+                workflows.order(w, command, now, loaded)
+            case SignalWorkflow():
+                workflows.signal(w, command, now, loaded)
+            case TakeFlow():
+                readings.take(w, command, now)
+            case MapItems():
+                readings.take_items(w, command, now)
+            case RerunTasks():
+                readings.rerun(w, command, now, loaded)
+            case MoveFlows():
+                pass  # the turn's end does it
             case _:
                 assert_never(command)
         return None
@@ -180,6 +204,8 @@ class Coordinator:
     def take_turn(self, now: Now) -> Turn:
         """Place what is ready; hand over what has changed since the last turn."""
         w = self.working
+        if w.happened or w.moving or w.unread:
+            moves.advance(w, now)
         placement.place(w, now)
         for line in w.dirty_lines.values():
             if line.wants_refill:
@@ -187,6 +213,9 @@ class Coordinator:
                 w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS, REFILL_BYTES))
         if w.ended:
             w.effects.append(TasksEnded(w.ended))
+        if w.told:
+            w.effects.append(TasksEnded(w.told))
+            w.told = []
         w.close_turn(now.wall_ms)
         turn = Turn(w.mutations, w.effects)
         w.mutations, w.effects = [], []

@@ -6,11 +6,14 @@ waiting, shows in what the task is then.
 
 from taskd.core import endings, expiry, records, timers
 from taskd.core.commands import Loaded, Now, ReleaseDue
+from taskd.core.flows import Happened
+from taskd.core.graph import BLOCKED
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.timers import INSTANT_BYTES
 from taskd.core.working import Working
+from taskd_protocol.ids import is_made_id
 
 
 def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
@@ -30,6 +33,8 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
     for task_id, due_at_ms in instants.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         in_memory = w.tasks.get(task_id)
+        if not isinstance(spec, SpecRecord) and is_made_id(task_id):
+            w.happened.append(Happened(task_id, BLOCKED))  # a node that sleeps, or waits for a signal
         if not isinstance(spec, SpecRecord) or (in_memory is not None and in_memory.token):
             continue
         if not isinstance(state, StateRecord):

@@ -131,6 +131,25 @@ class WantTasks(NamedTuple):
     """Stop once so many bytes of arguments are read."""
 
 
+class WantFlow(NamedTuple):
+    """Read a workflow's nodes, and what has become of them; answered with ``TakeFlow``."""
+
+    id: bytes
+
+
+class WantItems(NamedTuple):
+    """Read some of what a node maps over; answered with ``MapItems``."""
+
+    id: bytes
+    node: int
+    source: bytes
+    """Whose result it is."""
+    children: int
+    """Of a node that maps itself: how many it has, whose results are the list; -1: the source's result is the list."""
+    first: int
+    limit: int
+
+
 class JobsMoved(NamedTuple):
     """Bulk jobs have come further: tell whoever watches them."""
 
@@ -157,6 +176,8 @@ Effect = (
     | WantFinished
     | WantLapsed
     | WantTasks
+    | WantFlow
+    | WantItems
     | JobsMoved
     | Continue
 )

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from taskd.core import attempts, claims, dead, expiry, records, timers
 from taskd.core.commands import Now
+from taskd.core.flows import Happened
+from taskd.core.graph import FAILED, SUCCEEDED
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
@@ -67,8 +69,11 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         mutate((records.STATE, task_id, record))
         if task.details:
             mutate((records.DETAILS, task_id, None))
-        if spec.given is not None and spec.given.unique is not None:
-            claims.note_end_leased(w, spec, spec.given.unique)
+        if spec.given is not None:
+            if spec.given.unique is not None:
+                claims.note_end_leased(w, spec, spec.given.unique)
+            if spec.given.member is not None:
+                w.happened.append(Happened(task_id, SUCCEEDED, packed))
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
@@ -317,6 +322,8 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
     ended[state] = ended.get(state, 0) + 1
     w.ended.append(Outcome(spec.id, state, record.attempt, failure=record.failure))
     w.ended_bytes += _weight(spec, record)
+    if spec.rules.member is not None:
+        w.happened.append(Happened(spec.id, FAILED))
 
 
 def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:

@@ -8,6 +8,7 @@ from taskd.core.commands import Loaded
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.working import Working
+from taskd_protocol.ids import is_made_id
 from taskd_protocol.task import Failure, TaskFilter
 
 SEARCHED_CHARS: Final = 500
@@ -59,8 +60,13 @@ def standing_fits(wanted: TaskFilter, task: Standing) -> bool:
     )
 
 
-def concerns(action: str, wanted: TaskFilter, task: Standing) -> bool:
-    """Tell whether an action would change a task of which the spec fits; without an action, whether it fits."""
+def concerns(action: str, wanted: TaskFilter, task_id: bytes, task: Standing) -> bool:
+    """Tell whether an action would change a task of which the spec fits; without an action, whether it fits.
+
+    A workflow's tasks are not retried, nor taken away, without it.
+    """
+    if action not in {"", "cancel"} and is_made_id(task_id):
+        return False
     return standing_fits(wanted, task) and (not action or task.state in ACTIONS[action])
 
 

@@ -79,7 +79,7 @@ def step(w: Working, command: StepJob, now: Now, loaded: Loaded) -> None:
     tasks: list[Key] = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
     w.need(tasks, loaded)
     stored = [task_id for task_id in ids if isinstance(loaded[records.SPEC, task_id], SpecRecord)]
-    meant = [i for i in stored if concerns(job.action, job.filter, standing(w, i, loaded))]
+    meant = [i for i in stored if concerns(job.action, job.filter, i, standing(w, i, loaded))]
     rest: Sequence[bytes] = ()
     match job.action:
         case "cancel":

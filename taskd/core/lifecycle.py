@@ -53,7 +53,7 @@ TRANSITIONS: dict[State | None, dict[State, str]] = {
         State.SUCCEEDED: "ack: it was done before the cancel reached it",
         State.CANCELLED: "its work is gone",
     },
-    State.SUCCEEDED: {},
+    State.SUCCEEDED: {State.READY: "its workflow runs it again, at a person's word"},
     State.DEAD: {State.READY: "retry"},
     State.CANCELLED: {State.READY: "retry"},
     State.EXPIRED: {State.READY: "retry"},

@@ -20,6 +20,7 @@ from typing import NewType
 import msgspec
 
 from taskd_protocol.task import Failure, TaskFilter, TaskSpec
+from taskd_protocol.workflow import WorkflowSpec
 
 Kind = NewType("Kind", bytes)
 """One byte; names a space of keys."""
@@ -68,6 +69,17 @@ AGENT = Kind(b"w")
 """id: the agent's name in UTF-8. Agents of which something was ordered."""
 JOB = Kind(b"j")
 """id: job id (16 bytes). Bulk jobs: those under way, and the last that have ended."""
+
+WORKFLOW = Kind(b"W")
+"""id: workflow id."""
+OPEN = Kind(b"O")
+"""id: workflow id; value: empty. Workflows that have not ended."""
+NODES = Kind(b"N")
+"""id: workflow id + position of the first (4 bytes)."""
+NODE = Kind(b"V")
+"""id: the node's task id. Nodes that are no task of their own, and those that were skipped."""
+SIGNAL = Kind(b"G")
+"""id: workflow id + the signal's name in UTF-8; value: packed. Signals that came."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -232,6 +244,72 @@ class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """0: it goes on."""
 
 
+class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Where a workflow stands."""
+
+    spec: WorkflowSpec
+    owner: str
+    """Key id of the token that submitted it."""
+    created_at_ms: int
+    state: str
+    """``running``, ``cancelling``, or how it ended."""
+    counts: dict[str, int]
+    """Nodes by how they ended; the others have not."""
+    finished_at_ms: int = 0
+    """0: it goes on."""
+    failed_node: int = -1
+    """The first whose failure made it fail; -1: none."""
+    failed_name: str = ""
+    """Its name."""
+    stopped: bool = False
+    """What has not begun is not begun any more: it was cancelled, or failed fast."""
+    stage: int = 0
+    """0: nodes of no phase; 1: compensating; 2: the nodes for its success, or its failure."""
+    order: str = ""
+    """``resume``, or ``rerun``, which was ordered and is still to be carried out; empty: none."""
+    order_node: int = -1
+    """Of ``rerun``."""
+    signals: list[str] = []
+    """Names of those that nodes wait for."""
+    compensated: bool = False
+    """Something was taken back: it is not resumed."""
+    digest: bytes = b""
+    """16 bytes over its nodes: another content under the id is a conflict."""
+    parts: list[int] = []
+    """The position of the first node of each NODES record."""
+    swept: int = 0
+    """So many nodes, from the first, have been taken away by retention."""
+
+
+class NodesRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Some of a workflow's nodes, in order. Written once."""
+
+    nodes: list[msgspec.Raw]
+    """Each a ``Node``: many are read when one is wanted, so they stay packed."""
+
+
+class NodeRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A node that is no task of its own: it waits, maps or has a value; or was skipped."""
+
+    state: str
+    """``waiting``, ``running``, ``succeeded``, ``dead``, ``cancelled`` or ``skipped``; ``blocked``: what its task, or
+    child, came to is void, it is to run again."""
+    started_at_ms: int
+    finished_at_ms: int = 0
+    """0: it has not ended."""
+    due_at_ms: int = 0
+    """Of one that sleeps, or waits for a signal and not for ever."""
+    total: int = -1
+    """Of one that maps: items; -1: not known yet."""
+    made: int = 0
+    """Of one that maps anew: children of before, from the first, whose tasks are there."""
+    released: int = 0
+    """Of those: so many, from the first, run again, or have done so."""
+    packed: bytes = b""
+    """Its result, if that was handed to it."""
+    failure: Failure | None = None
+
+
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """What a person ordered of a queue."""
 
@@ -314,6 +392,9 @@ Record = (
     | FinishedRecord
     | DeadGroupRecord
     | JobRecord
+    | WorkflowRecord
+    | NodesRecord
+    | NodeRecord
     | QueueRecord
     | AgentRecord
     | TokenRecord
@@ -333,14 +414,17 @@ READERS: dict[Kind, type[Record]] = {
     FINISHED: FinishedRecord,
     DEAD_GROUP: DeadGroupRecord,
     JOB: JobRecord,
+    WORKFLOW: WorkflowRecord,
+    NODES: NodesRecord,
+    NODE: NodeRecord,
     QUEUE: QueueRecord,
     AGENT: AgentRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,
 }
-"""How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS and LAPSE hold bare bytes; META is read by
-name."""
+"""How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS, LAPSE, OPEN and SIGNAL hold bare bytes; META is
+read by name."""
 
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,

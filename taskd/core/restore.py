@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from taskd.core import jobs, lapses, records
 from taskd.core.commands import Now
+from taskd.core.flows import Flow, stem_of
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
 from taskd.core.records import (
@@ -22,6 +23,7 @@ from taskd.core.records import (
     QueueRecord,
     SpecRecord,
     TokenRecord,
+    WorkflowRecord,
 )
 from taskd.core.working import Agent, RecentIds, Working
 from taskd_protocol.errors import StoreCorrupt
@@ -50,6 +52,8 @@ class Stored:
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
     queues: Sequence[tuple[bytes, QueueRecord]] = ()
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
+    flows: Sequence[WorkflowRecord] = ()
+    """Workflows that have not ended."""
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -73,15 +77,18 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     for job_id, job in stored.jobs:
         if not job.finished_at_ms:
             jobs.go_on(w, job_id, job)
+    for record in stored.flows:
+        flow = Flow(record, counts=dict(record.counts))
+        w.flows[stem_of(flow.id)] = w.unread[stem_of(flow.id)] = flow
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
     # An id that was purged may be younger than all that are stored, and must not pass for a new one.
     newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
     w.recent = RecentIds(max(stored.newest_id, newest_purged))
-    for line_id, record in stored.lines:
-        line = Line(record.queue, record.name, ready=record.ready)
+    for line_id, stored_line in stored.lines:
+        line = Line(stored_line.queue, stored_line.name, ready=stored_line.ready)
         if line.id != line_id:
-            raise StoreCorrupt(f"line {record.queue!r}/{record.name!r} stands under a foreign id; run `taskd fsck`")
+            raise StoreCorrupt(f"line {line.queue!r}/{line.name!r} stands under a foreign id; run `taskd fsck`")
         w.adopt_line(line)
         w.dirty_lines[line.id] = line  # the first turn asks for its window
     for task_id, lease, spec, details in stored.leases:

@@ -14,11 +14,13 @@ from taskd.core import dead, records
 from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
+from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord
+from taskd.core.records import FinishedRecord, Key, Record, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.reports import log_id
 from taskd.core.working import Working
-from taskd_protocol.ids import TaskId, task_id_unix_ms
+from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
+from taskd_protocol.workflow import is_workflow_id, member_id, workflow_of
 
 CHECK_MS = 10_000
 """How often the oldest finished tasks are looked at."""
@@ -43,7 +45,7 @@ def tick(w: Working, now: Now) -> None:
     w.next_purge_mono_ms = now.mono_ms + CHECK_MS
     too_large = w.counters.finished_bytes > w.settings.retention_bytes
     before_ms = ANY_MS if too_large else now.wall_ms - w.settings.retention_age_ms
-    if any(w.counters.ended.values()):
+    if any(w.counters.ended.values()) or w.counters.finished_bytes:
         w.effects.append(WantFinished(before_ms, STEPS))
 
 
@@ -62,18 +64,66 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     if not aged and w.counters.finished_bytes <= w.settings.retention_bytes:
         return
     tasks: list[Key] = [(kind, task_id) for task_id in finished.ids for kind in (records.SPEC, records.STATE)]
-    w.need([finished_key, *tasks], loaded)
+    flows: list[Key] = [
+        (records.WORKFLOW, i) for i in dict.fromkeys(workflow_of(i) for i in finished.ids if is_made_id(i))
+    ]
+    w.need([finished_key, *tasks, *flows], loaded)
+    ids = _put_off(w, finished, now, loaded, aged=aged) if flows else finished.ids
     order = int.from_bytes(command.finished_id[8:], "big")
-    ended = ended_of(finished.ids, loaded, order)
-    rest = take_away_some(w, ended)
+    rest = take_away_some(w, ended_of(ids, loaded, order))
+    rest += [i for i in ids if is_workflow_id(i) and not _take_workflow_away(w, loaded[records.WORKFLOW, i])]
     rest_bytes = finished.stored_bytes * len(rest) // len(finished.ids)
     if rest:
         w.put(*finished_key, FinishedRecord(rest, rest_bytes))
     else:
         w.delete(*finished_key)
-    w.counters.finished_bytes -= finished.stored_bytes - rest_bytes
+    gone_bytes = finished.stored_bytes * len(ids) // len(finished.ids) - rest_bytes
+    w.counters.finished_bytes -= gone_bytes
     w.counters_dirty = True
-    w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
+    if ids:
+        w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
+
+
+def _put_off(w: Working, finished: FinishedRecord, now: Now, loaded: Loaded, *, aged: bool) -> list[bytes]:
+    """Return those of these that may be taken away now: what is of a workflow is kept for as long as that is.
+
+    The others are entered anew: where their workflow's end stands, or, if that has not ended, as if they ended now.
+    """
+    going: list[bytes] = []
+    later: dict[int, list[bytes]] = {}
+    for task_id in finished.ids:
+        record = loaded[records.WORKFLOW, workflow_of(task_id)] if is_made_id(task_id) else None
+        if not isinstance(record, WorkflowRecord):
+            going.append(task_id)
+        elif not record.finished_at_ms:
+            later.setdefault(now.wall_ms, []).append(task_id)
+        elif aged and record.finished_at_ms >= now.wall_ms - w.settings.retention_age_ms:
+            later.setdefault(record.finished_at_ms, []).append(task_id)
+        else:
+            going.append(task_id)
+    left_bytes = finished.stored_bytes - finished.stored_bytes * len(going) // len(finished.ids)
+    for instant_ms, ids in later.items():
+        share = left_bytes * len(ids) // (len(finished.ids) - len(going))
+        w.enter_finished(instant_ms, ids, share)
+    return going
+
+
+def _take_workflow_away(w: Working, record: Record | bytes | None) -> bool:
+    """Take a workflow away that has ended, a part of its nodes at a time; tell whether that was all of it."""
+    if not isinstance(record, WorkflowRecord) or not record.finished_at_ms:
+        return True  # it is gone, or was resumed since
+    workflow = record.spec.id
+    end = min(record.swept + RECORDS_MAX, record.spec.nodes)
+    for position in range(record.swept, end):
+        w.delete(records.NODE, member_id(workflow, position))
+    if end < record.spec.nodes:
+        w.put(records.WORKFLOW, workflow, msgspec.structs.replace(record, swept=end))
+        return False
+    for first in record.parts:
+        w.delete(records.NODES, nodes_id(workflow, first))
+    w.delete(records.WORKFLOW, workflow)
+    w.counters.purged_to_ms = max(w.counters.purged_to_ms, task_id_unix_ms(TaskId(workflow)))
+    return True
 
 
 Ended = tuple[SpecRecord, StateRecord]

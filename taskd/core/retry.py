@@ -15,9 +15,10 @@ from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_of
 from taskd.core.records import Key, Record, SpecRecord, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.errors import UniqueHeld
-from taskd_protocol.ids import format_task_id
+from taskd_protocol.errors import UniqueHeld, WorkflowEnded
+from taskd_protocol.ids import format_task_id, is_made_id
 from taskd_protocol.task import WINDOW
+from taskd_protocol.workflow import workflow_of
 
 
 def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetryStates:
@@ -25,6 +26,7 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
 
     Raises:
         UniqueHeld: Another does the work of one of them, which is to be the only one.
+        WorkflowEnded: One is of a workflow, which is resumed as a whole.
         NeedRecords: Some are not in memory.
     """
     needed: list[Key] = []
@@ -32,6 +34,7 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
         if task_id not in w.tasks:
             needed += [(records.SPEC, task_id), (records.STATE, task_id)]
     w.need(needed, loaded)
+    _refuse_members(command.ids, loaded)
     _refuse_second(w, command.ids, needed, loaded)
     done: dict[bytes, str] = {}
     for task_id in command.ids:
@@ -79,6 +82,16 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_m
         claims.begin(w, spec.spec, unique, now)
     expiry.start(w, spec.spec, since_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
+
+
+def _refuse_members(ids: Sequence[bytes], loaded: Loaded) -> None:
+    """Refuse to retry a workflow's task alone: what came after it was decided by its end."""
+    for task_id in ids:
+        if is_made_id(task_id) and _has_failed(loaded.get((records.STATE, task_id))):
+            raise WorkflowEnded(
+                f"task {format_task_id(task_id)} is of a workflow: `taskd workflow resume"
+                f" {format_task_id(workflow_of(task_id))}` runs it again, and goes on from it"
+            )
 
 
 def _refuse_second(w: Working, ids: Sequence[bytes], needed: Sequence[Key], loaded: Loaded) -> None:

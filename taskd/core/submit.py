@@ -41,8 +41,7 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     cancel.cancel_some(w, known.displaced, now, loaded)
     for lapse in known.lapsed:
         lapses.stop(w, *lapse)
-    _keep(w, fresh, command.owner, now)
-    w.counters_dirty = True
+    keep(w, fresh, command.owner, now)
     w.recent.add([spec.id for spec in fresh])
     return Submitted(existing)
 
@@ -55,8 +54,9 @@ def _check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
             )
 
 
-def _keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
+def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     """Write new tasks, and put them where they wait: those of one line and priority in one go."""
+    w.counters_dirty = True
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order

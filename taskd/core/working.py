@@ -13,6 +13,8 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords
 from taskd.core.lifecycle import State
@@ -32,6 +34,7 @@ from taskd_protocol.task import Pool
 
 if TYPE_CHECKING:
     from taskd.core.effects import Effect
+    from taskd.core.flows import Draft, Flow, Happened
     from taskd_protocol.task import Outcome
 
 DAY_MS = 24 * 3600 * 1000
@@ -63,6 +66,7 @@ class Settings:
     """And while they weigh less in all than this."""
     key_retention_ms: int = KEY_RETENTION_MS
     """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
+    workflow_nodes_max: int = limits.WORKFLOW_NODES_MAX
     heartbeat_ms: int = limits.HEARTBEAT_MS
     heartbeats_missed: int = limits.HEARTBEATS_MISSED
     gone_ms: int = DAY_MS
@@ -245,6 +249,14 @@ class Working:
         self.ended: list[Outcome] = []
         self.ended_bytes = 0
         self.first_order = 0  # ``next_order`` when this turn began: what has no lower ``end_order`` ended in it
+        self.flows: dict[bytes, Flow] = {}
+        self.drafts: dict[bytes, Draft] = {}
+        self.unread: dict[bytes, Flow] = {}
+        self.reads = 0
+        self.moving: dict[bytes, Flow] = {}
+        self.happened: list[Happened] = []
+        self.told: list[Outcome] = []
+        self.dirty_flows: dict[bytes, Flow] = {}
         self.dirty_lines: dict[bytes, Line] = {}
         self.dirty_dead_groups: dict[bytes, None] = {}
         self.counters_dirty = False
@@ -356,6 +368,10 @@ class Working:
             else:
                 self.put(records.DEAD_GROUP, fingerprint, group)
         self.dirty_dead_groups.clear()
+        for flow in self.dirty_flows.values():
+            flow.record = replace(flow.record, counts=flow.standing)
+            self.put(records.WORKFLOW, flow.id, flow.record)
+        self.dirty_flows.clear()
         if self.ended:
             self._note_finished(wall_ms)
         if self.counters_dirty:
@@ -363,15 +379,19 @@ class Working:
             self.counters_dirty = False
         self.first_order = self.counters.next_order
 
+    def enter_finished(self, wall_ms: int, ids: list[bytes], stored_bytes: int) -> None:
+        """Have retention find these, as if they had ended at an instant; what they weigh is the caller's to count."""
+        finished_id = wall_ms.to_bytes(8, "big") + self.counters.next_order.to_bytes(8, "big")
+        self.counters.next_order += 1
+        self.put(records.FINISHED, finished_id, records.FinishedRecord(ids, stored_bytes))
+
     def _note_finished(self, wall_ms: int) -> None:
         ids = [ended.id for ended in self.ended]
         each = self.ended_bytes // len(ids)
         count = max(1, min(FINISHED_IDS_MAX, FINISHED_BYTES_MAX // (each or 1)))
         for start in range(0, len(ids), count):
             some = ids[start : start + count]
-            finished_id = wall_ms.to_bytes(8, "big") + self.counters.next_order.to_bytes(8, "big")
-            self.counters.next_order += 1
-            self.put(records.FINISHED, finished_id, records.FinishedRecord(some, each * len(some)))
+            self.enter_finished(wall_ms, some, each * len(some))
             self.counters.finished_bytes += each * len(some)
         self.ended = []
         self.ended_bytes = 0

@@ -1,5 +1,7 @@
 """What an agent's session asks of the core, and how it is answered."""
 
+from functools import partial
+
 from taskd.core.commands import (
     AckAttempts,
     AddCredit,
@@ -19,8 +21,9 @@ from taskd.core.commands import (
     ReportsRecorded,
     StartsRecorded,
 )
-from taskd.server.session import Session
-from taskd_protocol.errors import TaskdError, UnexpectedMessage
+from taskd.server.session import Session, error_message
+from taskd.server.workflow_role import read_input
+from taskd_protocol.errors import ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.messages import (
     Ack,
     Checkpoints,
@@ -28,6 +31,7 @@ from taskd_protocol.messages import (
     Heartbeat,
     HeartbeatSeen,
     Hello,
+    InputQuery,
     LeaseCredit,
     Logs,
     LogsRecorded,
@@ -44,6 +48,9 @@ from taskd_protocol.task import Outcome
 MARKS_VERSION = 2
 """Of the protocol: agents mark starts from it on."""
 
+INPUTS_MAX = 32
+"""Read for one agent at the same time."""
+
 HEARD_NS = 1_000_000_000
 """What comes from an agent is noted as a sign of life so often."""
 
@@ -58,6 +65,7 @@ class AgentRole:
         self._boot_id = hello.boot_id
         self._software = hello.software
         self._accepted = False
+        self._inputs_count = 0
         self._next_sign_ns = 0
 
     def heard(self, mono_ns: int) -> None:
@@ -88,6 +96,8 @@ class AgentRole:
                 self._ask(KeepCheckpoints(name, message.checkpoints))
             case Started():
                 self._ask(MarkStarted(name, message.tokens))
+            case InputQuery():
+                self._read_input(message)
             case Drain():
                 self._ask(DrainAgent(name, connection))
             case _:
@@ -106,6 +116,22 @@ class AgentRole:
         """See ``Role``."""
         self._services.hub.leave(self._session, set(), set())
         self._services.loop.ask(LoseConnection(self._name, self._session.connection))
+
+    def _read_input(self, message: InputQuery) -> None:
+        assert self._session.nursery is not None
+        if self._inputs_count >= INPUTS_MAX:
+            raise ServerBusy(f"{INPUTS_MAX} inputs are being read already; ask again after an answer")
+        self._inputs_count += 1
+        self._session.nursery.start_soon(self._read_input_and_tell, message)
+
+    async def _read_input_and_tell(self, message: InputQuery) -> None:
+        try:
+            page = await read_input(self._services, self._name, message)
+            self._services.loop.after_durable(partial(self._session.send, page))
+        except TaskdError as refusal:
+            self._session.send(error_message(message.request_id, refusal))
+        finally:
+            self._inputs_count -= 1
 
     def _offer(self, message: Offer) -> OfferAgent:
         return OfferAgent(

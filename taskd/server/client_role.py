@@ -37,6 +37,7 @@ from taskd.server.views import (
     task_view,
     with_attempts,
 )
+from taskd.server.workflow_role import WorkflowRole, list_workflows, show_children, show_workflow
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
@@ -65,6 +66,7 @@ class ClientRole:
         self._services = session.services
         self._outcomes = OutcomePusher(session)
         self._following = Following(session)
+        self._workflows = WorkflowRole(session)
         self._reads_count = 0
 
     def heard(self, mono_ns: int) -> None:
@@ -131,6 +133,18 @@ class ClientRole:
                 self._read(message.request_id, partial(self._back_up, message))
             case m.StatsQuery():
                 self._tell(self._stats(message.request_id))
+            case m.WorkflowSubmit():
+                self._workflows.submit(message)
+            case m.WorkflowOrder():
+                self._workflows.order(message)
+            case m.WorkflowSignal():
+                self._workflows.signal(message)
+            case m.WorkflowList():
+                self._read(message.request_id, partial(list_workflows, self._services, message))
+            case m.WorkflowQuery():
+                self._read(message.request_id, partial(show_workflow, self._services, message))
+            case m.ChildrenQuery():
+                self._read(message.request_id, partial(show_children, self._services, message))
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is no message of a client")
 

@@ -25,6 +25,8 @@ from taskd.core.effects import (
     TasksEnded,
     TokenRevoked,
     WantFinished,
+    WantFlow,
+    WantItems,
     WantLapsed,
     WantLine,
     WantTasks,
@@ -159,7 +161,16 @@ class Hub:
             case JobsMoved():
                 self.jobs_moved.set()
                 self.jobs_moved = trio.Event()
-            case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks() | Continue():
+            case (
+                WantLine()
+                | WantTimers()
+                | WantFinished()
+                | WantLapsed()
+                | WantTasks()
+                | WantFlow()
+                | WantItems()
+                | Continue()
+            ):
                 raise AssertionError("the loop reads for the core itself")
 
     def _tell_ended(self, effect: TasksEnded) -> None:

@@ -25,9 +25,11 @@ from taskd.core.commands import (
     RefillWindow,
     RefundTasks,
     ReleaseDue,
+    RerunTasks,
     RetryTasks,
     StepJob,
     SubmitTasks,
+    SubmitWorkflow,
 )
 from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server.loading import Found
@@ -94,7 +96,7 @@ class Intake:
             ServerStopping: Submits are refused.
         """
         weight = weight_of(command)
-        if not isinstance(command, SubmitTasks):
+        if not isinstance(command, SubmitTasks | SubmitWorkflow):
             self._urgent.append(Request(command, respond, weight))
             return
         if self._refusing:
@@ -139,7 +141,7 @@ class Intake:
         self._owed_weight -= owed_weight
 
 
-def weight_of(command: Command) -> int:
+def weight_of(command: Command) -> int:  # noqa: C901 - one case a kind of command
     """Return what a command weighs, in tasks: as many as it concerns, and what it carries; at least 1."""
     weight = 1
     match command:
@@ -155,6 +157,10 @@ def weight_of(command: Command) -> int:
             weight = len(some)
         case CancelTasks(some) | RetryTasks(some) | ReleaseDue(some) | RefillTimers(some) | DropLapsed(some):
             weight = len(some)
+        case SubmitWorkflow(_, _, _, nodes):
+            weight = len(nodes)
+        case RerunTasks(tasks):
+            weight = len(tasks)
         case PurgeFinished():
             weight = FINISHED_IDS_MAX  # at most: how many it names is known when it is loaded
         case StepJob():

@@ -17,7 +17,18 @@ from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
 from taskd.store.interface import Store
 
-BARE = frozenset({records.READY, records.TIMER, records.RESULT, records.DEAD, records.DETAILS, records.LAPSE})
+BARE = frozenset(
+    {
+        records.READY,
+        records.TIMER,
+        records.RESULT,
+        records.DEAD,
+        records.DETAILS,
+        records.LAPSE,
+        records.OPEN,
+        records.SIGNAL,
+    }
+)
 """Kinds whose values are bytes, not records."""
 
 Found = Mapping[Key, Record | bytes | None]

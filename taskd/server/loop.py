@@ -35,6 +35,8 @@ from taskd.core.effects import (
     SendLease,
     TasksEnded,
     WantFinished,
+    WantFlow,
+    WantItems,
     WantLapsed,
     WantLine,
     WantTasks,
@@ -42,6 +44,7 @@ from taskd.core.effects import (
 )
 from taskd.core.records import Key, Mutation
 from taskd.server.clock import Clock
+from taskd.server.flow_loading import FlowLoader
 from taskd.server.intake import Intake, Request, Respond
 from taskd.server.loading import Loader
 from taskd.server.outgoing import Outgoing
@@ -108,6 +111,7 @@ class CommitLoop:
         self._deliver = deliver
         self._fail = fail
         self.loader = Loader(store, coordinator.working)
+        self._flow_loader = FlowLoader(store)
         self._intake = Intake()
         self._unreleased: deque[tuple[int, Callable[[], None]]] = deque()
         self._staging = 0  # turns that are decided and not staged: one at most, while the store stalls
@@ -288,7 +292,7 @@ class CommitLoop:
 
     # -- records that the core asks for --------------------------------------------------
 
-    def _sort_effects(self, effects: Sequence[Effect]) -> list[Effect]:
+    def _sort_effects(self, effects: Sequence[Effect]) -> list[Effect]:  # noqa: C901 - one case an effect
         """Start the reads that the core asks for; return what is to be told."""
         told: list[Effect] = []
         for effect in effects:
@@ -303,6 +307,10 @@ class CommitLoop:
                     self._start(partial(self._read_lapsed, effect))
                 case WantTasks():
                     self._start(partial(self._read_tasks, effect))
+                case WantFlow():
+                    self._start(partial(self._read_flow, effect))
+                case WantItems():
+                    self._start(partial(self._read_items, effect))
                 case Continue():
                     self.ask(effect.command)
                 case _:
@@ -344,3 +352,9 @@ class CommitLoop:
 
     async def _read_tasks(self, want: WantTasks) -> None:
         self.ask(await self.loader.read_tasks(want))
+
+    async def _read_flow(self, want: WantFlow) -> None:
+        self.ask(await self._flow_loader.read_flow(want))
+
+    async def _read_items(self, want: WantItems) -> None:
+        self.ask(await self._flow_loader.read_items(want))

@@ -16,8 +16,9 @@ from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import Key, Record, StateRecord
 from taskd.server.loading import Found
 from taskd.server.session import OUTBOX_HIGH_BYTES, Session
+from taskd.server.workflow_role import read_outcomes
 from taskd_protocol.errors import BadRequest, ResultGone, ServerBusy, TaskdError, TaskUnknown
-from taskd_protocol.ids import TaskId, task_id_unix_ms
+from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
 from taskd_protocol.limits import OUTCOME_CREDIT
 from taskd_protocol.messages import Outcomes as OutcomesMessage
 from taskd_protocol.task import Failure, Outcome
@@ -139,9 +140,11 @@ class Outcomes:
     async def _look_up(self, ids: list[bytes]) -> None:
         """Tell at once of those that ended before they were waited for, or are not known."""
         states = await self._services.reader.read([(records.STATE, task_id) for task_id in ids])
-        unknown = await self._unknown_of([i for i in ids if states[records.STATE, i] is None])
+        stateless = [i for i in ids if states[records.STATE, i] is None]
+        unknown = await self._unknown_of([i for i in stateless if not is_made_id(i)])
+        members = await self._members([i for i in stateless if is_made_id(i)])
         await self._services.loop.until_durable()
-        told: list[Outcome] = []
+        told = [m for m in members if self._services.hub.stop_waiting(self._session, m.id)]
         for task_id in ids:
             state = states[records.STATE, task_id]
             if not (_has_ended(state) or task_id in unknown) or not self._services.hub.stop_waiting(
@@ -154,6 +157,11 @@ class Outcomes:
             else:
                 told.append(self._outcome(task_id, states))
         self.tell(told)
+
+    async def _members(self, ids: list[bytes]) -> list[Outcome]:
+        """Return how those ended, of workflows and their nodes, that have, or that are not known."""
+        outcomes = await read_outcomes(self._services, ids) if ids else []
+        return [self._unknown(o.id) if o.state == "unknown" else o for o in outcomes if o.state not in _GOES_ON]
 
     async def _unknown_of(self, ids: list[bytes]) -> set[bytes]:
         """Return those that are not stored, of ids without a state: the others are leased, or still in line."""
@@ -178,7 +186,12 @@ class Outcomes:
                 if isinstance(state := found[records.STATE, i], StateRecord) and state.result_apart
             ]
             found.update(await read(apart))
+            members = {o.id: o for o in await self._members([i for i in part if is_made_id(i)])}
             for task_id in part:
+                if task_id in members and found[records.STATE, task_id] is None:
+                    self._ready.append(members[task_id])
+                    self._ready_bytes += _size(members[task_id])
+                    continue
                 if not _has_ended(found[records.STATE, task_id]):
                     self._wait_again(task_id)
                     continue
@@ -208,6 +221,9 @@ class Outcomes:
         else:
             failure = Failure(TaskUnknown.code, "no task of that id is stored; it was never accepted here")
         return Outcome(task_id, "unknown", failure=failure)
+
+
+_GOES_ON = frozenset({"blocked", "waiting", "running"})
 
 
 def _has_ended(state: Record | bytes | None) -> bool:

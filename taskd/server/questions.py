@@ -124,7 +124,7 @@ def _wanted(message: m.TaskList) -> TaskFilter:
 def _is_concerned(w: Working, message: m.TaskCount, candidate: Candidate, rows: Loaded) -> bool:
     if not isinstance(rows[records.SPEC, candidate.id], SpecRecord):
         return False
-    return concerns(message.action, message.filter, standing(w, candidate.id, rows))
+    return concerns(message.action, message.filter, candidate.id, standing(w, candidate.id, rows))
 
 
 def _job_view(job_id: bytes, job: JobRecord) -> m.JobView:

@@ -16,10 +16,13 @@ from taskd.core.records import (
     Record,
     SpecRecord,
     TokenRecord,
+    WorkflowRecord,
 )
 from taskd.core.restore import Stored
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.ids import format_task_id
 
 PAGE = 5_000
 """Entries read at once."""
@@ -44,6 +47,7 @@ async def read_stored(store: Store) -> Stored:
         dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
         jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
         queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],
+        flows=await _read_open_workflows(store),
         drained_agents=[(i, r) for i, r in await _read_all(store, records.AGENT) if isinstance(r, AgentRecord)],
     )
 
@@ -54,6 +58,19 @@ async def _read_all(store: Store, kind: Kind) -> list[tuple[bytes, Record]]:
     while page := await store.scan(kind, after=after, limit=PAGE):
         found += [(record_id, codec.decode(kind, record_id, value)) for record_id, value in page]
         after = page[-1][0]
+    return found
+
+
+async def _read_open_workflows(store: Store) -> list[WorkflowRecord]:
+    found: list[WorkflowRecord] = []
+    after = b""
+    while page := await store.scan(records.OPEN, after=after, limit=PAGE):
+        after = page[-1][0]
+        ids = [workflow for workflow, _ in page]
+        for workflow, value in zip(ids, await store.load([(records.WORKFLOW, i) for i in ids]), strict=True):
+            if value is None:
+                raise StoreCorrupt(f"workflow {format_task_id(workflow)} is listed and not there; run `taskd fsck`")
+            found.append(codec.decode_as(WorkflowRecord, records.WORKFLOW, workflow, value))
     return found
 
 

@@ -74,7 +74,7 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
         finished_at_ms=stored.finished_at_ms or None,
         payload=spec.payload if whole and fits else b"",
         result=result,
-        failure=stored.failure if whole else _in_short(stored.failure),
+        failure=stored.failure if whole else in_short(stored.failure),
         key=spec.key,
         traceparent=spec.traceparent,
         waits_for=reasons[like],
@@ -109,7 +109,8 @@ def with_attempts(view: TaskView, keys: Sequence[Key], found: Found) -> TaskView
     return msgspec.structs.replace(view, attempts=attempts)
 
 
-def _in_short(failure: Failure | None) -> Failure | None:
+def in_short(failure: Failure | None) -> Failure | None:
+    """Return a failure as listings show it."""
     if failure is None:
         return None
     return Failure(failure.code, failure.message[:LISTED_CHARS], failure.type, "", failure.exit_code)

@@ -26,6 +26,7 @@ from taskd.core.records import (
     LAPSE,
     LINE,
     META,
+    OPEN,
     READY,
     TIMER,
     UNIQUE,
@@ -42,12 +43,14 @@ from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
 from taskd.store.fsck_lapses import check_lapses
+from taskd.store.fsck_workflows import check_workflows, timers_of_nodes
 from taskd.store.head import read_current_head
 from taskd.store.history import check_history
 from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
 from taskd.store.stored_tasks import StoredTask, chunks, index_entries, load_tasks, read_tasks
 from taskd_protocol.errors import StoreCorrupt, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES
+from taskd_protocol.workflow import is_workflow_id
 
 FINDINGS_MAX: Final = 1000
 """Findings kept with their text; beyond it they are counted."""
@@ -57,7 +60,9 @@ _ID_MASK: Final = (1 << 128) - 1
 _PARTS: Final = 16
 """Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
 
-_KINDS: Final = frozenset({STORE, META, READY, TIMER, DEAD, LAPSE, records.RESULT, records.DETAILS, *records.READERS})
+_KINDS: Final = frozenset(
+    {STORE, META, READY, TIMER, DEAD, LAPSE, records.RESULT, records.DETAILS, OPEN, records.SIGNAL, *records.READERS}
+)
 _STATES: Final = frozenset(State)
 
 
@@ -144,6 +149,7 @@ class _Check:
             self._check_tasks()
             self._check_strays()
             check_lapses(self._database, self._note)
+            check_workflows(self._database, self._note)
             self._check_lines()
             self._check_dead_groups()
             finished_bytes = self._check_finished()
@@ -252,12 +258,15 @@ class _Check:
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""
+        self._expected[TIMER] += sum(1 for _ in timers_of_nodes(self._database))
         for kind in (READY, TIMER, DEAD, UNIQUE):
             if sum(1 for _ in self._implied(kind)) == self._expected[kind]:
                 continue
             for entries in chunks(self._implied(kind)):
                 ids = [self._task_of(kind, *entry) for entry in entries]
                 for (record_id, _), task in zip(entries, load_tasks(self._database, ids), strict=True):
+                    if kind == TIMER and task.spec is None and record_id in set(timers_of_nodes(self._database)):
+                        continue
                     if task.spec is None or (kind, record_id) not in index_entries(task):
                         self._note(
                             "stray-entry", make_key(kind, record_id), f"no task implies it; {task.id.hex()} is named"
@@ -300,8 +309,9 @@ class _Check:
         weight = listed = total = 0
         for _, finished in self._finished_by_order():
             weight += finished.stored_bytes
-            listed += len(finished.ids)
-            total += sum(int.from_bytes(task_id, "big") for task_id in finished.ids)
+            ids = [task_id for task_id in finished.ids if not is_workflow_id(task_id)]
+            listed += len(ids)
+            total += sum(int.from_bytes(task_id, "big") for task_id in ids)
         if (listed, total & _ID_MASK) != (sum(self._ended.values()), self._ended_sum & _ID_MASK):
             for part in range(_PARTS):
                 self._compare_finished(part)

@@ -7,7 +7,7 @@ read in steps (``reads``), so that turns can come between a read and its answer.
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,7 +28,17 @@ from taskd.core.commands import (
     Submitted,
 )
 from taskd.core.coordinator import Coordinator, Turn
-from taskd.core.effects import Continue, Effect, WantFinished, WantLapsed, WantLine, WantTasks, WantTimers
+from taskd.core.effects import (
+    Continue,
+    Effect,
+    WantFinished,
+    WantFlow,
+    WantItems,
+    WantLapsed,
+    WantLine,
+    WantTasks,
+    WantTimers,
+)
 from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
 from taskd.core.lapses import record_of
@@ -49,9 +59,13 @@ from taskd.core.records import (
     SpecRecord,
     StateRecord,
     TokenRecord,
+    WorkflowRecord,
 )
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
+from taskd.server.flow_loading import FlowLoader
+from taskd.store import codec
+from taskd.store.memory import MemoryStore
 from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
 from taskd_protocol.task import Retry, TaskSpec, Unique
 
@@ -60,9 +74,10 @@ WALL_MS = 1_763_760_000_000
 TICK_MS = 500
 
 Value = Record | bytes
-Wanted = WantLine | WantTimers | WantFinished | WantLapsed | WantTasks
+Wanted = WantLine | WantTimers | WantFinished | WantLapsed | WantTasks | WantFlow | WantItems
 R = TypeVar("R", bound=Record)
 E = TypeVar("E")
+T = TypeVar("T")
 
 
 class Disk:
@@ -138,7 +153,30 @@ class Disk:
             jobs=list(self.of(records.JOB, JobRecord).items()),
             queues=list(self.of(records.QUEUE, QueueRecord).items()),
             drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
+            flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in self.scan(records.OPEN)],
         )
+
+
+class Scanned(MemoryStore):
+    """The disk as a store that can be read."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(lineage=bytes(16), sync=_never)
+        self.stage(codec.encode([(kind, record_id, value) for (kind, record_id), value in disk.values.items()]))
+
+
+async def _never() -> None:
+    raise AssertionError("it is only read")
+
+
+def at_once(work: Coroutine[object, object, T]) -> T:
+    """Return what comes of work that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("it waits for something")
 
 
 @dataclass
@@ -234,7 +272,7 @@ class Shell:
         told: list[Effect] = []
         for effect in turn.effects:
             match effect:
-                case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks():
+                case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks() | WantFlow() | WantItems():
                     self.reads.append(Read(effect))
                 case Continue():
                     self.ask(effect.command)
@@ -393,8 +431,10 @@ class Shell:
                 return [(i, b"") for i in ids if record_of(i)[0] <= wanted.until_ms]
             case WantTasks():
                 return self._scan_tasks(wanted)
+            case WantFlow() | WantItems():
+                return []  # read at a stroke, when it is to be read
 
-    def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:
+    def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:  # noqa: PLR0911 - one case a read
         match wanted:
             case WantLine():
                 return [self._read_line(wanted, found)]
@@ -407,6 +447,10 @@ class Shell:
                 return [DropLapsed([i for i, _ in found])] if found else []
             case WantTasks():
                 return [self._read_tasks(wanted, found)]
+            case WantFlow():
+                return [at_once(FlowLoader(Scanned(self.disk)).read_flow(wanted))]
+            case WantItems():
+                return [at_once(FlowLoader(Scanned(self.disk)).read_items(wanted))]
 
     def _scan_tasks(self, wanted: WantTasks) -> list[tuple[bytes, bytes]]:
         """Return cursors and ids of what a bulk job is to look at next, as the server's ``select`` does."""

@@ -20,6 +20,7 @@ from taskd.core.records import (
     KeyRecord,
     LeaseRecord,
     LineRecord,
+    NodeRecord,
     SpecRecord,
     StateRecord,
     UniqueRecord,
@@ -108,6 +109,9 @@ def _check_timers(
         if state == State.SCHEDULED:
             instants.append(states[task_id].due_at_ms)
         expected += [timer_id(instant, task_id) for instant in instants if instant]
+    for node_id, node in disk.of(records.NODE, NodeRecord).items():
+        if node.state == "waiting" and node.due_at_ms:
+            expected.append(timer_id(node.due_at_ms, node_id))
     assert disk.scan(records.TIMER) == sorted(expected)
 
 

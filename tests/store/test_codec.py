@@ -12,11 +12,13 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.task import Failure, Retry, Rules, TaskFilter, TaskSpec, Unique
+from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
+from taskd_protocol.workflow import Node, WorkflowSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 
 TASK_ID = bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab")
+WORKFLOW_ID = bytes.fromhex("0197c1a07d3c8c4e9f00010000000000")
 FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", None)
 
 SAMPLES: dict[str, tuple[Key, Record]] = {
@@ -124,6 +126,42 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             4,
             10,
         ),
+    ),
+    "spec of a workflow's task": (
+        (records.SPEC, TASK_ID),
+        records.SpecRecord(
+            1, 2, "", TaskSpec(TASK_ID, "f", given=Rules(member=Member([Given(b"\xc0"), Given(id=TASK_ID, count=3)])))
+        ),
+    ),
+    "workflow": (
+        (records.WORKFLOW, WORKFLOW_ID),
+        records.WorkflowRecord(
+            WorkflowSpec(WORKFLOW_ID, "report", 3, "fail_fast", "00-1"),
+            "key1",
+            1,
+            "failed",
+            {"succeeded": 2, "failed": 1},
+            9,
+            2,
+            "merge",
+            stopped=True,
+            stage=2,
+            order="rerun",
+            order_node=1,
+            signals=["go"],
+            compensated=True,
+            digest=bytes(range(16)),
+            parts=[0, 1000],
+            swept=5,
+        ),
+    ),
+    "nodes": (
+        (records.NODES, WORKFLOW_ID + bytes(4)),
+        records.NodesRecord([msgspec.Raw(msgspec.msgpack.encode(Node("wait", kind="sleep", after=[0], wait_ms=5)))]),
+    ),
+    "node": (
+        (records.NODE, WORKFLOW_ID),
+        records.NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE),
     ),
     "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True)),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from store.driver import Driver
 from store.houses import LINEAGE, RocksHouse
 from taskd.core import records
+from taskd.core.commands import SubmitWorkflow
 from taskd.core.records import (
     AttemptRecord,
     CountersRecord,
@@ -23,16 +24,21 @@ from taskd.core.records import (
     LineRecord,
     LogRecord,
     Mutation,
+    NodeRecord,
     Record,
     SpecRecord,
     StateRecord,
     UniqueRecord,
+    WorkflowRecord,
 )
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import Report, fsck
 from taskd.store.interface import Store
 from taskd_protocol.errors import DataDirInUse, StoreFailed
-from taskd_protocol.task import Unique
+from taskd_protocol.task import TaskSpec, Unique
+from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id, member_id
+
+WORKFLOW = make_workflow_id(1_763_760_000_100, bytes(5))
 
 R = TypeVar("R", bound=Record)
 
@@ -60,6 +66,12 @@ async def fill(store: Store) -> None:
     await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("queued")))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("window", 60_000)))
+    nodes = [
+        Node("wait", kind="signal", signal="go", wait_ms=9_000_000),
+        Node("count", task=TaskSpec(b"", "app.flow")),
+        Node("end", task=TaskSpec(b"", "app.flow"), needs=[0, 1]),
+    ]
+    await driver.apply(SubmitWorkflow("key1", WorkflowSpec(WORKFLOW, "report", 3), 0, nodes))
 
 
 async def build(house: RocksHouse) -> None:
@@ -81,7 +93,7 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.findings == []
     assert report.is_clean
     assert report.counts == {
-        "ready": 6 + 3 + 2 + 2 + 1 + 1,
+        "ready": 6 + 3 + 2 + 2 + 1 + 1 + 1,
         "scheduled": 3 + 2 + 2,
         "running": 4 + 1,
         "cancelling": 1,
@@ -127,6 +139,7 @@ class Sample(NamedTuple):
     group_id: bytes
     group: DeadGroupRecord
     counters: CountersRecord
+    workflow: WorkflowRecord
 
 
 async def take_sample(store: Store) -> Sample:
@@ -174,6 +187,7 @@ async def take_sample(store: Store) -> Sample:
         group_id=group_id,
         group=group,
         counters=decode_as(CountersRecord, records.META, b"counters", counters),
+        workflow=(await first(records.WORKFLOW, WorkflowRecord))[1],
     )
 
 
@@ -241,6 +255,27 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "dead entry in no group": ("dead-group", lambda s: (records.DEAD, ODD * 16 + s.dead[16:], b"")),
     "dead group lost": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, None)),
     "dead group miscounted": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, replace(s.group, count=7))),
+    "workflow lost": ("orphan", lambda _: (records.WORKFLOW, WORKFLOW, None)),
+    "workflow not listed": ("workflow", lambda _: (records.OPEN, WORKFLOW, None)),
+    "workflow listed": ("workflow", lambda _: (records.OPEN, ODD * 16, b"")),
+    "workflow of another": ("foreign-id", lambda s: (records.WORKFLOW, ODD * 16, s.workflow)),
+    "workflow larger": (
+        "nodes",
+        lambda s: (records.WORKFLOW, WORKFLOW, replace(s.workflow, spec=replace(s.workflow.spec, nodes=4))),
+    ),
+    "workflow half gone": ("nodes", lambda s: (records.WORKFLOW, WORKFLOW, replace(s.workflow, swept=1))),
+    "nodes lost": ("nodes", lambda _: (records.NODES, WORKFLOW + bytes(4), None)),
+    "node that is none": ("orphan", lambda _: (records.NODE, member_id(WORKFLOW, 3), NodeRecord("running", 1))),
+    "timer of a node lost": (
+        "missing-entry",
+        lambda _: (records.NODE, member_id(WORKFLOW, 0), NodeRecord("waiting", 1, due_at_ms=5)),
+    ),
+    "timer of a node too many": (
+        "stray-entry",
+        lambda _: (records.TIMER, bytes(8) + member_id(WORKFLOW, 0), bytes(8)),
+    ),
+    "signal of nobody": ("orphan", lambda _: (records.SIGNAL, ODD * 16 + b"go", b"\xc0")),
+    "undecodable node": ("unreadable", lambda _: (records.NODE, member_id(WORKFLOW, 0), b"\xc1")),
     "weight": ("counters", lambda s: (*COUNTERS, replace(s.counters, finished_bytes=1))),
     "queue miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={"default": {"ready": 1}}))),
     "queue uncounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={}))),

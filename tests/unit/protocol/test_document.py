@@ -9,7 +9,7 @@ import pytest
 
 from protocol_document import VECTORS, bare, described_messages, section, sections, wire_name
 from taskd.core import lifecycle
-from taskd_protocol import connection, errors, handshake, limits, messages, payload, task
+from taskd_protocol import connection, errors, handshake, limits, messages, payload, task, workflow
 
 SERVER_GETS: frozenset[type[msgspec.Struct]] = frozenset(get_args(messages.ToServer))
 PEER_GETS: frozenset[type[msgspec.Struct]] = frozenset(get_args(messages.ToPeer))
@@ -20,7 +20,7 @@ DIRECTIONS = {(True, False): "→ server", (False, True): "→ peer", (True, Tru
 def records() -> dict[str, type[msgspec.Struct]]:
     """Return the structs that travel inside messages."""
     found: dict[str, type[msgspec.Struct]] = {}
-    for room in (messages, task):
+    for room in (messages, task, workflow):
         for value in vars(room).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in SERVER_GETS | PEER_GETS:
                 found[value.__name__] = value
@@ -101,7 +101,7 @@ def test_records(name: str) -> None:
 def test_no_other_records() -> None:
     """The document describes no record that the code does not have."""
     titles = [found.title for found in sections()]
-    described = titles[titles.index("11.4 Records") + 1 : titles.index("12. Payloads")]
+    described = titles[titles.index("11.5 Records") + 1 : titles.index("12. Payloads")]
     assert sorted(described) == sorted(records())
 
 
@@ -194,7 +194,7 @@ def test_payload_codes() -> None:
     """The payload's extension codes are the codec's."""
     told = {int(code) for code, _, _ in section("12. Payloads").rows}
     coded = {extension.code for extension in payload._BUILT_IN.values()}
-    assert told == coded | {payload.BIG_INT_CODE, payload.REGISTERED_CODE}
+    assert told == coded | {payload.BIG_INT_CODE, payload.INPUT_CODE, payload.REGISTERED_CODE}
     text = section("12. Payloads").text
     depths = re.search(r"nest at most (\d+) deep, arrays and maps at most (\d+) deep", text)
     assert depths is not None

@@ -12,7 +12,7 @@ import pytest
 
 from taskd_protocol import payload
 from taskd_protocol.errors import BadRequest, PayloadUnpackable
-from taskd_protocol.payload import pack, pack_arguments, register_type, unpack, unpack_arguments
+from taskd_protocol.payload import Input, pack, pack_arguments, register_type, unpack, unpack_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,3 +193,19 @@ def test_carried_types_cannot_be_registered(kind: type) -> None:
     """What is carried as it is would never reach the functions: registering it is a mistake."""
     with pytest.raises(BadRequest):
         register_type(kind, "tests.mine", str, str)
+
+
+def test_inputs_take_their_places() -> None:
+    """Wherever in the arguments they stand: in lists, maps, tuples and sets; each place gets a value of its own."""
+    packed = pack_arguments([Input(0), [Input(1), (2, [Input(0)])]], {"by": {"key": Input(1)}, "of": {Input(2)}})
+    args, kwargs = unpack_arguments(packed, [pack([1]), pack({"a": 2}), pack("x")])
+    assert args == [[1], [{"a": 2}, (2, [[1]])]]
+    assert kwargs == {"by": {"key": {"a": 2}}, "of": {"x"}}
+    assert args[0] is not args[1][1][1][0]  # type: ignore[index]  # as compared above
+
+
+@pytest.mark.parametrize("inputs", [[b"\xc0"], [b"\xc0", b"\xc1"]])
+def test_inputs_that_are_none(inputs: list[bytes]) -> None:
+    """An input that is not given, or is no packed value, is refused."""
+    with pytest.raises(PayloadUnpackable):
+        unpack_arguments(pack_arguments([Input(1)], {}), inputs)

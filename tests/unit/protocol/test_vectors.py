@@ -230,13 +230,14 @@ VALUES: dict[str, Callable[[object], object]] = {
     "complex": lambda body: complex(str(body)),
     "path": lambda body: pathlib.Path(str(body)),
     "int": lambda body: int(str(body)),
+    "input": lambda body: payload.Input(int(str(body))),
     "registered": lambda body: fractions.Fraction(*msgspec.convert(body, tuple[str, tuple[int, int]])[1]),
 }
 """The notation of the file, into values."""
 
 CODES = {
     "tuple": 1, "set": 2, "frozenset": 3, "datetime": 4, "date": 5, "time": 6, "duration": 7, "uuid": 8,
-    "decimal": 9, "complex": 10, "path": 11, "int": 13, "registered": 64,
+    "decimal": 9, "complex": 10, "path": 11, "int": 13, "input": 14, "registered": 64,
 }  # fmt: skip
 
 

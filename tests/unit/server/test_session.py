@@ -22,6 +22,7 @@ from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
 from taskd_protocol.task import TaskFilter, TaskSpec
+from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id
 
 TASK = bytes(6) + b"\x70" + bytes(1) + b"\x80" + bytes(7)
 
@@ -249,11 +250,11 @@ async def test_a_second_hello_is_refused(server: Server) -> None:
 async def test_an_unknown_message_type_is_answered_and_the_connection_stays(server: Server) -> None:
     """A newer peer finds out what it must do without."""
     peer = await server.client()
-    await peer.send_bytes(frame(msgspec.msgpack.encode([99, 7, "new", {"field": 1}])))
+    await peer.send_bytes(frame(msgspec.msgpack.encode([127, 7, "new", {"field": 1}])))
     refused = await peer.take(m.Error)
     assert (refused.request_id, refused.code) == (7, "protocol.unknown_kind")
     await peer.ask(m.QueueList(8), m.QueuePage)
-    await peer.send_bytes(frame(msgspec.msgpack.encode([99])))  # there is nobody to answer
+    await peer.send_bytes(frame(msgspec.msgpack.encode([127])))  # there is nobody to answer
     assert (await peer.end()).code == "protocol.unknown_kind"
 
 
@@ -274,6 +275,8 @@ async def test_refused_strangers_are_a_line_a_second(server: Server) -> None:
 
 
 # -- who may do what ----------------------------------------------------------------------------
+
+WORKFLOW = make_workflow_id(0, bytes(5))
 
 EVERY_MESSAGE: Sequence[m.Message] = [
     m.Ping(1),
@@ -311,6 +314,13 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Checkpoints([]),
     m.Started([]),
     m.Offer([]),
+    m.InputQuery(5, 1, 0),
+    m.WorkflowSubmit(5, WorkflowSpec(WORKFLOW, "report", 1), 0, [Node("wait", kind="sleep", wait_ms=5)]),
+    m.WorkflowOrder(5, WORKFLOW, "cancel"),
+    m.WorkflowSignal(5, WORKFLOW, "go"),
+    m.WorkflowList(5),
+    m.WorkflowQuery(5, WORKFLOW),
+    m.ChildrenQuery(5, WORKFLOW),
 ]
 
 

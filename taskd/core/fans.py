@@ -1,0 +1,146 @@
+"""Fans: nodes of workflows that make a task for each item of a list that is known at run time only.
+
+The items are read in pieces and become arguments of the children, whose ids follow
+from their positions: so there are no edges, and what is in memory is a byte a child.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from taskd.core import records
+from taskd.core.commands import MapItems, Now
+from taskd.core.effects import WantItems
+from taskd.core.flows import Fan, Flow, inputs_of, stem_of
+from taskd.core.graph import FAILED, RELEASED, STOPPED, SUCCEEDED
+from taskd.core.records import NodeRecord
+from taskd.core.settling import SKIPS, end_node
+from taskd.core.working import Working
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.task import Failure, Given, TaskSpec
+from taskd_protocol.workflow import CHILDREN_MAX, Node, member_id
+
+ITEMS: Final = 500
+"""Read at once for a node that maps."""
+
+Make = Callable[[TaskSpec, bytes, list[Given]], None]
+"""Makes a task of a template, under an id, with inputs."""
+
+
+def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
+    """Have a node map; one that is resumed runs those children again that did not succeed."""
+    fan = flow.fans.get(position)
+    node_id = member_id(flow.id, position)
+    if fan is not None:
+        fan.stopped = fan.reading = False
+        flow.spreading[position] = None
+        w.put(records.NODE, node_id, NodeRecord("running", now.wall_ms, total=len(fan.statuses)))
+        for child, status in enumerate(fan.statuses):
+            if status == FAILED:
+                child_id = member_id(flow.id, position, child)
+                w.put(records.NODE, child_id, NodeRecord("blocked", 0))
+                fan.note(child, RELEASED)
+                flow.reruns.append((child_id, b""))
+        return
+    made = flow.refanned.pop(position, 0)
+    w.put(records.NODE, node_id, NodeRecord("running", now.wall_ms, made=made))
+    flow.unsized[position] = made
+    want_items(w, flow, position, node, 0)
+
+
+def want_items(w: Working, flow: Flow, position: int, node: Node, first: int) -> None:
+    """Have items read for a node that maps."""
+    source = node.needs[node.over]
+    fan = flow.fans.get(source)
+    children = -1 if fan is None else len(fan.statuses)
+    w.effects.append(WantItems(flow.id, position, member_id(flow.id, source), children, first, ITEMS))
+
+
+def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
+    """Take in items that were read for a node, and with the first how many there are."""
+    position = command.node
+    if position in flow.unsized and command.first == 0:
+        made = flow.unsized.pop(position)
+        if not 0 <= command.total <= CHILDREN_MAX:
+            _refuse(w, flow, position, command.total, now)
+            return
+        fan = flow.fans[position] = Fan(bytearray(command.total), made, now.wall_ms)
+        record = NodeRecord("running", now.wall_ms, total=command.total, made=made)
+        w.put(records.NODE, member_id(flow.id, position), record)
+    else:
+        known = flow.fans.get(position)
+        if known is None or known.stopped or not known.reading or command.first != known.released + len(known.items):
+            return  # it was stopped meanwhile
+        fan = known
+    fan.reading = False
+    fan.items.extend(command.items)
+    flow.spreading[position] = None
+    w.moving[stem_of(flow.id)] = flow
+
+
+def _refuse(w: Working, flow: Flow, position: int, total: int, now: Now) -> None:
+    text = "what it was to map over is no list" if total < 0 else f"{total} items; a node has up to {CHILDREN_MAX}"
+    failure = Failure(TaskCodes.NOT_A_LIST, text)
+    w.put(records.NODE, member_id(flow.id, position), NodeRecord("dead", 0, now.wall_ms, failure=failure))
+    end_node(w, flow, position, FAILED, failure=failure)
+
+
+def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: Now) -> int:  # noqa: PLR0917 - as its fellows
+    """Make tasks of a node's next items, as far as there is room; end it when all have ended. Return how many."""
+    fan = flow.fans[position]
+    node = flow.node(position)
+    if fan.has_ended:
+        _end(w, flow, position, fan, now)
+        return 0
+    assert node.task is not None
+    free = node.in_flight_max - fan.open if node.in_flight_max else room
+    spent = min(len(fan.items), room, max(free, 0))
+    inputs = inputs_of(flow, node) if spent else []
+    for _ in range(spent):
+        item = fan.items.popleft()
+        child = fan.release()
+        child_id = member_id(flow.id, position, child)
+        if child < fan.made:
+            flow.reruns.append((child_id, item))
+            w.put(records.NODE, child_id, NodeRecord("blocked", 0, packed=item))
+        else:
+            inputs[node.over] = Given(item)
+            make(node.task, child_id, list(inputs))
+    if spent and fan.made:
+        record = NodeRecord("running", fan.started_at_ms, total=len(fan.statuses), made=fan.made, released=fan.released)
+        w.put(records.NODE, member_id(flow.id, position), record)
+    known = fan.released + len(fan.items)
+    if len(fan.items) < ITEMS // 2 and known < len(fan.statuses) and not (fan.reading or fan.stopped):
+        fan.reading = True
+        want_items(w, flow, position, node, known)
+    if spent == room and fan.items:
+        flow.spreading[position] = None  # there is more for the next turn
+        w.moving[stem_of(flow.id)] = flow
+    return spent
+
+
+def _end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
+    failed = fan.missed
+    failure = Failure(TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed")
+    state = "dead" if failed else "succeeded"
+    w.put(
+        records.NODE,
+        member_id(flow.id, position),
+        NodeRecord(state, fan.started_at_ms, now.wall_ms, total=len(fan.statuses), failure=failure if failed else None),
+    )
+    end_node(w, flow, position, FAILED if failed else SUCCEEDED, failure=failure if failed else None)
+
+
+def stop(w: Working, flow: Flow, position: int, now: Now) -> list[bytes]:
+    """Have a node begin no more children, whose workflow was stopped; return those that run."""
+    if position in flow.unsized:
+        del flow.unsized[position]
+        failure = SKIPS[STOPPED]
+        w.put(records.NODE, member_id(flow.id, position), NodeRecord("cancelled", 0, now.wall_ms, failure=failure))
+        end_node(w, flow, position, FAILED, failure=failure)
+        return []
+    fan = flow.fans[position]
+    fan.stopped = True
+    flow.spreading[position] = None
+    fan.items.clear()
+    w.moving[stem_of(flow.id)] = flow
+    return [member_id(flow.id, position, child) for child, status in enumerate(fan.statuses) if status == RELEASED]

@@ -1,0 +1,255 @@
+"""Flows: workflows that have not ended, as they move in memory.
+
+A node's task is made when its turn has come; until then the node is a part of its
+workflow's records alone. What has become of a node shows in its task's records, or
+in a NODE record; so all that is here can be read again, and what a crash cut short
+is decided anew. A workflow that nothing has happened to since the start is here by
+its WORKFLOW record alone; its nodes are read at the first event, and what happens
+meanwhile is taken up after it.
+
+Invariants:
+- ``flows`` holds every workflow that has not ended.
+- A flow that has something left to do, and is read, is in ``moving``.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+
+from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED, Graph, Verdict
+from taskd.core.records import NodeRecord, WorkflowRecord
+from taskd_protocol.task import Given
+from taskd_protocol.workflow import NIL, STEM_BYTES, Node, WorkflowSpec, member_id
+
+RESULT_BYTES_MAX = 2_048
+"""Results up to this are kept until they are handed on; larger ones are asked for by who needs them."""
+
+RESULTS_BYTES_MAX = 8 * 1024 * 1024
+"""Kept of one workflow; more is asked for."""
+
+DRAFTS_MAX = 16
+"""Workflows that may come in pieces at the same time: of more, that which was begun first is forgotten."""
+
+STATES: Final = {
+    RELEASED: "running",
+    SUCCEEDED: "succeeded",
+    FAILED: "failed",
+    UPSTREAM_FAILED: "skipped",
+    SKIPPED: "skipped",
+    STOPPED: "skipped",
+}
+"""How nodes are counted."""
+
+_decode = msgspec.msgpack.Decoder(Node).decode
+
+
+class Happened(NamedTuple):
+    """Something that concerns a workflow."""
+
+    id: bytes
+    """Of the task or node."""
+    status: int
+    """How it ended, as in ``graph``; ``RELEASED``: it goes on after all; ``BLOCKED``: its time has come."""
+    result: bytes | None = None
+    """Of a success, packed."""
+
+
+class Fan:
+    """The children of a node that maps.
+
+    Attributes:
+        statuses: Of each child; its length is how many items there are.
+        released: So many, from the first, have a task.
+        open: Of those have not ended.
+        failed: Of those have not succeeded.
+        items: Packed, of the next ones.
+        reading: More items are on their way.
+        made: So many, from the first, have a task of before that is to run again.
+        stopped: No more begin.
+        started_at_ms: When it began to map.
+    """
+
+    __slots__ = ("failed", "items", "made", "open", "reading", "released", "started_at_ms", "statuses", "stopped")
+
+    def __init__(self, statuses: bytearray, made: int = 0, started_at_ms: int = 0) -> None:
+        self.statuses = statuses
+        self.started_at_ms = started_at_ms
+        self.made = made
+        self.released = len(statuses) - statuses.count(BLOCKED)
+        self.open = statuses.count(RELEASED)
+        self.failed = statuses.count(FAILED)
+        self.items: deque[bytes] = deque()
+        self.reading = False
+        self.stopped = False
+
+    @property
+    def has_ended(self) -> bool:
+        """All children have that are to run."""
+        return not self.open and (self.stopped or self.released == len(self.statuses))
+
+    @property
+    def missed(self) -> int:
+        """So many have not succeeded, or were not begun."""
+        return self.failed + len(self.statuses) - self.released
+
+    def release(self) -> int:
+        """Note that the next child has a task; return its position."""
+        child = self.released
+        self.statuses[child] = RELEASED
+        self.released += 1
+        self.open += 1
+        return child
+
+    def note(self, child: int, status: int) -> None:
+        """Note how a child ended, or that it goes on."""
+        before = self.statuses[child]
+        self.open += (status == RELEASED) - (before == RELEASED)
+        self.failed += (status == FAILED) - (before == FAILED)
+        self.statuses[child] = status
+
+
+@dataclass(slots=True)
+class Flow:
+    """One workflow.
+
+    Attributes:
+        record: As it is stored, or will be with this turn.
+        packed: Its nodes; None with ``graph``: not read.
+        verdicts: What is to become of nodes, and is not carried out yet.
+        made: Of each node whether it has, or had, a task.
+        fans: Of the nodes that map, and have begun.
+        spreading: Of those, which may have something to do.
+        unsized: Nodes that map whose first items are on their way; with the children of before.
+        refanned: Nodes that are to map anew; with the children of before.
+        waits: Nodes that sleep, or wait for a signal.
+        signals: Those that came.
+        results: Small ones, for the nodes after them.
+        deciding: By node, whose results decide whether these run.
+        ruled_out: Nodes whose branch was not taken.
+        phases: Nodes of each phase, with those that they take back.
+        reruns: Tasks that have ended and are to run again; with the item that a child is given now, if any.
+        counts: Nodes by what has become of them; those that are blocked are not counted.
+        halted: What was in motion when it was stopped has been told to end.
+        late: What happened while it was read.
+    """
+
+    record: WorkflowRecord
+    packed: list[msgspec.Raw] = field(default_factory=list)
+    graph: Graph | None = None
+    verdicts: deque[Verdict] = field(default_factory=deque)
+    made: bytearray = field(default_factory=bytearray)
+    fans: dict[int, Fan] = field(default_factory=dict)
+    spreading: dict[int, None] = field(default_factory=dict)
+    unsized: dict[int, int] = field(default_factory=dict)
+    refanned: dict[int, int] = field(default_factory=dict)
+    waits: dict[int, NodeRecord] = field(default_factory=dict)
+    signals: dict[str, bytes] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict)
+    results_bytes: int = 0
+    deciding: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
+    ruled_out: set[int] = field(default_factory=set)
+    may_fail: set[int] = field(default_factory=set)
+    phases: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    reruns: deque[tuple[bytes, bytes]] = field(default_factory=deque)
+    counts: dict[str, int] = field(default_factory=dict)
+    halted: bool = False
+    late: list[Happened] = field(default_factory=list)
+    reading: bool = False
+
+    @property
+    def id(self) -> bytes:
+        """Of the workflow."""
+        return self.record.spec.id
+
+    def node(self, position: int) -> Node:
+        """Return a node."""
+        return _decode(self.packed[position])
+
+    @property
+    def standing(self) -> dict[str, int]:
+        """Nodes by what has become of them, without zeros."""
+        return {state: many for state, many in self.counts.items() if many}
+
+    def count_anew(self) -> None:
+        """Count the nodes that are not blocked."""
+        assert self.graph is not None
+        self.counts.clear()
+        for status in self.graph.statuses:
+            if status != BLOCKED:
+                self.counts[STATES[status]] = self.counts.get(STATES[status], 0) + 1
+
+    def keep_result(self, node: int, result: bytes) -> None:
+        """Keep a small result for the nodes that need it."""
+        if len(result) <= RESULT_BYTES_MAX and self.results_bytes <= RESULTS_BYTES_MAX:
+            self.results[node] = result
+            self.results_bytes += len(result)
+
+
+class Draft:
+    """A workflow of which not all nodes have come.
+
+    Attributes:
+        names: Of those that have.
+        signals: That they wait for.
+        starts: Where each part of it begins.
+    """
+
+    def __init__(self, spec: WorkflowSpec, owner: str) -> None:
+        self.spec = spec
+        self.owner = owner
+        self.packed: list[msgspec.Raw] = []
+        self.packed_bytes = 0
+        self.names: dict[str, None] = {}
+        self.signals: dict[str, None] = {}
+        self.starts: list[int] = []
+
+
+def stem_of(task_id: bytes) -> bytes:
+    """Return what the ids of a workflow share, from one of them."""
+    return task_id[:STEM_BYTES]
+
+
+def nodes_id(workflow: bytes, first: int) -> bytes:
+    """Return the NODES id of the nodes from a position on."""
+    return workflow + first.to_bytes(4, "big")
+
+
+def read_in(flow: Flow, packed: list[msgspec.Raw]) -> Graph:
+    """Take in a flow's nodes: make its graph, and note what of them is wanted quickly."""
+    flow.packed = packed
+    flow.made = bytearray(len(packed))
+    graph = flow.graph = Graph(_noted(flow))
+    return graph
+
+
+def _noted(flow: Flow) -> Iterator[Node]:
+    for position, packed in enumerate(flow.packed):
+        node = _decode(packed)
+        for choice in node.only_if:
+            flow.deciding.setdefault(choice.node, []).append((position, choice.packed))
+        if node.may_fail:
+            flow.may_fail.add(position)
+        if node.phase:
+            flow.phases.setdefault(node.phase, []).append((position, node.compensates))
+        yield node
+
+
+def inputs_of(flow: Flow, node: Node) -> list[Given]:
+    """Return what takes its place among a node's arguments, as far as it is at hand."""
+    graph = flow.graph
+    assert graph is not None
+    inputs: list[Given] = []
+    for parent in node.needs:
+        fan = flow.fans.get(parent)
+        if graph.statuses[parent] != SUCCEEDED and fan is None:
+            inputs.append(Given(NIL))
+        elif fan is not None:
+            inputs.append(Given(id=member_id(flow.id, parent), count=len(fan.statuses)))
+        elif parent in flow.results:
+            inputs.append(Given(flow.results[parent]))
+        else:
+            inputs.append(Given(id=member_id(flow.id, parent)))
+    return inputs

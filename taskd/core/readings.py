@@ -1,0 +1,141 @@
+"""Readings: what was read of workflows, and of tasks of theirs, and how they go on with it."""
+
+from msgspec.structs import replace
+
+from taskd.core import fans, moves, records, retry, waits
+from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
+from taskd.core.flows import Fan, Flow, read_in, stem_of
+from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED
+from taskd.core.lifecycle import TERMINAL
+from taskd.core.orders import carry_out
+from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord
+from taskd.core.settling import SKIP_CODES, end_node
+from taskd.core.working import Working
+from taskd_protocol.errors import ResultGone
+from taskd_protocol.task import Failure, Member
+from taskd_protocol.workflow import member_id, place_of
+
+
+def take(w: Working, command: TakeFlow, now: Now) -> None:
+    """Take in a workflow's nodes, and go on with it."""
+    w.reads -= 1
+    flow = w.flows.get(stem_of(command.id))
+    if flow is None or flow.graph is not None:
+        return
+    flow.reading = False
+    graph = read_in(flow, list(command.nodes))
+    graph.restore(_statuses(flow, command).items())
+    flow.signals = {**command.signals, **flow.signals}
+    _rule_out(flow)
+    flow.count_anew()
+    w.moving[stem_of(command.id)] = flow
+    if flow.record.order:
+        carry_out(w, flow)
+    else:
+        flow.verdicts.extend(graph.judge_all())
+    for name, packed in flow.signals.items():
+        waits.signal(w, flow, name, packed, now)
+    for position in flow.unsized:
+        fans.want_items(w, flow, position, flow.node(position), 0)
+    late, flow.late = flow.late, []
+    for event in late:
+        moves.take_up(w, flow, event, now)
+
+
+def _statuses(flow: Flow, command: TakeFlow) -> dict[int, int]:
+    """Take in what is stored of nodes and children; return the nodes' statuses."""
+    statuses: dict[int, int] = {}
+    for position in command.made:
+        flow.made[position] = 1
+        statuses[position] = RELEASED
+    for position, succeeded, result in command.ended:
+        statuses[position] = SUCCEEDED if succeeded else FAILED
+        if succeeded and result is not None:
+            flow.keep_result(position, result)
+    for position, record in command.records:
+        statuses[position] = _take_node(flow, position, record, command.children.get(position, b""))
+    for node, child, item in command.void:
+        fan = flow.fans.get(node)
+        if fan is not None and child < fan.released:
+            fan.note(child, RELEASED)
+            flow.reruns.append((member_id(command.id, node, child), item))
+    return statuses
+
+
+def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -> int:
+    """Take in what is stored of a node that is no task; return its status."""
+    if record.total >= 0:
+        statuses = bytearray(record.total)
+        begun = children[: record.released if record.made else record.total]
+        statuses[: len(begun)] = begun
+        flow.fans[position] = Fan(statuses, record.made, record.started_at_ms)
+        flow.spreading[position] = None
+    match record.state:
+        case "waiting":
+            flow.waits[position] = record
+            return RELEASED
+        case "running":
+            if record.total < 0:
+                flow.unsized[position] = record.made
+            return RELEASED
+        case "succeeded":
+            flow.keep_result(position, record.packed)
+            return SUCCEEDED
+        case "skipped":
+            assert record.failure is not None
+            return SKIP_CODES[record.failure.code]
+        case "blocked":
+            if record.total < 0 and record.made:
+                flow.refanned[position] = record.made
+            return BLOCKED
+        case _:
+            return FAILED
+
+
+def _rule_out(flow: Flow) -> None:
+    """Find the nodes again whose branch was not taken."""
+    graph = flow.graph
+    assert graph is not None
+    for position, deciding in flow.deciding.items():
+        status = graph.statuses[position]
+        if status > RELEASED:
+            for other, packed in deciding:
+                if status != SUCCEEDED or flow.results.get(position) != packed:
+                    flow.ruled_out.add(other)
+
+
+def take_items(w: Working, command: MapItems, now: Now) -> None:
+    """Take in items that were read for a node that maps."""
+    flow = w.flows.get(stem_of(command.id))
+    if flow is not None and flow.graph is not None:
+        fans.take_items(w, flow, command, now)
+
+
+def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
+    """Put tasks back in line that have ended, with what they are given now.
+
+    Raises:
+        NeedRecords: They are not loaded.
+    """
+    keys: list[Key] = [(kind, task_id) for task_id, _ in command.tasks for kind in (records.SPEC, records.STATE)]
+    w.need(keys, loaded)
+    for task_id, inputs in command.tasks:
+        spec, last = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+        flow = w.flows.get(stem_of(task_id))
+        if flow is None or flow.graph is None:
+            continue
+        w.delete(records.NODE, task_id)
+        if not isinstance(spec, SpecRecord):
+            position, _ = place_of(task_id)
+            failure = Failure(ResultGone.code, "what it ran on was removed: submit the workflow anew")
+            w.put(records.NODE, task_id, NodeRecord("dead", 0, now.wall_ms, failure=failure))
+            end_node(w, flow, position, FAILED, failure=failure)
+        elif isinstance(last, StateRecord) and last.state in TERMINAL:
+            if inputs:
+                rules = replace(spec.spec.rules, member=Member(list(inputs)))
+                spec = replace(spec, spec=replace(spec.spec, given=rules))
+                w.put(records.SPEC, task_id, spec)
+            if last.result_apart:
+                w.delete(records.RESULT, task_id)
+            retry.revive(w, spec, last, now, since_ms=now.wall_ms)
+    w.counters_dirty = True

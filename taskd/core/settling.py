@@ -1,0 +1,84 @@
+"""Settling: noting how the nodes of a workflow ended, and what is to become of others therefore."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from taskd.core import records
+from taskd.core.commands import Now
+from taskd.core.effects import WantFlow
+from taskd.core.flows import STATES, Flow, stem_of
+from taskd.core.graph import FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
+from taskd.core.records import NodeRecord
+from taskd.core.working import Working
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.task import Failure, Outcome
+from taskd_protocol.workflow import FAIL_FAST, member_id
+
+SKIPS: Final = {
+    UPSTREAM_FAILED: Failure(TaskCodes.UPSTREAM_FAILED, "a node that it waited for did not succeed"),
+    SKIPPED: Failure(TaskCodes.RULED_OUT, "its branch was not taken, or its trigger rule can no longer hold"),
+    STOPPED: Failure(TaskCodes.STOPPED, "its workflow was stopped before its turn came"),
+}
+"""Why nodes are skipped, by their statuses."""
+
+SKIP_CODES: Final = {failure.code: status for status, failure in SKIPS.items()}
+"""What a skipped node's record says of its status."""
+
+
+def want(w: Working, flow: Flow) -> None:
+    """Have a workflow's nodes read."""
+    if not flow.reading:
+        flow.reading = True
+        w.reads += 1
+        w.unread.pop(stem_of(flow.id), None)
+        w.effects.append(WantFlow(flow.id))
+
+
+def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None = None) -> None:
+    """Note how a node ended, and what is to become of others therefore."""
+    graph = flow.graph
+    assert graph is not None
+    if graph.statuses[node] == RELEASED:
+        count(w, flow, RELEASED, -1)
+    count(w, flow, status, 1)
+    if status == SUCCEEDED and result is not None and graph.has_children(node):
+        flow.keep_result(node, result)
+    for other, packed in flow.deciding.get(node, ()):
+        if status != SUCCEEDED or result != packed:
+            flow.ruled_out.add(other)
+    flow.verdicts.extend(graph.settle(node, status))
+    if status == FAILED and node not in flow.may_fail:
+        changes: dict[str, object] = {}
+        if flow.record.failed_node < 0:
+            changes |= {"failed_node": node, "failed_name": flow.node(node).name}
+        if flow.record.spec.policy == FAIL_FAST and flow.record.stage == 0:
+            changes["stopped"] = True
+        if changes:
+            flow.record = replace(flow.record, **changes)
+    w.moving[stem_of(flow.id)] = flow
+
+
+def count(w: Working, flow: Flow, status: int, change: int) -> None:
+    """Count nodes of a status, more or fewer; the workflow's record is written with this turn."""
+    state = STATES[status]
+    flow.counts[state] = flow.counts.get(state, 0) + change
+    w.dirty_flows[stem_of(flow.id)] = flow
+
+
+def skip(w: Working, flow: Flow, node: int, status: int, now: Now) -> None:
+    """Note for good that a node is not to run."""
+    failure = SKIPS[status]
+    node_id = member_id(flow.id, node)
+    w.put(records.NODE, node_id, NodeRecord("skipped", 0, now.wall_ms, failure=failure))
+    w.told.append(Outcome(node_id, "skipped", failure=failure))
+    settle(w, flow, node, status)
+
+
+def end_node(
+    w: Working, flow: Flow, node: int, status: int, *, result: bytes | None = None, failure: Failure | None = None
+) -> None:
+    """Tell of the end of a node that is no task, whose record is written, and note it."""
+    state = "succeeded" if status == SUCCEEDED else "dead"
+    w.told.append(Outcome(member_id(flow.id, node), state, 0, result or b"", failure))
+    settle(w, flow, node, status, result)

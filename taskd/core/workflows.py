@@ -1,0 +1,277 @@
+"""Workflows: what is asked of them, and what is read of them.
+
+A workflow is kept whole with the last of its nodes; until then those that have come
+are a draft, in memory alone, which its client sends again after a lost server.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from taskd.core import records, waits
+from taskd.core.commands import (
+    Loaded,
+    NodesTaken,
+    Now,
+    OrderWorkflow,
+    SignalWorkflow,
+    SubmitWorkflow,
+)
+from taskd.core.flows import DRAFTS_MAX, Draft, Flow, nodes_id, read_in, stem_of
+from taskd.core.graph import RELEASED
+from taskd.core.lifecycle import State
+from taskd.core.orders import carry_out
+from taskd.core.records import Key, NodesRecord, WorkflowRecord
+from taskd.core.settling import want
+from taskd.core.submit import FUTURE_MS_MAX
+from taskd.core.working import Working
+from taskd_protocol.errors import (
+    BadRequest,
+    QueueDraining,
+    SubmitConflict,
+    SubmitTooOld,
+    WorkflowEnded,
+    WorkflowInvalid,
+    WorkflowUnknown,
+)
+from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
+from taskd_protocol.limits import NODES_MAX
+from taskd_protocol.task import check_name
+from taskd_protocol.workflow import SIGNAL, Node, check_nodes, check_workflow
+
+DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""All nodes of one workflow, packed: they are one commit."""
+
+SIGNAL_BYTES_MAX: Final = 64 * 1024
+SIGNALS_MAX: Final = 100
+"""Signals of one workflow that came and that no node waits for yet."""
+
+DIGEST_BYTES: Final = 16
+
+ACTIONS: Final = ("cancel", "resume", "rerun")
+
+
+def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> NodesTaken:
+    """Take some nodes of a workflow; with the last of them, keep it.
+
+    Raises:
+        WorkflowInvalid: It is no graph that can run.
+        BadRequest: Something else is out of range, or nodes before these have not come.
+        QueueDraining: A node's queue takes no new tasks.
+        SubmitConflict: The id belongs to another workflow.
+        SubmitTooOld: It may have been removed: whether it ran cannot be told.
+        NeedRecords: Whether it is known must be looked up.
+    """
+    spec, first, nodes = command.spec, command.first, command.nodes
+    check_workflow(spec, w.settings.workflow_nodes_max)
+    if int.from_bytes(spec.id[:6], "big") > now.wall_ms + FUTURE_MS_MAX:
+        raise BadRequest("a workflow's id lies in the future; make ids from the server's time, as WELCOME tells it")
+    if not 0 < len(nodes) <= NODES_MAX or first + len(nodes) > spec.nodes:
+        raise BadRequest(f"{len(nodes)} nodes from number {first} on; a part holds 1 to {NODES_MAX} of {spec.nodes}")
+    check_nodes(nodes, first, w.settings.payload_bytes_max)
+    draft = Draft(spec, command.owner) if first == 0 else w.drafts.get(spec.id)
+    if draft is None or len(draft.packed) != first or (draft.spec, draft.owner) != (spec, command.owner):
+        raise BadRequest(f"nodes before number {first} of this workflow have not come; send it from the first on")
+    _check_names(nodes, draft)
+    for node in nodes:
+        if node.task is not None and node.task.queue in w.queues:
+            raise QueueDraining(
+                f"node {node.name[:64]!r}: queue {node.task.queue[:64]!r} is drained and takes no new tasks"
+            )
+    packed = [msgspec.Raw(msgspec.msgpack.encode(node)) for node in nodes]
+    packed_bytes = draft.packed_bytes + sum(map(len, packed))
+    if packed_bytes > DRAFT_BYTES_MAX:
+        raise WorkflowInvalid(
+            f"its nodes are more than {DRAFT_BYTES_MAX >> 20} MiB: store large arguments elsewhere and pass a reference"
+        )
+    taken = first + len(nodes)
+    if taken == spec.nodes and _is_known(w, draft, packed, loaded):
+        w.drafts.pop(spec.id, None)
+        return NodesTaken(taken)
+    draft.packed += packed
+    draft.packed_bytes = packed_bytes
+    draft.starts.append(first)
+    draft.names.update(dict.fromkeys(node.name for node in nodes))
+    draft.signals.update(dict.fromkeys(node.signal for node in nodes if node.kind == SIGNAL))
+    w.drafts[spec.id] = draft
+    if taken == spec.nodes:
+        _keep(w, w.drafts.pop(spec.id), now)
+    elif len(w.drafts) > DRAFTS_MAX:
+        del w.drafts[next(iter(w.drafts))]
+    return NodesTaken(taken)
+
+
+def _check_names(nodes: Sequence[Node], draft: Draft) -> None:
+    names = [node.name for node in nodes]
+    if len(set(names)) < len(names) or not draft.names.keys().isdisjoint(names):
+        seen = dict(draft.names)
+        for name in names:
+            if name in seen:
+                raise WorkflowInvalid(f"node {name[:64]!r} stands twice; each node has a name of its own")
+            seen[name] = None
+
+
+def _digest(packed: Sequence[msgspec.Raw]) -> bytes:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for node in packed:
+        digest.update(len(node).to_bytes(4, "big"))
+        digest.update(node)
+    return digest.digest()
+
+
+def _is_known(w: Working, draft: Draft, last: Sequence[msgspec.Raw], loaded: Loaded) -> bool:
+    """Tell whether the workflow is kept already; refuse one of the same id that is another."""
+    spec = draft.spec
+    flow = w.flows.get(stem_of(spec.id))
+    record: object = flow.record if flow is not None else None
+    if record is None:
+        key: Key = (records.WORKFLOW, spec.id)
+        w.need([key], loaded)
+        record = loaded[key]
+    if isinstance(record, WorkflowRecord):
+        if (record.spec, record.owner, record.digest) == (spec, draft.owner, _digest([*draft.packed, *last])):
+            return True
+        raise SubmitConflict(f"workflow id {format_task_id(spec.id)} belongs to another workflow; make a new one")
+    if task_id_unix_ms(TaskId(spec.id)) <= w.counters.purged_to_ms:
+        raise SubmitTooOld("the workflow's id is older than what is kept: whether it ran cannot be told")
+    return False
+
+
+def _keep(w: Working, draft: Draft, now: Now) -> None:
+    record = WorkflowRecord(
+        draft.spec,
+        draft.owner,
+        now.wall_ms,
+        State.RUNNING,
+        {},
+        digest=_digest(draft.packed),
+        parts=draft.starts,
+        signals=list(draft.signals),
+    )
+    flow = Flow(record)
+    graph = read_in(flow, draft.packed)
+    flow.verdicts.extend(graph.judge_all())
+    stem = stem_of(draft.spec.id)
+    w.flows[stem] = w.moving[stem] = w.dirty_flows[stem] = flow
+    w.put(records.OPEN, draft.spec.id, b"")
+    for start, end in zip(draft.starts, [*draft.starts[1:], len(draft.packed)], strict=True):
+        w.put(records.NODES, nodes_id(draft.spec.id, start), NodesRecord(draft.packed[start:end]))
+
+
+# -- orders -----------------------------------------------------------------------------
+
+
+def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
+    """Cancel a workflow, have it resumed, or a node of it run again.
+
+    Raises:
+        BadRequest: The action is unknown.
+        WorkflowUnknown: There is no such workflow, or no such node.
+        WorkflowEnded: It stands where that cannot be done.
+        NeedRecords: It is not in memory.
+    """
+    if command.action not in ACTIONS:
+        raise BadRequest(f"action {command.action[:32]!r} is unknown; use one of {', '.join(ACTIONS)}")
+    record = _record_of(w, command.id, loaded)
+    if command.action == "cancel":
+        _cancel(w, record)
+    else:
+        _run_again(w, command, record, now, loaded)
+
+
+def _cancel(w: Working, record: WorkflowRecord) -> None:
+    flow = w.flows.get(stem_of(record.spec.id))
+    if flow is None or record.stage:
+        stands = record.state if flow is None else "at its end"
+        raise WorkflowEnded(f"workflow {record.spec.name[:64]!r} is {stands}: it cannot be cancelled")
+    if record.state != State.CANCELLING:
+        flow.record = replace(record, state=State.CANCELLING, stopped=True, order="")
+        _go_on(w, flow)
+
+
+def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: Now, loaded: Loaded) -> None:
+    """Have a workflow resumed, or a node of it run again."""
+    name = f"workflow {record.spec.name[:64]!r}"
+    if record.state == State.CANCELLING:
+        raise WorkflowEnded(f"{name} is being cancelled: {command.action} it when that is done")
+    if record.compensated:
+        raise WorkflowEnded(f"what {name} had done was taken back: submit it anew")
+    if command.action == "resume" and record.state == State.SUCCEEDED:
+        raise WorkflowEnded(f"{name} has succeeded: there is nothing to resume; rerun a node of it")
+    flow = w.flows.get(stem_of(command.id))
+    node = -1 if command.action == "resume" else _position_of(w, command, record, flow, loaded)
+    if flow is None:
+        flow = w.flows[stem_of(command.id)] = Flow(record, counts=dict(record.counts))
+        w.put(records.OPEN, command.id, b"")
+    elif flow.graph is not None and node >= 0 and flow.graph.statuses[node] <= RELEASED:
+        raise WorkflowEnded(f"node {command.node[:64]!r} of {name} has not ended: it cannot be run again")
+    flow.record = replace(record, state=State.RUNNING, finished_at_ms=0, order=command.action, order_node=node)
+    _go_on(w, flow, now)
+
+
+def _go_on(w: Working, flow: Flow, now: Now | None = None) -> None:
+    stem = stem_of(flow.id)
+    w.dirty_flows[stem] = flow
+    if flow.graph is None:
+        want(w, flow)
+        return
+    w.moving[stem] = flow
+    if now is not None:
+        carry_out(w, flow)
+
+
+def _record_of(w: Working, workflow: bytes, loaded: Loaded) -> WorkflowRecord:
+    flow = w.flows.get(stem_of(workflow))
+    if flow is not None and flow.id == workflow:
+        return flow.record
+    key: Key = (records.WORKFLOW, workflow)
+    w.need([key], loaded)
+    record = loaded[key]
+    if not isinstance(record, WorkflowRecord):
+        raise WorkflowUnknown(f"no workflow {format_task_id(workflow) if len(workflow) == 16 else ''} is stored")  # noqa: PLR2004 - a UUID's bytes
+    return record
+
+
+def _position_of(w: Working, command: OrderWorkflow, record: WorkflowRecord, flow: Flow | None, loaded: Loaded) -> int:
+    """Return where the node stands that an order names."""
+    if flow is not None and flow.graph is not None:
+        packed: Sequence[msgspec.Raw] = flow.packed
+    else:
+        keys: list[Key] = [(records.NODES, nodes_id(command.id, first)) for first in record.parts]
+        w.need([(records.WORKFLOW, command.id), *keys], loaded)
+        parts = [loaded[key] for key in keys]
+        packed = [node for part in parts if isinstance(part, NodesRecord) for node in part.nodes]
+    for position, node in enumerate(packed):
+        if msgspec.msgpack.decode(node, type=Node).name == command.node:
+            return position
+    raise WorkflowUnknown(f"workflow {record.spec.name[:64]!r} has no node {command.node[:64]!r}")
+
+
+def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> None:
+    """Let the nodes go on that wait for a signal, now or when their turn has come.
+
+    Raises:
+        BadRequest: The name or the value is out of range.
+        WorkflowUnknown: There is no such workflow, or no node of it waits for that.
+        WorkflowEnded: It has ended.
+        NeedRecords: It is not in memory.
+    """
+    check_name("signal name", command.name)
+    if len(command.packed) > SIGNAL_BYTES_MAX:
+        raise BadRequest(f"a signal of {len(command.packed)} bytes; the limit is {SIGNAL_BYTES_MAX}: pass a reference")
+    record = _record_of(w, command.id, loaded)
+    flow = w.flows.get(stem_of(command.id))
+    if flow is None or record.state == State.CANCELLING:
+        raise WorkflowEnded(f"workflow {record.spec.name[:64]!r} is {record.state}: it waits for no signal")
+    if command.name not in record.signals:
+        known = ", ".join(record.signals[:8]) or "none"
+        raise WorkflowUnknown(f"no node of {record.spec.name[:64]!r} waits for {command.name[:64]!r}; signals: {known}")
+    w.put(records.SIGNAL, command.id + command.name.encode(), command.packed)
+    flow.signals[command.name] = command.packed
+    if flow.graph is not None:
+        waits.signal(w, flow, command.name, command.packed, now)
+    else:
+        want(w, flow)

@@ -1,0 +1,140 @@
+"""Flow loading: what the core wants to have read of workflows.
+
+What is read may be older than what was decided since; the core takes up after it what
+has happened meanwhile. Specs are read before states, and those before nodes: so what
+has moved on in between is seen where it moved to, or is told to the core anyway.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from taskd.core import records
+from taskd.core.commands import MapItems, TakeFlow
+from taskd.core.effects import WantFlow, WantItems
+from taskd.core.graph import FAILED, RELEASED, SUCCEEDED
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.records import Kind, NodeRecord, NodesRecord, StateRecord
+from taskd.store import codec
+from taskd.store.interface import Store
+from taskd_protocol.workflow import NIL, STEM_BYTES, member_id, place_of
+
+PAGE: Final = 1_000
+"""Entries read at once."""
+
+_items = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class FlowLoader:
+    """Reads workflows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._list: tuple[bytes, list[msgspec.Raw]] = b"", []  # read last: it is asked for in pieces
+
+    async def read_flow(self, want: WantFlow) -> TakeFlow:
+        """Read a workflow's nodes, and what is stored of each."""
+        workflow, stem = want.id, want.id[:STEM_BYTES]
+        nodes: list[msgspec.Raw] = []
+        async for record_id, value in self._walk(records.NODES, workflow):
+            nodes += codec.decode_as(NodesRecord, records.NODES, record_id, value).nodes
+        made: list[int] = []
+        children: dict[int, bytearray] = {}
+        async for task_id, _ in self._walk(records.SPEC, stem):
+            node, child = place_of(task_id)
+            if child < 0:
+                made.append(node)
+            else:
+                _set(children.setdefault(node, bytearray()), child, RELEASED)
+        ended: list[tuple[int, bool, bytes | None]] = []
+        async for task_id, value in self._walk(records.STATE, stem):
+            state = codec.decode_as(StateRecord, records.STATE, task_id, value)
+            if state.state in TERMINAL:
+                node, child = place_of(task_id)
+                succeeded = state.state == State.SUCCEEDED
+                if child < 0:
+                    ended.append((node, succeeded, None if state.result_apart else state.result))
+                else:
+                    _set(children.setdefault(node, bytearray()), child, SUCCEEDED if succeeded else FAILED)
+        found: list[tuple[int, NodeRecord]] = []
+        void: list[tuple[int, int, bytes]] = []
+        async for task_id, value in self._walk(records.NODE, stem):
+            record = codec.decode_as(NodeRecord, records.NODE, task_id, value)
+            node, child = place_of(task_id)
+            if child < 0:
+                found.append((node, record))
+            else:
+                void.append((node, child, record.packed))
+        signals = {
+            record_id[len(workflow) :].decode(): value
+            async for record_id, value in self._walk(records.SIGNAL, workflow)
+        }
+        return TakeFlow(
+            id=workflow,
+            nodes=nodes,
+            made=made,
+            ended=ended,
+            records=found,
+            children={node: bytes(statuses) for node, statuses in children.items()},
+            void=void,
+            signals=signals,
+        )
+
+    async def read_items(self, want: WantItems) -> MapItems:
+        """Read some of what a node maps over."""
+        if want.children >= 0:
+            count = min(want.limit, want.children - want.first)
+            ids = [member_id(want.source, place_of(want.source)[0], want.first + k) for k in range(count)]
+            items = [result or NIL for result in await read_results(self._store, ids)]
+            return MapItems(id=want.id, node=want.node, total=want.children, first=want.first, items=items)
+        if self._list[0] != want.source or want.first == 0:
+            (packed,) = await read_results(self._store, [want.source])
+            try:
+                self._list = want.source, _items.decode(packed or NIL)
+            except msgspec.MsgspecError:
+                return MapItems(id=want.id, node=want.node, total=-1, first=0, items=[])
+        whole = self._list[1]
+        items = [bytes(item) for item in whole[want.first : want.first + want.limit]]
+        if want.first + len(items) == len(whole):
+            self._list = b"", []
+        return MapItems(id=want.id, node=want.node, total=len(whole), first=want.first, items=items)
+
+    async def _walk(self, kind: Kind, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        after = b""
+        while True:
+            page = await self._store.scan(kind, prefix, after=after, limit=PAGE)
+            for entry in page:
+                yield entry
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+
+async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
+    """Read the packed results of tasks and nodes; None of one that has none, or did not succeed."""
+    values = await store.load([(kind, i) for i in ids for kind in (records.STATE, records.NODE)])
+    results: list[bytes | None] = []
+    apart: list[int] = []
+    for index, task_id in enumerate(ids):
+        state, node = values[2 * index], values[2 * index + 1]
+        result: bytes | None = None
+        if state is not None:
+            stored = codec.decode_as(StateRecord, records.STATE, task_id, state)
+            if stored.state == State.SUCCEEDED:
+                result = stored.result
+                if stored.result_apart:
+                    apart.append(index)
+        elif node is not None:
+            record = codec.decode_as(NodeRecord, records.NODE, task_id, node)
+            result = record.packed if record.state == "succeeded" else None
+        results.append(result)
+    for index, value in zip(apart, await store.load([(records.RESULT, ids[i]) for i in apart]), strict=True):
+        results[index] = value
+    return results
+
+
+def _set(statuses: bytearray, child: int, status: int) -> None:
+    if child >= len(statuses):
+        statuses.extend(bytes(child + 1 - len(statuses)))
+    statuses[child] = status

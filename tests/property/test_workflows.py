@@ -1,0 +1,149 @@
+"""Workflows of any shape: what runs, and what is skipped, agrees with what became of the nodes before it (S8)."""
+
+# ruff: noqa: ARG005 - each rule is told all three counts
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core import Shell
+from harness.fsck import check_disk
+from harness.workflows import Graph, Run
+from taskd.core import records
+from taskd.core.graph import FAILED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
+from taskd.core.records import NodeRecord, StateRecord
+from taskd.core.settling import SKIP_CODES
+from taskd_protocol.payload import pack
+from taskd_protocol.workflow import TRIGGERS, WHOLE, Choice
+
+Allows = Callable[[int, int, int], bool]
+
+MAY_RUN: dict[str, Allows] = {
+    "all_succeeded": lambda s, f, k: not f and not k,
+    "all_done": lambda s, f, k: True,
+    "one_failed": lambda s, f, k: f > 0,
+    "one_succeeded": lambda s, f, k: s > 0,
+    "none_failed": lambda s, f, k: not f,
+    "none_failed_min_one_succeeded": lambda s, f, k: not f and s > 0,
+    "all_failed": lambda s, f, k: not s and not k,
+    "always": lambda s, f, k: True,
+}
+"""Whether a node may run by its parents: succeeded, failed, skipped."""
+
+MAY_FAIL_UPSTREAM: dict[str, Allows] = {
+    "all_succeeded": lambda s, f, k: f > 0,
+    "one_succeeded": lambda s, f, k: not s and f > 0,
+    "none_failed": lambda s, f, k: f > 0,
+    "none_failed_min_one_succeeded": lambda s, f, k: f > 0,
+}
+
+MAY_BE_SKIPPED: dict[str, Allows] = {
+    "all_succeeded": lambda s, f, k: k > 0,
+    "one_failed": lambda s, f, k: not f,
+    "one_succeeded": lambda s, f, k: not s and not f,
+    "none_failed_min_one_succeeded": lambda s, f, k: not s and not f,
+    "all_failed": lambda s, f, k: s + k > 0,
+}
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Draw nodes, each of which comes after some of those before it."""
+    graph = Graph()
+    for position in range(draw(st.integers(1, 12))):
+        before = draw(st.lists(st.integers(0, position - 1), unique=True, max_size=4)) if position else []
+        when = draw(st.sampled_from(TRIGGERS))
+        split = draw(st.integers(0, len(before)))
+        only_if = []
+        if when in WHOLE and before and draw(st.booleans()):
+            only_if = [Choice(before[0], pack(draw(st.sampled_from(["x", "y"]))))]
+        graph.add(
+            f"n{position}",
+            *(f"n{p}" for p in before[:split]),
+            after=[f"n{p}" for p in before[split:]],
+            when=when,
+            only_if=only_if,
+            may_fail=draw(st.booleans()),
+        )
+    return graph
+
+
+@settings(max_examples=120, deadline=None)
+@given(graphs(), st.sets(st.integers(0, 11)), st.integers(0, 2**32))
+def test_every_node_ends_as_its_rule_says(graph: Graph, failing: set[int], seed: int) -> None:
+    """Whatever the order in which nodes end, and whatever crashes come between."""
+    chance = random.Random(seed)
+    run = Run(Shell(seed=seed), graph)
+    ended: dict[int, int] = {}
+    for _ in range(200):
+        if run.record.state != "running":
+            break
+        if chance.random() < 0.15:
+            run.crash()
+            run.shell.pass_ms(20_000)
+        grants = run.take(chance.randint(1, 3))
+        for name, grant in sorted(grants.items(), key=lambda _: chance.random()):
+            position = graph.names[name]
+            _check_start(graph, position, _statuses(run))
+            if position in failing:
+                run.fail(grant)
+            else:
+                run.ack(grant, pack(chance.choice("xy")))
+            check_disk(run.shell.disk)
+    assert run.record.state in {"succeeded", "failed"}
+    ended = _statuses(run)
+    assert ended.keys() == set(range(len(graph.nodes)))
+    for position, status in ended.items():
+        _check_end(graph, run, position, status, ended)
+    failed = {p for p, status in ended.items() if status == FAILED and not graph.nodes[p].may_fail}
+    assert (run.record.state == "failed") == bool(failed)
+    assert all(count == 1 for count in Counter(run.ran).values()) or run.shell.mono_ms > 60_000
+    assert not run.shell.working.flows
+    assert not run.shell.disk.scan(records.OPEN)
+
+
+def _statuses(run: Run) -> dict[int, int]:
+    """Return how nodes ended, by what is stored of them."""
+    disk = run.shell.disk
+    found: dict[int, int] = {}
+    for name, position in run.graph.names.items():
+        node_id = run.node_id(name)
+        state, node = disk.find(records.STATE, node_id, StateRecord), disk.find(records.NODE, node_id, NodeRecord)
+        if node is not None and node.failure is not None:
+            found[position] = SKIP_CODES[node.failure.code]
+        elif state is not None and state.finished_at_ms:
+            found[position] = SUCCEEDED if state.state == "succeeded" else FAILED
+    return found
+
+
+def _counts(graph: Graph, position: int, ended: dict[int, int]) -> tuple[int, int, int]:
+    node = graph.nodes[position]
+    parents = Counter(ended[p] for p in (*node.needs, *node.after) if p in ended)
+    return parents[SUCCEEDED], parents[FAILED] + parents[UPSTREAM_FAILED] + parents[STOPPED], parents[SKIPPED]
+
+
+def _check_start(graph: Graph, position: int, ended: dict[int, int]) -> None:
+    """No task is granted before all before it are durably terminal, as its rule demands."""
+    node = graph.nodes[position]
+    if node.when in {*WHOLE, "all_failed"}:
+        assert {*node.needs, *node.after} <= ended.keys()
+    if node.needs or node.after:
+        assert MAY_RUN[node.when](*_counts(graph, position, ended))
+
+
+def _check_end(graph: Graph, run: Run, position: int, status: int, ended: dict[int, int]) -> None:
+    node = graph.nodes[position]
+    counts = _counts(graph, position, ended)
+    if status in {SUCCEEDED, FAILED}:
+        assert not (node.needs or node.after) or MAY_RUN[node.when](*counts)
+    elif status == UPSTREAM_FAILED:
+        assert MAY_FAIL_UPSTREAM[node.when](*counts)
+    elif node.only_if and MAY_RUN[node.when](*counts):
+        [choice] = node.only_if
+        parent = run.shell.disk.find(records.STATE, run.node_id(f"n{choice.node}"), StateRecord)
+        assert parent is None or parent.result != choice.packed
+    else:
+        assert MAY_BE_SKIPPED[node.when](*counts)

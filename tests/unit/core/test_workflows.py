@@ -1,0 +1,485 @@
+"""Workflows in the core: turns, rules, what is handed on, ends, and what a crash leaves."""
+
+import pytest
+
+from harness.core import Shell
+from harness.fsck import check_disk
+from harness.workflows import Graph, Run, inputs, task
+from taskd.core import records
+from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, StartJob, SubmitWorkflow
+from taskd.core.lifecycle import State
+from taskd.core.records import CountersRecord
+from taskd.core.working import Settings
+from taskd_protocol.errors import BadRequest, SubmitConflict, WorkflowEnded, WorkflowInvalid, WorkflowUnknown
+from taskd_protocol.payload import pack
+from taskd_protocol.task import Given, TaskFilter
+from taskd_protocol.workflow import Choice, Node
+
+
+def diamond() -> Graph:
+    return Graph().add("raw").add("left", "raw").add("right", "raw").add("total", "left", "right")
+
+
+def test_nodes_run_in_their_turns_and_get_what_those_before_gave(shell: Shell) -> None:
+    run = Run(shell, diamond())
+    grants = run.take()
+    assert list(grants) == ["raw"]
+    run.ack(grants["raw"], pack([1, 2]))
+    grants = run.take()
+    assert sorted(grants) == ["left", "right"]
+    assert inputs(grants["left"]) == [Given(pack([1, 2]))]
+    run.ack(grants["left"], pack("l"))
+    assert not run.take()
+    run.ack(grants["right"], pack("r"))
+    grants = run.take()
+    assert inputs(grants["total"]) == [Given(pack("l")), Given(pack("r"))]
+    run.ack(grants["total"], pack(9))
+    assert run.record.state == "succeeded"
+    assert run.record.counts == {"succeeded": 4}
+    assert run.told() == {
+        "raw": "succeeded",
+        "left": "succeeded",
+        "right": "succeeded",
+        "total": "succeeded",
+        "report": "succeeded",
+    }
+    assert not shell.working.flows
+
+
+def test_large_results_are_referred_to(shell: Shell) -> None:
+    run = Run(shell, diamond())
+    run.ack(run.take()["raw"], pack(bytes(10_000)))
+    assert inputs(run.take()["left"]) == [Given(id=run.node_id("raw"))]
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_crash_at_any_end_changes_nothing(shell: Shell, at: int) -> None:
+    """Each node runs to its end; what was durable is not run again."""
+    run = Run(shell, diamond())
+    if at == 4:
+        run.crash()
+    ends = iter(range(10))
+
+    def between() -> None:
+        if next(ends) == at:
+            run.crash()
+
+    while run.record.state == "running":
+        run.work(between=between)
+        shell.pass_ms(20_000)
+    assert run.record.state == "succeeded"
+    assert set(run.ran) == {"raw", "left", "right", "total"}
+
+
+def test_what_a_crash_cut_short_is_decided_anew(shell: Shell) -> None:
+    """The end of a node is durable, and the turn in which the next one would have been made is lost."""
+    run = Run(shell, Graph().add("a").add("b", "a"))
+    grant = run.take()["a"]
+    shell.ask(run.agent.ack(grant))
+    shell.turn()
+    shell.crash(kept=1)
+    shell.settle()
+    assert (records.SPEC, run.node_id("b")) in shell.disk.values
+
+
+RULES = {
+    # what becomes of two parents: succeeded, failed, upstream failed, skipped
+    "all_succeeded": {"ss": "run", "sf": "skipped", "ff": "skipped", "sk": "skipped", "kk": "skipped"},
+    "all_done": {"ss": "run", "sf": "run", "ff": "run", "sk": "run", "kk": "run"},
+    "one_failed": {"ss": "skipped", "sf": "run", "ff": "run", "sk": "skipped", "kk": "skipped"},
+    "one_succeeded": {"ss": "run", "sf": "run", "ff": "skipped", "sk": "run", "kk": "skipped"},
+    "none_failed": {"ss": "run", "sf": "skipped", "ff": "skipped", "sk": "run", "kk": "run"},
+    "none_failed_min_one_succeeded": {"ss": "run", "sf": "skipped", "ff": "skipped", "sk": "run", "kk": "skipped"},
+    "all_failed": {"ss": "skipped", "sf": "skipped", "ff": "run", "sk": "skipped", "kk": "skipped"},
+    "always": {"ss": "run", "sf": "run", "ff": "run", "sk": "run", "kk": "run"},
+}
+
+
+@pytest.mark.parametrize(("rule", "ends", "becomes"), [(r, e, b) for r, row in RULES.items() for e, b in row.items()])
+def test_rules(shell: Shell, rule: str, ends: str, becomes: str) -> None:
+    """Airflow's, by what has become of two nodes before."""
+    graph = Graph().add("root")
+    for index, end in enumerate(ends):
+        only_if = [Choice(0, pack("other"))] if end == "k" else []
+        graph.add(f"p{index}", "root", only_if=only_if)
+    graph.add("node", "p0", "p1", when=rule)
+    run = Run(shell, graph).work(fails=[f"p{index}" for index, end in enumerate(ends) if end == "f"])
+    told = run.told()
+    assert told["node"] == ("succeeded" if becomes == "run" else "skipped")
+    assert told["report"] == ("failed" if "f" in ends else "succeeded")
+
+
+def test_an_upstream_failure_goes_all_the_way_down(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a").add("b", "a").add("c", "b").add("handler", "c", when="one_failed")).work(["a"])
+    assert run.told() == {"a": "dead", "b": "skipped", "c": "skipped", "handler": "succeeded", "report": "failed"}
+    assert run.record.failed_name == "a"
+
+
+def test_a_node_that_may_fail_fails_nothing(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a", may_fail=True).add("b", "a", when="all_done")).work(["a"])
+    assert run.record.state == "succeeded"
+    assert run.ran == ["a", "b"]
+
+
+def test_a_branch_that_is_not_taken_is_skipped(shell: Shell) -> None:
+    """With what hangs on it; a join goes on with the other."""
+    graph = Graph().add("choose")
+    for side in ("left", "right"):
+        graph.add(side, "choose", only_if=[Choice(0, pack(side))]).add(f"{side}-2", side)
+    graph.add("join", "left-2", "right-2", when="none_failed_min_one_succeeded")
+    run = Run(shell, graph).work(results={"choose": pack("right")})
+    assert run.ran == ["choose", "right", "right-2", "join"]
+    assert run.record.state == "succeeded"
+
+
+def test_a_workflow_that_fails_fast_ends_what_runs(shell: Shell) -> None:
+    graph = Graph().add("bad").add("long").add("next", "long").add("nap", kind="sleep", wait_ms=60_000)
+    run = Run(shell, graph, policy="fail_fast")
+    grants = run.take()
+    run.fail(grants["bad"])
+    run.agent.receive()
+    assert run.agent.revoked == {grants["long"].token}
+    shell.do(run.agent.nack(grants["long"], outcome="cancelled"))
+    assert run.record.state == "failed"
+    assert run.told() == {"bad": "dead", "long": "cancelled", "next": "skipped", "nap": "dead", "report": "failed"}
+
+
+def test_cancel_goes_down_the_graph(shell: Shell) -> None:
+    graph = (
+        Graph()
+        .add("items", kind="value", packed=pack([1, 2, 3]))
+        .add("each", "items", kind="map", over=0, in_flight_max=2)
+    )
+    run = Run(shell, graph.add("total", "each"))
+    grants = run.take()
+    assert sorted(grants) == ["each[0]", "each[1]"]
+    shell.do(OrderWorkflow(run.id, "cancel"))
+    run.agent.receive()
+    assert run.record.state == "cancelling"
+    for grant in grants.values():
+        shell.do(run.agent.nack(grant, outcome="cancelled"))
+    assert run.record.state == "cancelled"
+    assert run.told()["total"] == "skipped"
+    with pytest.raises(WorkflowEnded):
+        shell.do(OrderWorkflow(run.id, "cancel"))
+
+
+# -- map --------------------------------------------------------------------------------
+
+
+def test_a_node_maps_over_what_is_known_at_run_time_only(shell: Shell) -> None:
+    """Each item goes to a child of its own; what comes after gets all results, by reference, in order."""
+    graph = Graph().add("find").add("root").add("each", "find", "root", kind="map", over=0).add("total", "each")
+    run = Run(shell, graph)
+    grants = run.take()
+    run.ack(grants["find"], pack(["a", "b", "c"]))
+    run.ack(grants["root"], pack("/"))
+    grants = run.take()
+    assert [inputs(grants[f"each[{n}]"]) for n in range(3)] == [[Given(pack(c)), Given(pack("/"))] for c in "abc"]
+    for grant in grants.values():
+        run.ack(grant)
+    [total] = run.take().values()
+    assert inputs(total) == [Given(id=run.node_id("each"), count=3)]
+    run.ack(total)
+    assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize("crashes", [0, 3])
+def test_a_map_over_many_goes_on_in_pieces(shell: Shell, monkeypatch: pytest.MonkeyPatch, crashes: int) -> None:
+    monkeypatch.setattr("taskd.core.fans.ITEMS", 4)
+    monkeypatch.setattr("taskd.core.moves.SLICE_NODES", 3)
+    monkeypatch.setattr("taskd.core.moves.STEP_NODES", 5)
+    graph = (
+        Graph()
+        .add("items", kind="value", packed=pack(list(range(50))))
+        .add("each", "items", kind="map", over=0, in_flight_max=7)
+    )
+    run = Run(shell, graph)
+    while run.record.state == "running":
+        grants = run.take(5)
+        for grant in grants.values():
+            run.ack(grant)
+        assert len([name for name in run.ran if name]) <= 60
+        if crashes and len(run.ran) > 12 * (4 - crashes):
+            crashes -= 1
+            run.crash()
+            shell.pass_ms(20_000)
+    assert sorted(set(run.ran)) == sorted(f"each[{n}]" for n in range(50))
+    assert len(run.ran) == 50
+
+
+def test_a_map_of_a_map(shell: Shell) -> None:
+    graph = Graph().add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
+    run = Run(shell, graph.add("again", "each", kind="map", over=0)).work(
+        results={"each[0]": pack("x"), "each[1]": pack("y")}
+    )
+    assert run.ran == ["each[0]", "each[1]", "again[0]", "again[1]"]
+    assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("packed", "state"), [(pack([]), "succeeded"), (pack("no list"), "failed"), (pack({}), "failed")]
+)
+def test_a_map_over_nothing_or_no_list(shell: Shell, packed: bytes, state: str) -> None:
+    run = Run(shell, Graph().add("items", kind="value", packed=packed).add("each", "items", kind="map", over=0))
+    assert run.record.state == state
+
+
+def test_a_map_fails_when_all_have_ended_and_one_has_failed(shell: Shell) -> None:
+    """Resumed, that one alone runs again."""
+    graph = Graph().add("items", kind="value", packed=pack([1, 2, 3])).add("each", "items", kind="map", over=0)
+    run = Run(shell, graph.add("total", "each")).work(fails=["each[1]"])
+    assert run.told()["each"] == "dead"
+    assert run.record.state == "failed"
+    run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "resume"))
+    run.work()
+    assert run.ran == ["each[1]", "total"]
+    assert run.record.state == "succeeded"
+
+
+# -- waits ------------------------------------------------------------------------------
+
+
+def test_sleep_holds_nothing_and_outlives_a_crash(shell: Shell) -> None:
+    run = Run(shell, Graph().add("nap", kind="sleep", wait_ms=60_000).add("b", after=["nap"]))
+    run.crash()
+    shell.pass_ms(50_000)
+    assert not run.take()
+    shell.pass_ms(10_000)
+    assert list(run.take()) == ["b"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_signal_lets_a_node_go_on(shell: Shell, *, early: bool) -> None:
+    """Whether it comes while the node waits for it, or before."""
+    run = Run(shell, Graph().add("a").add("approve", after=["a"], kind="signal", signal="go").add("b", "approve"))
+    if early:
+        shell.do(SignalWorkflow(run.id, "go", pack("yes")))
+        run.crash()
+    run.work()
+    if not early:
+        assert run.ran == ["a"]
+        shell.do(SignalWorkflow(run.id, "go", pack("yes")))
+    grants = run.take()
+    if "b" in grants:
+        assert inputs(grants["b"]) == [Given(pack("yes"))]
+        run.ack(grants["b"])
+    assert run.record.state == "succeeded"
+    assert not shell.disk.scan(records.SIGNAL)
+    with pytest.raises(WorkflowEnded):
+        shell.do(SignalWorkflow(run.id, "go", pack("yes")))
+
+
+def test_a_signal_that_does_not_come_in_time(shell: Shell) -> None:
+    graph = Graph().add("approve", kind="signal", signal="go", wait_ms=5_000).add("late", "approve", when="all_failed")
+    run = Run(shell, graph)
+    with pytest.raises(WorkflowUnknown, match="signals: go"):
+        shell.do(SignalWorkflow(run.id, "stop", b"\xc0"))
+    shell.pass_ms(6_000)
+    run.work()
+    assert run.ran == ["late"]
+    assert run.record.state == "failed"
+
+
+# -- phases -----------------------------------------------------------------------------
+
+
+def saga() -> Graph:
+    graph = Graph().add("book").add("pay", "book").add("send", "pay")
+    for name in ("book", "pay", "send"):
+        graph.add(f"undo-{name}", name, phase="compensate", compensates=graph.names[name])
+    graph.add("sorry", phase="on_failure")
+    return graph.add("hurrah", phase="on_success")
+
+
+def test_what_succeeded_is_taken_back_the_last_first(shell: Shell) -> None:
+    run = Run(shell, saga()).work(fails=["send"])
+    assert run.ran == ["book", "pay", "send", "undo-pay", "undo-book", "sorry"]
+    assert run.record.state == "failed"
+    with pytest.raises(WorkflowEnded, match="taken back"):
+        shell.do(OrderWorkflow(run.id, "resume"))
+
+
+def test_nothing_is_taken_back_of_a_success(shell: Shell) -> None:
+    run = Run(shell, saga()).work()
+    assert run.ran == ["book", "pay", "send", "hurrah"]
+    assert run.told()["sorry"] == "skipped"
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_crash_while_it_is_taken_back(shell: Shell, at: int) -> None:
+    run = Run(shell, saga())
+    ends = iter(range(20))
+    while run.record.state == "running":
+        run.work(["send"], between=lambda: run.crash() if next(ends) == at else None)
+        shell.pass_ms(20_000)
+    assert run.ran == ["book", "pay", "send", "undo-pay", "undo-book", "sorry"]
+
+
+# -- resume and rerun -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_resume_keeps_what_succeeded(shell: Shell, *, crash: bool) -> None:
+    graph = Graph().add("a").add("b", "a").add("c", "b").add("d", "a").add("end", "c", "d")
+    run = Run(shell, graph).work(["b"])
+    assert run.record.state == "failed"
+    assert run.record.counts == {"succeeded": 2, "failed": 1, "skipped": 2}
+    run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "resume"))
+    if crash:
+        run.crash()
+    run.work()
+    assert run.ran == ["b", "c", "end"]
+    assert run.record.state == "succeeded"
+    assert run.record.counts == {"succeeded": 5}
+    with pytest.raises(WorkflowEnded, match="nothing to resume"):
+        shell.do(OrderWorkflow(run.id, "resume"))
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_node_is_run_again_with_all_that_come_after_it(shell: Shell, *, crash: bool) -> None:
+    """With what those before it give now."""
+    graph = Graph().add("a").add("b", "a").add("c", "b").add("d", "a")
+    run = Run(shell, graph).work(results={"b": pack("old")})
+    run.ran.clear()
+    with pytest.raises(WorkflowUnknown, match="no node 'x'"):
+        shell.do(OrderWorkflow(run.id, "rerun", "x"))
+    shell.do(OrderWorkflow(run.id, "rerun", "b"))
+    if crash:
+        run.crash()
+    run.ack(run.take()["b"], pack("new"))
+    grant = run.take()["c"]
+    assert inputs(grant) == [Given(pack("new"))]
+    run.ack(grant)
+    assert run.ran == ["b", "c"]
+    assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_map_is_run_again_over_what_the_list_is_now(shell: Shell, *, crash: bool) -> None:
+    graph = Graph().add("find").add("each", "find", kind="map", over=0).add("total", "each")
+    run = Run(shell, graph).work(results={"find": pack([1, 2, 3])})
+    run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "rerun", "find"))
+    if crash:
+        run.crash()
+    run.ack(run.take()["find"], pack(["x", "y"]))
+    if crash:
+        run.crash()
+    grants = run.take()
+    assert {name: inputs(grant) for name, grant in grants.items()} == {
+        "each[0]": [Given(pack("x"))],
+        "each[1]": [Given(pack("y"))],
+    }
+    for grant in grants.values():
+        run.ack(grant)
+    assert inputs(run.take()["total"]) == [Given(id=run.node_id("each"), count=2)]
+
+
+# -- submit -----------------------------------------------------------------------------
+
+
+def test_a_workflow_comes_in_parts_and_is_kept_with_the_last(shell: Shell) -> None:
+    graph = Graph().add("n0")
+    for n in range(1, 10):
+        graph.add(f"n{n}", f"n{n - 1}")
+    run = Run(shell, graph, part=3)
+    assert len(shell.disk.scan(records.NODES)) == 4
+    run.crash()
+    run.work()
+    assert run.record.state == "succeeded"
+
+
+def test_a_part_whose_forerunners_were_lost(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a"))
+    nodes = [Node("x", task=task()), Node("y", task=task())]
+    spec = type(run.spec)(run.spec.id[:9] + b"\x01\x01" + bytes(5), "two", 2)
+    shell.do(SubmitWorkflow("client", spec, 0, nodes[:1]))
+    shell.crash()
+    with pytest.raises(BadRequest, match="from the first on"):
+        shell.do(SubmitWorkflow("client", spec, 1, nodes[1:]))
+    assert not [key for key in shell.disk.values if key[1].startswith(spec.id)]
+
+
+def test_the_same_workflow_again_is_known(shell: Shell) -> None:
+    """While it runs and after; another one under its id is refused."""
+    run = Run(shell, diamond())
+    again = SubmitWorkflow("client", run.spec, 0, run.graph.nodes)
+    shell.do(again)
+    other = [*run.graph.nodes[:3], Node("total", task=task("m.g"))]
+    for _ in range(2):
+        with pytest.raises(SubmitConflict):
+            shell.do(SubmitWorkflow("client", run.spec, 0, other))
+        with pytest.raises(SubmitConflict):
+            shell.do(SubmitWorkflow("somebody", run.spec, 0, run.graph.nodes))
+        run.work()
+        shell.do(again)
+    assert len(run.ran) == 4
+
+
+def test_two_nodes_of_one_name(shell: Shell) -> None:
+    with pytest.raises(WorkflowInvalid, match="'a' stands twice"):
+        Run(shell, Graph().add("a").add("a"))
+
+
+def test_too_many_nodes(shell: Shell) -> None:
+    graph = Graph()
+    for n in range(10_001):
+        graph.add(str(n))
+    with pytest.raises(WorkflowInvalid, match="1 to 10000"):
+        Run(shell, graph)
+
+
+# -- retention --------------------------------------------------------------------------
+
+AGE_MS = 60_000
+
+
+def aged(graph: Graph) -> Run:
+    return Run(Shell(settings=Settings(retention_age_ms=AGE_MS)), graph)
+
+
+def test_what_is_of_a_workflow_is_kept_for_as_long_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it goes on, however long, and for an age after its end; then nothing of it is left."""
+    monkeypatch.setattr("taskd.core.retention.RECORDS_MAX", 2)
+    graph = Graph().add("a").add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
+    run = aged(graph.add("approve", kind="signal", signal="go").add("never", "a", when="one_failed"))
+    shell = run.shell
+    run.work()
+    shell.pass_ms(3 * AGE_MS)
+    assert (records.STATE, run.node_id("a")) in shell.disk.values
+    check_disk(shell.disk)
+    shell.do(SignalWorkflow(run.id, "go", pack(1)))
+    assert run.record.state == "succeeded"
+    shell.pass_ms(AGE_MS - 1_000)
+    assert (records.STATE, run.node_id("a")) in shell.disk.values
+    shell.pass_ms(30_000)
+    check_disk(shell.disk)
+    assert {kind for kind, _ in shell.disk.values} == {records.META}
+    counters = shell.disk.get(records.META, b"counters", CountersRecord)
+    assert (counters.ended, counters.finished_bytes) == ({}, 0)
+    with pytest.raises(WorkflowUnknown):
+        shell.do(OrderWorkflow(run.id, "rerun", "a"))
+
+
+def test_a_workflow_that_was_resumed_is_not_taken_away() -> None:
+    run = aged(Graph().add("a").add("b", "a")).work(["b"])
+    run.shell.pass_ms(AGE_MS // 2)
+    run.shell.do(OrderWorkflow(run.id, "resume"))
+    run.shell.pass_ms(2 * AGE_MS)
+    run.crash()
+    run.work()
+    assert run.record.state == "succeeded"
+
+
+def test_a_workflow_s_task_is_not_retried_alone(shell: Shell) -> None:
+    """What came after it was decided by its end."""
+    run = Run(shell, Graph().add("a").add("b", "a")).work(["a"])
+    with pytest.raises(WorkflowEnded, match="workflow resume"):
+        shell.do(RetryTasks([run.node_id("a")]))
+    shell.do(StartJob("client", shell.new_id(), "retry", TaskFilter()))
+    shell.do(StartJob("client", shell.new_id(), "purge", TaskFilter()))
+    assert run.record.state == "failed"
+    assert check_disk(shell.disk) == {run.node_id("a"): State.DEAD}
