@@ -25,18 +25,26 @@ FORGET: Final = 0.9
 class Runs(Protocol):
     """Runs what blocks beside the loop."""
 
-    async def run(self, work: Callable[[], T], *, is_quick: bool) -> T:
-        """Return what ``work`` returns; one that is quick may be waited for on the spot, for a bounded time."""
+    async def run(self, work: Callable[[], T], *, is_quick: bool, waits: Callable[[], None]) -> T:
+        """Return what ``work`` returns; one that is quick may be waited for on the spot, for a bounded time.
+
+        ``waits`` is called before others may have a turn.
+        """
         ...
 
 
 class Flusher:
-    """An ``Offload`` for calls of one kind."""
+    """An ``Offload`` for calls of one kind.
+
+    Attributes:
+        waits: Called when a call does not end on the spot.
+    """
 
     def __init__(self, threads: Runs, clock: Clock) -> None:
         self._threads = threads
         self._clock = clock
         self._expected_ns: float = FIRST_NS
+        self.waits: Callable[[], None] = lambda: None
 
     async def __call__(self, work: Callable[[], T], /) -> T:
         """Return what ``work`` returns; raise what it raises. Not cut short by cancellation."""
@@ -48,4 +56,8 @@ class Flusher:
             finally:
                 self._expected_ns = max(self._clock.mono_ns() - began_ns, self._expected_ns * FORGET)
 
-        return await self._threads.run(measured, is_quick=self._expected_ns <= QUICK_NS)
+        return await self._threads.run(measured, is_quick=self.is_quick(), waits=self.waits)
+
+    def is_quick(self) -> bool:
+        """Tell whether the next call is thought to end on the spot."""
+        return self._expected_ns <= QUICK_NS

@@ -14,7 +14,7 @@ Invariants:
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import trio
 
@@ -66,6 +66,17 @@ class Deliver(Protocol):
         """Carry out one effect; it is durable."""
 
 
+class Quick(Protocol):
+    """Knows how quick flushes are: see ``Flusher``."""
+
+    waits: Callable[[], None]
+    """Called when a flush does not end on the spot."""
+
+    def is_quick(self) -> bool:
+        """Tell whether the next one is thought to end on the spot."""
+        ...
+
+
 class Stages:
     """Processor time of the loop's thread since the start, in ns; ``decode`` and ``send`` include the sessions'."""
 
@@ -93,6 +104,7 @@ class CommitLoop:
         clock: Clock,
         deliver: Deliver,
         fail: Callable[[TaskdError], None],
+        flusher: Quick | None = None,
     ) -> None:
         """Join the parts.
 
@@ -102,6 +114,7 @@ class CommitLoop:
             clock: Of the server.
             deliver: Carries out effects.
             fail: Ends the process after a storage error; does not return in earnest.
+            flusher: Does the store's flushes, and knows which are quick; None: none is.
         """
         self.coordinator = coordinator
         self.store = store
@@ -110,6 +123,9 @@ class CommitLoop:
         self._clock = clock
         self._deliver = deliver
         self._fail = fail
+        self._flusher = flusher
+        if flusher is not None:
+            flusher.waits = self._flush_waits
         self.loader = Loader(store, coordinator.working)
         self._flow_loader = FlowLoader(store)
         self._intake = Intake()
@@ -117,6 +133,9 @@ class CommitLoop:
         self._staging = 0  # turns that are decided and not staged: one at most, while the store stalls
         self._wake = trio.Event()
         self._turned = trio.Event()
+        self._unflushed = False  # something is staged that no flush covers which has begun
+        self._flushing = False
+        self._turner_flushes = False  # in the task that turns, which has not waited for it
         self._staged = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._failed = False
@@ -170,13 +189,18 @@ class CommitLoop:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._flush_for_ever)
+            nursery.start_soon(self._turn_for_ever)
             task_status.started()
-            while True:
-                await self._turn()
-                if self._intake.has_work:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self._sleep()
+
+    async def _turn_for_ever(self) -> None:
+        while True:
+            await self._turn()
+            if self._unflushed and not await self._see_to_flush():
+                return
+            if self._intake.has_work:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._sleep()
 
     async def _sleep(self) -> None:
         self._wake = trio.Event()
@@ -249,26 +273,58 @@ class CommitLoop:
             self.store.stage(writes)
         except StoreStalled:
             return False
-        self._staged.set()
+        self._unflushed = True
         return True
+
+    async def _see_to_flush(self) -> bool:
+        """Have flushed what the turn has staged: here, if that ends on the spot, else beside the next turns.
+
+        Coming to it in the flusher's task costs a round of trio's scheduler.
+
+        Returns:
+            Whether this task goes on turning: if the flush took longer than was thought, another one does.
+        """
+        if self._flushing:
+            return True  # its end sees to this
+        if self._flusher is None or not self._flusher.is_quick():
+            self._staged.set()
+            return True
+        self._turner_flushes = True
+        await self._flush()
+        turns_on, self._turner_flushes = self._turner_flushes, False
+        return turns_on
+
+    def _flush_waits(self) -> None:
+        """Take note that the flush under way does not end on the spot: turns go on beside it."""
+        if self._turner_flushes:
+            self._turner_flushes = False
+            assert self._nursery is not None
+            self._nursery.start_soon(self._turn_for_ever)
 
     async def _flush_for_ever(self) -> None:
         while True:
             await self._staged.wait()
             self._staged = trio.Event()
-            try:
-                durable = await self.store.flush()
-            except TaskdError as failure:
-                await self._end(failure)
-                return
-            self.stages.counts["flushes"] += 1
-            began_ns = self._clock.thread_cpu_ns()
-            unreleased = self._unreleased
-            self.outgoing.hold()
-            while unreleased and unreleased[0][0] <= durable:
-                unreleased.popleft()[1]()
-            self.outgoing.let_go()
-            self.stages.ns["send"] += self._clock.thread_cpu_ns() - began_ns
+            if self._unflushed and not self._flushing:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        self._flushing, self._unflushed = True, False
+        try:
+            durable = await self.store.flush()
+        except TaskdError as failure:
+            await self._end(failure)
+        self._flushing = False
+        if self._unflushed:
+            self._staged.set()
+        self.stages.counts["flushes"] += 1
+        began_ns = self._clock.thread_cpu_ns()
+        unreleased = self._unreleased
+        self.outgoing.hold()
+        while unreleased and unreleased[0][0] <= durable:
+            unreleased.popleft()[1]()
+        self.outgoing.let_go()
+        self.stages.ns["send"] += self._clock.thread_cpu_ns() - began_ns
 
     def _release(
         self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int
@@ -282,7 +338,7 @@ class CommitLoop:
         for effect in told:
             self._deliver(effect)
 
-    async def _end(self, failure: TaskdError) -> None:
+    async def _end(self, failure: TaskdError) -> NoReturn:
         """Tell nobody anything any more: what the disk holds is unknown."""
         if not self._failed:
             self._failed = True

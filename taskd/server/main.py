@@ -185,6 +185,7 @@ async def serve_store(
         clock=platform.clock,
         deliver=hub.deliver,
         fail=partial(_exit_at_once, platform),
+        flusher=platform.flusher,
     )
     restore(coordinator.working, await read_stored(store), loop.now())
     listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)

@@ -45,6 +45,8 @@ class Platform:
     offload: Offload
     flush: Offload
     """For the store's flushes, one at a time."""
+    flusher: Flusher | None = None
+    """Who does them, and knows which are quick; None: none is."""
     listen: Listen
     check_store: CheckStore = check_store
     """Checks a store that is not served, without the loop."""
@@ -57,11 +59,13 @@ class Platform:
 def system_platform() -> Platform:
     """Return the real machine."""
     clock, threads = SystemClock(), Threads()
+    flusher = Flusher(threads, clock)
     return Platform(
         clock=clock,
         rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
         token_bytes=secrets.token_bytes,
         offload=threads,
-        flush=Flusher(threads, clock),
+        flush=flusher,
+        flusher=flusher,
         listen=open_sockets,
     )

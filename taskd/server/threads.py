@@ -35,9 +35,10 @@ class Threads:
         """Return what ``work`` returns; raise what it raises. Not cut short by cancellation."""
         return await self.run(work, is_quick=False)
 
-    async def run(self, work: Callable[[], T], *, is_quick: bool) -> T:
-        """Do the same; a call that is thought to be quick is waited for on the spot first."""
+    async def run(self, work: Callable[[], T], *, is_quick: bool, waits: Callable[[], None] = lambda: None) -> T:
+        """Do the same; a call that is thought to be quick is waited for on the spot first, then ``waits`` is called."""
         if self._busy:
+            waits()
             return await trio.to_thread.run_sync(work)
         hand = self._hand
         if hand is None:
@@ -54,7 +55,7 @@ class Threads:
 
         self._busy = True
         try:
-            await hand.do(act, is_quick=is_quick)
+            await hand.do(act, is_quick=is_quick, waits=waits)
         finally:
             self._busy = False
         if raised:
@@ -80,13 +81,14 @@ class _Hand:
         self._ear.setblocking(False)  # noqa: FBT003 - the socket module's own shape
         threading.Thread(target=self._work, name="taskd-flush", daemon=True).start()
 
-    async def do(self, act: Callable[[], None], *, is_quick: bool) -> None:
+    async def do(self, act: Callable[[], None], *, is_quick: bool, waits: Callable[[], None]) -> None:
         """Have the thread do something; return when it has."""
         self._act = act
         self._byte_wanted = not is_quick
         self._asked.release()
         if is_quick and self._done.acquire(timeout=PATIENCE_SECONDS):
             return
+        waits()
         # In this order: the thread frees the lock, then looks whether a byte is wanted. One that was sent though the
         # lock was taken here already wakes the next call once for nothing.
         self._byte_wanted = True

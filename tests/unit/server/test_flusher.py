@@ -35,8 +35,10 @@ class Disk:
         self.now_ns += self.takes_ns
         return "done"
 
-    async def run(self, work: Callable[[], T], *, is_quick: bool) -> T:
-        self.come_back_to += not is_quick
+    async def run(self, work: Callable[[], T], *, is_quick: bool, waits: Callable[[], None]) -> T:
+        if not is_quick:
+            waits()
+            self.come_back_to += 1
         return work()
 
     async def calls(self, flusher: Flusher, count: int) -> int:

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from harness.peer import Peer
-from harness.server import Server, leased, report
+from harness.server import Disk, Server, leased, report
 from taskd.core.commands import (
     AckAttempts,
     AppendLogs,
@@ -22,6 +22,7 @@ from taskd.core.commands import (
 )
 from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server import intake
+from taskd.server.certificates import Certificates
 from taskd_protocol.errors import ServerBusy, StoreFailed
 from taskd_protocol.messages import (
     Accepted,
@@ -48,6 +49,14 @@ from taskd_protocol.messages import (
     Wait,
 )
 from taskd_protocol.task import Failure, FailureReport, LogPiece, Report, TaskSpec
+
+
+@pytest.fixture(params=["beside the turns", "on the spot"])
+async def server(nursery: trio.Nursery, ca: Certificates, request: pytest.FixtureRequest) -> Server:
+    """A server that flushes beside its turns, or, where a flush is not held, on the spot."""
+    disk = Disk()
+    disk.thought_quick = request.param == "on the spot"
+    return await Server(nursery, ca, disk=disk).start()
 
 
 async def nothing_is_told(*peers: Peer) -> None:

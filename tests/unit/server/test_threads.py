@@ -40,12 +40,15 @@ async def test_a_call_beside_another_waits_for_neither() -> None:
 
 
 async def test_a_call_that_is_not_as_quick_as_thought_leaves_the_loop_alone() -> None:
-    """It is waited for on the spot for a moment only; then the loop goes on, and comes back to it."""
-    offload, release = Threads(), threading.Event()
+    """It is waited for on the spot for a moment only; then that is said, and the loop goes on, and comes back to it."""
+    offload, release, waits = Threads(), threading.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(offload.run, release.wait, is_quick=True))
+        nursery.start_soon(partial(offload.run, release.wait, is_quick=True, waits=waits.set))
         await trio.testing.wait_all_tasks_blocked()  # the loop runs: it could not set the event otherwise
-        release.set()
+        assert waits.is_set()
+        waits_too = trio.Event()
+        await offload.run(release.set, is_quick=True, waits=waits_too.set)
+        assert waits_too.is_set(), "while the thread is busy nothing ends on the spot"
 
 
 async def test_quick_calls_and_others_take_turns() -> None:
