@@ -90,8 +90,13 @@ class Outcomes:
         self._credit = min(self._credit + outcomes, CREDIT_MAX)
         self.push()
 
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
+    def tell(self, outcomes: list[Outcome]) -> None:
         """Tell of these ends now, or when there is room."""
+        if self._fit_now(outcomes):  # nearly always, and in a quarter of the time
+            self.waited.difference_update([outcome.id for outcome in outcomes])
+            self._credit -= len(outcomes)
+            self._session.send(OutcomesMessage(outcomes))
+            return
         for outcome in outcomes:
             self.waited.discard(outcome.id)
             if self._ready_bytes < WAITING_BYTES_MAX:
@@ -100,6 +105,15 @@ class Outcomes:
             else:
                 self._on_disk.append(outcome.id)
         self.push()
+
+    def _fit_now(self, outcomes: list[Outcome]) -> bool:
+        """Tell whether nothing waits, and one message can hold all of these."""
+        return (
+            0 < len(outcomes) <= self._credit
+            and not (self._ready or self._on_disk)
+            and self._session.outbox_bytes < OUTBOX_HIGH_BYTES
+            and _sizes(outcomes) <= MESSAGE_OUTCOMES_BYTES
+        )
 
     def push(self) -> None:
         """Send what credit and outbox allow."""
@@ -235,6 +249,16 @@ def _size(outcome: Outcome) -> int:
     failure = outcome.failure
     size = OUTCOME_BYTES + len(outcome.result)
     return size if failure is None else size + len(failure.message) + len(failure.traceback)
+
+
+def _sizes(outcomes: Sequence[Outcome]) -> int:
+    """Return what all of them weigh."""
+    failed = [outcome for outcome in outcomes if outcome.failure is not None]
+    return (
+        OUTCOME_BYTES * len(outcomes)
+        + sum([len(outcome.result) for outcome in outcomes])
+        + sum([_size(outcome) for outcome in failed])
+    )
 
 
 def _pop(ids: deque[bytes], most: int) -> list[bytes]:
