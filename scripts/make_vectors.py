@@ -124,13 +124,14 @@ def _fits(value: object, hint: object) -> bool:
 
 def _sample_of_many(hint: object, name: str, *, full: bool, position: int) -> object:
     origin, known = get_origin(hint), SAMPLES.get(name)
-    assert origin in {list, dict}, hint
+    assert origin in {list, dict, tuple}, hint
     if not full:
-        return [] if origin is list else {}
+        return {list: [], dict: {}, tuple: ()}[origin]
     if known is not None and _fits(known, hint):
         return known
-    if origin is list:
-        return [sample(get_args(hint)[0], name, full=True, position=position)]
+    if origin is not dict:
+        each = [sample(get_args(hint)[0], name, full=True, position=position)]
+        return each if origin is list else tuple(each)
     return {"ready": 3, "running": 65_536}
 
 

@@ -25,7 +25,7 @@ _PLAIN: dict[object, st.SearchStrategy[object]] = {
 
 
 @cache
-def of_type(hint: object) -> st.SearchStrategy[object]:
+def of_type(hint: object) -> st.SearchStrategy[object]:  # noqa: PLR0911 - one a shape
     """Return values of a field's type."""
     arguments = get_args(hint)
     origin = get_origin(hint)
@@ -33,6 +33,8 @@ def of_type(hint: object) -> st.SearchStrategy[object]:
         return st.one_of([st.none() if argument is type(None) else of_type(argument) for argument in arguments])
     if origin is list:
         return st.lists(of_type(arguments[0]), max_size=3)
+    if origin is tuple and arguments[-1] is ...:
+        return st.lists(of_type(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*map(of_type, arguments))
     if origin is dict:

@@ -243,6 +243,24 @@ class JobLimit(_Coded):
     code = "job.limit"
 
 
+class ScheduleUnknown(_Coded):
+    """No schedule of that name is kept."""
+
+    code = "schedule.unknown"
+
+
+class ScheduleExists(_Coded):
+    """A schedule of that name is there, and is not this one's to change."""
+
+    code = "schedule.exists"
+
+
+class ScheduleLimit(_Coded):
+    """As many schedules are kept as may be; remove some."""
+
+    code = "schedule.limit"
+
+
 class LeaseStale(_Coded):
     """The report's (task, attempt, token) is not what is stored: it changes nothing."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol import schedule_messages as sm
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
 from taskd_protocol.ids import SESSION_ID_BYTES
 from taskd_protocol.task import check_name
@@ -58,16 +59,26 @@ _READS: Messages = _ALWAYS | {
     m.WorkflowList,
     m.WorkflowQuery,
     m.ChildrenQuery,
+    sm.ScheduleList,
+    sm.ScheduleHistory,
+    sm.SchedulePreview,
 }
-_WORK: Messages = _READS | {
-    m.Submit,
-    m.Cancel,
-    m.TaskRetry,
-    m.JobStart,
-    m.WorkflowSubmit,
-    m.WorkflowOrder,
-    m.WorkflowSignal,
-}
+_SCHEDULING: Messages = frozenset(
+    {sm.ScheduleSet, sm.ScheduleSync, sm.ScheduleOrder, sm.ScheduleTrigger, sm.ScheduleBackfill}
+)
+_WORK: Messages = (
+    _READS
+    | _SCHEDULING
+    | {
+        m.Submit,
+        m.Cancel,
+        m.TaskRetry,
+        m.JobStart,
+        m.WorkflowSubmit,
+        m.WorkflowOrder,
+        m.WorkflowSignal,
+    }
+)
 _ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain, m.Backup})
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 

@@ -11,6 +11,22 @@ Type numbers: 1-15 either side, 16-63 clients, 64-95 agents, 96-127 clients.
 import msgspec
 
 from taskd_protocol import limits
+from taskd_protocol.schedule_messages import (
+    FiringPage,
+    PreviewPage,
+    ScheduleBackfill,
+    ScheduleBackfilled,
+    ScheduleChanges,
+    ScheduleHistory,
+    ScheduleList,
+    ScheduleOrder,
+    SchedulePage,
+    SchedulePreview,
+    ScheduleSet,
+    ScheduleSync,
+    ScheduleTrigger,
+    ScheduleTriggered,
+)
 from taskd_protocol.task import (
     Checkpoint,
     Failure,
@@ -1001,6 +1017,14 @@ ToServer = (
     | DeadList
     | QueueDrain
     | AgentDrain
+    | ScheduleSet
+    | ScheduleSync
+    | ScheduleList
+    | ScheduleOrder
+    | ScheduleTrigger
+    | ScheduleBackfill
+    | ScheduleHistory
+    | SchedulePreview
     | Offer
     | LeaseCredit
     | Ack
@@ -1047,6 +1071,12 @@ ToPeer = (
     | TaskCounted
     | JobPage
     | DeadPage
+    | ScheduleChanges
+    | SchedulePage
+    | ScheduleTriggered
+    | ScheduleBackfilled
+    | FiringPage
+    | PreviewPage
     | Offered
     | Lease
     | Recorded

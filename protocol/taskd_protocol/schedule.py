@@ -23,6 +23,8 @@ EVERY_MS_MIN: Final = 1_000
 ZONE_CHARS_MAX: Final = 64
 SCHEDULE_PAYLOAD_BYTES_MAX: Final = 64 * 1024
 """Arguments of a schedule's work: they are read and written again at each firing."""
+NO_TASK_ID: Final = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
+"""What stands in place of a task's id: each firing has its own."""
 INSTANT_MS_MAX: Final = 100_000 * 86_400_000
 """UTC: the year 2243. Zones are asked for no later time."""
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord, TokenRecord
+from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
 from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
 
@@ -470,6 +471,7 @@ Command = (
     | TakeFlow
     | MapItems
     | RerunTasks
+    | ScheduleCommand
 )
 
 Answer = (
@@ -482,5 +484,6 @@ Answer = (
     | StartsRecorded
     | LogsKept
     | NodesTaken
+    | ScheduleAnswer
     | None
 )

@@ -28,6 +28,8 @@ from taskd.core import (
     reports,
     retention,
     retry,
+    schedule_looks,
+    schedules,
     submit,
     timers,
     workflows,
@@ -77,6 +79,14 @@ from taskd.core.commands import (
 from taskd.core.effects import Effect, TasksEnded, WantLine
 from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, Task
 from taskd.core.records import Mutation
+from taskd.core.schedule_commands import (
+    BackfillSchedule,
+    LookAtSchedules,
+    OrderSchedule,
+    PutSchedule,
+    SyncSchedules,
+    TriggerSchedule,
+)
 from taskd.core.working import Settings, Working
 
 
@@ -124,6 +134,14 @@ class Coordinator:
                 return retry.retry(w, command, now, loaded)
             case StartJob():
                 return jobs.start(w, command, now)
+            case PutSchedule():
+                return schedules.put(w, command, now, loaded)
+            case SyncSchedules():
+                return schedules.sync(w, command, now, loaded)
+            case TriggerSchedule():
+                return schedules.trigger(w, command, now, loaded)
+            case BackfillSchedule():
+                return schedules.backfill(w, command, now, loaded)
             case OfferAgent():
                 return agents.offer(w, command, now)
             case AppendLogs():
@@ -158,6 +176,10 @@ class Coordinator:
                 drains.order_queue(w, command)
             case OrderAgent():
                 drains.order_agent(w, command)
+            case OrderSchedule():
+                schedules.order(w, command, now, loaded)
+            case LookAtSchedules():
+                schedule_looks.look(w, command, now, loaded)
             case RefundTasks():
                 refunds.refund(w, command, now, loaded)
             case StepJob():
@@ -185,7 +207,7 @@ class Coordinator:
         return None
 
     def tick(self, now: Now) -> None:
-        """Do what time alone asks for: silent agents, due timers, retention, lapses."""
+        """Do what time alone asks for: silent agents, due timers and schedules, retention, lapses."""
         w = self.working
         gap_ms = 0 if w.ticked_mono_ms is None else now.mono_ms - w.ticked_mono_ms
         w.ticked_mono_ms = now.mono_ms
@@ -193,12 +215,18 @@ class Coordinator:
         timers.tick(w, now)
         retention.tick(w, now)
         lapses.tick(w, now)
+        schedule_looks.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         w = self.working
         lost = agents.next_deadline_mono_ms(w)
-        soonest = min(timers.next_deadline_mono_ms(w.timers), w.next_purge_mono_ms, w.next_lapse_mono_ms)
+        soonest = min(
+            timers.next_deadline_mono_ms(w.timers),
+            schedule_looks.next_deadline_mono_ms(w),
+            w.next_purge_mono_ms,
+            w.next_lapse_mono_ms,
+        )
         return soonest if lost is None else min(lost, soonest)
 
     def take_turn(self, now: Now) -> Turn:
@@ -213,6 +241,8 @@ class Coordinator:
                 w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS, REFILL_BYTES))
         if w.ended:
             w.effects.append(TasksEnded(w.ended))
+            if w.schedules.of_task:
+                schedule_looks.note_ended(w, now)
         if w.told:
             w.effects.append(TasksEnded(w.told))
             w.told = []

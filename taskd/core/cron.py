@@ -22,6 +22,7 @@ from taskd_protocol.schedule import CRON_ALIASES, CRON_CHARS_MAX
 DAY_S: Final = 86_400
 _HOURS: Final = 24
 _MONTHS: Final = 12
+_MINUTES: Final = 60
 
 _FIELDS: Final = (5, 6)
 _FIELD: Final = re.compile(r"[0-9*/,\-#?]*(?:(?:[a-z]{3}|l)[0-9*/,\-#?]*)*", re.ASCII)
@@ -91,6 +92,13 @@ class Line(NamedTuple):
     def is_hourly(self) -> bool:
         """It names every hour of its days: what it is for is an interval, not a time of day."""
         return len(self.hours) == _HOURS
+
+    @property
+    def is_all_day(self) -> bool:
+        """It names every second of its days, or every minute of them."""
+        return (
+            self.is_hourly and len(self.minutes) == _MINUTES and (not self.has_seconds or len(self.seconds) == _MINUTES)
+        )
 
     def day_matches(self, ordinal: int) -> bool:
         """Tell whether it names this day; 1 is the first day of year 1."""

@@ -154,6 +154,14 @@ class JobsMoved(NamedTuple):
     """Bulk jobs have come further: tell whoever watches them."""
 
 
+class ScheduleStopped(NamedTuple):
+    """A schedule was paused by its tasks' failures, or is broken. For the log."""
+
+    name: str
+    why: str
+    broken: bool
+
+
 class Continue(NamedTuple):
     """Apply this as soon as its records are loaded."""
 
@@ -179,5 +187,6 @@ Effect = (
     | WantFlow
     | WantItems
     | JobsMoved
+    | ScheduleStopped
     | Continue
 )

@@ -8,7 +8,7 @@ Instants are UTC milliseconds; what falls on the same one fires once.
 
 import datetime as dt
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Final, NamedTuple
@@ -26,6 +26,8 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DAYS_MAX: Final = 100_000
 """Days from 1970 of which a zone is asked: before the year 2244."""
 _PIECE_S: Final = 3_600
+_EXCLUDED_MAX: Final = 50_000
+"""Excluded times that one question looks at, days that are excluded as a whole aside: half a second of work."""
 _DAY_MS: Final = DAY_S * 1000
 
 
@@ -62,20 +64,27 @@ class Plan:
         self._timing = timing
         self._zone = find_zone(timing.zone)
         self._lines = [parse(text) for text in timing.cron]
-        self._excluded = [parse(text) for text in timing.not_cron]
+        lines = [parse(text) for text in timing.not_cron]
+        self._excluded = [line for line in lines if not line.is_all_day]
+        self._excluded_all_day = [line for line in lines if line.is_all_day]
         self._excluded_days = {dt.date.fromisoformat(text).toordinal() for text in timing.not_dates}
         self._anchor_ms = timing.start_ms or anchor_ms
         self._first_interval = 0 if timing.start_ms else 1
 
     def after(self, after_ms: int, until_ms: int) -> Iterator[Firing]:
-        """Give what fires after the one instant and no later than the other, in order."""
-        first_ms = max(after_ms + 1, self._timing.start_ms, 0)
-        last_ms = min(until_ms, self._timing.end_ms or until_ms, _DAYS_MAX * _DAY_MS)
-        if first_ms > last_ms:
-            return
-        for firing in self._all(first_ms, last_ms):
+        """Give what fires after the one instant and no later than the other, in order.
+
+        Raises:
+            BadRequest: So much is excluded that looking for the rest would take too long.
+        """
+        excluded = 0
+        for firing in self._candidates(after_ms, until_ms):
             if not self._is_excluded(firing.at_ms):
                 yield firing
+                continue
+            excluded += 1
+            if excluded > max(_EXCLUDED_MAX // max(len(self._lines), 1), _EXCLUDED_MAX // 10):
+                raise BadRequest(f"the schedule excludes {excluded} of its times: have it name fewer to begin with")
 
     def next_ms(self, after_ms: int) -> int | None:
         """Return the first instant after this one; None: there is none within twelve years."""
@@ -112,14 +121,14 @@ class Plan:
             How many, and up to which instant they were counted: ``until_ms`` if that was all.
         """
         count = 0
-        if self._timing.every_ms and not self._excluded and not self._excluded_days:
+        if self._timing.every_ms and not self._excludes:
             return self._count_intervals(after_ms, until_ms), until_ms
         while after_ms < until_ms:
             day_end_ms = min((after_ms + 1) // _DAY_MS * _DAY_MS + _DAY_MS - 1, until_ms)
             counted = self._count_plainly(after_ms, day_end_ms)
             if counted is None:
-                for firing in self.after(after_ms, day_end_ms):
-                    count, budget = count + 1, budget - 1
+                for firing in self._candidates(after_ms, day_end_ms):
+                    count, budget = count + (not self._is_excluded(firing.at_ms)), budget - 1
                     if not budget:
                         return count, firing.at_ms
             else:
@@ -136,7 +145,7 @@ class Plan:
     def _count_plainly(self, after_ms: int, until_ms: int) -> int | None:
         """Return how many there are within one UTC day, if that takes no look at each; None: it does."""
         timing = self._timing
-        if self._excluded or self._excluded_days or len(self._lines) != 1:
+        if self._excludes or len(self._lines) != 1:
             return None
         first_ms = max(after_ms + 1, timing.start_ms)
         last_ms = min(until_ms, timing.end_ms or until_ms)
@@ -151,8 +160,17 @@ class Plan:
             line.count_within(first, end) for ordinal, first, end in _days(start_s, end_s) if line.day_matches(ordinal)
         )
 
-    def _all(self, first_ms: int, last_ms: int) -> Iterator[Firing]:
+    @property
+    def _excludes(self) -> bool:
+        return bool(self._excluded or self._excluded_all_day or self._excluded_days)
+
+    def _candidates(self, after_ms: int, until_ms: int) -> Iterator[Firing]:
+        """Give what fires if it is not excluded; not all of what is excluded by the day."""
         timing = self._timing
+        first_ms = max(after_ms + 1, timing.start_ms, 0)
+        last_ms = min(until_ms, timing.end_ms or until_ms, _DAYS_MAX * _DAY_MS)
+        if first_ms > last_ms:
+            return iter(())
         if timing.at_ms:
             return iter([Firing(at_ms) for at_ms in sorted(set(timing.at_ms)) if first_ms <= at_ms <= last_ms])
         if timing.every_ms:
@@ -170,8 +188,14 @@ class Plan:
     def _intervals(self, first_ms: int, last_ms: int) -> Iterator[Firing]:
         every_ms, anchor_ms = self._timing.every_ms, self._anchor_ms
         index = max(-(-(first_ms - anchor_ms) // every_ms), self._first_interval)
-        for at_ms in range(anchor_ms + index * every_ms, last_ms + 1, every_ms):
-            yield Firing(at_ms)
+        while (at_ms := anchor_ms + index * every_ms) <= last_ms:
+            hour_s = at_ms // 1000 // _PIECE_S * _PIECE_S
+            hour_end_ms = (hour_s + _PIECE_S) * 1000
+            end = max(-(-(hour_end_ms - anchor_ms) // every_ms), index + 1)  # the first of a later hour
+            if not self._is_stretch_excluded(hour_s, hour_s + _PIECE_S):
+                for each_ms in range(at_ms, min(anchor_ms + end * every_ms, last_ms + 1), every_ms):
+                    yield Firing(each_ms)
+            index = end
 
     def _line(self, line: Line, start_s: int, end_s: int) -> Iterator[Firing]:
         """Give one line's firings of the seconds from ``start_s`` on, before ``end_s``."""
@@ -183,12 +207,13 @@ class Plan:
             first_s, stop_s = max(start_s, day * DAY_S), min(end_s, (day + 1) * DAY_S)
             changes = _changes_near(self._zone, day)
             if not changes:
-                yield from (
-                    Firing(at_s * 1000) for at_s in _plain(line, _offset_s(self._zone, first_s), first_s, stop_s)
-                )
+                plain = _plain(line, _offset_s(self._zone, first_s), first_s, stop_s, self._is_day_excluded)
+                yield from (Firing(at_s * 1000) for at_s in plain)
                 continue
             for piece_s in range(first_s, stop_s, _PIECE_S):
-                yield from self._piece(line, changes, piece_s, min(piece_s + _PIECE_S, stop_s))
+                piece_end_s = min(piece_s + _PIECE_S, stop_s)
+                if not self._is_stretch_excluded(piece_s, piece_end_s):
+                    yield from self._piece(line, changes, piece_s, piece_end_s)
 
     def _piece(self, line: Line, changes: tuple[Change, ...], start_s: int, end_s: int) -> list[Firing]:
         """Return one line's firings of a stretch of time with a set clock near it."""
@@ -236,12 +261,23 @@ class Plan:
             yield at_s, f"{_clock(at_s + change.before_s)} does not exist: later by {_length(length_s)}"
 
     def _is_excluded(self, at_ms: int) -> bool:
-        if not self._excluded and not self._excluded_days:
+        if not self._excludes:
             return False
         at_s = at_ms // 1000
         day, second = divmod(at_s + _offset_s(self._zone, at_s), DAY_S)
         ordinal = day + _EPOCH_ORDINAL
-        return ordinal in self._excluded_days or any(line.matches(ordinal, second) for line in self._excluded)
+        return self._is_day_excluded(ordinal) or any(line.matches(ordinal, second) for line in self._excluded)
+
+    def _is_day_excluded(self, ordinal: int) -> bool:
+        return ordinal in self._excluded_days or any(line.day_matches(ordinal) for line in self._excluded_all_day)
+
+    def _is_stretch_excluded(self, start_s: int, end_s: int) -> bool:
+        """Tell whether a stretch of at most an hour lies in days that are excluded, whatever the clock does in it."""
+        if not self._excluded_days and not self._excluded_all_day:
+            return False
+        ends = (start_s, end_s - 1)
+        days = {(at_s + _offset_s(self._zone, by_s)) // DAY_S for at_s in ends for by_s in ends}
+        return all(self._is_day_excluded(day + _EPOCH_ORDINAL) for day in range(min(days), max(days) + 1))
 
 
 @lru_cache(maxsize=4096)
@@ -269,10 +305,16 @@ def find_zone(name: str) -> ZoneInfo:
     raise BadRequest(f"time zone {name[:64]!r} is unknown; write an IANA name such as Europe/Oslo or UTC")
 
 
-def _plain(line: Line, offset_s: int, start_s: int, end_s: int) -> Iterator[int]:
-    """Give the UTC seconds of a stretch at which a clock of that offset shows what the line names."""
+def _no_day(_: int) -> bool:
+    return False
+
+
+def _plain(
+    line: Line, offset_s: int, start_s: int, end_s: int, is_out: Callable[[int], bool] = _no_day
+) -> Iterator[int]:
+    """Give the UTC seconds of a stretch at which a clock of that offset shows what the line names, but on days out."""
     for ordinal, first_s, stop_s in _days(start_s + offset_s, end_s + offset_s):
-        if line.day_matches(ordinal):
+        if line.day_matches(ordinal) and not is_out(ordinal):
             midnight_s = (ordinal - _EPOCH_ORDINAL) * DAY_S - offset_s
             for second in line.within(first_s, stop_s):
                 yield midnight_s + second

@@ -5,6 +5,7 @@ For tests and simulation, after each command; too slow for a server at work.
 
 from taskd.core import attempts, jobs
 from taskd.core.lifecycle import State
+from taskd.core.standing import Schedules, is_armed
 from taskd.core.working import Working
 
 
@@ -47,7 +48,23 @@ def check_invariants(w: Working) -> None:
     assert all(group.count > 0 for group in w.dead_groups.values())
     assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
     assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
+    _check_schedules(w.schedules)
     _check_counters(w)
+
+
+def _check_schedules(schedules: Schedules) -> None:
+    running = [(task_id, name) for name, standing in schedules.of.items() for task_id in standing.running]
+    assert schedules.of_task == dict(running)
+    assert len(running) == len(schedules.of_task), "a task is of one schedule"
+    assert schedules.unchecked.keys() <= schedules.of.keys()
+    assert set(schedules.heap) >= {(at_ms, name) for name, at_ms in schedules.armed.items()}
+    for name, standing in schedules.of.items():
+        if name not in schedules.looking and name not in schedules.unchecked:
+            at_ms = standing.next_at_ms if is_armed(standing) else None
+            assert schedules.armed.get(name) == at_ms, "a schedule that fires is looked at in its time"
+        assert not standing.next_at_ms or standing.next_at_ms > standing.decided_to_ms
+        assert (standing.last is None) == (standing.sequence == 0)
+        assert standing.waiting is None or 0 <= standing.waiting_sequence < standing.sequence
 
 
 def _check_counters(w: Working) -> None:

@@ -19,6 +19,7 @@ from typing import NewType
 
 import msgspec
 
+from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, TaskFilter, TaskSpec
 from taskd_protocol.workflow import WorkflowSpec
 
@@ -67,6 +68,12 @@ QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
 AGENT = Kind(b"w")
 """id: the agent's name in UTF-8. Agents of which something was ordered."""
+SCHEDULE = Kind(b"h")
+"""id: the schedule's name in UTF-8. What it is."""
+STANDING = Kind(b"i")
+"""id: the schedule's name in UTF-8. Where it stands: all of them are read at a start."""
+FIRING = Kind(b"z")
+"""id: digest of the schedule's name (16 bytes) + sequence (8 bytes). What was decided of its times: the newest."""
 JOB = Kind(b"j")
 """id: job id (16 bytes). Bulk jobs: those under way, and the last that have ended."""
 
@@ -310,6 +317,65 @@ class NodeRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     failure: Failure | None = None
 
 
+class ScheduleRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """A schedule as it was asked for. Written when that changes."""
+
+    schedule: Schedule
+    owner: str
+    """Key id of the token that asked last."""
+    created_at_ms: int
+    """When its timing became what it is: from here its intervals count, and nothing before is a missed firing."""
+
+
+class FiringRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What was decided of one nominal time, or of several in a row of which the same was decided."""
+
+    at_ms: int
+    """The time, or the first of them; of a firing beside them, when it was asked for."""
+    until_ms: int
+    """The last of them."""
+    count: int
+    outcome: str
+    """``fired``, ``waiting``, ``skipped``, ``coalesced``; beside the nominal times ``triggered``, ``backfilled``."""
+    reason: str
+    """Why, if it was not fired in its time; else empty."""
+    task_id: bytes
+    """Of the task that was submitted; empty: none, or several."""
+    decided_at_ms: int
+
+
+class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Where a schedule stands."""
+
+    decided_to_ms: int
+    """Every nominal time up to here has its decision."""
+    next_at_ms: int
+    """The first nominal time beyond; 0: there is none."""
+    sequence: int = 0
+    """Records that were written in FIRING, all told; the newest of them are kept."""
+    begun_ms: int = 0
+    """When its timing became what it is: decisions on times before are another timing's."""
+    source: str = ""
+    """As in the schedule."""
+    pause_after: int = 0
+    """As in the schedule."""
+    failures: int = 0
+    """Tasks that have failed since one succeeded."""
+    running: list[bytes] = []
+    """Its tasks that have not ended, as far as it needs to know."""
+    paused_at_ms: int = 0
+    """0: it is not."""
+    why_paused: str = ""
+    broken: str = ""
+    """Why it cannot fire: a zone or a line of it is no longer known; empty: it can."""
+    last: FiringRecord | None = None
+    """The newest in FIRING."""
+    waiting: FiringRecord | None = None
+    """The time of which the task is submitted when those in ``running`` have ended; None: none waits."""
+    waiting_sequence: int = 0
+    """Where that stands in FIRING."""
+
+
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """What a person ordered of a queue."""
 
@@ -395,6 +461,9 @@ Record = (
     | WorkflowRecord
     | NodesRecord
     | NodeRecord
+    | ScheduleRecord
+    | StandingRecord
+    | FiringRecord
     | QueueRecord
     | AgentRecord
     | TokenRecord
@@ -417,6 +486,9 @@ READERS: dict[Kind, type[Record]] = {
     WORKFLOW: WorkflowRecord,
     NODES: NodesRecord,
     NODE: NodeRecord,
+    SCHEDULE: ScheduleRecord,
+    STANDING: StandingRecord,
+    FIRING: FiringRecord,
     QUEUE: QueueRecord,
     AGENT: AgentRecord,
     TOKEN: TokenRecord,

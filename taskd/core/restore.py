@@ -22,6 +22,7 @@ from taskd.core.records import (
     LineRecord,
     QueueRecord,
     SpecRecord,
+    StandingRecord,
     TokenRecord,
     WorkflowRecord,
 )
@@ -54,6 +55,7 @@ class Stored:
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
     flows: Sequence[WorkflowRecord] = ()
     """Workflows that have not ended."""
+    standings: Sequence[tuple[bytes, StandingRecord]] = ()
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -73,6 +75,8 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
     w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}
+    for name, standing in stored.standings:
+        w.schedules.restore(name.decode(), standing)
     w.jobs = dict(stored.jobs)
     for job_id, job in stored.jobs:
         if not job.finished_at_ms:

@@ -37,16 +37,20 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     stored = {index for index, _ in existing}
     fresh = [spec for index, spec in enumerate(command.specs) if index not in stored] if stored else command.specs
     if w.queues:
-        _check_queues(w, fresh)
+        check_queues(w, fresh)
     cancel.cancel_some(w, known.displaced, now, loaded)
     for lapse in known.lapsed:
         lapses.stop(w, *lapse)
     keep(w, fresh, command.owner, now)
-    w.recent.add([spec.id for spec in fresh])
     return Submitted(existing)
 
 
-def _check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
+def check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
+    """Refuse tasks of queues that take nothing new.
+
+    Raises:
+        QueueDraining: One does not.
+    """
     for spec in specs:
         if spec.queue in w.queues:
             raise QueueDraining(
@@ -55,8 +59,10 @@ def _check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
 
 
 def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
-    """Write new tasks, and put them where they wait: those of one line and priority in one go."""
-    w.counters_dirty = True
+    """Write new tasks, and put them where they wait: those of one line and priority in one go.
+
+    That they may be kept, and are new, is known.
+    """
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
@@ -81,6 +87,8 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     for (queue, name, _), (_, tasks) in entering.items():
         w.enter_fresh(queue, name, tasks)
     w.counters.next_order = order
+    w.counters_dirty = True
+    w.recent.add([spec.id for spec in specs])
 
 
 def _follow(w: Working, spec: TaskSpec, rules: Rules, now: Now) -> None:

@@ -29,6 +29,7 @@ from taskd.core.records import (
     QueueRecord,
     TokenRecord,
 )
+from taskd.core.standing import Schedules
 from taskd_protocol import limits
 from taskd_protocol.task import Pool
 
@@ -239,6 +240,7 @@ class Working:
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.timers = Timers()
+        self.schedules = Schedules()
         self.counters = Counters()
         self.recent = RecentIds(b"")
         self.epoch = 0

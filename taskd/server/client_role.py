@@ -26,6 +26,7 @@ from taskd.core.records import TokenRecord
 from taskd.server import questions, tokens
 from taskd.server.following import Following
 from taskd.server.outcomes import Outcomes as OutcomePusher
+from taskd.server.schedule_role import Scheduling
 from taskd.server.session import Session, error_message
 from taskd.server.views import (
     Reasons,
@@ -40,6 +41,7 @@ from taskd.server.views import (
 from taskd.server.workflow_role import WorkflowRole, list_workflows, show_children, show_workflow
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol import schedule_messages as sm
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.task import Outcome
@@ -67,6 +69,7 @@ class ClientRole:
         self._outcomes = OutcomePusher(session)
         self._following = Following(session)
         self._workflows = WorkflowRole(session)
+        self._scheduling = Scheduling(session, session.services, self._read)
         self._reads_count = 0
 
     def heard(self, mono_ns: int) -> None:
@@ -145,6 +148,17 @@ class ClientRole:
                 self._read(message.request_id, partial(show_workflow, self._services, message))
             case m.ChildrenQuery():
                 self._read(message.request_id, partial(show_children, self._services, message))
+            case (
+                sm.ScheduleSet()
+                | sm.ScheduleSync()
+                | sm.ScheduleList()
+                | sm.ScheduleOrder()
+                | sm.ScheduleTrigger()
+                | sm.ScheduleBackfill()
+                | sm.ScheduleHistory()
+                | sm.SchedulePreview()
+            ):
+                self._scheduling.receive(message)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is no message of a client")
 

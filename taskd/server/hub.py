@@ -19,6 +19,7 @@ from taskd.core.effects import (
     Effect,
     JobsMoved,
     LogsAppended,
+    ScheduleStopped,
     SendDrain,
     SendLease,
     SendRevoke,
@@ -161,6 +162,9 @@ class Hub:
             case JobsMoved():
                 self.jobs_moved.set()
                 self.jobs_moved = trio.Event()
+            case ScheduleStopped():
+                event = "schedule cannot be read" if effect.broken else "schedule paused"
+                log.warning(event, schedule=effect.name, reason=effect.why)
             case (
                 WantLine()
                 | WantTimers()

@@ -31,9 +31,11 @@ from taskd.core.commands import (
     SubmitTasks,
     SubmitWorkflow,
 )
+from taskd.core.schedule_commands import BackfillSchedule, LookAtSchedules, SyncSchedules
 from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server.loading import Found
 from taskd_protocol.errors import ServerBusy, ServerStopping, TaskdError
+from taskd_protocol.limits import SCHEDULE_BACKFILL_MAX
 
 TURN_WEIGHT_MAX = 4_000
 """Tasks submitted in one turn: about 50 ms of work, so that reports never wait longer behind submits."""
@@ -141,7 +143,7 @@ class Intake:
         self._owed_weight -= owed_weight
 
 
-def weight_of(command: Command) -> int:  # noqa: C901 - one case a kind of command
+def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind of command
     """Return what a command weighs, in tasks: as many as it concerns, and what it carries; at least 1."""
     weight = 1
     match command:
@@ -165,6 +167,12 @@ def weight_of(command: Command) -> int:  # noqa: C901 - one case a kind of comma
             weight = FINISHED_IDS_MAX  # at most: how many it names is known when it is loaded
         case StepJob():
             weight = len(command.found)
+        case LookAtSchedules(names):
+            weight = len(names)
+        case SyncSchedules(_, _, schedules):
+            weight = len(schedules)
+        case BackfillSchedule():
+            weight = SCHEDULE_BACKFILL_MAX  # at most: how many it is for is known when it is loaded
         case _:
             pass
     return max(weight, 1)

@@ -15,6 +15,7 @@ from taskd.core.records import (
     QueueRecord,
     Record,
     SpecRecord,
+    StandingRecord,
     TokenRecord,
     WorkflowRecord,
 )
@@ -49,6 +50,7 @@ async def read_stored(store: Store) -> Stored:
         queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],
         flows=await _read_open_workflows(store),
         drained_agents=[(i, r) for i, r in await _read_all(store, records.AGENT) if isinstance(r, AgentRecord)],
+        standings=[(i, r) for i, r in await _read_all(store, records.STANDING) if isinstance(r, StandingRecord)],
     )
 
 

@@ -43,6 +43,7 @@ from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
 from taskd.store.fsck_lapses import check_lapses
+from taskd.store.fsck_schedules import check_schedules
 from taskd.store.fsck_workflows import check_workflows, timers_of_nodes
 from taskd.store.head import read_current_head
 from taskd.store.history import check_history
@@ -150,6 +151,7 @@ class _Check:
             self._check_strays()
             check_lapses(self._database, self._note)
             check_workflows(self._database, self._note)
+            check_schedules(self._database, self._note)
             self._check_lines()
             self._check_dead_groups()
             finished_bytes = self._check_finished()

@@ -57,6 +57,7 @@ from taskd.core.records import (
     QueueRecord,
     Record,
     SpecRecord,
+    StandingRecord,
     StateRecord,
     TokenRecord,
     WorkflowRecord,
@@ -154,6 +155,7 @@ class Disk:
             queues=list(self.of(records.QUEUE, QueueRecord).items()),
             drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
             flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in self.scan(records.OPEN)],
+            standings=list(self.of(records.STANDING, StandingRecord).items()),
         )
 
 

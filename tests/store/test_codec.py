@@ -12,6 +12,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
 from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
 from taskd_protocol.workflow import Node, WorkflowSpec
 
@@ -20,6 +21,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 TASK_ID = bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab")
 WORKFLOW_ID = bytes.fromhex("0197c1a07d3c8c4e9f00010000000000")
 FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", None)
+
+FIRING = records.FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
 
 SAMPLES: dict[str, tuple[Key, Record]] = {
     "spec, all fields": (
@@ -163,6 +166,59 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.NODE, WORKFLOW_ID),
         records.NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE),
     ),
+    "schedule": (
+        (records.SCHEDULE, b"nightly"),
+        records.ScheduleRecord(
+            Schedule(
+                "nightly",
+                Timing(
+                    ("0 3 * * mon-fri", "@weekly"),
+                    0,
+                    (),
+                    "Europe/Oslo",
+                    "shift",
+                    "both",
+                    1,
+                    2,
+                    ("2026-12-24",),
+                    ("* 4 * * *",),
+                ),
+                TaskSpec(NO_TASK_ID, "app.tasks.report", b"\x90", "slow", 3),
+                60_000,
+                "queue_one",
+                "all",
+                5,
+                3,
+                "app.tasks",
+            ),
+            "key1",
+            1_763_760_000_000,
+        ),
+    ),
+    "schedule, interval": (
+        (records.SCHEDULE, b"beat"),
+        records.ScheduleRecord(Schedule("beat", Timing(every_ms=90_000), TaskSpec(NO_TASK_ID, "app.beat")), "key1", 7),
+    ),
+    "standing": (
+        (records.STANDING, b"nightly"),
+        records.StandingRecord(
+            1_763_760_000_000,
+            1_763_846_400_000,
+            9,
+            1_763_000_000_000,
+            "app.tasks",
+            3,
+            1,
+            [TASK_ID],
+            1_763_760_000_001,
+            "by hand",
+            "time zone 'Old/Zone' is unknown",
+            FIRING,
+            records.FiringRecord(10, 10, 1, "waiting", "the task before has not ended", b"", 11),
+            7,
+        ),
+    ),
+    "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
     "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True)),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),

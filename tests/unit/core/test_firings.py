@@ -5,6 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
 from harness.firing_model import instant
 from taskd.core.firings import Firing, Plan, plan
@@ -277,10 +278,40 @@ def test_counts_and_the_newest_are_those_of_the_list(timing: Timing) -> None:
             counted += count
             steps += 1
         assert counted == len(whole)
-        assert steps <= len(whole) // 500 + 2
+        assert steps <= 2 * (len(whole) // 500 + 2)
         for wanted in (1, 3, 2_000):
             assert asked.newest(after_ms, until_ms, wanted) == whole[-wanted:]
         assert asked.next_ms(after_ms) == (whole[0].at_ms if whole else asked.next_ms(until_ms))
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        Timing(cron=("* * * * * *",), not_cron=tuple(f"* {hour} * * *" for hour in range(24))),
+        Timing(
+            cron=tuple(f"{n}-59,0-{n} * * * * *" for n in range(32)),
+            not_cron=tuple(f"* {hour} * * *" for hour in range(24)),
+        ),
+        Timing(every_ms=1_000, not_cron=tuple(f"* {hour} * * *" for hour in range(24))),
+    ],
+)
+def test_excluding_nearly_all_is_refused_before_it_takes_long(timing: Timing) -> None:
+    asked = Plan(timing, 0)
+    with pytest.raises(BadRequest, match=r"excludes \d+ of its times"):
+        asked.next_ms(instant("2026-01-01T00:00Z"))
+    assert asked.tally(0, instant("2026-01-01T00:00Z"), 1_000)[0] == 0
+
+
+@pytest.mark.parametrize("timing", [Timing(cron=("* * * * * *",)), Timing(every_ms=1_000)])
+def test_whole_days_are_excluded_at_no_price(timing: Timing) -> None:
+    """Weekends, also those in which the clock is set, and a month in one go."""
+    asked = Plan(replace(timing, zone="Europe/Oslo", not_cron=("* * * * sat,sun", "* * * 4 *")), 0)
+    for friday, monday in (
+        ("2026-03-27T22:59:59Z", "2026-03-29T22:00Z"),
+        ("2026-10-23T21:59:59Z", "2026-10-25T23:00Z"),
+    ):
+        assert asked.next_ms(instant(friday)) == instant(monday)
+    assert asked.next_ms(instant("2026-03-31T21:59:59Z")) == instant("2026-04-30T22:00Z")
 
 
 def test_a_year_of_seconds_is_counted_in_one_step() -> None:

@@ -16,11 +16,13 @@ from taskd.server.clock import SystemClock
 from taskd.server.session import GOODBYE_SECONDS
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol import schedule_messages as sm
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.errors import DiskFull
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
+from taskd_protocol.schedule import Schedule, Timing
 from taskd_protocol.task import TaskFilter, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id
 
@@ -305,6 +307,14 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.CertQuery(5),
     m.StatsQuery(5),
     m.Backup(5, bytes(16), "/backup"),
+    sm.ScheduleSet(5, Schedule("tick", Timing(every_ms=60_000), TaskSpec(TASK, "m.f"))),
+    sm.ScheduleSync(5, "shop", []),
+    sm.ScheduleList(5),
+    sm.ScheduleOrder(5, "tick", "pause"),
+    sm.ScheduleTrigger(5, "tick", TASK),
+    sm.ScheduleBackfill(5, "tick", TASK, 0, 1),
+    sm.ScheduleHistory(5, "tick"),
+    sm.SchedulePreview(5, "tick"),
     m.LeaseCredit(0, 1),
     m.Ack([]),
     m.Nack([]),

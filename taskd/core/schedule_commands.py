@@ -1,0 +1,90 @@
+"""What is asked of schedules, and what is answered; see ``taskd.core.commands``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from taskd_protocol.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class PutSchedule:
+    """Keep this schedule, or change the one of its name, which was made by hand. Answer: ``SchedulesChanged``."""
+
+    owner: str
+    """Key id of the token that asks; its firings submit in its name."""
+    schedule: Schedule
+    only_new: bool = False
+    """Refuse to change another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSchedules:
+    """Have a module's schedules be these, and no others. Answer: ``SchedulesChanged``."""
+
+    owner: str
+    source: str
+    """The module."""
+    schedules: Sequence[Schedule]
+
+
+class SchedulesChanged(NamedTuple):
+    """So it stands in the store. Names, sorted."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    same: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSchedule:
+    """Pause, resume or remove a schedule."""
+
+    name: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSchedule:
+    """Submit a schedule's work now, beside its times. Answer: ``ScheduleTriggered``."""
+
+    name: str
+    id: bytes
+    """Of the task: 16 bytes, UUIDv7, made before the first try."""
+
+
+class ScheduleTriggered(NamedTuple):
+    """The task is kept."""
+
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillSchedule:
+    """Submit a schedule's work for its times in the past. Answer: ``ScheduleBackfilled``."""
+
+    name: str
+    id: bytes
+    """16 bytes, UUIDv7, made before the first try; the tasks' ids follow from it."""
+    from_ms: int
+    until_ms: int
+
+
+class ScheduleBackfilled(NamedTuple):
+    """Their tasks are kept."""
+
+    at_ms: list[int]
+    until_ms: int
+    """Up to here; less than was asked if these were as many as one request may be for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtSchedules:
+    """Decide on what is due of these schedules."""
+
+    names: Sequence[str]
+
+
+ScheduleCommand = PutSchedule | SyncSchedules | OrderSchedule | TriggerSchedule | BackfillSchedule | LookAtSchedules
+ScheduleAnswer = SchedulesChanged | ScheduleTriggered | ScheduleBackfilled

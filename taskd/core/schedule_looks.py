@@ -1,0 +1,312 @@
+"""Looks at schedules: for every nominal time exactly one decision, in the batch that carries what it decides.
+
+A look goes on from ``decided_to_ms``, in the order of the nominal times, and moves it. So no
+time is decided twice, and none left out, whatever the clock on the wall does: put back, nothing is
+due until it comes by again; put forward, what it jumped over was missed.
+
+What is longer ago than ``LATE_MS`` was missed. What follows from that, and from a task that has
+not ended yet, is the schedule's to say.
+"""
+
+import hashlib
+from typing import Final
+
+from msgspec.structs import replace
+
+from taskd.core import firings, records, schedule_work
+from taskd.core.commands import CancelTasks, Loaded, Now
+from taskd.core.effects import Continue, ScheduleStopped
+from taskd.core.firings import Plan
+from taskd.core.lifecycle import State
+from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord
+from taskd.core.schedule_commands import LookAtSchedules
+from taskd.core.working import Working
+from taskd_protocol.errors import BadRequest
+
+LATE_MS: Final = 10_000
+"""A nominal time that is decided later than this was missed: a restart of the server takes less."""
+
+HISTORY_KEPT: Final = 500
+"""Decisions kept of one schedule; those of which the same was decided in a row are one."""
+
+LOOKS_MAX: Final = 1_000
+"""Schedules looked at in one turn: some 50 ms of it."""
+LOOK_AT_ONCE: Final = 100
+"""By one command."""
+
+TALLY_MAX: Final = 5_000
+"""Missed firings, or days of them, that one look counts; then other work comes between."""
+
+RUNNING_MAX: Final = 100
+"""Tasks that a schedule waits for; of one that lets them overlap, the newest."""
+
+PAUSED: Final = "paused"
+MISSED: Final = "missed"
+OVERLAP: Final = "the task before has not ended"
+WAITED: Final = "when the task before had ended"
+
+NEVER_MONO_MS: Final = 1 << 62
+
+
+def firing_prefix(name: str) -> bytes:
+    """Return what the FIRING ids of a schedule begin with."""
+    return hashlib.blake2b(name.encode(), digest_size=16, person=b"schedule").digest()
+
+
+def firing_id(name: str, sequence: int) -> bytes:
+    """Return a FIRING id."""
+    return firing_prefix(name) + sequence.to_bytes(8, "big")
+
+
+def kept_from(standing: StandingRecord) -> int:
+    """Return the sequence of the oldest decision that is kept."""
+    return max(0, standing.sequence - HISTORY_KEPT)
+
+
+def schedule_key(name: str) -> Key:
+    """Return where a schedule is stored."""
+    return records.SCHEDULE, name.encode()
+
+
+def tick(w: Working, now: Now) -> None:
+    """Have those looked at that are due."""
+    schedules = w.schedules
+    schedules.wall_ahead_ms = now.wall_ms - now.mono_ms
+    names = schedules.take_due(now.wall_ms, LOOKS_MAX)
+    for start in range(0, len(names), LOOK_AT_ONCE):
+        w.effects.append(Continue(LookAtSchedules(names[start : start + LOOK_AT_ONCE])))
+
+
+def next_deadline_mono_ms(w: Working) -> int:
+    """Return when ``tick`` has something to do, if the wall clock is not set before."""
+    schedules = w.schedules
+    if schedules.unchecked:
+        return 0
+    return schedules.heap[0][0] - schedules.wall_ahead_ms if schedules.heap else NEVER_MONO_MS
+
+
+def look(w: Working, command: LookAtSchedules, now: Now, loaded: Loaded) -> None:
+    """Decide on what is due of some schedules.
+
+    Raises:
+        NeedRecords: They are not loaded.
+    """
+    w.need([schedule_key(name) for name in command.names], loaded)
+    for name in command.names:
+        w.schedules.unchecked.pop(name, None)
+        record, standing = loaded[schedule_key(name)], w.schedules.of.get(name)
+        if standing is not None and isinstance(record, ScheduleRecord):
+            look_at(w, record, standing, now)
+        w.schedules.looking.pop(name, None)
+
+
+def look_at(w: Working, record: ScheduleRecord, standing: StandingRecord, now: Now, missed: str = MISSED) -> None:
+    """Decide on what is due of one schedule.
+
+    Args:
+        w: The working set.
+        record: What it is.
+        standing: Where it stands.
+        now: This instant.
+        missed: What is to be said of nominal times that are long past.
+    """
+    try:
+        plan = firings.plan(record.schedule.timing, record.created_at_ms)
+    except BadRequest as error:
+        _break(w, record, standing, error.message)
+        return
+    if standing.paused_at_ms:
+        _close(w, record.schedule.name, standing, replace(standing, broken=""))
+        return
+    moving = _Look(w, record, replace(standing, broken=""), now)
+    moving.start_waiting()
+    if now.wall_ms > standing.decided_to_ms:
+        try:
+            moving.decide(plan, missed)
+            at_ms = plan.next_ms(max(moving.standing.decided_to_ms, moving.settled_ms))
+        except BadRequest as error:  # what was decided stands; what is next takes too long to find
+            _break(w, record, moving.standing, error.message)
+            return
+        moving.standing = replace(moving.standing, next_at_ms=at_ms or 0)
+    _close(w, record.schedule.name, standing, moving.standing)
+
+
+def note_ended(w: Working, now: Now) -> None:
+    """Note which of the tasks that have ended in this turn a schedule waits for."""
+    schedules = w.schedules
+    for ended in w.ended:
+        name = schedules.of_task.get(ended.id)
+        if name is None:
+            continue
+        standing = schedules.of[name]
+        failures = standing.failures
+        if ended.state == State.SUCCEEDED:
+            failures = 0
+        elif ended.state in {State.DEAD, State.EXPIRED}:
+            failures += 1
+        moved = replace(standing, running=[i for i in standing.running if i != ended.id], failures=failures)
+        if standing.pause_after and failures >= standing.pause_after and not standing.paused_at_ms:
+            why = f"{failures} tasks in a row have failed"
+            moved = replace(moved, paused_at_ms=max(now.wall_ms, 1), why_paused=why)
+            w.effects.append(ScheduleStopped(name, why, broken=False))
+        keep_standing(w, name, moved)
+        if moved.waiting is not None and not moved.running and not moved.paused_at_ms:
+            w.effects.append(Continue(LookAtSchedules([name])))
+
+
+def keep_standing(w: Working, name: str, standing: StandingRecord) -> None:
+    """Write where a schedule stands."""
+    w.put(records.STANDING, name.encode(), standing)
+    w.schedules.adopt(name, standing)
+
+
+def _close(w: Working, name: str, before: StandingRecord, after: StandingRecord) -> None:
+    if after != before:
+        keep_standing(w, name, after)
+    else:
+        w.schedules.adopt(name, after)  # it was taken from the heap to be looked at
+
+
+def _break(w: Working, record: ScheduleRecord, standing: StandingRecord, why: str) -> None:
+    """Set a schedule aside that cannot be read: all others go on."""
+    name = record.schedule.name
+    broken = w.schedules.of[name].broken
+    if broken != why:
+        w.effects.append(ScheduleStopped(name, why, broken=True))
+    _close(w, name, w.schedules.of[name], replace(standing, broken=why))
+
+
+class _Look:
+    """One look at one schedule.
+
+    Attributes:
+        standing: As it is by now.
+        settled_ms: Up to here there are no more nominal times to decide.
+    """
+
+    def __init__(self, w: Working, record: ScheduleRecord, standing: StandingRecord, now: Now) -> None:
+        self._w = w
+        self._record = record
+        self._now = now
+        self.standing = standing
+        self.settled_ms = standing.decided_to_ms
+
+    def start_waiting(self) -> None:
+        """Submit the task of the time that waits, if nothing is in its way any more."""
+        waiting = self.standing.waiting
+        if waiting is None:
+            return
+        if self.standing.running:
+            if self._record.schedule.overlap == "cancel_running":
+                self._cancel_running()
+            return
+        why_not = schedule_work.why_not(self._w, self._record)
+        decided = replace(waiting, outcome="skipped", reason=why_not)
+        if not why_not:
+            decided = replace(waiting, outcome="fired", reason=WAITED, task_id=self._submit(waiting.at_ms))
+        self._settle_waiting(decided)
+
+    def decide(self, plan: Plan, missed: str) -> None:
+        """Decide on the nominal times up to now, as many as one look may."""
+        late_ms, wall_ms = self._now.wall_ms - LATE_MS, self._now.wall_ms
+        due = list(plan.after(max(self.standing.decided_to_ms, late_ms), wall_ms))
+        if self.standing.decided_to_ms < late_ms and not self._decide_missed(plan, late_ms, missed, any_due=bool(due)):
+            return
+        for firing in due:
+            self._fire(firing.at_ms, firing.note)
+        self.settled_ms = wall_ms
+
+    def _decide_missed(self, plan: Plan, late_ms: int, missed: str, *, any_due: bool) -> bool:
+        """Decide on what was missed; tell whether that is all of it."""
+        schedule = self._record.schedule
+        count = {"latest": 0 if any_due else 1, "all": schedule.missed_max}.get(schedule.missed, 0)
+        fired = plan.newest(self.standing.decided_to_ms, late_ms, count) if count else []
+        until_ms = fired[0].at_ms - 1 if fired else late_ms
+        after_ms = self.standing.decided_to_ms
+        if until_ms > after_ms:
+            passed, until_reached_ms = plan.tally(after_ms, until_ms, TALLY_MAX)
+            if passed:
+                self._pass_over(plan, after_ms, until_reached_ms, passed, missed)
+            if until_reached_ms < until_ms:
+                self.settled_ms = until_reached_ms
+                return False
+        for firing in fired:
+            self._fire(firing.at_ms, missed)
+        return True
+
+    def _pass_over(self, plan: Plan, after_ms: int, until_ms: int, count: int, missed: str) -> None:
+        first = next(plan.after(after_ms, until_ms)).at_ms
+        last = plan.newest(after_ms, until_ms, 1)[0].at_ms
+        outcome = "coalesced" if self._record.schedule.missed == "latest" else "skipped"
+        self._note(FiringRecord(first, last, count, outcome, missed, b"", self._now.wall_ms))
+        self.standing = replace(self.standing, decided_to_ms=last)
+
+    def _fire(self, at_ms: int, reason: str) -> None:
+        """Decide on one nominal time."""
+        decided = FiringRecord(at_ms, at_ms, 1, "fired", reason, b"", self._now.wall_ms)
+        why_not = schedule_work.why_not(self._w, self._record)
+        overlap = self._record.schedule.overlap
+        if why_not:
+            self._note(replace(decided, outcome="skipped", reason=why_not))
+        elif overlap == "allow" or not self.standing.running:
+            self._note(replace(decided, task_id=self._submit(at_ms)))
+        elif overlap == "skip" or (overlap == "queue_one" and self.standing.waiting is not None):
+            self._note(replace(decided, outcome="skipped", reason=OVERLAP))
+        else:
+            self._wait(replace(decided, outcome="waiting", reason=OVERLAP))
+        self.standing = replace(self.standing, decided_to_ms=at_ms)
+
+    def _wait(self, decided: FiringRecord) -> None:
+        """Have a time wait for the end of the task before; one that waited already makes room."""
+        if self.standing.waiting is not None:
+            self._settle_waiting(replace(self.standing.waiting, outcome="skipped", reason="a later one took its place"))
+        self._note(decided)
+        self.standing = replace(self.standing, waiting=decided, waiting_sequence=self.standing.sequence - 1)
+        if self._record.schedule.overlap == "cancel_running":
+            self._cancel_running()
+
+    def _cancel_running(self) -> None:
+        self._w.effects.append(Continue(CancelTasks(self.standing.running)))
+
+    def _settle_waiting(self, decided: FiringRecord) -> None:
+        standing, name = self.standing, self._record.schedule.name
+        if standing.waiting_sequence >= kept_from(standing):
+            self._w.put(records.FIRING, firing_id(name, standing.waiting_sequence), decided)
+        is_last = standing.waiting_sequence == standing.sequence - 1
+        self.standing = replace(
+            self.standing, waiting=None, waiting_sequence=0, last=decided if is_last else self.standing.last
+        )
+
+    def _submit(self, at_ms: int) -> bytes:
+        task_id = schedule_work.task_id_of(self._record, at_ms, self._now)
+        schedule_work.start(self._w, self._record, [(task_id, at_ms)], self._now)
+        self.standing = followed(self.standing, self._record, [task_id])
+        return task_id
+
+    def _note(self, decided: FiringRecord) -> None:
+        self.standing = noted(self._w, self._record.schedule.name, self.standing, decided)
+
+
+def followed(standing: StandingRecord, record: ScheduleRecord, task_ids: list[bytes]) -> StandingRecord:
+    """Have a schedule wait for these tasks, if it needs to know of their ends."""
+    if record.schedule.overlap == "allow" and not record.schedule.pause_after:
+        return standing
+    return replace(standing, running=[*standing.running, *task_ids][-RUNNING_MAX:])
+
+
+def noted(w: Working, name: str, standing: StandingRecord, decided: FiringRecord) -> StandingRecord:
+    """Write a decision: behind the newest one, or into it where the same was decided again."""
+    last, sequence = standing.last, standing.sequence
+    if (
+        last is not None
+        and last.outcome == decided.outcome
+        and last.reason == decided.reason
+        and decided.outcome in {"skipped", "coalesced"}
+        and standing.begun_ms < last.at_ms <= last.until_ms < decided.at_ms
+    ):
+        decided = replace(decided, at_ms=last.at_ms, count=last.count + decided.count)
+        sequence -= 1
+    w.put(records.FIRING, firing_id(name, sequence), decided)
+    if sequence >= HISTORY_KEPT and sequence == standing.sequence:
+        w.delete(records.FIRING, firing_id(name, sequence - HISTORY_KEPT))
+    return replace(standing, sequence=sequence + 1, last=decided)

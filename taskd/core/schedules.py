@@ -1,0 +1,292 @@
+"""Schedules: made, changed, paused, triggered and removed, by people and by the code that defines them.
+
+When they fire is decided in ``schedule_looks``.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from taskd.core import firings, records, schedule_work
+from taskd.core.commands import Loaded, Now
+from taskd.core.records import FiringRecord, Key, ScheduleRecord, SpecRecord, StandingRecord
+from taskd.core.schedule_commands import (
+    BackfillSchedule,
+    OrderSchedule,
+    PutSchedule,
+    ScheduleBackfilled,
+    SchedulesChanged,
+    ScheduleTriggered,
+    SyncSchedules,
+    TriggerSchedule,
+)
+from taskd.core.schedule_looks import (
+    PAUSED,
+    firing_id,
+    followed,
+    keep_standing,
+    kept_from,
+    look_at,
+    noted,
+    schedule_key,
+)
+from taskd.core.working import Working
+from taskd_protocol import limits
+from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleLimit, ScheduleUnknown
+from taskd_protocol.ids import TaskId, is_task_id, task_id_unix_ms
+from taskd_protocol.schedule import NO_TASK_ID, Schedule, check_schedule
+from taskd_protocol.task import check_name
+
+ACTIONS: Final = ("pause", "resume", "remove")
+
+FUTURE_MS_MAX: Final = 3_600_000
+"""As of a submit: ids are made from the server's time."""
+
+
+def put(w: Working, command: PutSchedule, now: Now, loaded: Loaded) -> SchedulesChanged:
+    """Keep a schedule, or change the one of its name.
+
+    Raises:
+        BadRequest: A field is out of its range, or it would never fire.
+        NeedRecords: The one of its name is not loaded.
+        ScheduleExists: That one is defined in code, or is not to be changed.
+        ScheduleLimit: There are too many.
+    """
+    schedule = _plain(command.schedule)
+    _check(w, schedule, now)
+    if schedule.source:
+        raise BadRequest("only a sync defines schedules of a module's code; leave source empty")
+    stored = _load(w, [schedule], loaded)
+    standing, record = w.schedules.of.get(schedule.name), stored.get(schedule.name)
+    if standing is None and firings.plan(schedule.timing, now.wall_ms).next_ms(now.wall_ms) is None:
+        raise BadRequest(f"schedule {schedule.name[:64]!r} would never fire: all its times are past, or excluded")
+    if standing is not None and standing.source:
+        raise ScheduleExists(
+            f"schedule {schedule.name[:64]!r} is defined in the code of {standing.source[:64]}: change it there"
+        )
+    if standing is not None and command.only_new and not _is_same(record, schedule):
+        raise ScheduleExists(f"a schedule named {schedule.name[:64]!r} is there; replace it, or choose another name")
+    return _apply(w, [schedule], [], stored, owner=command.owner, now=now)
+
+
+def sync(w: Working, command: SyncSchedules, now: Now, loaded: Loaded) -> SchedulesChanged:
+    """Have a module's schedules be these: others that it defined before are removed.
+
+    Raises:
+        BadRequest: One is out of range, or stands twice.
+        NeedRecords: Those of their names are not loaded.
+        ScheduleExists: One of the names is another's: of a module, or made by hand.
+        ScheduleLimit: There are too many.
+    """
+    check_name("source", command.source)
+    if len(command.schedules) > limits.SCHEDULE_SYNC_MAX:
+        raise BadRequest(f"{len(command.schedules)} schedules in one module; the limit is {limits.SCHEDULE_SYNC_MAX}")
+    counts = Counter(schedule.name for schedule in command.schedules)
+    for schedule in command.schedules:
+        _check(w, schedule, now)
+        if counts[schedule.name] > 1:
+            raise BadRequest(f"two schedules of {command.source[:64]} are named {schedule.name[:64]!r}: rename one")
+        standing = w.schedules.of.get(schedule.name)
+        if standing is not None and standing.source != command.source:
+            whose = f"defined in the code of {standing.source[:64]}" if standing.source else "made by hand"
+            raise ScheduleExists(
+                f"schedule {schedule.name[:64]!r} is {whose}: rename one, or remove that one with `taskd schedule rm`"
+            )
+    schedules = [replace(_plain(schedule), source=command.source) for schedule in command.schedules]
+    removed = [n for n, standing in w.schedules.of.items() if standing.source == command.source and n not in counts]
+    return _apply(w, schedules, removed, _load(w, schedules, loaded), owner=command.owner, now=now)
+
+
+def order(w: Working, command: OrderSchedule, now: Now, loaded: Loaded) -> None:
+    """Pause, resume or remove a schedule; what is so already stays.
+
+    Raises:
+        BadRequest: The action is no word of the protocol.
+        NeedRecords: The schedule is not loaded.
+        ScheduleUnknown: There is none of that name.
+    """
+    name, standing = command.name, _standing(w, command.name)
+    match command.action:
+        case "pause":
+            if not standing.paused_at_ms:
+                keep_standing(w, name, replace(standing, paused_at_ms=max(now.wall_ms, 1), why_paused="by hand"))
+        case "resume":
+            if standing.paused_at_ms:
+                record = _record(w, name, loaded)
+                resumed = replace(standing, paused_at_ms=0, why_paused="", failures=0)
+                keep_standing(w, name, resumed)
+                look_at(w, record, resumed, now, PAUSED)
+        case "remove":
+            _remove(w, name, standing)
+        case _:
+            raise BadRequest(f"action {command.action[:32]!r} is unknown; use one of {', '.join(ACTIONS)}")
+
+
+def trigger(w: Working, command: TriggerSchedule, now: Now, loaded: Loaded) -> ScheduleTriggered:
+    """Submit a schedule's work now, whatever else of it goes on; the same command again finds its task.
+
+    Raises:
+        BadRequest: The id is none, or of the future.
+        NeedRecords: The schedule, or what is stored under the id, is not loaded.
+        QueueDraining: Its queue takes no new tasks.
+        ScheduleUnknown: There is none of that name.
+    """
+    name, standing = command.name, _standing(w, command.name)
+    _check_id(command.id, now)
+    stored = _stored(w, name, [command.id], loaded)
+    record = _record(w, name, loaded)
+    if stored:
+        return ScheduleTriggered(command.id)
+    _check_queue(w, record)
+    schedule_work.start(w, record, [(command.id, now.wall_ms)], now)
+    fired = FiringRecord(now.wall_ms, now.wall_ms, 1, "triggered", "by hand", command.id, now.wall_ms)
+    keep_standing(w, name, followed(noted(w, name, standing, fired), record, [command.id]))
+    return ScheduleTriggered(command.id)
+
+
+def backfill(w: Working, command: BackfillSchedule, now: Now, loaded: Loaded) -> ScheduleBackfilled:
+    """Submit a schedule's work for its times in the past; the same command again finds its tasks.
+
+    Raises:
+        BadRequest: The id is none, or the range is not of the past.
+        NeedRecords: The schedule, or what is stored under the ids, is not loaded.
+        QueueDraining: Its queue takes no new tasks.
+        ScheduleUnknown: There is none of that name.
+    """
+    name, standing = command.name, _standing(w, command.name)
+    _check_id(command.id, now)
+    if not 0 <= command.from_ms <= command.until_ms <= now.wall_ms:
+        raise BadRequest("a backfill is of the past: it begins before it ends, and ends no later than now")
+    record = _record(w, name, loaded)
+    plan = firings.plan(record.schedule.timing, record.created_at_ms)
+    at_ms: list[int] = []
+    for firing in plan.after(command.from_ms - 1, command.until_ms):
+        if len(at_ms) == limits.SCHEDULE_BACKFILL_MAX:
+            break
+        at_ms.append(firing.at_ms)
+    until_ms = at_ms[-1] if len(at_ms) == limits.SCHEDULE_BACKFILL_MAX else command.until_ms
+    begun = Now(now.mono_ms, task_id_unix_ms(TaskId(command.id)))
+    ids = [schedule_work.task_id_of(record, each, begun, command.id) for each in at_ms]
+    stored = _stored(w, name, ids, loaded)
+    _check_queue(w, record)
+    fresh = [(task_id, each) for task_id, each in zip(ids, at_ms, strict=True) if task_id not in stored]
+    if fresh:
+        schedule_work.start(w, record, fresh, now)
+        only = fresh[0][0] if len(fresh) == 1 else b""
+        fired = FiringRecord(fresh[0][1], fresh[-1][1], len(fresh), "backfilled", "by hand", only, now.wall_ms)
+        keep_standing(w, name, noted(w, name, standing, fired))
+    return ScheduleBackfilled(at_ms, until_ms)
+
+
+def _check(w: Working, schedule: Schedule, now: Now) -> None:
+    check_schedule(schedule, w.settings.payload_bytes_max)
+    firings.plan(schedule.timing, now.wall_ms)
+
+
+def _plain(schedule: Schedule) -> Schedule:
+    """Return a schedule without what each firing has of its own."""
+    return replace(schedule, task=replace(schedule.task, id=NO_TASK_ID, traceparent=""))
+
+
+def _load(w: Working, schedules: Sequence[Schedule], loaded: Loaded) -> dict[str, ScheduleRecord]:
+    """Return the schedules of these names that are stored."""
+    known = [schedule.name for schedule in schedules if schedule.name in w.schedules.of]
+    w.need([schedule_key(name) for name in known], loaded)
+    return {name: record for name in known if isinstance(record := loaded[schedule_key(name)], ScheduleRecord)}
+
+
+def _apply(
+    w: Working,
+    schedules: Sequence[Schedule],
+    removed: Sequence[str],
+    stored: dict[str, ScheduleRecord],
+    *,
+    owner: str,
+    now: Now,
+) -> SchedulesChanged:
+    added = [schedule.name for schedule in schedules if schedule.name not in w.schedules.of]
+    if len(w.schedules.of) + len(added) - len(removed) > limits.SCHEDULES_MAX:
+        raise ScheduleLimit(f"{len(w.schedules.of)} schedules are kept; the limit is {limits.SCHEDULES_MAX}")
+    changed: list[str] = []
+    same: list[str] = []
+    for schedule in schedules:
+        if _is_same(stored.get(schedule.name), schedule):
+            same.append(schedule.name)
+            continue
+        if schedule.name in w.schedules.of:
+            changed.append(schedule.name)
+        _write(w, schedule, stored.get(schedule.name), owner, now)
+    for name in removed:
+        _remove(w, name, w.schedules.of[name])
+    return SchedulesChanged(sorted(added), sorted(changed), sorted(removed), sorted(same))
+
+
+def _write(w: Working, schedule: Schedule, before: ScheduleRecord | None, owner: str, now: Now) -> None:
+    """Write a schedule. A new timing counts from now on: what the one before would have missed is forgotten."""
+    name = schedule.name
+    goes_on = before is not None and before.schedule.timing == schedule.timing
+    created_at_ms = before.created_at_ms if before is not None and goes_on else now.wall_ms
+    w.put(*schedule_key(name), ScheduleRecord(schedule, owner, created_at_ms))
+    standing = w.schedules.of.get(name) or StandingRecord(now.wall_ms, 0)
+    decided_to_ms = standing.decided_to_ms if goes_on else now.wall_ms
+    next_ms = firings.plan(schedule.timing, created_at_ms).next_ms(decided_to_ms)
+    moved = replace(
+        standing,
+        decided_to_ms=decided_to_ms,
+        next_at_ms=next_ms or 0,
+        begun_ms=created_at_ms,
+        source=schedule.source,
+        pause_after=schedule.pause_after,
+        broken="",
+    )
+    keep_standing(w, name, moved)
+
+
+def _is_same(record: ScheduleRecord | None, schedule: Schedule) -> bool:
+    """Tell whether a schedule is as it is stored."""
+    return record is not None and record.schedule == schedule
+
+
+def _remove(w: Working, name: str, standing: StandingRecord) -> None:
+    w.delete(*schedule_key(name))
+    w.delete(records.STANDING, name.encode())
+    for sequence in range(kept_from(standing), standing.sequence):
+        w.delete(records.FIRING, firing_id(name, sequence))
+    w.schedules.forget(name)
+
+
+def _standing(w: Working, name: str) -> StandingRecord:
+    standing = w.schedules.of.get(name)
+    if standing is None:
+        raise ScheduleUnknown(f"no schedule named {name[:64]!r} is kept; `taskd schedule ls` lists them")
+    return standing
+
+
+def _record(w: Working, name: str, loaded: Loaded) -> ScheduleRecord:
+    w.need([schedule_key(name)], loaded)
+    record = loaded[schedule_key(name)]
+    assert isinstance(record, ScheduleRecord)
+    return record
+
+
+def _check_id(raw: bytes, now: Now) -> None:
+    if not is_task_id(raw):
+        raise BadRequest("an id is a new UUID of version 7 for each request")
+    if task_id_unix_ms(TaskId(raw)) > now.wall_ms + FUTURE_MS_MAX:
+        raise BadRequest("an id lies in the future; make ids from the server's time, as WELCOME tells it")
+
+
+def _stored(w: Working, name: str, ids: list[bytes], loaded: Loaded) -> set[bytes]:
+    """Return which of these ids are tasks already."""
+    asked = w.recent.may_be_stored(ids) if ids else set()
+    keys: list[Key] = [(records.SPEC, task_id) for task_id in ids if task_id in asked]
+    w.need([schedule_key(name), *keys], loaded)
+    return {task_id for _, task_id in keys if isinstance(loaded[records.SPEC, task_id], SpecRecord)}
+
+
+def _check_queue(w: Working, record: ScheduleRecord) -> None:
+    why_not = schedule_work.why_not(w, record)
+    if why_not:
+        raise QueueDraining(why_not)

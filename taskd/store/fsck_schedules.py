@@ -1,0 +1,103 @@
+"""Fsck of schedules: each stands somewhere, and what was decided of its times is told once, in their order."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rocksdict import Rdict
+
+from taskd.core.records import FIRING, SCHEDULE, STANDING, FiringRecord, Kind, ScheduleRecord, StandingRecord
+from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from
+from taskd.store import engine
+from taskd.store.codec import decode_as
+from taskd.store.keys import make_key, split_key, successor
+from taskd.store.stored_tasks import chunks, load_tasks
+
+Note = Callable[[str, bytes, str], None]
+"""Takes a rule, a stored key and a text."""
+
+_PREFIX_BYTES: Final = 16
+_BESIDE: Final = frozenset({"triggered", "backfilled"})
+
+
+def check_schedules(database: Rdict, note: Note) -> None:
+    """Note what is not as it should be.
+
+    Raises:
+        StoreCorrupt: A record cannot be read.
+    """
+    standings = {
+        record_id: decode_as(StandingRecord, STANDING, record_id, value)
+        for record_id, value in _walk(database, STANDING)
+    }
+    seen = 0
+    for name, value in _walk(database, SCHEDULE):
+        record = decode_as(ScheduleRecord, SCHEDULE, name, value)
+        standing = standings.get(name)
+        if record.schedule.name.encode() != name:
+            note("schedule", make_key(SCHEDULE, name), "the schedule stands under a foreign name")
+        elif standing is None:
+            note("schedule", make_key(SCHEDULE, name), "it is not known where the schedule stands")
+        else:
+            seen += 1
+            facts = (standing.source, standing.pause_after, standing.begun_ms)
+            if facts != (record.schedule.source, record.schedule.pause_after, record.created_at_ms):
+                note("schedule", make_key(STANDING, name), "the schedule says otherwise")
+    if seen != len(standings):
+        for name in standings:
+            if engine.get_many(database, [make_key(SCHEDULE, name)]) == [None]:
+                note("schedule", make_key(STANDING, name), "no schedule of that name is there")
+    _check_running(database, standings, note)
+    _check_firings(database, standings, note)
+
+
+def _check_running(database: Rdict, standings: dict[bytes, StandingRecord], note: Note) -> None:
+    running = ((name, task_id) for name, standing in standings.items() for task_id in standing.running)
+    for chunk in chunks(running):
+        for (name, _), task in zip(chunk, load_tasks(database, [task_id for _, task_id in chunk]), strict=True):
+            if task.spec is None or task.has_ended:
+                note("schedule", make_key(STANDING, name), f"it waits for task {task.id.hex()}, which does not go on")
+
+
+def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], note: Note) -> None:
+    by_prefix = {firing_prefix(name.decode()): name for name in standings}
+    kept: dict[bytes, int] = {}
+    last_ms: dict[bytes, int] = {}
+    for record_id, value in _walk(database, FIRING):
+        firing = decode_as(FiringRecord, FIRING, record_id, value)
+        name = by_prefix.get(record_id[:_PREFIX_BYTES])
+        if name is None:
+            note("firing", make_key(FIRING, record_id), "it is a decision of no schedule")
+            continue
+        kept[name] = kept.get(name, 0) + 1
+        standing, sequence = standings[name], int.from_bytes(record_id[_PREFIX_BYTES:], "big")
+        for text in _what_is_wrong(standing, sequence, firing, last_ms.get(name, 0)):
+            note("firing", make_key(FIRING, record_id), text)
+        if firing.outcome not in _BESIDE:
+            last_ms[name] = max(last_ms.get(name, 0), firing.until_ms)
+    for name, standing in standings.items():
+        count = standing.sequence - kept_from(standing)
+        if kept.get(name, 0) < count:
+            key = make_key(FIRING, firing_id(name.decode(), standing.sequence - 1))
+            note("firing", key, f"{count} decisions are noted, {kept.get(name, 0)} are there")
+
+
+def _what_is_wrong(standing: StandingRecord, sequence: int, firing: FiringRecord, last_ms: int) -> Iterator[str]:
+    """Tell what is wrong with a decision that follows one on a time of ``last_ms``."""
+    if not kept_from(standing) <= sequence < standing.sequence:
+        yield "its number is none of those that are kept"
+    if sequence == standing.sequence - 1 and firing != standing.last:
+        yield "it is another than the schedule's last"
+    if firing.outcome == "waiting" and (standing.waiting, standing.waiting_sequence) != (firing, sequence):
+        yield "it waits, and the schedule does not know it"
+    if firing.outcome in _BESIDE or firing.at_ms <= standing.begun_ms:
+        return
+    if firing.at_ms <= last_ms and last_ms > standing.begun_ms:
+        yield "its time was decided on before"
+    if firing.until_ms > standing.decided_to_ms:
+        yield "its time is not yet decided on"
+
+
+def _walk(database: Rdict, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
+    lower = make_key(kind, b"")
+    for at, value in engine.walk(database, lower, successor(lower)):
+        yield split_key(at)[1], value
