@@ -18,8 +18,9 @@ VERSION = 4
 FRAME_BYTES = 2 * MESSAGE_BYTES_MAX
 """Largest frame between own processes: one full payload or result, unchunked."""
 
-READ_BYTES = 256 * 1024
-"""What one read from a pipe takes at most."""
+READ_BYTES = 64 * 1024
+"""What one read from a pipe takes at most. From 128 KiB on the C library maps memory for the buffer and unmaps it
+again: 40 us for each small read, where 2 are enough."""
 
 FDS_VARIABLE = "_TASKD_FDS"
 """Set for a worker by its runner: the numbers of the descriptors that it inherits, comma-separated."""

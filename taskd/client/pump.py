@@ -27,7 +27,8 @@ from taskd.client.promise import Signal
 from taskd.client.session import Session
 from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+"""From 128 KiB on the C library maps memory for the buffer and unmaps it again, which costs 40 us a read."""
 READS_PER_TURN: Final = 32
 """TLS gives 16 KiB a read at most; after so many the writing side gets its turn."""
 
