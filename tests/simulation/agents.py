@@ -9,7 +9,7 @@ from simulation.lives import Life
 from simulation.machines import Machine
 from simulation.net import HOST, PORT, Net
 from simulation.server import ServerMachine
-from simulation.spawner import Began, PlayedSpawner
+from simulation.spawner import PlayedSpawner, Watch
 from simulation.trace import Trace
 from taskd.agent.agent import Agent
 from taskd.agent.config import AgentConfig
@@ -36,7 +36,7 @@ class AgentMachine(Machine):
         trace: Trace,
         *,
         server: ServerMachine,
-        began: Began,
+        watch: Watch,
         slots: int,
         queues: tuple[str, ...],
     ) -> None:
@@ -44,7 +44,7 @@ class AgentMachine(Machine):
         self.spawner: PlayedSpawner | None = None
         self.slots = slots
         self._server = server
-        self._began = began
+        self._watch = watch
         self._queues = queues
         self._agent: Agent | None = None
 
@@ -53,7 +53,7 @@ class AgentMachine(Machine):
         life = self.life
         assert life is not None
         rng = random.Random(self.rng.random())
-        spawner = self.spawner = PlayedSpawner(self.nursery, rng, self.clock, self._began)
+        spawner = self.spawner = PlayedSpawner(self.nursery, rng, self.clock, self._watch)
         platform = Platform(
             clock=self.clock,
             rng=rng,

@@ -16,10 +16,15 @@ class Body(NamedTuple):
     run_ms: int = 1
     """How long it takes."""
     end: str = "return"
-    """``return``, ``raise``, ``exit`` (takes its worker down), or ``never``: it runs until it is ended."""
+    """``return``, ``raise``, ``final`` (raises what is worth no other attempt), ``later`` (asks for a wait of its own),
+    ``exit`` (takes its worker down), or ``never``: it runs until it is ended."""
     good_from: int = 1
     """The attempt from which on it returns, whatever ``end`` says."""
     result_bytes: int = 0
+    heeds: bool = True
+    """It ends soon when it is told to."""
+    beat_ms: int = 0
+    """It tells so often how far it has come; 0: never."""
 
     def pack(self) -> bytes:
         """Return it as a call's arguments."""
@@ -28,6 +33,10 @@ class Body(NamedTuple):
     def end_of(self, attempt: int) -> str:
         """Return how an attempt ends."""
         return "return" if self.end != "never" and attempt >= self.good_from else self.end
+
+
+LATER_MS = 1_500
+"""What ``later`` asks for."""
 
 
 def read_body(payload: bytes) -> Body:

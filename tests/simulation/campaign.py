@@ -111,6 +111,7 @@ def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
             elif event["event"] == "agent in quarantine":
                 world.quarantined.add(event["agent"])
                 world.put_away.add(event["agent"])
+                world.reach("an agent put in quarantine")
         raise structlog.DropEvent
 
     before = structlog.get_config()

@@ -145,11 +145,13 @@ class ClientMachine(Machine):
         trace: Trace,
         *,
         server: ServerMachine,
+        role: str,
         program: Callable[["ClientMachine"], Awaitable[None]],
     ) -> None:
         super().__init__(name, nursery, net, rng, trace)
         self.link: TrioLink | None = None
         self._server = server
+        self._role = role
         self._program = program
 
     async def main(self) -> None:
@@ -158,7 +160,7 @@ class ClientMachine(Machine):
         assert life is not None
         rng = random.Random(self.rng.random())
         await self._server.ready.wait()
-        token = self._server.tokens["client"]
+        token = self._server.tokens[self._role]
         session = Session(token=token, name=self.name, boot_id=rng.randbytes(16), chance=rng.random)
         profile = Profile(address=f"{HOST}:{PORT}", token=token, tls=False)
         async with trio.open_nursery() as nursery:

@@ -81,7 +81,7 @@ class Faults:
         core: list[Machine] = [world.server, *world.agents[:CORE_AGENTS], *world.clients]
         for machine in world.machines:
             if machine in core:
-                _thaw(machine)
+                machine.thaw()
                 world.net.heal({machine.name})
             elif self._rng.random() < 0.5:
                 self._count("lost for good")
@@ -91,7 +91,7 @@ class Faults:
                 self._count("cut off for good")
                 world.net.cut({machine.name})
             else:
-                _thaw(machine)
+                machine.thaw()
                 world.net.heal({machine.name})
 
     async def _repeat(self, name: str) -> None:
@@ -222,8 +222,3 @@ class Faults:
     async def _wall_clock(self) -> None:
         machine = self._rng.choice(self._world.machines)
         machine.clock.step_ms += self._rng.choice([-3_600_000, -1_000, 1_000, 3_600_000, 86_400_000])
-
-
-def _thaw(machine: Machine) -> None:
-    if machine.life is not None and machine.life.is_stopped() and machine.life.exit_code is None:
-        machine.life.go_on()

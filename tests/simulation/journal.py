@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import structs
+
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import EpochRecord, LeaseRecord, SpecRecord, StateRecord
+from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, QueueRecord, SpecRecord, StateRecord
 from taskd.store import codec
 from taskd.store.interface import Write
 from taskd.store.keys import ID_START
@@ -40,11 +42,18 @@ class Standing(NamedTuple):
         return self.state is not None and self.state.state in TERMINAL
 
     @property
+    def end(self) -> StateRecord | None:
+        """Its state record, less what goes away bit by bit before it does."""
+        return None if self.state is None else structs.replace(self.state, logs=0, log_bytes=0)
+
+    @property
     def attempt(self) -> int:
         """Leases granted so far."""
         holder = self.lease or self.state
         return 0 if holder is None else holder.attempt
 
+
+_ORDERS = {records.AGENT[0], records.QUEUE[0]}
 
 NOTHING = Standing()
 
@@ -59,6 +68,12 @@ class Reader(Protocol):
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         """A batch has changed what is stored of a task."""
+
+    def ordered(self, kind: str, name: str, *, drained: bool) -> None:
+        """What a person ordered of a queue or an agent is durable."""
+
+    def committed(self) -> None:
+        """A batch is durable, and all that it changed was told."""
 
 
 class Journal:
@@ -102,25 +117,17 @@ class Journal:
         return self.tasks.get(task_id, NOTHING)
 
     def _apply(self, writes: Sequence[Write]) -> None:
+        last = {key: value for key, value in writes if key[1] in _ORDERS}
+        orders = [self._order(key, value) for key, value in last.items()]
+        for kind, name, drained in orders:
+            if not drained:  # what the turn granted after it is in the same batch
+                self._reader.ordered(kind, name, drained=False)
         changed: dict[bytes, Standing] = {}
         for key, value in writes:
-            kind = key[1]
-            if kind not in {_SPEC, _LEASE, _STATE}:
-                if kind == _META and key[ID_START:] == _EPOCH and value is not None:
-                    self.epoch = codec.decode_as(EpochRecord, records.META, _EPOCH, value).epoch
-                continue
-            task_id = key[ID_START:]
-            standing = changed.get(task_id)
-            if standing is None:
-                standing = self.tasks.get(task_id, NOTHING)
-            if kind == _SPEC:
-                spec = None if value is None else codec.decode_as(SpecRecord, records.SPEC, task_id, value)
-                changed[task_id] = standing._replace(spec=spec)
-            elif kind == _STATE:
-                state = None if value is None else codec.decode_as(StateRecord, records.STATE, task_id, value)
-                changed[task_id] = standing._replace(state=state)
-            else:
-                changed[task_id] = self._lease(task_id, standing, value)
+            if key[1] in {_SPEC, _LEASE, _STATE}:
+                self._change(changed, key, value)
+            elif key[1] == _META and key[ID_START:] == _EPOCH and value is not None:
+                self.epoch = codec.decode_as(EpochRecord, records.META, _EPOCH, value).epoch
         for task_id, after in changed.items():
             before = self.tasks.get(task_id, NOTHING)
             if after == NOTHING:
@@ -128,6 +135,34 @@ class Journal:
             else:
                 self.tasks[task_id] = after
             self._reader.moved(task_id, before, after)
+        for kind, name, drained in orders:
+            if drained:
+                self._reader.ordered(kind, name, drained=True)
+        self._reader.committed()
+
+    @staticmethod
+    def _order(key: bytes, value: bytes | None) -> tuple[str, str, bool]:
+        record_id = key[ID_START:]
+        if key[1] == records.AGENT[0]:
+            drained = value is not None and codec.decode_as(AgentRecord, records.AGENT, record_id, value).drained
+            return "agent", record_id.decode(), drained
+        drained = value is not None and codec.decode_as(QueueRecord, records.QUEUE, record_id, value).draining
+        return "queue", record_id.decode(), drained
+
+    def _change(self, changed: dict[bytes, Standing], key: bytes, value: bytes | None) -> None:
+        """Lay one write over what is known of its task."""
+        task_id = key[ID_START:]
+        standing = changed.get(task_id)
+        if standing is None:
+            standing = self.tasks.get(task_id, NOTHING)
+        if key[1] == _SPEC:
+            spec = None if value is None else codec.decode_as(SpecRecord, records.SPEC, task_id, value)
+            changed[task_id] = standing._replace(spec=spec)
+        elif key[1] == _STATE:
+            state = None if value is None else codec.decode_as(StateRecord, records.STATE, task_id, value)
+            changed[task_id] = standing._replace(state=state)
+        else:
+            changed[task_id] = self._lease(task_id, standing, value)
 
     def _lease(self, task_id: bytes, standing: Standing, value: bytes | None) -> Standing:
         if value is None:

@@ -90,7 +90,7 @@ class Life:
         try:
             with self._scope:
                 await main()
-        except Exception:
+        except* Exception:
             if not self.dead:  # what unwinds in an order that no living process has may stumble over itself
                 raise
         finally:

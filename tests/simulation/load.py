@@ -1,29 +1,50 @@
 """The load: what clients ask for, by chance."""
 
 import random
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
-from simulation.bodies import ASYNC, BLOCKING, COMMAND, Body, read_body
+from simulation.bodies import ASYNC, BLOCKING, COMMAND
 from simulation.clients import ClientMachine, perform
+from simulation.tasks import TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
-from taskd_protocol.command import pack_command, read_command
-from taskd_protocol.errors import SubmitConflict, SubmitTooOld, TaskdError
-from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskViews
-from taskd_protocol.task import Retry, TaskSpec
+from taskd_protocol.errors import QueueDraining, SubmitConflict, SubmitTooOld, TaskdError
+from taskd_protocol.messages import (
+    AgentDrain,
+    Cancel,
+    Cancelled,
+    Done,
+    JobList,
+    JobPage,
+    JobStart,
+    QueueDrain,
+    TaskQuery,
+    TaskRetried,
+    TaskRetry,
+    TaskViews,
+)
+from taskd_protocol.task import TaskFilter, TaskSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from simulation.plan import Plan
     from simulation.world import World
 
 PATIENCE_SECONDS = 30.0
-KEYS = 30
-QUEUES = ("default", "other")
-BACKOFF_MS_MAX = 4_000
-ATTEMPTS_MAX = 4
+TIDY_SECONDS = 5.0
+FILTERS = (
+    TaskFilter(queue="other"),
+    TaskFilter(name=BLOCKING),
+    TaskFilter(name=ASYNC, state="ready"),
+    TaskFilter(name=COMMAND),
+    TaskFilter(state="dead"),
+    TaskFilter(error="no luck"),
+)
 
 
 class Load:
@@ -33,6 +54,7 @@ class Load:
         self._world = world
         self._plan: Plan = world.plan
         self._rng = rng
+        self._maker = TaskMaker(self._plan, rng)
 
     async def __call__(self, machine: ClientMachine) -> None:
         """Be the client's program, until the process ends."""
@@ -49,36 +71,50 @@ class Load:
                 await trio.sleep(rng.expovariate(self._plan.rate / self._plan.clients))
                 if not world.calm.is_set():
                     nursery.start_soon(self._act, machine)
+            if machine is world.clients[0]:
+                nursery.start_soon(self._tidy, machine)
 
     async def _act(self, machine: ClientMachine) -> None:
-        chance = self._rng.random()
-        known = self._world.known
-        features = self._plan.features
+        acts: list[tuple[str, float, Callable[[ClientMachine], Awaitable[None]]]] = [
+            ("", 0.1, self._look),
+            ("cancels", 0.1, self._cancel),
+            ("resends", 0.05, self._resend),
+            ("retries", 0.04, self._retry),
+            ("jobs", 0.01, self._start_job),
+            ("orders", 0.02, self._order),
+        ]
+        chance = self._rng.random() if self._world.known else 1.0
         with trio.move_on_after(PATIENCE_SECONDS if self._rng.random() < 0.2 else inf):
-            if known and chance < 0.1:
-                await self._look(machine)
-            elif known and chance < 0.2 and "cancels" in features:
-                await self._cancel(machine, self._some())
-            elif known and chance < 0.25 and "resends" in features:
-                await self._submit(machine, [self._world.known[task_id] for task_id in self._some()])
-            else:
-                await self._submit(machine, self._new_specs(machine))
+            for feature, share, act in acts:
+                if chance < share and (not feature or feature in self._plan.features):
+                    await act(machine)
+                    return
+                chance -= share
+            await self._submit(machine, self._maker.make(machine))
 
     # -- what it asks -----------------------------------------------------------------------
 
     async def _submit(self, machine: ClientMachine, specs: list[TaskSpec]) -> None:
         assert machine.link is not None
-        self._world.note_submit(specs)
+        world = self._world
+        world.note_submit(specs)
         try:
             [accepted] = await perform(operations.submit(machine.link, [specs], None))
-        except SubmitConflict:
-            return  # a key of other work
-        except SubmitTooOld:
-            return
+        except (SubmitConflict, SubmitTooOld, QueueDraining):
+            return  # a key of other work, an id of long ago, or nobody wants more of it
         firsts = dict(accepted.existing)
-        tasks = [Awaited(firsts.get(index, spec.id)) for index, spec in enumerate(specs)]
-        self._world.note_accepted({task.raw_id: spec for task, spec in zip(tasks, specs, strict=True)})
+        ids = [firsts.get(index, spec.id) for index, spec in enumerate(specs)]
+        world.note_accepted({task_id: world.known.get(task_id, spec) for task_id, spec in zip(ids, specs, strict=True)})
+        tasks = [Awaited(task_id) for task_id in ids]
+        endless = [task_id for task_id in ids if task_id in world.endless]
+        if endless:
+            with trio.move_on_after(self._rng.choice([0.5, 3.0, 20.0])):
+                await self._wait(machine, tasks)
+            await self._cancel_these(machine, endless)
         await self._wait(machine, tasks)
+
+    async def _resend(self, machine: ClientMachine) -> None:
+        await self._submit(machine, [self._world.known[task_id] for task_id in self._some()])
 
     async def _wait(self, machine: ClientMachine, tasks: list[Awaited]) -> None:
         assert machine.link is not None
@@ -91,63 +127,63 @@ class Load:
         finally:
             self._world.waits -= 1
 
-    async def _cancel(self, machine: ClientMachine, ids: list[bytes]) -> None:
+    async def _cancel(self, machine: ClientMachine) -> None:
+        await self._cancel_these(machine, self._some())
+
+    async def _cancel_these(self, machine: ClientMachine, ids: list[bytes], *, force: bool = False) -> None:
         assert machine.link is not None
-        await perform(operations.call(machine.link, Cancel(0, ids), Cancelled, None))
+        await perform(operations.call(machine.link, Cancel(0, ids, force), Cancelled, None))
 
     async def _look(self, machine: ClientMachine) -> None:
         assert machine.link is not None
         await perform(operations.call(machine.link, TaskQuery(0, self._some()), TaskViews, None))
 
+    async def _retry(self, machine: ClientMachine) -> None:
+        assert machine.link is not None
+        with suppress(TaskdError):  # another does its work, or nobody knows whether it was heard
+            await perform(operations.call(machine.link, TaskRetry(0, self._some()), TaskRetried, None))
+
+    async def _start_job(self, machine: ClientMachine) -> None:
+        assert machine.link is not None
+        [job_id] = machine.make_ids(1)
+        action = self._rng.choice(["cancel", "retry", "purge"])
+        with suppress(TaskdError):  # as many as may be are under way
+            start = JobStart(0, job_id, action, self._rng.choice(FILTERS))
+            page = await perform(operations.call(machine.link, start, JobPage, None))
+            while page.jobs and page.jobs[0].finished_at_ms is None:
+                ask = JobList(0, [job_id], page.jobs[0].looked_at)
+                page = await perform(operations.call(machine.link, ask, JobPage, None))
+
+    async def _order(self, machine: ClientMachine) -> None:
+        """Drain an agent or a queue for a while."""
+        agent = self._rng.choice(self._world.agents).name
+        queue = self._rng.random() < 0.3
+        for resume in (False, True):
+            await self._tell(machine, QueueDrain(0, "other", resume) if queue else AgentDrain(0, agent, resume))
+            await trio.sleep(self._rng.choice([1.0, 5.0, 20.0]))
+
+    async def _tell(self, machine: ClientMachine, order: AgentDrain | QueueDrain) -> None:
+        assert machine.link is not None
+        with suppress(TaskdError):  # no such agent
+            await perform(operations.call(machine.link, order, Done, None))
+
+    async def _tidy(self, machine: ClientMachine) -> None:
+        """Be the person who lets go on what was drained, and ends what would never end."""
+        world = self._world
+        if "orders" in self._plan.features:
+            await self._tell(machine, QueueDrain(0, "other", resume=True))
+            for agent in world.agents:
+                await self._tell(machine, AgentDrain(0, agent.name, resume=True))
+        while True:
+            endless = [task_id for task_id in world.left() if task_id in world.endless]
+            if endless:
+                await self._cancel_these(machine, endless)
+            gone = [task_id for task_id in world.left() if world.is_held_up(task_id)]
+            if gone:
+                await self._cancel_these(machine, gone, force=True)
+            await trio.sleep(TIDY_SECONDS)
+
     def _some(self) -> list[bytes]:
         ids = list(self._world.known)
         recent = ids[-50:] if self._rng.random() < 0.8 else ids
         return self._rng.sample(recent, min(len(recent), self._rng.randint(1, 4)))
-
-    # -- what it submits --------------------------------------------------------------------
-
-    def _new_specs(self, machine: ClientMachine) -> list[TaskSpec]:
-        rng, features = self._rng, self._plan.features
-        count = rng.randint(2, 20) if "bulk" in features and rng.random() < 0.1 else 1
-        name = rng.choice([BLOCKING, BLOCKING, ASYNC])
-        body = self._body()
-        payload = body.pack()
-        if "commands" in features and rng.random() < 0.1:
-            name = COMMAND
-            payload = pack_command(["play", str(body.run_ms), str(int(body.end == "raise")), str(rng.randrange(4))])
-        key = f"key-{rng.randrange(KEYS)}" if "keys" in features and count == 1 and rng.random() < 0.2 else ""
-        if key:
-            name, payload = BLOCKING, Body(5).pack() if rng.random() < 0.9 else Body(6).pack()
-        return [
-            TaskSpec(
-                id=task_id,
-                name=name,
-                payload=payload,
-                queue="default" if key or "queues" not in features else rng.choice(QUEUES),
-                priority=rng.randint(-1, 1) if "priorities" in features else 0,
-                delay_ms=rng.choice([0, 0, 300, 8_000]) if "delays" in features else 0,
-                retry=Retry(rng.randint(1, ATTEMPTS_MAX), base_ms=rng.choice([0, 300, 2_000]), max_ms=BACKOFF_MS_MAX),
-                key=key,
-            )
-            for task_id in machine.make_ids(count)
-        ]
-
-    def _body(self) -> Body:
-        rng, features = self._rng, self._plan.features
-        run_ms = rng.choice([0, 1, 10, 200, 2_000])
-        if "long" in features and rng.random() < 0.05:
-            run_ms = rng.choice([10_000, 40_000])
-        end = "return"
-        good_from = 1
-        if rng.random() < 0.25:
-            end, good_from = "raise", rng.choice([2, 3, 1_000])
-        elif "crashes" in features and rng.random() < 0.05:
-            end, good_from = "exit", rng.choice([2, 1_000])
-        return Body(run_ms, end, good_from, rng.choice([0, 0, 40, 2_000]))
-
-
-def cost_s(spec: TaskSpec) -> float:
-    """Return how long it takes, at most, until a task has ended, beside what goes wrong."""
-    run_ms = int(read_command(spec.payload).argv[1]) if spec.name == COMMAND else read_body(spec.payload).run_ms
-    attempts = 1 if spec.retry is None else spec.retry.max_attempts
-    return (attempts * (run_ms + 1.25 * BACKOFF_MS_MAX) + spec.delay_ms) / 1_000

@@ -44,12 +44,20 @@ class Machine(ABC):
         self.fail: Callable[[str], None] = print
         self._over = trio.Event()
         self._power_cut = self._silently = False
+        self._stood_s = 0.0
+        self._stands_since_s: float | None = None
+
+    def stood_s(self) -> float:
+        """Return for how long its processes have stood still so far."""
+        since_s = self._stands_since_s
+        return self._stood_s + (0.0 if since_s is None else trio.current_time() - since_s)
 
     async def run(self) -> None:
         """Keep a process running."""
         while not self.is_lost:
             self._over = trio.Event()
             self._power_cut = self._silently = False
+            self._stood_s, self._stands_since_s = self.stood_s(), None
             life = self.life = Life(self.name)
             self.lives += 1
             self.trace.add("start", self.name)
@@ -99,11 +107,18 @@ class Machine(ABC):
         if life is None or life.is_stopped():
             return
         life.stop()
+        self._stands_since_s = self._stands_since_s or trio.current_time()
         self.trace.add("stop", self.name)
         await trio.sleep(seconds)
         if life is self.life and life.is_stopped():
             self.trace.add("go on", self.name)
-            life.go_on()
+            self.thaw()
+
+    def thaw(self) -> None:
+        """Have the process go on."""
+        if self.life is not None and self.life.is_stopped() and self.life.exit_code is None:
+            self._stood_s, self._stands_since_s = self.stood_s(), None
+            self.life.go_on()
 
     async def _guarded(self) -> None:
         """Be the process; what a real one would print with a traceback as it dies is a find."""

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from taskd.core.working import DAY_MS
+
+GONE_MS = 30_000
+
 Mode = Literal["safety", "liveness"]
 
 FAULTS: dict[str, float] = {
@@ -49,13 +53,20 @@ class Plan:
     faults: Sequence[str]
     rate: float
     """Submits a second, of all clients together."""
+    gone_ms: int
+    """After so long nobody waits any more for what an agent that is lost was to cancel."""
+    retention_age_ms: int
+    """What has ended is kept for so long."""
     small: bool
     """Every bound of the core is small, so that few tasks reach all of them."""
     features: Sequence[str]
     """What the load is made of, beside plain tasks."""
 
 
-FEATURES = ("keys", "delays", "priorities", "queues", "long", "crashes", "commands", "cancels", "resends", "bulk")
+FEATURES = (
+    *("keys", "delays", "priorities", "queues", "long", "crashes", "commands", "cancels", "resends", "bulk"),
+    *("limits", "endless", "unique", "exclusive", "once", "finals", "beats", "retries", "jobs", "orders", "logs"),
+)
 
 
 def make_plan(seed: int, mode: Mode | None = None) -> Plan:
@@ -73,4 +84,6 @@ def make_plan(seed: int, mode: Mode | None = None) -> Plan:
         rate=rng.choice([0.5, 1.5, 4.0]),
         small=rng.random() < 0.5,
         features=[name for name in FEATURES if rng.random() < 0.6],
+        gone_ms=rng.choice([GONE_MS, DAY_MS]),
+        retention_age_ms=rng.choice([20_000, 7 * DAY_MS, 7 * DAY_MS]),
     )

@@ -12,16 +12,20 @@ from simulation.checkers.checker import Checker
 from simulation.checkers.l02_agents import SILENCE_SECONDS
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd.core.attempts import CANCELLED, RELEASED
+from taskd.core.attempts import RELEASED
 from taskd.core.lifecycle import State
-from taskd.core.records import Past
+from taskd.core.records import LeaseRecord, Past, StateRecord
 from taskd.core.working import EPOCH_BITS
 from taskd_protocol.errors import (
     AgentDuplicate,
     DiskFull,
+    JobLimit,
+    QueueDraining,
     ServerBusy,
     SubmitConflict,
     SubmitTooOld,
+    TaskCodes,
+    UniqueHeld,
 )
 from taskd_protocol.messages import (
     Accepted,
@@ -48,6 +52,15 @@ REFUSALS = {
     ServerBusy.code: "refused as busy",
     SubmitConflict.code: "other work under a key refused",
     SubmitTooOld.code: "submit under an id of long ago refused",
+    QueueDraining.code: "submit into a drained queue refused",
+    UniqueHeld.code: "retry of work that another does refused",
+    JobLimit.code: "one bulk job too many refused",
+}
+
+FAILURES = {
+    TaskCodes.TIMED_OUT: "over its time and ended by its agent",
+    TaskCodes.STALLED: "fallen silent and ended by its agent",
+    TaskCodes.DEADLINE: "at its deadline and ended by its agent",
 }
 
 NONE = Past()
@@ -86,6 +99,7 @@ class Rare(Checker):
                 self._reported.update((report.token, State.SUCCEEDED.value) for report in message.reports)
             case Nack():
                 self._reported.update((failure.token, failure.outcome) for failure in message.failures)
+                self._note_failures(message)
             case Offer() if conversation not in self._offers:
                 self._offers[conversation] = message
                 self._look_for_lost_grants(conversation, message)
@@ -96,6 +110,15 @@ class Rare(Checker):
             if now_s - self._heard_s.get(conversation, now_s) > SILENCE_SECONDS:
                 world.reach("a stall of the server cost no agent its leases")
             self._heard_s[conversation] = now_s
+
+    def _note_failures(self, message: Nack) -> None:
+        for report in message.failures:
+            if report.failure is not None and report.failure.code in FAILURES:
+                self.world.reach(FAILURES[report.failure.code])
+            if report.final:
+                self.world.reach("failed for good by its own word")
+            if report.retry_after_ms is not None:
+                self.world.reach("asked for a wait of its own")
 
     def _look_for_lost_grants(self, conversation: Conversation, offer: Offer) -> None:
         assert conversation.hello is not None
@@ -130,8 +153,11 @@ class Rare(Checker):
                 pass
 
     def _accepted(self, conversation: Conversation, message: Accepted) -> None:
-        if message.existing:
-            self.world.reach("a key found its first task")
+        submit = conversation.requests.get(message.request_id)
+        assert isinstance(submit, Submit)
+        for index, _ in message.existing:
+            is_unique = submit.tasks[index].rules.unique is not None
+            self.world.reach("unique work found its first task" if is_unique else "a key found its first task")
         if (conversation, message.request_id) in self._known:
             self.world.reach("submit sent again found what it had stored")
 
@@ -181,6 +207,8 @@ class Rare(Checker):
     # -- what becomes durable -------------------------------------------------------------
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
+        if _refunds(after.state) > _refunds(before.state or before.lease):
+            self.world.reach("failures taken back by a quarantine")
         if after.spec is None:
             self.world.reach("purged")
         elif before.lease is not None and after.lease is None:
@@ -206,14 +234,21 @@ class Rare(Checker):
             "a lease given up while it was cancelling": after.name == State.CANCELLED and reported is None,
             "done before the cancel reached it": lease.cancelling and after.name == State.SUCCEEDED,
             "a lease given back": reported == RELEASED and after.name == State.READY,
-            "killed by its agent without an order": reported == CANCELLED and not lease.cancelling,
             "lost with its agent at no charge": past.losses > was.losses,
             "crashed a second time": crashed and was.crashes,
             "lost after it had marked its start": crashed and lease.started and reported is None,
             "dead of crashes alone": crashed and after.name == State.DEAD and state and not state.failures,
-            "failures taken back by a quarantine": past.refunds > was.refunds,
+            "dead because it may have run": after.name == State.DEAD and _may_have_run(state),
             "a result kept apart": state is not None and state.result_apart,
         }
         for name, holds in facts.items():
             if holds:
                 self.world.reach(name)
+
+
+def _refunds(record: StateRecord | LeaseRecord | None) -> int:
+    return 0 if record is None or record.past is None else record.past.refunds
+
+
+def _may_have_run(state: StateRecord | None) -> bool:
+    return state is not None and state.failure is not None and state.failure.code == TaskCodes.MAYBE_RAN

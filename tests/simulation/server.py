@@ -85,7 +85,7 @@ class ServerMachine(Machine):
                 serve = partial(serve_store, self._plan, platform, data_dir, self._certificates, disk)
                 self.serving = await nursery.start(serve)
                 self.trace.add("serving")
-                for role in ("client", "agent"):
+                for role in ("client", "operator", "agent"):
                     if role not in self.tokens:
                         self.tokens[role] = await self.serving.mint(role)
                 self.ready.set()

@@ -9,11 +9,12 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import trio
 
-from simulation.bodies import ASYNC, BLOCKING, Body, read_body
+from simulation.bodies import ASYNC, BLOCKING, LATER_MS, Body, read_body
 from simulation.clock import MachineClock
 from simulation.lives import outside
 from taskd.agent import wire
@@ -29,8 +30,15 @@ _TO_WORKER: msgspec.msgpack.Decoder[wire.ToWorker] = msgspec.msgpack.Decoder(wir
 START_SECONDS = 0.2
 """A worker imports its modules for up to so long."""
 
-Began = Callable[[bytes, int, int], None]
-"""Told of each attempt that begins to run: task, attempt, fencing token."""
+
+class Watch(Protocol):
+    """Who is told of attempts, as somebody who stands beside the agent's machine sees them."""
+
+    def began(self, task_id: bytes, attempt: int, token: int) -> None:
+        """An attempt begins to run."""
+
+    def gone(self, token: int) -> None:
+        """Nothing of an attempt runs any more."""
 
 
 class Program:
@@ -40,9 +48,11 @@ class Program:
         is_over: It has ended.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, watch: Watch) -> None:
         self.pid = pid
         self.is_over = False
+        self._watch = watch
+        self._attempts: set[int] = set()
         self._exit: Exit | None = None
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
@@ -61,6 +71,17 @@ class Program:
             self._exit = Exit(code, ordered)
             self._scope.cancel()
             self._ended.set()
+            for token in sorted(self._attempts):
+                self._end_attempt(token)
+
+    def _begin_attempt(self, task_id: bytes, attempt: int, token: int) -> None:
+        self._attempts.add(token)
+        self._watch.began(task_id, attempt, token)
+
+    def _end_attempt(self, token: int) -> None:
+        if token in self._attempts:
+            self._attempts.remove(token)
+            self._watch.gone(token)
 
     async def wait(self) -> Exit:
         await self._ended.wait()
@@ -83,11 +104,10 @@ class Program:
 class PlayedWorker(Program):
     """A worker: blocking bodies one after another, coroutines beside each other."""
 
-    def __init__(self, pid: int, rng: random.Random, clock: MachineClock, began: Began) -> None:
-        super().__init__(pid)
+    def __init__(self, pid: int, rng: random.Random, clock: MachineClock, watch: Watch) -> None:
+        super().__init__(pid, watch)
         self._rng = rng
         self._clock = clock
-        self._began = began
         self._kind = ""
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         self._out = bytearray()
@@ -98,7 +118,7 @@ class PlayedWorker(Program):
         self._recalled = 0
         self._cancelled = 0
         self._told = trio.Event()
-        self._scopes: dict[int, trio.CancelScope] = {}
+        self._stops: dict[int, trio.Event] = {}
 
     # -- the agent's side ---------------------------------------------------------------
 
@@ -112,8 +132,8 @@ class PlayedWorker(Program):
                     self._given.set()
                 case wire.Stop(tokens):
                     for token in tokens:
-                        if token in self._scopes:
-                            self._scopes[token].cancel()
+                        if token in self._stops:
+                            self._stops[token].set()
 
     async def pump(self) -> None:
         await trio.sleep_forever()
@@ -162,8 +182,8 @@ class PlayedWorker(Program):
                     await self._run_in_turn(batch)
                 else:
                     for grant in batch.grants:
-                        scope = self._scopes[grant.token] = trio.CancelScope()
-                        nursery.start_soon(self._run_beside, grant, scope)
+                        self._stops[grant.token] = trio.Event()
+                        nursery.start_soon(self._run_beside, grant, grant.token in batch.timed)
 
     async def _run_in_turn(self, batch: wire.Batch) -> None:
         for grant in batch.grants:
@@ -172,38 +192,65 @@ class PlayedWorker(Program):
                 self._running = 0
                 self._say(wire.Recalled(batch.number))
                 return
-            await self._attempt(grant)
+            self._told = trio.Event()
+            if self._cancelled == grant.token:
+                self._told.set()
+            await self._attempt(grant, self._told, timed=grant.token in batch.timed)
         self._running = 0
 
-    async def _run_beside(self, grant: Grant, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._attempt(grant)
-        del self._scopes[grant.token]
-        if scope.cancelled_caught:
-            self._drop(grant.token)
+    async def _run_beside(self, grant: Grant, timed: bool) -> None:  # noqa: FBT001 - as a nursery starts it
+        await self._attempt(grant, self._stops[grant.token], timed=timed)
+        del self._stops[grant.token]
 
-    async def _attempt(self, grant: Grant) -> None:
+    async def _attempt(self, grant: Grant, told: trio.Event, *, timed: bool) -> None:
         began_s = trio.current_time()
         started_at_ms = self._clock.wall_ms()
-        self._began(grant.spec.id, grant.attempt, grant.token)
+        token = grant.token
+        await self._be_alive()
+        self._begin_attempt(grant.spec.id, grant.attempt, token)
+        if timed:
+            self._say(wire.Started(token))
         body = read_body(grant.spec.payload)
-        await trio.sleep(body.run_ms / 1_000)
-        match body.end_of(grant.attempt):
-            case "exit":
-                self._running = grant.token
-                self.exit(self._rng.choice([1, -signal.SIGSEGV]))
-                await trio.sleep_forever()
-            case "never":
-                await trio.sleep_forever()
-            case "raise":
-                failure = Failure(TaskCodes.RAISED, "no luck", "builtins.ValueError", "Traceback")
-                self._say(wire.Raised(grant.token, failure, started_at_ms, (trio.current_time() - began_s) * 1e6))
-            case _:
-                result = result_of(grant, body)
-                self._say(wire.Returned(grant.token, result, started_at_ms, (trio.current_time() - began_s) * 1e6))
+        end = body.end_of(grant.attempt)
+        stopped = await self._run(grant, body, told, math.inf if end == "never" else body.run_ms / 1_000)
+        await self._be_alive()
+        if end == "exit" and not stopped:
+            self._running = token
+            self.exit(self._rng.choice([1, -signal.SIGSEGV]))
+            await trio.sleep_forever()
+        self._end_attempt(token)
+        run_us = (trio.current_time() - began_s) * 1e6
+        if stopped:
+            self._say(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), started_at_ms, run_us))
+        elif end == "return":
+            self._say(wire.Returned(token, result_of(grant, body), started_at_ms, run_us))
+        else:
+            failure = Failure(TaskCodes.RAISED, "no luck", "builtins.ValueError", "Traceback")
+            final, later_ms = end == "final", LATER_MS if end == "later" else None
+            self._say(wire.Raised(token, failure, started_at_ms, run_us, final, later_ms))
 
-    def _drop(self, token: int) -> None:
-        self._say(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))
+    async def _be_alive(self) -> None:
+        """Go no step further if another coroutine has just taken the process down."""
+        if self.is_over:
+            await trio.sleep_forever()
+
+    async def _run(self, grant: Grant, body: Body, told: trio.Event, seconds: float) -> bool:
+        """Take the time that it takes, telling how far it has come; return whether it ended because it was told to."""
+        end_s = trio.current_time() + seconds
+        beats = 0
+        while (left_s := end_s - trio.current_time()) > 0:
+            pause_s = min(left_s, body.beat_ms / 1_000) if body.beat_ms else left_s
+            if not body.heeds:
+                with trio.move_on_after(pause_s):
+                    await trio.sleep_forever()
+            else:
+                with trio.move_on_after(pause_s):
+                    await told.wait()
+                    return True
+            if body.beat_ms:
+                beats += 1
+                self._say(wire.Beat(grant.token, pack([grant.attempt, beats])))
+        return False
 
     def _say(self, message: wire.FromWorker) -> None:
         self._out += wire.encode(message)
@@ -213,14 +260,17 @@ class PlayedWorker(Program):
 class PlayedCommand(Program):
     """A command, which prints a little."""
 
-    def __init__(self, pid: int, plan: CommandPlan) -> None:
-        super().__init__(pid)
+    def __init__(self, pid: int, plan: CommandPlan, watch: Watch) -> None:
+        super().__init__(pid, watch)
         self.live_until(plan.live_until_ms)
         self._run_ms, self._code, self._lines = map(int, plan.argv[1:])
+        task_id, attempt, token = [plan.environ[f"TASKD_{name}"] for name in ("TASK_ID", "ATTEMPT", "FENCING_TOKEN")]
+        self._runs = parse_task_id(task_id), int(attempt), int(token)
         self._send, self._receive = trio.open_memory_channel[bytes](100)
 
     async def main(self) -> None:
         """Print, and end."""
+        self._begin_attempt(*self._runs)
         for number in range(self._lines):
             await trio.sleep(self._run_ms / 1_000 / (self._lines + 1))
             self._send.send_nowait(b"line %d\n" % number)
@@ -243,26 +293,24 @@ class PlayedCommand(Program):
 class PlayedSpawner:
     """Starts the processes of one life of an agent."""
 
-    def __init__(self, nursery: trio.Nursery, rng: random.Random, clock: MachineClock, began: Began) -> None:
+    def __init__(self, nursery: trio.Nursery, rng: random.Random, clock: MachineClock, watch: Watch) -> None:
         self._nursery = nursery
         self._rng = rng
         self._clock = clock
-        self._began = began
+        self._watch = watch
         self._programs: list[Program] = []
 
     async def worker(self) -> WorkerProcess:
         """See ``Spawner``."""
         await trio.lowlevel.checkpoint()
-        worker = PlayedWorker(self._pid(), self._rng, self._clock, self._began)
+        worker = PlayedWorker(self._pid(), self._rng, self._clock, self._watch)
         self._start(worker, worker.main)
         return worker
 
     async def command(self, plan: CommandPlan) -> CommandProcess:
         """See ``Spawner``."""
         await trio.lowlevel.checkpoint()
-        command = PlayedCommand(self._pid(), plan)
-        task_id, attempt, token = [plan.environ[f"TASKD_{name}"] for name in ("TASK_ID", "ATTEMPT", "FENCING_TOKEN")]
-        self._began(parse_task_id(task_id), int(attempt), int(token))
+        command = PlayedCommand(self._pid(), plan, self._watch)
         self._start(command, command.main)
         return command
 

@@ -13,26 +13,41 @@ from simulation.clients import ClientMachine
 from simulation.clock import Alarms
 from simulation.faults import CORE_AGENTS, Faults
 from simulation.journal import Journal, Standing
-from simulation.load import QUEUES, Load, cost_s
+from simulation.load import Load
 from simulation.machines import Machine
 from simulation.net import Net
 from simulation.plan import Plan, make_plan
 from simulation.rare import Rare
 from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
+from simulation.tasks import QUEUES, cost_s, is_endless
 from simulation.trace import Trace
+from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome, TaskSpec
 
-GONE_MS = 30_000
-"""After so long an agent that is lost is gone; a day else."""
-
 CALM_SECONDS = 75.0
 """From the last fault until all that was acknowledged must have ended, beside what it takes to run: an agent is
 given up, its tasks wait for their next attempt, and a minute."""
+
+
+class AgentWatch:
+    """Stands beside an agent's machine."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self._world = world
+        self._name = name
+
+    def began(self, task_id: bytes, attempt: int, token: int) -> None:
+        """See ``Watch``."""
+        self._world.ran(self._name, task_id, attempt, token)
+
+    def gone(self, token: int) -> None:
+        """See ``Watch``."""
+        self._world.gone(token)
 
 
 class World:
@@ -43,7 +58,11 @@ class World:
         purged: Tasks that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
         put_away: Those at whom nobody has looked since.
-        revived: Tasks that had died and run again, with the agent on which they had died.
+        revived: Tasks that had ended and run again, with the agent on which they had died.
+        retried: Tasks of which a client asked that they run again after they have ended.
+        retries_some: A client has asked for that by a filter.
+        forced: Tasks that a person has said to be dead with their agent.
+        endless: Tasks that run until somebody cancels them.
         calm: Set when no more new work is to be submitted.
         waits: Waits of clients that are not over.
     """
@@ -73,7 +92,11 @@ class World:
         self.quarantined: set[str] = set()
         self.put_away: set[str] = set()
         self.revived: dict[bytes, str] = {}
-        settings = Settings(gone_ms=GONE_MS)
+        self.retried: set[bytes] = set()
+        self.retries_some = False
+        self.forced: set[bytes] = set()
+        self.endless: set[bytes] = set()
+        settings = Settings(gone_ms=plan.gone_ms, retention_age_ms=plan.retention_age_ms)
         self.server = ServerMachine(
             nursery,
             self.net,
@@ -87,14 +110,18 @@ class World:
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
         self.clients = [self._client(number, nursery) for number in range(plan.clients)]
         self.checkers = [*every(self), Rare(self)]
-        self._heard, self._said, self._moved = (
+        self._heard, self._said, self._moved, self._committed = (
             [getattr(checker, what) for checker in self.checkers if what in vars(type(checker))]
-            for what in ("heard", "said", "moved")
+            for what in ("heard", "said", "moved", "committed")
         )
         self.faults = Faults(self)
         self.server.recovered = self.recovered
         for machine in self.machines:
             machine.fail = lambda how: self.violated("crash", how)
+
+    def agent(self, name: str) -> AgentMachine:
+        """Return the machine of an agent."""
+        return self.agents[int(name.removeprefix("agent"))]
 
     @property
     def machines(self) -> list[Machine]:
@@ -132,16 +159,16 @@ class World:
 
     async def _end_all(self) -> None:
         """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
-        costs_s = [cost_s(self.accepted[task_id]) for task_id in self._left()]
+        costs_s = [cost_s(self.accepted[task_id]) for task_id in self.left()]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
-            left = self._left()
+            left = self.left()
             while left or self.waits:
                 await trio.sleep(0.5)
                 self._let_in()
-                left = self._open(left) or self._left()  # those that had ended may run again
+                left = self._open(left) or self.left()  # those that had ended may run again
             return
-        left = self._left()
+        left = self.left()
         if left:
             stand = Counter(self.journal.find(task_id).name for task_id in left)
             self.violated("L1", f"{len(left)} tasks have not ended: {dict(stand)}, such as {left[0].hex()}")
@@ -155,8 +182,21 @@ class World:
                 agent.kill()
         self.put_away.clear()
 
-    def _left(self) -> list[bytes]:
+    def left(self) -> list[bytes]:
+        """Return what was acknowledged and has not ended."""
         return self._open(self.accepted)
+
+    def may_run_again(self, task_id: bytes) -> bool:
+        """Tell whether a task that has ended may have gone back in line."""
+        return task_id in self.revived or task_id in self.retried or self.retries_some
+
+    def is_held_up(self, task_id: bytes) -> bool:
+        """Tell whether a task is to be cancelled on an agent of which nobody will hear again."""
+        standing = self.journal.find(task_id)
+        if standing.name != State.CANCELLING or standing.lease is None:
+            return False
+        machine = self.agent(standing.lease.agent)
+        return machine.is_lost or machine.name in self.net.cut_off
 
     def _open(self, ids: Iterable[bytes]) -> list[bytes]:
         """Return those that have not ended."""
@@ -167,6 +207,7 @@ class World:
     def note_submit(self, specs: list[TaskSpec]) -> None:
         """A client submits these."""
         self.known.update({spec.id: spec for spec in specs})
+        self.endless.update(spec.id for spec in specs if is_endless(spec))
 
     def note_accepted(self, tasks: dict[bytes, TaskSpec]) -> None:
         """A client was told that these are kept."""
@@ -205,8 +246,24 @@ class World:
 
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt has begun to run."""
+        self.trace.add("ran", agent, task_id, attempt, token)
         for checker in self.checkers:
             checker.ran(agent, task_id, attempt, token)
+
+    def gone(self, token: int) -> None:
+        """Nothing of an attempt runs any more."""
+        for checker in self.checkers:
+            checker.gone(token)
+
+    def ordered(self, kind: str, name: str, *, drained: bool) -> None:
+        """See ``Reader``."""
+        for checker in self.checkers:
+            checker.ordered(kind, name, drained=drained)
+
+    def committed(self) -> None:
+        """See ``Reader``."""
+        for check in self._committed:
+            check()
 
     def lost(self, agent: str) -> None:
         """The server has given up an agent."""
@@ -244,7 +301,7 @@ class World:
             rng,
             self.trace,
             server=self.server,
-            began=lambda task_id, attempt, token: self.ran(name, task_id, attempt, token),
+            watch=AgentWatch(self, name),
             slots=rng.randint(1, 4),
             queues=() if number < 2 or "queues" not in self.plan.features else (rng.choice(QUEUES),),
         )
@@ -257,5 +314,6 @@ class World:
             self._rng(),
             self.trace,
             server=self.server,
+            role="operator" if "orders" in self.plan.features else "client",
             program=Load(self, self._rng()),
         )

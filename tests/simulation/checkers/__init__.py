@@ -7,13 +7,18 @@ from simulation.checkers.l02_agents import Agents
 from simulation.checkers.s01_acknowledged import Acknowledged
 from simulation.checkers.s02_invented import Invented
 from simulation.checkers.s03_counted_once import CountedOnce
+from simulation.checkers.s04_progress import Progress
+from simulation.checkers.s05_drained import Drained
 from simulation.checkers.s05_leases import Leases
 from simulation.checkers.s07_keys import Keys
+from simulation.checkers.s07_unique import Only
 from simulation.checkers.s10_terminal import Terminal
 from simulation.checkers.s11_durable import Durable
 from simulation.checkers.s13_records import Records
 from simulation.checkers.s15_failed_store import FailedStore
 from simulation.checkers.s17_budgets import Budgets
+from simulation.checkers.s17_once import Once
+from simulation.checkers.s18_bodies import Bodies
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -25,13 +30,18 @@ def every(world: "World") -> list[Checker]:
         Acknowledged,
         Invented,
         CountedOnce,
+        Progress,
         Leases,
+        Drained,
         Keys,
+        Only,
         Terminal,
         Durable,
         Records,
         FailedStore,
         Budgets,
+        Once,
+        Bodies,
         Agents,
     )
     return [kind(world) for kind in kinds]

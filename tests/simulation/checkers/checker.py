@@ -40,6 +40,15 @@ class Checker:
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt has begun to run."""
 
+    def gone(self, token: int) -> None:
+        """Nothing of an attempt runs any more."""
+
+    def committed(self) -> None:
+        """A batch is durable, and all that it changed was told."""
+
+    def ordered(self, kind: str, name: str, *, drained: bool) -> None:
+        """What a person ordered of a queue or an agent is durable."""
+
     def told(self, outcome: Outcome) -> None:
         """A client was told how a task has ended."""
 

@@ -20,10 +20,11 @@ class Acknowledged(Checker):
             submit = conversation.requests.get(message.request_id)
             assert isinstance(submit, Submit)
             firsts = dict(message.existing)
-            self._acknowledged.update(firsts.get(index, spec.id) for index, spec in enumerate(submit.tasks))
+            known_as = [firsts.get(index, spec.id) for index, spec in enumerate(submit.tasks)]
+            self._acknowledged.update([task_id for task_id in known_as if task_id not in self.world.purged])
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
-        if after.spec is None and task_id in self._acknowledged:
+        if after.spec is None:
             if not before.has_ended:
                 self.broken(f"{task_id.hex()} was purged as {before.name}")
             self._acknowledged.discard(task_id)

@@ -43,13 +43,14 @@ class CountedOnce(Checker):
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         state = after.state
-        if state is None or state == before.state or not state.token:
+        if state is None or after.end == before.end or not state.token:
             return
         if state.state == State.SUCCEEDED:
             self._check_success(task_id, before, after)
         elif before.lease is not None and state.state in {State.DEAD, State.SCHEDULED}:
             key = (task_id, state.attempt, state.token, state.agent)
-            if state.failure is not None and self.was_charged(before, after) and self._nacks.get(key) != "failed":
+            allowed = {"failed", "cancelled"} if _runs_once(after) else {"failed"}
+            if state.failure is not None and self.was_charged(before, after) and self._nacks.get(key) not in allowed:
                 self.broken(f"{task_id.hex()} failed under {state.token}, which {state.agent} did not report")
 
     @staticmethod
@@ -68,3 +69,7 @@ class CountedOnce(Checker):
             self.broken(f"{task_id.hex()} has succeeded under {state.token}, which {state.agent} did not report")
         elif not state.result_apart and state.result != result:
             self.broken(f"{task_id.hex()} has another result than was reported under {state.token}")
+
+
+def _runs_once(standing: Standing) -> bool:
+    return standing.spec is not None and standing.spec.spec.rules.at_most_once

@@ -35,7 +35,8 @@ class Keys(Checker):
         firsts = dict(message.existing)
         for index, spec in enumerate(submit.tasks):
             known_as = firsts.get(index, spec.id)
-            if spec.key and self._find(spec.key) not in {None, known_as}:
+            is_resend = known_as == spec.id  # found by its id, also when its key is another's by now
+            if spec.key and not is_resend and self._find(spec.key) not in {None, known_as}:
                 self.broken(f"key {spec.key!r} was answered with {known_as.hex()}")
             stored = self.world.journal.find(known_as).spec
             if stored is not None and (stored.spec.name, stored.spec.payload) != (spec.name, spec.payload):

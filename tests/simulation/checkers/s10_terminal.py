@@ -3,8 +3,8 @@
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd.core.lifecycle import TERMINAL, TRANSITIONS, State
-from taskd_protocol.messages import Message, Outcomes, TaskQuery, TaskViews
+from taskd.core.lifecycle import RETRIABLE, TERMINAL, TRANSITIONS, State
+from taskd_protocol.messages import Cancel, JobStart, Message, Outcomes, TaskQuery, TaskRetry, TaskViews
 from taskd_protocol.task import Outcome
 
 _ORDER = (State.RUNNING, State.CANCELLING, State.SCHEDULED, State.READY)
@@ -16,7 +16,8 @@ Age = tuple[bool, int, int]
 class Terminal(Checker):
     """A task moves along the table of the lifecycle; reads follow.
 
-    What had died on an agent that is put in quarantine goes back in line, as if it had not ended.
+    What had died on an agent that is put in quarantine goes back in line, as if it had not ended; so does what had
+    ended without success when a person asks for it.
     """
 
     promise = "S10"
@@ -28,20 +29,27 @@ class Terminal(Checker):
         self._asked: dict[tuple[int, int], dict[bytes, Age]] = {}
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
-        if before.has_ended and after.spec is not None and after.state != before.state:
-            if before.state is None or before.name != State.DEAD:
+        if before.has_ended and after.spec is not None and after.end != before.end:
+            asked = task_id in self.world.retried or self.world.retries_some
+            if before.state is None or before.name not in (RETRIABLE if asked else {State.DEAD}):
                 self.broken(f"{task_id.hex()} had ended as {before.name} and is {after.name}")
                 return
-            self.world.revived[task_id] = before.state.agent
+            self.world.revived[task_id] = "" if asked else before.state.agent
             self._ends.pop(task_id, None)
             self._shown.pop(task_id, None)
-            for asked in self._asked.values():
-                asked.pop(task_id, None)
+            for ages in self._asked.values():
+                ages.pop(task_id, None)
         if after.name != before.name and after.name and not _leads(before.name, after.name):
             self.broken(f"{task_id.hex()} went from {before.name!r} to {after.name!r}")
 
     def heard(self, conversation: Conversation, message: Message) -> None:
-        if isinstance(message, TaskQuery):
+        if isinstance(message, TaskRetry):
+            self.world.retried.update(message.ids)
+        elif isinstance(message, JobStart) and message.action == "retry":
+            self.world.retries_some = True
+        elif isinstance(message, Cancel) and message.force:
+            self.world.forced.update(message.ids)
+        elif isinstance(message, TaskQuery):
             known = {task_id: self._shown[task_id] for task_id in message.ids if task_id in self._shown}
             self._asked[id(conversation), message.request_id] = known
 
@@ -60,16 +68,18 @@ class Terminal(Checker):
 
     def finished(self) -> None:
         for task_id, agent in self.world.revived.items():
-            if agent not in self.world.quarantined:
+            if agent and agent not in self.world.quarantined:
                 self.broken(f"{task_id.hex()} had died on {agent}, which was never in quarantine, and ran again")
 
     def _check_view(self, task_id: bytes, age: Age, asked: dict[bytes, Age]) -> None:
+        if task_id in self.world.revived:
+            return  # how it had ended may be on its way still
         if task_id in asked and age < asked[task_id]:
             self.broken(f"{task_id.hex()} was shown as {age} after {asked[task_id]}")
         self._shown[task_id] = max(age, self._shown.get(task_id, age))
 
     def _check_end(self, outcome: Outcome) -> None:
-        if outcome.state == "unknown" or (outcome.state == State.DEAD and outcome.id in self.world.revived):
+        if outcome.state == "unknown" or outcome.id in self.world.revived:
             return
         if outcome.state not in TERMINAL:
             self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}")

@@ -71,7 +71,8 @@ class Durable(Checker):
         assert isinstance(asked, Cancel)
         for task_id, state in zip(asked.ids, message.states, strict=True):
             standing = self.world.journal.find(task_id)
-            if state == "unknown" or task_id in self.world.purged or standing.has_ended:
+            moved_on = standing.has_ended or self.world.may_run_again(task_id)
+            if state == "unknown" or task_id in self.world.purged or moved_on:
                 continue
             if standing.name != state:
                 self.broken(f"{task_id.hex()} was said to be {state} by a cancel, and was {standing.name!r} on disk")

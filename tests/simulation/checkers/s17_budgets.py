@@ -17,10 +17,12 @@ class Budgets(Checker):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]  # the one argument
         self._reported: set[int] = set()
+        self._final: set[int] = set()
 
     def heard(self, conversation: Conversation, message: Message) -> None:
         if isinstance(message, Nack):
             self._reported.update(failure.token for failure in message.failures)
+            self._final.update(failure.token for failure in message.failures if failure.final)
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         if after.spec is None or after.state is None:
@@ -35,10 +37,18 @@ class Budgets(Checker):
             self.broken(f"{task_id.hex()} had started, was lost with its agent, and was not charged")
         if failures > retry.max_attempts or crashes > crashes_max:
             self.broken(f"{task_id.hex()} was tried again {told}")
-        if after.name == State.DEAD and not spent:
+        if after.name == State.DEAD and not spent and not self._ends_early(after):
             self.broken(f"{task_id.hex()} was given up {told}")
         if after.name in {State.SCHEDULED, State.READY} and spent:
             self.broken(f"{task_id.hex()} is to be tried again {told}")
+
+    def _ends_early(self, standing: Standing) -> bool:
+        """Tell whether a task ends before its budget does: by its own word, or by its rules."""
+        assert standing.spec is not None
+        assert standing.state is not None
+        rules, failure = standing.spec.spec.rules, standing.state.failure
+        late = rules.deadline_ms and failure is not None
+        return bool(rules.at_most_once or late or standing.state.token in self._final)
 
 
 def _crashes(record: StateRecord | LeaseRecord | None) -> int:
