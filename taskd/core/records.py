@@ -438,6 +438,8 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """What the finished tasks weigh, for retention by size."""
     purged_to_ms: int = 0
     """No task that was purged had a younger id: an unknown id from before may have been one of them."""
+    latest_wall_ms: int = 0
+    """The latest time that the wall clock has shown when a timer was stored, whatever it shows now."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

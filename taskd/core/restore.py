@@ -102,9 +102,10 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
 
 
 def _latest_wall_ms(stored: Stored) -> int:
-    """Return the latest time that the wall clock is known to have shown: epochs and ids are made by it."""
+    """Return the latest time that the wall clock is known to have shown: epochs, ids and timers are made by it."""
     epoch_ms = stored.epoch.epoch * 1_000 if stored.epoch else 0
-    return max(epoch_ms, int.from_bytes(stored.newest_id[:6], "big"))
+    timers_ms = stored.counters.latest_wall_ms if stored.counters else 0
+    return max(epoch_ms, timers_ms, int.from_bytes(stored.newest_id[:6], "big"))
 
 
 def _restore_counters(w: Working, stored: CountersRecord) -> None:
@@ -115,6 +116,7 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
     counters.next_order = stored.next_order
     counters.finished_bytes = stored.finished_bytes
     counters.purged_to_ms = stored.purged_to_ms
+    counters.latest_wall_ms = stored.latest_wall_ms
     w.first_order = counters.next_order
 
 

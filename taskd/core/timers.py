@@ -4,7 +4,7 @@ A timer is stored with the instant at which it is due and the length of the wait
 The wall clock may step and the server may be down, so a wait that is taken up
 lasts ``clamp(due - wall, 0, length)`` from then on, by the clock that never steps.
 A wall clock that was put back would leave what was begun before far ahead of it; so the
-horizon goes by the latest time that the wall clock has shown, and runs on.
+horizon goes by the latest time that the wall clock has shown, over restarts, and runs on.
 
 Invariants:
 - Every stored timer whose id is at or before the cursor is in memory.
@@ -49,6 +49,9 @@ def start(w: Working, task_id: bytes, due_at_ms: int, length_ms: int, now: Now) 
     """Store a timer; what it is for shows in the task's own records."""
     timer = timer_id(due_at_ms, task_id)
     w.put(records.TIMER, timer, length_ms.to_bytes(INSTANT_BYTES, "big"))
+    if now.wall_ms > w.counters.latest_wall_ms:
+        w.counters.latest_wall_ms = now.wall_ms
+        w.counters_dirty = True
     timers = w.timers
     if timer <= timers.cursor or (timers.reading and timer <= timers.reading_until):
         _admit(timers, timer, length_ms, now)

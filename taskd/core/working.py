@@ -174,6 +174,7 @@ class Counters:
     next_order: int = 1
     finished_bytes: int = 0
     purged_to_ms: int = 0
+    latest_wall_ms: int = 0
 
     def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
         """Count tasks of a queue from one state to another; None: not stored, or ended."""
@@ -194,7 +195,9 @@ class Counters:
             for queue, states in self.by_queue.items()
         }
         ended = {str(state): count for state, count in self.ended.items() if count}
-        return records.CountersRecord(by_queue, ended, self.next_order, self.finished_bytes, self.purged_to_ms)
+        return records.CountersRecord(
+            by_queue, ended, self.next_order, self.finished_bytes, self.purged_to_ms, self.latest_wall_ms
+        )
 
 
 class Timers:

@@ -225,7 +225,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
     "counters": (
         (records.META, b"counters"),
-        records.CountersRecord({"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77),
+        records.CountersRecord({"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77, 88),
     ),
     "epoch": ((records.META, b"epoch"), records.EpochRecord(1_763_760_000, [(1_763_750_000, 0), (1_763_760_000, 77)])),
 }

@@ -107,6 +107,19 @@ def test_a_clock_that_is_put_back_by_years_makes_no_wait_last_as_long(shell: She
     assert sorted(ready(shell)) == sorted([near.id, far.id])
 
 
+def test_a_clock_that_was_years_ahead_for_a_while_makes_no_wait_last_as_long_after_a_restart(shell: Shell) -> None:
+    """Neither ids nor a start are from then: the timer alone is."""
+    spec = shell.spec(delay_ms=10_000)
+    shell.tick()
+    shell.wall_ms += 3_653 * 86_400_000
+    shell.submit(spec)
+    shell.wall_ms -= 3_653 * 86_400_000
+    shell.crash(shell.staged_count)
+    shell.tick()
+    shell.pass_ms(10_000)
+    assert ready(shell) == [spec.id]
+
+
 def test_many_that_are_due_at_once_are_released_in_bounded_steps(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert DUE_TASKS == 1_000
     monkeypatch.setattr("taskd.core.timers.DUE_TASKS", 10)
