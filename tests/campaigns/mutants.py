@@ -1,8 +1,8 @@
 """Bugs that are put in on purpose: a harness that cannot fail proves nothing.
 
 A case applies one patch of ``tests/mutants`` to a copy of the tree, and has the campaigns that its head names play
-case after case there until one breaks a promise. A mutant that none of them finds has survived, which is a violation;
-so is a patch that no longer fits.
+case after case there until one breaks a promise; a head may name tests, too, one of which must fail. A mutant that
+none of them finds has survived, which is a violation; so is a patch that no longer fits.
 
 To add one, or to mend one that no longer fits: put the bug in, write ``git diff`` below the two lines of its head, and
 take the bug out. If nothing finds it, it is the campaigns that lack something.
@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,16 @@ import msgspec
 from campaigns.report import ROOT, Found, Report
 
 PATCHES = ROOT / "tests" / "mutants"
-TREE = ("taskd", "protocol", "tests")
+TREE = ("taskd", "protocol", "tests", "scripts")
 SECONDS = 240.0
 """No case begins later than so long after a hunter's first."""
 
-CASES = {"c1": 200, "c3": 100, "c6": 200}
+CASES = {"c1": 200, "c3": 100, "c4": 50, "c5": 10, "c6": 200, "c12": 2}
 """So many cases each hunter has at most."""
+
+
+PASSED, FAILED = 0, 1
+"""How pytest ends."""
 
 
 class Mutant(NamedTuple):
@@ -33,7 +38,7 @@ class Mutant(NamedTuple):
 
     Attributes:
         breaks: Which promise, in a line.
-        hunters: Campaigns that are to find it, in the order in which they try.
+        hunters: Campaigns, or tests, that are to find it, in the order in which they try.
     """
 
     file: Path
@@ -65,23 +70,42 @@ def play(case: int, home: Path, found: Found) -> None:
     for name in TREE:
         shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
     apply(mutant, home)
+    shutil.copy(ROOT / "pyproject.toml", home)
     found.fault("mutant")
     for hunter in mutant.hunters:
-        played = _hunt(hunter, home)
-        found.ops += len(played.seeds)
-        if played.violations:
-            found.reach(f"{mutant.file.stem}: {hunter}", len(played.seeds))
+        cases, is_found = _test(hunter, home) if hunter.startswith("tests/") else _hunt(hunter, home)
+        found.ops += cases
+        if is_found:
+            found.reach(f"{mutant.file.stem}: {hunter}", cases)
             return
     raise AssertionError(f"{mutant.file.name} survives {found.ops} cases; it breaks {mutant.breaks}")
 
 
-def _hunt(hunter: str, home: Path) -> Report:
-    """Play cases of a campaign in the copy, until one breaks a promise."""
+def _test(hunter: str, home: Path) -> tuple[int, bool]:
+    """Run a test in the copy; return that it was one, and whether it failed."""
+    words = ["-q", "-x", "-p", "no:cacheprovider", hunter]
+    ended = _run(["-m", "pytest", *words], home)
+    assert ended.returncode in {PASSED, FAILED}, f"{hunter} could not be run: {ended.stdout[-300:]}"
+    return 1, ended.returncode == FAILED
+
+
+def _hunt(hunter: str, home: Path) -> tuple[int, bool]:
+    """Play cases of a campaign in the copy, until one breaks a promise; return how many, and whether one did."""
     words = ["--from", "0", "--to", str(CASES[hunter] - 1), "--seconds", str(SECONDS)]
     words += ["--until-broken", "--at-once", "1"]
-    path = os.pathsep.join(str(home / name) for name in (".", "protocol", "tests"))
-    ended = subprocess.run(
-        [sys.executable, "-m", "campaigns", hunter, *words],
+    ended = _run(["-m", "campaigns", hunter, *words], home)
+    try:
+        report = msgspec.json.decode((home / "build" / "reports" / f"{hunter}.json").read_bytes(), type=Report)
+    except FileNotFoundError:
+        raise AssertionError(f"{hunter} could not be played: {ended.stderr[-300:]}") from None
+    return len(report.seeds), bool(report.violations)
+
+
+def _run(words: Sequence[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in the copy; what it imports and starts is the copy's."""
+    path = os.pathsep.join(str(home / name) for name in (".", "protocol", "tests", "scripts"))
+    return subprocess.run(
+        [sys.executable, *words],
         cwd=home,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -89,7 +113,3 @@ def _hunt(hunter: str, home: Path) -> Report:
         timeout=2 * SECONDS,
         check=False,
     )
-    try:
-        return msgspec.json.decode((home / "build" / "reports" / f"{hunter}.json").read_bytes(), type=Report)
-    except FileNotFoundError:
-        raise AssertionError(f"{hunter} could not be played: {ended.stderr[-300:]}") from None
