@@ -395,6 +395,12 @@ class TaskCodes:
     MAYBE_RAN: ClassVar[str] = "task.maybe_ran"
     """The task may run at most once; it started, or may have, and did not succeed."""
 
+    PENDING: ClassVar[str] = "task.pending"
+    """Of a task that another one has spawned: it has not ended."""
+
+    SPAWN_CHANGED: ClassVar[str] = "task.spawn_changed"
+    """The task spawned something else than in the attempt before: what it spawns must follow from its arguments."""
+
     UPSTREAM_FAILED: ClassVar[str] = "workflow.upstream_failed"
     """A node was skipped: one that it waited for did not succeed."""
 

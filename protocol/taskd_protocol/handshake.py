@@ -88,7 +88,19 @@ ALLOWED: Final[Mapping[str, Messages]] = {
     "operator": _WORK | _ORDERS,
     "admin": _WORK | _ORDERS | _ACCESS,
     HELLO_AGENT: _ALWAYS
-    | {m.Offer, m.LeaseCredit, m.Ack, m.Nack, m.Heartbeat, m.Drain, m.Logs, m.Checkpoints, m.Started, m.InputQuery},
+    | {
+        m.Offer,
+        m.LeaseCredit,
+        m.Ack,
+        m.Nack,
+        m.Heartbeat,
+        m.Drain,
+        m.Logs,
+        m.Checkpoints,
+        m.Started,
+        m.InputQuery,
+        m.Spawn,
+    },
 }
 """Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
 

@@ -814,9 +814,18 @@ class InputQuery(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=80)
     request_id: int
     token: int
     input: int
-    """Its position among the inputs."""
+    """Its position among the inputs; -1: what the task has spawned."""
     after: int = 0
     """Of a list that a node's children made: so many of their results are known already."""
+
+
+class Missed(msgspec.Struct, array_like=True, frozen=True):
+    """A task that another one has spawned, and that has not succeeded."""
+
+    position: int
+    """Its position among all that were."""
+    failure: Failure
+    """Why not; ``task.pending``: it has not ended."""
 
 
 class InputPage(msgspec.Struct, array_like=True, frozen=True, tag=81):
@@ -827,6 +836,19 @@ class InputPage(msgspec.Struct, array_like=True, frozen=True, tag=81):
     """Packed: the result; or, of a list, those from ``after`` on, nil for a child that did not succeed."""
     last: bool = True
     """The list ends with these."""
+    missed: list[Missed] = []
+    """Of what was spawned, those that have not succeeded."""
+
+
+class Spawn(msgspec.Struct, array_like=True, frozen=True, tag=82):
+    """A task that I run has spawned these. Answered DONE; its report comes after that."""
+
+    request_id: int
+    token: int
+    first: int
+    """So many were spawned before these, by this attempt or earlier ones."""
+    tasks: list[TaskSpec]
+    """Under empty ids. Those that are known from their positions are not made again."""
 
 
 # -- clients: workflows -----------------------------------------------------------------
@@ -1035,6 +1057,7 @@ ToServer = (
     | Checkpoints
     | Started
     | InputQuery
+    | Spawn
     | WorkflowSubmit
     | WorkflowOrder
     | WorkflowSignal

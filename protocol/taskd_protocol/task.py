@@ -189,6 +189,16 @@ class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
 
 
+class Spawned(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What earlier attempts of a task have spawned: the same again, in the same order, finds the same tasks."""
+
+    node: bytes
+    """Of whose children they are: the n-th spawned is its n-th child."""
+    count: int
+    digest: bytes
+    """16 bytes over names and arguments, see section 12 of the protocol's document."""
+
+
 class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The right of this agent session to run one attempt."""
 
@@ -203,6 +213,8 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What an attempt before told last of how far it had come, packed; empty: nothing."""
     mark_start: bool = False
     """The attempt before was lost: run this one alone, and start it only after STARTED was answered."""
+    spawned: Spawned | None = None
+    """None: nothing yet."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -224,7 +236,8 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     outcome: str
     """``failed``: charged to the task; ``crashed``: it took its worker down, charged to another budget; ``cancelled``:
-    its processes are proven dead; ``released``: it never started, or was stopped with its agent, and costs nothing."""
+    its processes are proven dead; ``released``: it never started, or was stopped with its agent, and costs nothing;
+    ``waiting``: it ended to wait for what it has spawned, and costs nothing."""
     failure: Failure | None = None
     """Of ``failed`` and ``crashed``."""
     started_at_ms: int = 0

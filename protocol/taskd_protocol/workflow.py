@@ -6,6 +6,7 @@ node that maps, from 1. So the id of each task of a workflow is known before it
 is made, sorts beside its siblings, and tells which workflow it is of.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -33,6 +34,8 @@ MAP: Final = "map"
 VALUE: Final = "value"
 SLEEP: Final = "sleep"
 SIGNAL: Final = "signal"
+SPAWN: Final = "spawn"
+"""The one node of what the server keeps of a task's children; nobody submits it."""
 KINDS: Final = (TASK, MAP, VALUE, SLEEP, SIGNAL)
 
 ALL_SUCCEEDED: Final = "all_succeeded"
@@ -154,6 +157,15 @@ def place_of(task_id: bytes) -> tuple[int, int]:
     """Return the node, -1 for the workflow itself, and the child, -1 for the node itself, that an id is of."""
     number = int.from_bytes(task_id[STEM_BYTES:], "big")
     return (number >> NUMBER_BITS) - 1, (number & CHILDREN_MAX) - 1
+
+
+def spawn_digest(before: bytes, name: str, payload: bytes) -> bytes:
+    """Return the digest over what a task has spawned, from that of what it had spawned before; empty: nothing."""
+    digest = hashlib.blake2b(before, digest_size=TASK_ID_BYTES)
+    for part in (name.encode(), payload):
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
 
 
 def check_workflow(spec: WorkflowSpec, nodes_max: int) -> None:

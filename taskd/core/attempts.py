@@ -23,6 +23,7 @@ FAILED: Final = "failed"
 CRASHED: Final = "crashed"
 CANCELLED: Final = "cancelled"
 RELEASED: Final = "released"
+WAITING: Final = "waiting"
 LOST: Final = "lost"
 
 ATTEMPTS_KEPT: Final = 100
@@ -88,7 +89,7 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
     crashes, losses = past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST)
-    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted)
+    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted, past.family)
     task.failures += outcome == FAILED
 
 

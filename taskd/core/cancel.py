@@ -9,9 +9,8 @@ from taskd.core import due, endings, records
 from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
 from taskd.core.effects import SendRevoke
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task
+from taskd.core.lines import Task, lease_record
 from taskd.core.records import Key, SpecRecord, StateRecord
-from taskd.core.reports import lease_record
 from taskd.core.working import Agent, Working
 
 _FRESH = StateRecord(State.READY, 0, 0, 0, "", 0)

@@ -2,7 +2,7 @@
 
 from taskd.core import records
 from taskd.core.commands import KeepCheckpoints, Now
-from taskd.core.reports import lease_record
+from taskd.core.lines import lease_record
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.limits import DETAILS_BYTES_MAX

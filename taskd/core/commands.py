@@ -430,6 +430,24 @@ class MapItems:
 
 
 @dataclass(frozen=True, slots=True)
+class SpawnTasks:
+    """Make what a running task has spawned."""
+
+    agent: str
+    token: int
+    first: int
+    specs: Sequence[TaskSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class WakeTask:
+    """Put a task back in line that waited for what it has spawned."""
+
+    id: bytes
+    family: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RerunTasks:
     """Run these tasks of workflows again, which have ended, with these inputs; none: with those of before."""
 
@@ -472,6 +490,8 @@ Command = (
     | MapItems
     | RerunTasks
     | ScheduleCommand
+    | SpawnTasks
+    | WakeTask
 )
 
 Answer = (

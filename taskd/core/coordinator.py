@@ -19,6 +19,7 @@ from taskd.core import (
     checkpoints,
     drains,
     due,
+    families,
     jobs,
     lapses,
     moves,
@@ -68,6 +69,7 @@ from taskd.core.commands import (
     RetryTasks,
     RevokeToken,
     SignalWorkflow,
+    SpawnTasks,
     StartJob,
     StepJob,
     StoreToken,
@@ -75,6 +77,7 @@ from taskd.core.commands import (
     SubmitWorkflow,
     TakeFlow,
     UseInvitation,
+    WakeTask,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
 from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, Task
@@ -200,6 +203,10 @@ class Coordinator:
                 readings.take_items(w, command, now)
             case RerunTasks():
                 readings.rerun(w, command, now, loaded)
+            case SpawnTasks():
+                families.spawn(w, command, now)
+            case WakeTask():
+                families.wake(w, command, loaded)
             case MoveFlows():
                 pass  # the turn's end does it
             case _:

@@ -53,7 +53,7 @@ def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
         w.leave_line(spec.spec.queue, spec.spec.name, rank_of(spec.spec.priority, spec.order))
     elif state.state == State.SCHEDULED:
         timers.stop(w, spec.spec.id, state.due_at_ms)
-    else:
+    elif state.state != State.BLOCKED:
         return False
     return True
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from taskd.core import attempts, claims, dead, expiry, records, timers
 from taskd.core.commands import Now
 from taskd.core.flows import Happened
-from taskd.core.graph import FAILED, SUCCEEDED
+from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
@@ -65,6 +65,8 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         )
         if task.past is not None:
             record = replace(record, past=task.past)
+            if task.past.family:
+                w.happened.append(Happened(task.past.family, SUCCEEDED))
         mutate((records.LEASE, task_id, None))
         mutate((records.STATE, task_id, record))
         if task.details:
@@ -167,13 +169,13 @@ def charge(w: Working, task: Task, report: FailureReport, now: Now, *, failure: 
 def put_back(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int) -> None:
     """Put a leased task back to its place in line, uncharged: its lease is gone from its agent already."""
     attempts.keep(w, task, outcome, now, started_at_ms=started_at_ms)
-    _requeue(w, task, now)
+    requeue(w, task, now)
 
 
 def release(w: Working, task: Task, now: Now) -> None:
     """Put a leased task that never started back to its place in line; else as ``put_back``."""
     attempts.pass_over(task)
-    _requeue(w, task, now)
+    requeue(w, task, now)
 
 
 def give_up(w: Working, task: Task, now: Now) -> None:
@@ -188,7 +190,7 @@ def give_up(w: Working, task: Task, now: Now) -> None:
     if task.cancelling:
         _end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
     elif failure is None:
-        _requeue(w, task, now)
+        requeue(w, task, now)
     else:
         _go_on(w, task, failure, now, started_at_ms=0)
 
@@ -296,7 +298,32 @@ def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now,
     w.counters_dirty = True
 
 
-def _requeue(w: Working, task: Task, now: Now) -> None:
+def block(w: Working, task: Task, *, started_at_ms: int) -> None:
+    """Have a leased task wait for others: its lease is gone from its agent; its limit is for the caller to start."""
+    task_id = task.spec.id
+    record = StateRecord(
+        State.BLOCKED,
+        task.attempt,
+        task.failures,
+        task.token,
+        task.agent,
+        started_at_ms or task.granted_at_ms,
+        failure=task.failure,
+        logs=task.logs,
+        log_bytes=task.log_bytes,
+        has_details=bool(task.details),
+        revived_at_ms=task.revived_at_ms,
+        past=task.past,
+        revived_attempt=task.revived_attempt,
+    )
+    w.delete(records.LEASE, task_id)
+    w.put(records.STATE, task_id, record)
+    del w.tasks[task_id]
+    w.counters.move(task.spec.queue, State.RUNNING, State.BLOCKED)
+    w.counters_dirty = True
+
+
+def requeue(w: Working, task: Task, now: Now) -> None:
     """Put a leased task back to its place in line, with no token in its state; one past its deadline is dead."""
     if expiry.is_late(task.spec, task.since_ms, now.wall_ms):
         _end_leased(w, task, State.DEAD, now, started_at_ms=0, failure=expiry.deadline_failure(task.spec))
@@ -324,6 +351,8 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
     w.ended_bytes += _weight(spec, record)
     if spec.rules.member is not None:
         w.happened.append(Happened(spec.id, FAILED))
+    if record.past is not None and record.past.family:
+        w.happened.append(Happened(record.past.family, STOPPED if state == State.CANCELLED else FAILED))
 
 
 def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:

@@ -89,7 +89,7 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
     fan = flow.fans[position]
     node = flow.node(position)
     if fan.has_ended:
-        _end(w, flow, position, fan, now)
+        end(w, flow, position, fan, now)
         return 0
     assert node.task is not None
     free = node.in_flight_max - fan.open if node.in_flight_max else room
@@ -118,7 +118,8 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
     return spent
 
 
-def _end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
+def end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
+    """End a node all of whose children have ended."""
     failed = fan.missed
     failure = Failure(TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed")
     state = "dead" if failed else "succeeded"

@@ -103,6 +103,12 @@ class Fan:
         self.open += 1
         return child
 
+    def grow(self, count: int) -> None:
+        """Note so many more children, which have tasks."""
+        self.statuses += bytes([RELEASED]) * count
+        self.released += count
+        self.open += count
+
     def note(self, child: int, status: int) -> None:
         """Note how a child ended, or that it goes on."""
         before = self.statuses[child]

@@ -79,7 +79,7 @@ def _check_counters(w: Working) -> None:
         (queue, State(state)): count
         for queue, states in w.counters.by_queue.items()
         for state, count in states.items()
-        if count and state != State.SCHEDULED
+        if count and state not in {State.SCHEDULED, State.BLOCKED}
     }
     assert counted == {key: count for key, count in expected.items() if count}
     assert all(count >= 0 for states in w.counters.by_queue.values() for count in states.values())

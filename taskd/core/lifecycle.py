@@ -6,6 +6,8 @@ from enum import StrEnum
 class State(StrEnum):
     """Where a task stands."""
 
+    BLOCKED = "blocked"
+    """It waits for what it has spawned. (Of a workflow's node that is no task yet: for those before it.)"""
     SCHEDULED = "scheduled"
     """Not before a time: a delay, or the wait before another attempt."""
     READY = "ready"
@@ -48,6 +50,12 @@ TRANSITIONS: dict[State | None, dict[State, str]] = {
         State.DEAD: "attempts spent, a final failure, at most once, or its deadline passed",
         State.READY: "released, or its agent was lost",
         State.CANCELLING: "cancel",
+        State.BLOCKED: "it waits for what it has spawned",
+    },
+    State.BLOCKED: {
+        State.READY: "what it has spawned has ended",
+        State.DEAD: "its deadline passed",
+        State.CANCELLED: "cancel",
     },
     State.CANCELLING: {
         State.SUCCEEDED: "ack: it was done before the cancel reached it",

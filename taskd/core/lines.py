@@ -16,7 +16,7 @@ from operator import attrgetter
 
 import msgspec
 
-from taskd.core.records import Past
+from taskd.core.records import LeaseRecord, Past
 from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.task import Failure, TaskSpec
 
@@ -79,6 +79,26 @@ class Task(msgspec.Struct, gc=False):
     def since_ms(self) -> int:
         """When its time limits began."""
         return self.revived_at_ms or self.created_at_ms
+
+
+def lease_record(task: Task) -> LeaseRecord:
+    """Return a leased task's record."""
+    return LeaseRecord(
+        task.token,
+        task.attempt,
+        task.failures,
+        task.agent,
+        task.granted_at_ms,
+        task.cancelling,
+        task.failure,
+        task.logs,
+        task.log_bytes,
+        task.log_bytes_before,
+        bool(task.details),
+        task.revived_at_ms,
+        task.past,
+        task.started,
+    )
 
 
 def rank_of(priority: int, order: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import fans, records, stages, submit, waits
+from taskd.core import families, fans, records, stages, submit, waits
 from taskd.core.commands import MoveFlows, Now, RerunTasks
 from taskd.core.effects import Continue
 from taskd.core.flows import Flow, Happened, inputs_of, stem_of
@@ -19,7 +19,7 @@ from taskd.core.records import NodeRecord
 from taskd.core.settling import count, end_node, settle, skip, want
 from taskd.core.working import Working
 from taskd_protocol.task import Given, Member, TaskSpec
-from taskd_protocol.workflow import MAP, VALUE, member_id, place_of
+from taskd_protocol.workflow import MAP, VALUE, is_workflow_id, member_id, place_of
 
 STEP_NODES: Final = 1_000
 """Nodes and children dealt with in one turn, over all workflows: some ten milliseconds."""
@@ -38,6 +38,9 @@ def advance(w: Working, now: Now) -> None:
         flow = w.flows.get(stem_of(event.id))
         if flow is None:
             continue  # a task of a workflow that has ended
+        if is_workflow_id(event.id):
+            families.parent_ended(w, flow, event.status)
+            continue
         if flow.graph is None:
             flow.late.append(event)
             want(w, flow)
@@ -127,7 +130,9 @@ def _move(w: Working, flow: Flow, now: Now) -> int:
             skip(w, flow, node, verdict, now)
     spreading, flow.spreading = flow.spreading, {}
     for node in spreading:
-        if graph.statuses[node] == RELEASED:
+        if flow.record.parent:
+            families.look(w, flow, now)
+        elif graph.statuses[node] == RELEASED:
             spent += fans.spread(w, flow, node, making.add, SLICE_NODES - spent, now)
     spent += _rerun(w, flow, SLICE_NODES - spent)
     making.finish()

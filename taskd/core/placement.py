@@ -9,13 +9,12 @@ hold across queues and names.
 import heapq
 from typing import Final
 
-from taskd.core import claims, expiry, records
+from taskd.core import claims, expiry, families, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
-from taskd.core.lines import RANK_BYTES, Line, Task
+from taskd.core.lines import RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
-from taskd.core.reports import lease_record
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.task import Grant, Rules
 
@@ -174,7 +173,9 @@ class _Pass:
                 task.attempt += 1
                 task.log_bytes_before = task.log_bytes
                 alone = task.past is not None and task.past.losses > 0
-                grants.append(Grant(token, task.attempt, spec, deadline_in_ms, task.details, alone))
+                family = task.past.family if task.past is not None else b""
+                spawned = families.spawned(w, family) if family else None
+                grants.append(Grant(token, task.attempt, spec, deadline_in_ms, task.details, alone, spawned))
                 mutate((records.STATE, task_id, None))
                 mutate((records.LEASE, task_id, lease_record(task)))
             token += 1

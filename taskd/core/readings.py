@@ -65,7 +65,9 @@ def _statuses(flow: Flow, command: TakeFlow) -> dict[int, int]:
 def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -> int:
     """Take in what is stored of a node that is no task; return its status."""
     if record.total >= 0:
-        statuses = bytearray(record.total)
+        statuses = bytearray(max(record.total, flow.record.spawned))
+        if flow.record.parent:  # it may have spawned more since that was read
+            statuses = bytearray([RELEASED]) * len(statuses)
         begun = children[: record.released if record.made else record.total]
         statuses[: len(begun)] = begun
         flow.fans[position] = Fan(statuses, record.made, record.started_at_ms)

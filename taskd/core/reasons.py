@@ -19,6 +19,8 @@ def why_waiting(w: Working, state: str, queue: str, name: str) -> str:  # noqa: 
     """Return the reason in one line; empty for a task that does not wait."""
     if state == State.SCHEDULED:
         return "waits for its time"
+    if state == State.BLOCKED:
+        return "waits for the tasks that it has spawned"
     if state != State.READY:
         return ""
     agents = [agent for agent in w.agents.values() if agent.connection]

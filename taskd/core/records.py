@@ -115,7 +115,9 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     refunds: int = 0
     """Times that an agent's quarantine gave some of its cost back."""
     unstarted: int = 0
-    """Attempts that came back before they had started: they have a number, and no ATTEMPT."""
+    """Attempts that came back before they had started, or ended to wait: they have a number, and no ATTEMPT."""
+    family: bytes = b""
+    """The workflow of what it has spawned; empty: nothing."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -284,6 +286,13 @@ class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """16 bytes over its nodes: another content under the id is a conflict."""
     parts: list[int] = []
     """The position of the first node of each NODES record."""
+    parent: bytes = b""
+    """The task that has spawned its tasks; empty: it was submitted."""
+    spawned: int = 0
+    """How many."""
+    waiting: bool = False
+    """The parent waits for them."""
+    parent_ended: bool = False
     swept: int = 0
     """So many nodes, from the first, have been taken away by retention."""
 

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from taskd.core import attempts, due, endings, expiry, records, retry
 from taskd.core.commands import Loaded, Now, RefundTasks
 from taskd.core.lifecycle import State
+from taskd.core.lines import lease_record
 from taskd.core.records import Key, Past, SpecRecord, StateRecord
-from taskd.core.reports import lease_record
 from taskd.core.working import Working
 
 REFUNDS_MAX: Final = 3

@@ -8,7 +8,7 @@ anything else is stale and changes nothing.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from taskd.core import attempts, endings, quarantine, records
+from taskd.core import attempts, endings, families, quarantine, records
 from taskd.core.commands import (
     AckAttempts,
     AppendLogs,
@@ -22,8 +22,8 @@ from taskd.core.commands import (
     StartsRecorded,
 )
 from taskd.core.effects import LogsAppended
-from taskd.core.lines import Task
-from taskd.core.records import Key, LeaseRecord, LogRecord, StateRecord
+from taskd.core.lines import Task, lease_record
+from taskd.core.records import Key, LogRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, PayloadTooLarge, TaskCodes
 from taskd_protocol.limits import DELAY_MS_MAX, LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX, NAME_CHARS_MAX
@@ -39,7 +39,7 @@ STREAMS = frozenset({1, 2, 3})
 CHARGED = frozenset({attempts.FAILED, attempts.CRASHED})
 """Outcomes that tell their reason, and cost a budget something."""
 
-OUTCOMES = CHARGED | {attempts.CANCELLED, attempts.RELEASED}
+OUTCOMES = CHARGED | {attempts.CANCELLED, attempts.RELEASED, attempts.WAITING}
 
 KILLED = Failure(TaskCodes.CANCELLED, "its agent killed it")
 """Of a task that may run at most once, whose end the server did not order."""
@@ -108,7 +108,9 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
     elif report.failure is not None and report.outcome in CHARGED:
         endings.charge(w, task, report, now, failure=_bounded(report.failure))
         return not report.final  # which its own code said, wherever it ran
-    elif report.outcome == attempts.CANCELLED and task.spec.rules.at_most_once:
+    elif report.outcome == attempts.WAITING and not task.spec.rules.at_most_once:
+        families.suspend(w, task, now, started_at_ms=report.started_at_ms)
+    elif report.outcome in {attempts.CANCELLED, attempts.WAITING} and task.spec.rules.at_most_once:
         endings.charge(w, task, report, now, failure=KILLED)
     elif report.outcome == attempts.RELEASED and report.unstarted:
         endings.release(w, task, now)
@@ -173,26 +175,6 @@ def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
 def log_id(task_id: bytes, sequence: int) -> bytes:
     """Return the LOG id of an entry."""
     return task_id + sequence.to_bytes(8, "big")
-
-
-def lease_record(task: Task) -> LeaseRecord:
-    """Return a leased task's record."""
-    return LeaseRecord(
-        task.token,
-        task.attempt,
-        task.failures,
-        task.agent,
-        task.granted_at_ms,
-        task.cancelling,
-        task.failure,
-        task.logs,
-        task.log_bytes,
-        task.log_bytes_before,
-        bool(task.details),
-        task.revived_at_ms,
-        task.past,
-        task.started,
-    )
 
 
 def _sort(

@@ -74,7 +74,7 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_m
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, since_ms
-    task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0)
+    task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"")
     task.revived_attempt = last.attempt
     endings.put_ready(w, task, last)
     unique = spec.spec.rules.unique

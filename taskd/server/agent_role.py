@@ -19,6 +19,7 @@ from taskd.core.commands import (
     NackAttempts,
     OfferAgent,
     ReportsRecorded,
+    SpawnTasks,
     StartsRecorded,
 )
 from taskd.server.session import Session, error_message
@@ -27,6 +28,7 @@ from taskd_protocol.errors import ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.messages import (
     Ack,
     Checkpoints,
+    Done,
     Drain,
     Heartbeat,
     HeartbeatSeen,
@@ -39,6 +41,7 @@ from taskd_protocol.messages import (
     Offer,
     Offered,
     Recorded,
+    Spawn,
     Started,
     StartRecorded,
     ToServer,
@@ -74,7 +77,7 @@ class AgentRole:
             self._next_sign_ns = mono_ns + HEARD_NS
             self._services.loop.ask(HearAgent(self._name, self._session.connection))
 
-    def receive(self, message: ToServer) -> None:  # noqa: C901 - one case a message: the table itself
+    def receive(self, message: ToServer) -> None:  # noqa: C901, PLR0912 - one case a message: the table itself
         """See ``Role``."""
         name, connection = self._name, self._session.connection
         match message:
@@ -98,6 +101,9 @@ class AgentRole:
                 self._ask(MarkStarted(name, message.tokens))
             case InputQuery():
                 self._read_input(message)
+            case Spawn():
+                command = SpawnTasks(name, message.token, message.first, message.tasks)
+                self._services.loop.ask(command, partial(self._spawned, message.request_id))
             case Drain():
                 self._ask(DrainAgent(name, connection))
             case _:
@@ -116,6 +122,10 @@ class AgentRole:
         """See ``Role``."""
         self._services.hub.leave(self._session, set(), set())
         self._services.loop.ask(LoseConnection(self._name, self._session.connection))
+
+    def _spawned(self, request_id: int, answer: Answer | TaskdError) -> None:
+        told = error_message(request_id, answer) if isinstance(answer, TaskdError) else Done(request_id)
+        self._session.send(told)
 
     def _read_input(self, message: InputQuery) -> None:
         assert self._session.nursery is not None

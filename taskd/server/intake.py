@@ -27,6 +27,7 @@ from taskd.core.commands import (
     ReleaseDue,
     RerunTasks,
     RetryTasks,
+    SpawnTasks,
     StepJob,
     SubmitTasks,
     SubmitWorkflow,
@@ -159,6 +160,8 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(some)
         case CancelTasks(some) | RetryTasks(some) | ReleaseDue(some) | RefillTimers(some) | DropLapsed(some):
             weight = len(some)
+        case SpawnTasks(_, _, _, specs):
+            weight = len(specs) + sum([len(spec.payload) for spec in specs]) // WEIGHT_BYTES
         case SubmitWorkflow(_, _, _, nodes):
             weight = len(nodes)
         case RerunTasks(tasks):

@@ -7,11 +7,12 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from taskd.core import records
+from taskd.core import families, records
 from taskd.core.commands import Answer, NodesTaken, OrderWorkflow, SignalWorkflow, SubmitWorkflow
 from taskd.core.flows import nodes_id, stem_of
 from taskd.core.graph import FAILED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lines import Task
 from taskd.core.records import Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.stages import why_failed
 from taskd.server.flow_loading import read_results
@@ -22,9 +23,9 @@ from taskd.server.views import in_short
 from taskd.store import codec
 from taskd_protocol import limits
 from taskd_protocol import messages as m
-from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, TaskdError
+from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, TaskCodes, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
-from taskd_protocol.task import Outcome
+from taskd_protocol.task import Failure, Given, Outcome
 from taskd_protocol.workflow import MAP, NIL, Node, is_workflow_id, member_id, place_of, workflow_of
 
 SCANNED_MAX: Final = 5_000
@@ -285,25 +286,45 @@ async def read_input(services: Services, agent: str, message: m.InputQuery) -> m
     """
     holder = services.working.agents.get(agent)
     task = holder.leases.get(message.token) if holder is not None else None
-    member = task.spec.rules.member if task is not None else None
-    if member is None or not 0 <= message.input < len(member.inputs):
+    given = _given(services, task, message.input) if task is not None else None
+    if given is None:
         raise LeaseStale("the agent holds no lease of that token with such an input")
-    given = member.inputs[message.input]
     if given.count < 0:
         (result,) = await read_results(services.store, [given.id])
         if result is None:
             raise ResultGone("the result that it needs was removed; keep large results elsewhere")
         return m.InputPage(message.request_id, [result])
     parts: list[bytes] = []
+    missed: list[m.Missed] = []
     page_bytes = 0
     workflow, (node, _) = workflow_of(given.id), place_of(given.id)
     after = max(message.after, 0)
     while after + len(parts) < given.count and page_bytes < PAGE_BYTES:
         start = after + len(parts)
         ids = [member_id(workflow, node, child) for child in range(start, min(start + 100, given.count))]
-        for result in await read_results(services.store, ids):
-            parts.append(result or NIL)
+        for outcome in await read_outcomes(services, ids):
+            succeeded = outcome.state == State.SUCCEEDED
+            if message.input < 0 and not succeeded:
+                missed.append(m.Missed(after + len(parts), _why(outcome)))
+            parts.append(outcome.result if succeeded else NIL)
             page_bytes += len(parts[-1])
             if page_bytes >= PAGE_BYTES:
                 break
-    return m.InputPage(message.request_id, parts, last=after + len(parts) >= given.count)
+    return m.InputPage(message.request_id, parts, after + len(parts) >= given.count, missed)
+
+
+def _given(services: Services, task: Task, number: int) -> Given | None:
+    """Return an input of a task, or what stands for all that it has spawned; None: it has no such."""
+    if number < 0:
+        family = task.past.family if task.past is not None else b""
+        spawned = families.spawned(services.working, family) if family else None
+        return None if spawned is None else Given(id=spawned.node, count=spawned.count)
+    member = task.spec.rules.member
+    return member.inputs[number] if member is not None and number < len(member.inputs) else None
+
+
+def _why(outcome: Outcome) -> Failure:
+    """Return why a spawned task did not succeed."""
+    if outcome.state not in TERMINAL:
+        return Failure(TaskCodes.PENDING, "it has not ended")
+    return outcome.failure or Failure(TaskCodes.CANCELLED, f"it is {outcome.state}")

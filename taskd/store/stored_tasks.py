@@ -99,7 +99,7 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
         yield TIMER, timer_id(task.last.due_at_ms, task.id)
     elif task.last is not None and task.last.fingerprint:
         yield DEAD, dead_id(task.last.fingerprint, task.last.finished_at_ms, task.id)
-    if task.state in {State.READY, State.SCHEDULED}:
+    if task.state in {State.READY, State.SCHEDULED, State.BLOCKED}:
         since_ms = (task.last.revived_at_ms if task.last else 0) or task.spec.created_at_ms
         limit_ms = expiry.limit_at_ms(spec, since_ms, task.last.attempt if task.last else 0)
         if limit_ms:

@@ -101,7 +101,7 @@ def _check_timers(
 ) -> None:
     expected: list[bytes] = []
     for task_id, state in found.items():
-        if state not in {State.READY, State.SCHEDULED}:
+        if state not in {State.READY, State.SCHEDULED, State.BLOCKED}:
             continue
         spec, last = specs[task_id], states.get(task_id)
         since_ms = (last.revived_at_ms if last else 0) or spec.created_at_ms

@@ -38,8 +38,8 @@ from taskd.core.coordinator import Coordinator
 from taskd.core.effects import AgentLost, AgentReplaced, Continue, SendLease, TasksEnded
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import RETRIABLE, TERMINAL, State
+from taskd.core.lines import lease_record
 from taskd.core.records import AttemptRecord, LeaseRecord, Mutation, StateRecord
-from taskd.core.reports import lease_record
 from taskd.core.restore import restore
 from taskd.core.working import EPOCH_BITS, Settings, Working
 from taskd_protocol.errors import (

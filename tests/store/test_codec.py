@@ -95,7 +95,15 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "state, tried before": (
         (records.STATE, TASK_ID),
         records.StateRecord(
-            "ready", 4, 1, 0, "agent-1", 10, failure=FAILURE, past=records.Past(3, 1, 2, 0, 1), revived_attempt=3
+            "ready",
+            4,
+            1,
+            0,
+            "agent-1",
+            10,
+            failure=FAILURE,
+            past=records.Past(3, 1, 2, 0, 1, WORKFLOW_ID),
+            revived_attempt=3,
         ),
     ),
     "lease, started": (
@@ -155,6 +163,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             compensated=True,
             digest=bytes(range(16)),
             parts=[0, 1000],
+            parent=TASK_ID,
+            spawned=3,
+            waiting=True,
+            parent_ended=True,
             swept=5,
         ),
     ),

@@ -325,6 +325,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Started([]),
     m.Offer([]),
     m.InputQuery(5, 1, 0),
+    m.Spawn(5, 1, 0, [TaskSpec(b"", "m.f")]),
     m.WorkflowSubmit(5, WorkflowSpec(WORKFLOW, "report", 1), 0, [Node("wait", kind="sleep", wait_ms=5)]),
     m.WorkflowOrder(5, WORKFLOW, "cancel"),
     m.WorkflowSignal(5, WORKFLOW, "go"),
