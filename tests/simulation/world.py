@@ -161,11 +161,14 @@ class World:
         """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
         costs_s = [cost_s(self.accepted[task_id]) for task_id in self.left()]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
+        calm_s = trio.current_time()
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
             left = self.left()
             while left or self.waits:
                 await trio.sleep(0.5)
                 self._let_in()
+                for checker in self.checkers:
+                    checker.looked(calm_s)
                 left = self._open(left) or self.left()  # those that had ended may run again
             return
         left = self.left()

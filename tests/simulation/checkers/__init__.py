@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulation.checkers.checker import Checker
 from simulation.checkers.l02_agents import Agents
+from simulation.checkers.l02_regrants import Regrants
 from simulation.checkers.s01_acknowledged import Acknowledged
 from simulation.checkers.s02_invented import Invented
 from simulation.checkers.s03_counted_once import CountedOnce
@@ -43,5 +44,6 @@ def every(world: "World") -> list[Checker]:
         Once,
         Bodies,
         Agents,
+        Regrants,
     )
     return [kind(world) for kind in kinds]

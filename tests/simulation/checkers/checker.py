@@ -55,6 +55,9 @@ class Checker:
     def lost(self, agent: str) -> None:
         """The server has given up an agent."""
 
+    def looked(self, calm_s: float) -> None:
+        """Nothing goes wrong any more since then; asked every half second."""
+
     def recovered(self) -> None:
         """The server is about to start over what the last one left on the disk."""
 
