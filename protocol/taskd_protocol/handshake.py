@@ -233,6 +233,14 @@ def check_mark(
     )
 
 
+def epoch_of(sequence: int, lives: Sequence[tuple[int, int]]) -> int:
+    """Return which start of the server made a durable commit; 0: none that is known.
+
+    Not the one that tells of it: until its first commit is durable, that start may be lost with all that it did.
+    """
+    return next((epoch for epoch, commits in reversed(lives) if commits < sequence), 0)
+
+
 def _reached(mark: m.Mark, sequence: int, lives: Sequence[tuple[int, int]]) -> int:
     """Return the last commit of the start that gave the mark: what was committed later proves nothing of it."""
     if not mark.epoch or not lives:

@@ -57,7 +57,7 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     mac: bytes
     """32 bytes, keyed BLAKE2b over lineage and sequence, and over the epoch unless that is 0."""
     epoch: int = 0
-    """Which start of the server gave it; 0: it did not say."""
+    """Which start of the server made the newest of them; 0: it did not say."""
 
 
 class PeerLimits(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from taskd.server.notices import Notices
 from taskd.server.platform import Offload, Platform
 from taskd.store.interface import Store
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.handshake import make_mark
+from taskd_protocol.handshake import epoch_of, make_mark
 from taskd_protocol.messages import Mark, PeerLimits
 
 if TYPE_CHECKING:
@@ -77,4 +77,5 @@ class Services:
 
     def mark(self) -> Mark:
         """Return the mark of the newest durable commit."""
-        return make_mark(self.mark_key, self.store.lineage, self.store.durable_sequence, self.working.epoch)
+        sequence = self.store.durable_sequence
+        return make_mark(self.mark_key, self.store.lineage, sequence, epoch_of(sequence, self.working.lives))

@@ -10,7 +10,7 @@ from taskd.core.records import EpochRecord
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
 from taskd_protocol.errors import ServerRolledBack
-from taskd_protocol.handshake import check_mark, make_mark
+from taskd_protocol.handshake import check_mark, epoch_of, make_mark
 from taskd_protocol.messages import Mark
 
 KEY = bytes(range(32))
@@ -65,3 +65,21 @@ def test_a_lost_commit_is_found_whatever_came_since(seed: int) -> None:
         history.start(rng.randint(0, 20))
     assert [mark for mark, _ in history.states if not history.believes(mark)] == []
     assert [mark for mark in lost if history.believes(mark)] == []
+
+
+def test_a_start_that_was_lost_before_its_first_commit_is_not_missed() -> None:
+    """Whom it welcomed meanwhile was told of commits of the start before, and is welcome to the next one."""
+    history = History()
+    history.start(3)
+    held = len(history.states)
+    history.start(0)
+    lives = history.states[-1][1].lives
+    told = make_mark(KEY, LINEAGE, held, epoch_of(held, lives))
+    del history.states[held:]
+    history.start(0)
+    assert history.believes(told)
+    assert [epoch_of(sequence, lives) for sequence in (0, 1, held, held + 1)] == [
+        0,
+        lives[0][0],
+        *[e for e, _ in lives],
+    ]
