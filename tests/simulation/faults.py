@@ -19,6 +19,9 @@ FREEZE_SECONDS = (0.5, 3.0, 12.0, 20.0, 45.0)
 """Shorter and longer than it takes for an agent to be given up."""
 
 
+LATE_SECONDS = 3.0
+"""Bytes are late by so much at most: somebody who speaks again does so within it."""
+
 CORE_AGENTS = 2
 """So many of the agents are well in the end."""
 
@@ -34,6 +37,7 @@ class Faults:
             "stall": self._stall,
             "partition": self._partition,
             "one-way": self._one_way,
+            "late-bytes": self._late_bytes,
             "client-crash": self._client_crash,
             "agent-crash": self._agent_crash,
             "agent-lost": self._agent_lost,
@@ -137,6 +141,22 @@ class Faults:
             link.hold(up=up, down=not up)
             await trio.sleep(self._seconds())
             link.release()
+
+    async def _late_bytes(self) -> None:
+        """Have what a peer has said on one connection arrive when it speaks on the next."""
+        net = self._world.net
+        net.tidy()
+        if not net.links:
+            return
+        link = net.links[self._rng.choice(list(net.links))]
+        link.hold(up=True, down=False)
+        await trio.sleep(self._rng.choice([0.01, 0.5, 3.0]))
+        link.forsake()
+        until_s = trio.current_time() + LATE_SECONDS
+        while not net.has_followed(link) and trio.current_time() < until_s:  # noqa: ASYNC110 - asked of the played net
+            await trio.sleep(0.0005)
+        await trio.sleep(self._rng.choice([0.0, 0.001, 0.3]))
+        link.release()
 
     async def _partition(self) -> None:
         machines = {self._peer().name for _ in range(self._rng.randint(1, 4))}

@@ -53,12 +53,13 @@ class Pipe:
         held: Nothing passes: what is sent arrives when that is over.
         ended: Whoever sends has closed; seen after all that was sent.
         broken: The connection was reset; seen likewise.
+        forsaken: It is broken for who reads, and who writes is not told.
     """
 
     def __init__(self, net: "Net") -> None:
         self.arrivals: deque[tuple[float, bytes]] = deque()
         self.unread_bytes = 0
-        self.held = self.ended = self.broken = False
+        self.held = self.ended = self.broken = self.forsaken = False
         self.changed = trio.Event()
         self.room = trio.Event()
         self._net = net
@@ -104,7 +105,7 @@ class Pipe:
 
     def take(self, bytes_max: int) -> bytes:
         """Return what has arrived; nothing at the end."""
-        if self.broken and not self.arrivals:
+        if (self.broken or self.forsaken) and not self.arrivals:
             raise trio.BrokenResourceError("connection reset by peer")
         now_s = trio.current_time()
         pieces: list[bytes] = []
@@ -124,7 +125,7 @@ class Pipe:
         """There is something to take, or nothing more will come."""
         if self.arrivals:
             return self.arrivals[0][0] <= trio.current_time()
-        return (self.broken or self.ended) and not self.held
+        return self.forsaken or ((self.broken or self.ended) and not self.held)
 
     async def wait(self) -> None:
         """Return once it is ready."""
@@ -247,6 +248,13 @@ class Link:
             if pipe.held:
                 pipe.release()
 
+    def forsake(self) -> None:
+        """Break for who connected; the server is not told, and what is on its way to it stays there until released."""
+        self.up.held = True
+        self.down.arrivals.clear()
+        self.down.forsaken = True
+        self.down.changed.set()
+
     def reset(self, rng: random.Random) -> None:
         """Break."""
         self.up.reset(rng)
@@ -334,6 +342,11 @@ class Net:
         self.trace.add("connect", life.name, link.number)
         self.listening.connected(link.far_end)
         return link.near_end
+
+    def has_followed(self, link: Link) -> bool:
+        """Tell whether the server has heard who connected there on another connection since."""
+        others = [other for other in self.links.values() if other.near is link.near and other.number > link.number]
+        return any(other.tap.conversation.hello is not None for other in others)
 
     def of(self, life: Life) -> list[Link]:
         """Return the connections of a life."""

@@ -16,6 +16,7 @@ FAULTS: dict[str, float] = {
     "stall": 25.0,
     "partition": 40.0,
     "one-way": 40.0,
+    "late-bytes": 20.0,
     "split": 0.0,
     "delay": 0.0,
     "client-crash": 40.0,

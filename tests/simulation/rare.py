@@ -33,6 +33,7 @@ from taskd_protocol.messages import (
     Cancel,
     Cancelled,
     Error,
+    Hello,
     Lease,
     Message,
     Nack,
@@ -77,6 +78,7 @@ class Rare(Checker):
         self._cancels: dict[tuple[Conversation, int], list[str]] = {}  # states when the cancel was heard
         self._known: set[tuple[Conversation, int]] = set()  # submits of what is stored already
         self._offers: dict[Conversation, Offer] = {}
+        self._newest: dict[str, Conversation] = {}
 
     def recovered(self) -> None:
         self._heard_s.clear()
@@ -105,10 +107,17 @@ class Rare(Checker):
                 self._look_for_lost_grants(conversation, message)
             case _:
                 pass
+        self._note_sign(conversation, message)
+
+    def _note_sign(self, conversation: Conversation, message: Message) -> None:
+        if isinstance(message, Hello):
+            self._newest[conversation.near.name] = conversation
+        elif self._newest.get(conversation.near.name) is not conversation:
+            self.world.reach("a frame of an old connection heard after the HELLO of the new one")
         if conversation in self._offers:
             now_s = trio.current_time()
             if now_s - self._heard_s.get(conversation, now_s) > SILENCE_SECONDS:
-                world.reach("a stall of the server cost no agent its leases")
+                self.world.reach("a stall of the server cost no agent its leases")
             self._heard_s[conversation] = now_s
 
     def _note_failures(self, message: Nack) -> None:

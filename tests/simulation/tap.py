@@ -41,10 +41,14 @@ class Witness(Protocol):
 
 
 class Tap:
-    """One connection's."""
+    """One connection's.
+
+    Attributes:
+        conversation: What is known of it.
+    """
 
     def __init__(self, near: Life, far: Life, witness: Witness) -> None:
-        self._conversation = Conversation(near, far)
+        self.conversation = Conversation(near, far)
         self._witness = witness
         self._up = server_side()
         self._up.trust()
@@ -52,7 +56,7 @@ class Tap:
 
     def heard(self, data: bytes) -> None:
         """The server has read this."""
-        conversation = self._conversation
+        conversation = self.conversation
         try:
             messages = self._up.receive(data)
         except TaskdError:  # a peer that is of no interest any more, once the server has read the same
@@ -67,7 +71,7 @@ class Tap:
 
     def said(self, data: bytes) -> None:
         """The server writes this."""
-        conversation = self._conversation
+        conversation = self.conversation
         for message in self._down.receive(data):
             self._witness.said(conversation, message)  # type: ignore[arg-type]
             number = getattr(message, "request_id", 0)
