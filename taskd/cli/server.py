@@ -29,6 +29,7 @@ from taskd_protocol.errors import ConfigInvalid
 @click.option("--retention-size", metavar="SIZE", help="And while they weigh no more than this in all; else 4GiB.")
 @click.option("--key-retention", metavar="TIME", help="Keep idempotency keys so long after the submit; else 24h.")
 @click.option("--payload-max", metavar="SIZE", help="Largest arguments or result of one task; else 16MiB.")
+@click.option("--workflow-nodes-max", metavar="NUMBER", help="Largest workflow that is taken; else 10000 nodes.")
 @click.option(
     "--heartbeat",
     metavar="TIME",

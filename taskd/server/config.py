@@ -20,6 +20,7 @@ _SECOND: Final = 1_000
 _MINUTE: Final = 60 * _SECOND
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
+_NODES: Final = 1_000_000  # what a node's number in its id leaves room for
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 
@@ -29,6 +30,7 @@ _RetentionSize = Annotated[ByteCount, msgspec.Meta(ge=_MIB, description="it goes
 _Payload = Annotated[
     ByteCount, msgspec.Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX, description="it goes from 1KiB to 16MiB")
 ]
+_Nodes = Annotated[int, msgspec.Meta(ge=1, le=_NODES, description="it goes from 1 to 1000000")]
 _Heartbeat = Annotated[Milliseconds, msgspec.Meta(ge=500, le=_MINUTE, description="it goes from 500ms to 1m")]
 
 
@@ -53,6 +55,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """And while they weigh less in all than this."""
     key_retention_ms: _KeyRetention = msgspec.field(default=Milliseconds(_DAY), name="key_retention")
     """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
+    workflow_nodes_max: _Nodes = limits.WORKFLOW_NODES_MAX
+    """Nodes of one workflow, the children of those that map apart."""
     heartbeat_ms: _Heartbeat = msgspec.field(default=Milliseconds(limits.HEARTBEAT_MS), name="heartbeat")
     """How often agents give a sign of life; three missed and their tasks go to others."""
     log_level: Level = "info"
@@ -66,5 +70,6 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             retention_age_ms=self.retention_age_ms,
             retention_bytes=self.retention_bytes,
             key_retention_ms=self.key_retention_ms,
+            workflow_nodes_max=self.workflow_nodes_max,
             heartbeat_ms=self.heartbeat_ms,
         )

@@ -55,6 +55,7 @@ def test_flags_over_environment_over_file() -> None:
         retention_age = "36h"
         retention_size = 5000000
         key_retention = "48h"
+        workflow_nodes_max = 100000
         tls = false
         [agent]
         anything = "is another's"
@@ -68,6 +69,7 @@ def test_flags_over_environment_over_file() -> None:
     assert config.retention_age_ms == 36 * 3600 * 1000
     assert config.retention_bytes == 5_000_000
     assert config.key_retention_ms == 48 * 3600 * 1000
+    assert config.settings().workflow_nodes_max == 100_000
     assert not config.tls
     assert load({"host_names": ()}, environ).host_names == ("a.example", "b.example")
 
@@ -97,7 +99,7 @@ def test_every_mistake_is_named_with_its_source() -> None:
         [sever]
         """
     )
-    environ = {"TASKD_HEARTBEAT": "1ms", "TASKD_LOG_LEVEL": "loud"}
+    environ = {"TASKD_HEARTBEAT": "1ms", "TASKD_LOG_LEVEL": "loud", "TASKD_WORKFLOW_NODES_MAX": "many"}
     with pytest.raises(ConfigInvalid) as caught:
         load({"listen": "nowhere", "retention_size": "many"}, environ)
     message = caught.value.message
@@ -107,6 +109,7 @@ def test_every_mistake_is_named_with_its_source() -> None:
         "taskd.toml: [server] has no 'htpp'; did you mean 'http'?",
         "taskd.toml: [server] retention_age 7 is no duration; write it as",
         "taskd.toml: [server] tls 'maybe': expected `bool`",
+        "TASKD_WORKFLOW_NODES_MAX",
         "taskd.toml: [server] payload_max '1TiB' is out of range; it goes from 1KiB to 16MiB",
         "taskd.toml: [server] host_names 'one': expected `array`",
         "TASKD_HEARTBEAT '1ms' is out of range; it goes from 500ms to 1m",
