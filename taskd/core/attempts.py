@@ -6,6 +6,7 @@ that was lost once marks its start from then on, so that it can be told whether 
 lost attempt had begun.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,6 +35,9 @@ KEPT_TEXT_CHARS: Final = 8 * 1024
 
 ENTRY_BYTES: Final = 128
 """What an entry's key and fields weigh beside its texts, roughly."""
+
+REFUNDS_MAX: Final = 3
+"""Times that costs of a task are taken back: what fails wherever it runs is dead in the end."""
 
 NO_PAST: Final = Past()
 
@@ -93,6 +97,20 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     task.failures += outcome == FAILED
 
 
+def take_back(failures: int, past: Past | None, costs: Counter[str]) -> tuple[int, Past | None]:
+    """Return a task's failures and past without these costs; after the last time, as they are.
+
+    Args:
+        failures: Charged to it.
+        past: Its own.
+        costs: Charged attempts by outcome, that are not its own doing.
+    """
+    if past is None or past.refunds >= REFUNDS_MAX:
+        return failures, past
+    crashes = max(0, past.crashes - costs[CRASHED])
+    return max(0, failures - costs[FAILED]), msgspec.structs.replace(past, crashes=crashes, refunds=past.refunds + 1)
+
+
 def are_spent(task: Task, retry: Retry) -> bool:
     """Tell whether one of a task's two budgets is used up; who may be tried once is tried once."""
     crashes = task.past.crashes if task.past is not None else 0
@@ -100,8 +118,8 @@ def are_spent(task: Task, retry: Retry) -> bool:
 
 
 def wait_ms(task: Task, retry: Retry, chance: float) -> int:
-    """Return how long a task waits after the attempt that was charged to it just now, in ms."""
-    return backoff_ms(retry, task.failures + (task.past.crashes if task.past is not None else 0), chance)
+    """Return how long a task waits after an attempt that failed just now, in ms."""
+    return backoff_ms(retry, max(1, task.failures + (task.past.crashes if task.past is not None else 0)), chance)
 
 
 def backoff_ms(retry: Retry, charged: int, chance: float) -> int:

@@ -147,9 +147,8 @@ class Charge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RefundTasks:
-    """Give tasks back what these attempts on an agent have cost them."""
+    """Give tasks that have not ended back what these attempts on an agent have cost them."""
 
-    agent: str
     charges: Sequence[Charge]
 
 

@@ -184,7 +184,7 @@ class Coordinator:
             case LookAtSchedules():
                 schedule_looks.look(w, command, now, loaded)
             case RefundTasks():
-                refunds.refund(w, command, now, loaded)
+                refunds.refund(w, command, loaded)
             case StepJob():
                 jobs.step(w, command, now, loaded)
             case PurgeFinished():

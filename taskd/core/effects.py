@@ -38,7 +38,7 @@ class SendDrain(NamedTuple):
 
 
 class AgentQuarantined(NamedTuple):
-    """The agent fails what it takes: so many failures, of so many tasks, were refunded. For the log."""
+    """The agent fails what it takes: so many failures in a row, of so many tasks. For the log."""
 
     agent: str
     failures: int

@@ -4,6 +4,7 @@ Each function writes the records of one task, counts it, and notes what is to be
 told. None refuses anything: what is allowed was checked before.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -157,9 +158,22 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> None:
     w.enter_line(task)
 
 
-def charge(w: Working, task: Task, report: FailureReport, now: Now, *, failure: Failure) -> None:
-    """Charge an attempt to a leased task: another one later, or none. Its lease is gone from its agent already."""
+def charge(
+    w: Working, task: Task, report: FailureReport, now: Now, *, failure: Failure, is_agents_fault: bool = False
+) -> None:
+    """Charge an attempt to a leased task: another one later, or none. Its lease is gone from its agent already.
+
+    Args:
+        w: The working set.
+        task: Leased until now.
+        report: Of the attempt.
+        now: This instant.
+        failure: Of the attempt, within bounds.
+        is_agents_fault: It costs the task nothing, up to a number of times.
+    """
     attempts.keep(w, task, report.outcome, now, started_at_ms=report.started_at_ms, failure=failure)
+    if is_agents_fault and not report.final:
+        task.failures, task.past = attempts.take_back(task.failures, task.past, Counter([report.outcome]))
     if report.final or failure.code == TaskCodes.DEADLINE:
         _die(w, task, failure, now, started_at_ms=report.started_at_ms)
     else:

@@ -99,7 +99,7 @@ def _retry_some(w: Working, ids: Sequence[bytes], tasks: Sequence[Key], now: Now
     for spec in revived:
         state = loaded[records.STATE, spec.spec.id]
         assert isinstance(state, StateRecord)
-        retry.revive(w, spec, state, now, since_ms=now.wall_ms)
+        retry.revive(w, spec, state, now)
     return [spec.spec.id for spec in revived]
 
 

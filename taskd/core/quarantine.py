@@ -8,7 +8,8 @@ a whole backlog. The rule, looked at after each report of failures:
   granted to, and in whose own streak there is no failure of the same task name.
 - ``STREAK_MIN`` that count, of ``TASKS_MIN`` tasks at least: the agent is in quarantine.
 
-What its streak cost is refunded (``refunds``). If ``TASKS_MIN`` tasks of it fail
+What its streak cost those that still live is refunded (``refunds``), and what it fails
+from the verdict on, with the report that led to it, is charged to no task. If ``TASKS_MIN`` tasks of it fail
 elsewhere, too, it was not the agent, and it is let in again; else a person lets it
 in, or its next life begins anew. In memory only: a restart of the server forgets it.
 """
@@ -32,16 +33,16 @@ QUARANTINED_MAX: Final = 1_000
 
 
 def note_failures(w: Working, agent: Agent, charges: Sequence[Charge]) -> None:
-    """Take in what an agent has just failed, and judge it."""
+    """Take in what an agent has just failed, and judge it, before that is charged to the tasks."""
     known = w.quarantined.get(agent.name)
     if known is not None:  # it goes on failing what it had
         known.tasks.update(dict.fromkeys(charge.task_id for charge in charges))
-        w.effects.append(Continue(RefundTasks(agent.name, charges)))
         return
-    agent.streak = [*agent.streak, *charges][-STREAK_MAX:]
+    charged = agent.streak
+    agent.streak = [*charged, *charges][-STREAK_MAX:]
     others = list(w.quarantined)
     if len(agent.streak) >= STREAK_MIN:
-        _judge(w, agent)
+        _judge(w, agent, charged)
     for name in others:  # after the verdict: who is let in because of these failures is no witness against them
         _clear(w, name, charges)
 
@@ -65,7 +66,14 @@ def readmit(w: Working, name: str) -> None:
     w.effects.append(AgentReadmitted(name))
 
 
-def _judge(w: Working, agent: Agent) -> None:
+def _judge(w: Working, agent: Agent, charged: Sequence[Charge]) -> None:
+    """Put an agent away whose streak says so.
+
+    Args:
+        w: The working set.
+        agent: Which.
+        charged: Of its streak, what has cost the tasks something.
+    """
     kinds = dict.fromkeys((charge.queue, charge.name) for charge in agent.streak)
     witnessed = {(queue, name): _has_witness(w, agent, queue, name) for queue, name in kinds}
     counting = [charge for charge in agent.streak if witnessed[charge.queue, charge.name]]
@@ -77,7 +85,8 @@ def _judge(w: Working, agent: Agent) -> None:
     w.quarantined[agent.name] = Quarantine(boot_id=agent.boot_id, tasks=tasks)
     agent.quarantined = True
     w.effects.append(AgentQuarantined(agent.name, len(agent.streak), len(tasks)))
-    w.effects.append(Continue(RefundTasks(agent.name, agent.streak)))
+    if charged:
+        w.effects.append(Continue(RefundTasks(charged)))
 
 
 def _has_witness(w: Working, agent: Agent, queue: str, name: str) -> bool:

@@ -139,5 +139,5 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
                 w.put(records.SPEC, task_id, spec)
             if last.result_apart:
                 w.delete(records.RESULT, task_id)
-            retry.revive(w, spec, last, now, since_ms=now.wall_ms)
+            retry.revive(w, spec, last, now)
     w.counters_dirty = True

@@ -87,27 +87,30 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
             raise BadRequest(f"a retry after {report.retry_after_ms} ms is out of range; it goes from 0 to ten years")
     recorded, stale, counting = _sort(w, command.agent, command.reports, loaded)
     agent = w.agents.get(command.agent)
-    if agent is not None:
-        agent.seen_mono_ms = now.mono_ms
-    charges: list[Charge] = []
-    for report, task in counting:
-        assert agent is not None
-        if agent.leases.pop(report.token, None) is None:
-            continue  # the same report twice in one message
-        if _settle(w, report, task, now):
-            charges.append(Charge(task.spec.id, task.spec.queue, task.spec.name, report.outcome))
-    if agent is not None and charges:
-        quarantine.note_failures(w, agent, charges)
+    if agent is None:
+        return ReportsRecorded(recorded, stale)
+    agent.seen_mono_ms = now.mono_ms
+    # the same report twice in one message counts once
+    ended = [(report, task) for report, task in counting if agent.leases.pop(report.token, None) is not None]
+    charges = [
+        Charge(task.spec.id, task.spec.queue, task.spec.name, report.outcome)
+        for report, task in ended
+        if report.outcome in CHARGED and not task.cancelling and not report.final  # which its own code said, anywhere
+    ]
+    if charges:
+        quarantine.note_failures(w, agent, charges)  # before what may end a task for good
+    for report, task in ended:
+        _settle(w, report, task, now, is_agents_fault=agent.quarantined)
     return ReportsRecorded(recorded, stale)
 
 
-def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
-    """Settle a task whose attempt ended otherwise; tell whether that was charged to it as its agent's doing."""
+def _settle(w: Working, report: FailureReport, task: Task, now: Now, *, is_agents_fault: bool) -> None:
+    """Settle a task whose attempt ended otherwise."""
     if task.cancelling:
         endings.cancelled(w, task, now, started_at_ms=report.started_at_ms)
     elif report.failure is not None and report.outcome in CHARGED:
-        endings.charge(w, task, report, now, failure=_bounded(report.failure))
-        return not report.final  # which its own code said, wherever it ran
+        failure = _bounded(report.failure)
+        endings.charge(w, task, report, now, failure=failure, is_agents_fault=is_agents_fault)
     elif report.outcome == attempts.WAITING and not task.spec.rules.at_most_once:
         families.suspend(w, task, now, started_at_ms=report.started_at_ms)
     elif report.outcome in {attempts.CANCELLED, attempts.WAITING} and task.spec.rules.at_most_once:
@@ -116,7 +119,6 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now) -> bool:
         endings.release(w, task, now)
     else:
         endings.put_back(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
-    return False
 
 
 def mark_started(w: Working, command: MarkStarted, now: Now) -> StartsRecorded:

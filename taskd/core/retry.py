@@ -66,21 +66,21 @@ def revivable(w: Working, specs: Sequence[SpecRecord], needed: Sequence[Key], lo
     return [spec for spec in specs if spec.spec.id not in held]
 
 
-def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now, *, since_ms: int) -> None:
-    """Put a task that has ended without success, and is ``revivable``, back in line; its time limits run from then."""
+def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
+    """Put a task that has ended without success, and is ``revivable``, back in line; its time limits run from now."""
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
     task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
-    task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, since_ms
+    task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"")
     task.revived_attempt = last.attempt
     endings.put_ready(w, task, last)
     unique = spec.spec.rules.unique
     if unique is not None and unique.mode != WINDOW:
         claims.begin(w, spec.spec, unique, now)
-    expiry.start(w, spec.spec, since_ms, task.attempt, now)
+    expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
 
 
@@ -123,7 +123,7 @@ def _retry_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
         return State.READY
     if state.state not in RETRIABLE:
         return state.state
-    revive(w, spec, state, now, since_ms=now.wall_ms)
+    revive(w, spec, state, now)
     return State.READY
 
 

@@ -157,9 +157,11 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(pieces) + sum([len(piece.data) for piece in pieces]) // WEIGHT_BYTES
         case KeepCheckpoints(_, checkpoints):
             weight = len(checkpoints) + sum([len(each.details) for each in checkpoints]) // WEIGHT_BYTES
-        case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some) | RefundTasks(_, some):
+        case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some):
             weight = len(some)
-        case CancelTasks(some) | RetryTasks(some) | ReleaseDue(some) | RefillTimers(some) | DropLapsed(some):
+        case CancelTasks(some) | RetryTasks(some) | RefundTasks(some) | ReleaseDue(some) | RefillTimers(some):
+            weight = len(some)
+        case DropLapsed(some):
             weight = len(some)
         case SpawnTasks(_, _, _, specs):
             weight = len(specs) + sum([len(spec.payload) for spec in specs]) // WEIGHT_BYTES

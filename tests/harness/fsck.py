@@ -208,7 +208,7 @@ def _check_budget(spec: TaskSpec, holder: StateRecord | LeaseRecord, outcomes: l
     has_ended = isinstance(holder, StateRecord) and holder.state in TERMINAL
     assert holder.failures < retry.max_attempts + has_ended
     assert past.crashes < crash_limit + has_ended
-    if len(outcomes) + past.unstarted < _ended_count(holder):
+    if len(outcomes) + past.unstarted < _ended_count(holder) or past.refunds:
         return
     charged, crashed, lost = (outcomes.count(word) for word in ("failed", "crashed", "lost"))
     assert (charged, crashed, lost) == (holder.failures, past.crashes, past.losses)

@@ -27,7 +27,6 @@ from taskd.core.commands import (
     LoseConnection,
     OrderAgent,
     OrderQueue,
-    RefundTasks,
     ReportsRecorded,
     RetryTasks,
     StartJob,
@@ -35,7 +34,7 @@ from taskd.core.commands import (
     Submitted,
 )
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import AgentLost, AgentReplaced, Continue, SendLease, TasksEnded
+from taskd.core.effects import AgentLost, AgentReplaced, SendLease, TasksEnded
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import RETRIABLE, TERMINAL, State
 from taskd.core.lines import lease_record
@@ -326,8 +325,6 @@ class World:
                 assert not any([agent.draining, agent.drained, agent.quarantined]), (
                     "an agent that is to stay idle is granted nothing"
                 )
-            if isinstance(effect, Continue) and isinstance(effect.command, RefundTasks):
-                self._retried.update(charge.task_id for charge in effect.command.charges)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
         self._check_turn(turn.mutations)
 

@@ -58,7 +58,7 @@ class World:
         purged: Tasks that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
         put_away: Those at whom nobody has looked since.
-        revived: Tasks that had ended and run again, with the agent on which they had died.
+        revived: Tasks that had ended and run again.
         retried: Tasks of which a client asked that they run again after they have ended.
         retries_some: A client has asked for that by a filter.
         forced: Tasks that a person has said to be dead with their agent.
@@ -91,7 +91,7 @@ class World:
         self.purged: set[bytes] = set()
         self.quarantined: set[str] = set()
         self.put_away: set[str] = set()
-        self.revived: dict[bytes, str] = {}
+        self.revived: set[bytes] = set()
         self.retried: set[bytes] = set()
         self.retries_some = False
         self.forced: set[bytes] = set()

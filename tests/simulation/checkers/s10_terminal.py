@@ -16,8 +16,7 @@ Age = tuple[bool, int, int]
 class Terminal(Checker):
     """A task moves along the table of the lifecycle; reads follow.
 
-    What had died on an agent that is put in quarantine goes back in line, as if it had not ended; so does what had
-    ended without success when a person asks for it.
+    What had ended without success goes back in line when a person asks for it, and only then.
     """
 
     promise = "S10"
@@ -31,10 +30,10 @@ class Terminal(Checker):
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         if before.has_ended and after.spec is not None and after.end != before.end:
             asked = task_id in self.world.retried or self.world.retries_some
-            if before.state is None or before.name not in (RETRIABLE if asked else {State.DEAD}):
+            if not asked or before.name not in RETRIABLE:
                 self.broken(f"{task_id.hex()} had ended as {before.name} and is {after.name}")
                 return
-            self.world.revived[task_id] = "" if asked else before.state.agent
+            self.world.revived.add(task_id)
             self._ends.pop(task_id, None)
             self._shown.pop(task_id, None)
             for ages in self._asked.values():
@@ -65,11 +64,6 @@ class Terminal(Checker):
 
     def told(self, outcome: Outcome) -> None:
         self._check_end(outcome)
-
-    def finished(self) -> None:
-        for task_id, agent in self.world.revived.items():
-            if agent and agent not in self.world.quarantined:
-                self.broken(f"{task_id.hex()} had died on {agent}, which was never in quarantine, and ran again")
 
     def _check_view(self, task_id: bytes, age: Age, asked: dict[bytes, Age]) -> None:
         if task_id in self.world.revived:
