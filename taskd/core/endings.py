@@ -362,7 +362,9 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
     state = record.state
     ended[state] = ended.get(state, 0) + 1
     w.ended.append(Outcome(spec.id, state, record.attempt, failure=record.failure))
-    w.ended_bytes += _weight(spec, record)
+    weight = weight_of(spec, record)
+    w.ended_otherwise_bytes += weight
+    w.counters.finished_bytes += weight
     if spec.rules.member is not None:
         w.happened.append(Happened(spec.id, FAILED))
     if record.past is not None and record.past.family:
@@ -376,10 +378,11 @@ def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:
     known for void by its order.
     """
     w.counters.ended[last.state] -= 1
+    w.counters.finished_bytes -= weight_of(spec, last)
     if last.end_order >= w.first_order:
         w.ended = [ended for ended in w.ended if ended.id != spec.id]
-        w.ended_bytes -= _weight(spec, last)
 
 
-def _weight(spec: TaskSpec, record: StateRecord) -> int:
+def weight_of(spec: TaskSpec, record: StateRecord) -> int:
+    """Return what a task that ended without success weighs: as long as it stays so, that is the same."""
     return RECORD_BYTES + len(spec.payload) + record.log_bytes

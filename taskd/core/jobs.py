@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import cancel, records, retention, retry
+from taskd.core import cancel, known, records, retention, retry
 from taskd.core.commands import JobStarted, Loaded, Now, StartJob, StepJob
 from taskd.core.effects import JobsMoved, WantTasks
 from taskd.core.filters import ACTIONS, concerns, standing
@@ -87,7 +87,10 @@ def step(w: Working, command: StepJob, now: Now, loaded: Loaded) -> None:
         case "retry":
             meant = _retry_some(w, meant, tasks, now, loaded)
         case _:
-            rest = retention.take_away_some(w, retention.ended_of(meant, loaded, ANY_ORDER))
+            ended = retention.ended_of(meant, loaded, ANY_ORDER)
+            rest = retention.take_away_some(w, ended)
+            for spec, _ in ended[: len(ended) - len(rest)]:
+                known.keep_id(w, spec.spec, now)
     w.counters_dirty = True
     _move(w, command, now, len(meant) - len(rest), rest[0] if rest else None)
 

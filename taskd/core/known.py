@@ -9,7 +9,7 @@ so that the submit comes to the same when it is sent again.
 import hashlib
 from typing import Final
 
-from taskd.core import records
+from taskd.core import lapses, records
 from taskd.core.claims import claim_id
 from taskd.core.commands import Loaded, Now
 from taskd.core.lifecycle import State
@@ -62,6 +62,8 @@ class Known:
                 if unique is not None:
                     self._claims.setdefault(claim_id(spec, unique), spec.id)
                 return spec.id
+            if self._was_taken_away(spec):
+                return spec.id
         if spec.key:
             first = self._of_key(spec)
             if first is not None:
@@ -77,6 +79,18 @@ class Known:
         if stored.spec == spec and stored.owner == self._owner:
             return True
         raise SubmitConflict(f"task id {format_task_id(spec.id)} belongs to another task; make a new id for new work")
+
+    def _was_taken_away(self, spec: TaskSpec) -> bool:
+        if (records.SPEC, spec.id) not in self._loaded:
+            return False  # first look whether it is there: mostly it is, and was sent again
+        key = (records.KEY, key_of_id(spec.id))
+        self.needed.append(key)
+        stored = self._loaded.get(key)
+        if not isinstance(stored, KeyRecord) or self._now.wall_ms >= stored.until_ms:
+            return False
+        if stored.digest == digest_of(spec):
+            return True
+        raise SubmitConflict(f"task id {format_task_id(spec.id)} belonged to another task; make a new id for new work")
 
     def _refuse_purged(self, spec: TaskSpec) -> None:
         if task_id_unix_ms(TaskId(spec.id)) <= self._w.counters.purged_to_ms:
@@ -129,6 +143,27 @@ class Known:
         if not isinstance(spec, SpecRecord):
             return False
         return not isinstance(state, StateRecord) or state.state in {State.READY, State.SCHEDULED}
+
+
+def key_of_id(task_id: bytes) -> bytes:
+    """Return the KEY id under which a task's own id is kept; no key of a user's is the same, as it is no UTF-8."""
+    return b"\xff" + task_id
+
+
+def id_of_key(key: bytes) -> bytes:
+    """Return the task id of a KEY id that ``key_of_id`` gave; empty for a user's key."""
+    return key[1:] if key.startswith(b"\xff") else b""
+
+
+def keep_id(w: Working, spec: TaskSpec, now: Now) -> None:
+    """Keep the id of a task that a person has taken away as long as a key: so long it may be sent again.
+
+    That ids up to it are old, as after the retention's time, would refuse new tasks.
+    """
+    if task_id_unix_ms(TaskId(spec.id)) > w.counters.purged_to_ms:
+        key, until_ms = key_of_id(spec.id), now.wall_ms + w.settings.key_retention_ms
+        w.put(records.KEY, key, KeyRecord(spec.id, digest_of(spec), now.wall_ms, until_ms))
+        lapses.start(w, until_ms, records.KEY, key)
 
 
 def digest_of(spec: TaskSpec) -> bytes:

@@ -44,7 +44,7 @@ TIMER = Kind(b"d")
 """id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes). When a task that waits is looked at: what
 is due, its delay, its time to live or its deadline, shows then."""
 KEY = Kind(b"k")
-"""id: the idempotency key in UTF-8."""
+"""id: the idempotency key in UTF-8; or byte 255 and a task id, of one that a person took away (``known.key_of_id``)."""
 UNIQUE = Kind(b"u")
 """id: claim id (16 bytes), see ``taskd.core.claims``."""
 LAPSE = Kind(b"p")
@@ -215,10 +215,11 @@ class UniqueRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1
 
 
 class FinishedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """The tasks that became terminal in one commit, and what they weigh."""
+    """The tasks that became terminal in one commit."""
 
     ids: list[bytes]
     stored_bytes: int
+    """Of those that succeeded. Others may leave before their time; what they weigh shows in their records."""
 
 
 class DeadGroupRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -444,7 +445,7 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     next_order: int
     """The next submit's ``order``."""
     finished_bytes: int
-    """What the finished tasks weigh, for retention by size."""
+    """What the finished tasks weigh, for retention by size: as FINISHED says, and each that did not succeed."""
     purged_to_ms: int = 0
     """No task that was purged had a younger id: an unknown id from before may have been one of them."""
     latest_wall_ms: int = 0

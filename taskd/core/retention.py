@@ -14,6 +14,7 @@ from taskd.core import dead, records
 from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
+from taskd.core.endings import weight_of
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import FinishedRecord, Key, Record, SpecRecord, StateRecord, WorkflowRecord
@@ -70,7 +71,10 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     w.need([finished_key, *tasks, *flows], loaded)
     ids = _put_off(w, finished, now, loaded, aged=aged) if flows else finished.ids
     order = int.from_bytes(command.finished_id[8:], "big")
-    rest = take_away_some(w, ended_of(ids, loaded, order))
+    ended = ended_of(ids, loaded, order)
+    rest = take_away_some(w, ended)
+    gone = [spec.spec.id for spec, _ in ended[: len(ended) - len(rest)]]
+    w.counters.purged_to_ms = max([w.counters.purged_to_ms, *[task_id_unix_ms(TaskId(task_id)) for task_id in gone]])
     rest += [i for i in ids if is_workflow_id(i) and not _take_workflow_away(w, loaded[records.WORKFLOW, i])]
     rest_bytes = finished.stored_bytes * len(rest) // len(finished.ids)
     if rest:
@@ -174,4 +178,5 @@ def _take_away(w: Working, spec: SpecRecord, state: StateRecord) -> None:
         w.delete(records.RESULT, task_id)
     dead.leave(w, task_id, state)
     w.counters.ended[state.state] -= 1
-    w.counters.purged_to_ms = max(w.counters.purged_to_ms, task_id_unix_ms(TaskId(task_id)))
+    if state.state != State.SUCCEEDED:
+        w.counters.finished_bytes -= weight_of(spec.spec, state)

@@ -252,7 +252,8 @@ class Working:
         self.mutations: list[Mutation] = []
         self.effects: list[Effect] = []
         self.ended: list[Outcome] = []
-        self.ended_bytes = 0
+        self.ended_bytes = 0  # what those of ``ended`` weigh that succeeded
+        self.ended_otherwise_bytes = 0  # and the others
         self.first_order = 0  # ``next_order`` when this turn began: what has no lower ``end_order`` ended in it
         self.flows: dict[bytes, Flow] = {}
         self.drafts: dict[bytes, Draft] = {}
@@ -393,11 +394,12 @@ class Working:
     def _note_finished(self, wall_ms: int) -> None:
         ids = [ended.id for ended in self.ended]
         each = self.ended_bytes // len(ids)
-        count = max(1, min(FINISHED_IDS_MAX, FINISHED_BYTES_MAX // (each or 1)))
+        each_read = (self.ended_bytes + self.ended_otherwise_bytes) // len(ids)
+        count = max(1, min(FINISHED_IDS_MAX, FINISHED_BYTES_MAX // (each_read or 1)))
         for start in range(0, len(ids), count):
             some = ids[start : start + count]
             self.enter_finished(wall_ms, some, each * len(some))
             self.counters.finished_bytes += each * len(some)
         self.ended = []
-        self.ended_bytes = 0
+        self.ended_bytes = self.ended_otherwise_bytes = 0
         self.counters_dirty = True

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from taskd.core import records
+from taskd.core.known import key_of_id
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import Key, Record, StateRecord
 from taskd.server.loading import Found
@@ -157,6 +158,7 @@ class Outcomes:
         stateless = [i for i in ids if states[records.STATE, i] is None]
         unknown = await self._unknown_of([i for i in stateless if not is_made_id(i)])
         members = await self._members([i for i in stateless if is_made_id(i)])
+        found = {**states, **await self._services.reader.read([(records.KEY, key_of_id(i)) for i in unknown])}
         await self._services.loop.until_durable()
         told = [m for m in members if self._services.hub.stop_waiting(self._session, m.id)]
         for task_id in ids:
@@ -169,13 +171,13 @@ class Outcomes:
                 self.waited.discard(task_id)
                 self._on_disk.append(task_id)
             else:
-                told.append(self._outcome(task_id, states))
+                told.append(self._outcome(task_id, found))
         self.tell(told)
 
     async def _members(self, ids: list[bytes]) -> list[Outcome]:
         """Return how those ended, of workflows and their nodes, that have, or that are not known."""
         outcomes = await read_outcomes(self._services, ids) if ids else []
-        return [self._unknown(o.id) if o.state == "unknown" else o for o in outcomes if o.state not in _GOES_ON]
+        return [self._unknown(o.id, {}) if o.state == "unknown" else o for o in outcomes if o.state not in _GOES_ON]
 
     async def _unknown_of(self, ids: list[bytes]) -> set[bytes]:
         """Return those that are not stored, of ids without a state: the others are leased, or still in line."""
@@ -225,13 +227,15 @@ class Outcomes:
         """Return how a task ended whose state was read; without a state it is not stored."""
         state = found[records.STATE, task_id]
         if not isinstance(state, StateRecord):
-            return self._unknown(task_id)
+            return self._unknown(task_id, found)
         result = found.get((records.RESULT, task_id)) if state.result_apart else state.result
         return Outcome(task_id, state.state, state.attempt, result if isinstance(result, bytes) else b"", state.failure)
 
-    def _unknown(self, task_id: bytes) -> Outcome:
+    def _unknown(self, task_id: bytes, found: Found) -> Outcome:
         if task_id_unix_ms(TaskId(task_id)) <= self._services.working.counters.purged_to_ms:
             failure = Failure(ResultGone.code, "the task ended so long ago that it was removed; keep results elsewhere")
+        elif found.get((records.KEY, key_of_id(task_id))) is not None:
+            failure = Failure(ResultGone.code, "a person has removed the task after its end")
         else:
             failure = Failure(TaskUnknown.code, "no task of that id is stored; it was never accepted here")
         return Outcome(task_id, "unknown", failure=failure)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from taskd.core import records
+from taskd.core.known import id_of_key
 from taskd.core.records import (
     AgentRecord,
     CountersRecord,
@@ -37,6 +38,7 @@ async def read_stored(store: Store) -> Stored:
     """
     counters, epoch = await store.load([(records.META, b"counters"), (records.META, b"epoch")])
     newest = await store.scan(records.SPEC, limit=1, reverse=True)
+    newest_key = await store.scan(records.KEY, limit=1, reverse=True)
     return Stored(
         counters=None if counters is None else codec.decode_as(CountersRecord, records.META, b"counters", counters),
         epoch=None if epoch is None else codec.decode_as(EpochRecord, records.META, b"epoch", epoch),
@@ -44,7 +46,7 @@ async def read_stored(store: Store) -> Stored:
         tokens=[(i, r) for i, r in await _read_all(store, records.TOKEN) if isinstance(r, TokenRecord)],
         lines=[(i, r) for i, r in await _read_all(store, records.LINE) if isinstance(r, LineRecord)],
         leases=await _read_leases(store),
-        newest_id=newest[0][0] if newest else b"",
+        newest_id=max([record_id for record_id, _ in newest] + [id_of_key(key) for key, _ in newest_key], default=b""),
         dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
         jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
         queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],

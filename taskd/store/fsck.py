@@ -16,6 +16,7 @@ from typing import Final
 from rocksdict import Rdict
 
 from taskd.core import records
+from taskd.core.endings import weight_of
 from taskd.core.fingerprint import FINGERPRINT_BYTES
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
@@ -138,6 +139,7 @@ class _Check:
         self._expected: Counter[Kind] = Counter()  # entries that tasks imply and that are there
         self._ended_sum = 0  # of ids, modulo 2^128: two sets of equal count and sum are taken to be equal
         self._epoch = 0
+        self._finished_bytes = 0  # of tasks that did not succeed
 
     def run(self) -> Report:
         report = self.report
@@ -154,8 +156,8 @@ class _Check:
             check_schedules(self._database, self._note)
             self._check_lines()
             self._check_dead_groups()
-            finished_bytes = self._check_finished()
-            self._check_counters(finished_bytes)
+            self._finished_bytes += self._check_finished()
+            self._check_counters()
         except StoreCorrupt as error:  # what was not reached is not known to be whole
             self._note("unreadable", b"", error.message)
         for states in (*self._by_queue.values(), self._ended):
@@ -237,7 +239,10 @@ class _Check:
         assert task.spec is not None
         self._order_max = max(self._order_max, task.spec.order)
         if task.has_ended:
+            assert task.last is not None
             self._ended[task.state] += 1
+            if task.state != State.SUCCEEDED:
+                self._finished_bytes += weight_of(task.spec.spec, task.last)
             self._ended_sum += int.from_bytes(task.id, "big")
         else:
             self._by_queue.setdefault(task.spec.spec.queue, Counter())[task.state] += 1
@@ -307,7 +312,7 @@ class _Check:
             )
 
     def _check_finished(self) -> int:
-        """Compare the tasks that retention knows of with those that have ended; return what they weigh."""
+        """Compare the tasks that retention knows of with those that have ended; return what it says they weigh."""
         weight = listed = total = 0
         for _, finished in self._finished_by_order():
             weight += finished.stored_bytes
@@ -343,7 +348,7 @@ class _Check:
             if count > 1:
                 self._note("finished", make_key(records.STATE, task_id), f"retention lists it {count} times")
 
-    def _check_counters(self, finished_bytes: int) -> None:
+    def _check_counters(self) -> None:
         key = make_key(META, b"counters")
         stored = engine.get_many(self._database, [key])[0]
         counters = decode_as(CountersRecord, META, b"counters", stored) if stored else CountersRecord({}, {}, 1, 0)
@@ -358,8 +363,8 @@ class _Check:
             self._note("counters", key, text)
         if counters.next_order <= self._order_max:
             self._note("counters", key, f"the next order is {counters.next_order}, {self._order_max} is taken")
-        if counters.finished_bytes != finished_bytes:
-            text = f"finished tasks are counted with {counters.finished_bytes} bytes and weigh {finished_bytes}"
+        if counters.finished_bytes != self._finished_bytes:
+            text = f"finished tasks are counted with {counters.finished_bytes} bytes and weigh {self._finished_bytes}"
             self._note("counters", key, text)
 
     def _finished_by_order(self) -> Iterator[tuple[int, FinishedRecord]]:

@@ -20,15 +20,20 @@ from rocksdict import Rdict
 
 from taskd.core import dead
 from taskd.core.commands import Now
+from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id
-from taskd.core.lifecycle import State
+from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import (
     DEAD_GROUP,
+    FINISHED,
     KEY,
     LAPSE,
+    META,
     SPEC,
     STATE,
+    CountersRecord,
     DeadGroupRecord,
+    FinishedRecord,
     KeyRecord,
     Kind,
     Mutation,
@@ -128,6 +133,32 @@ def _list_dead(database: Rdict, entries: Entries) -> list[Mutation]:
     return w.mutations
 
 
+def _weigh_finished(database: Rdict, entries: Entries) -> list[Mutation]:
+    """Count what has ended anew: what FINISHED says, and each task that did not succeed beside it until that goes."""
+    changed: list[Mutation] = []
+    for record_id, value in entries:
+        if record_id == b"counters":
+            weight = 0
+            for finished in _chunks(database, FINISHED, b""):
+                weight += sum([decode_as(FinishedRecord, FINISHED, *entry).stored_bytes for entry in finished])
+            for states in _chunks(database, STATE, b""):
+                weight += _weight_of_unsuccessful(database, states)
+            counters = decode_as(CountersRecord, META, record_id, value)
+            changed.append((META, record_id, replace(counters, finished_bytes=weight)))
+    return changed
+
+
+def _weight_of_unsuccessful(database: Rdict, entries: Entries) -> int:
+    states = [(task_id, decode_as(StateRecord, STATE, task_id, value)) for task_id, value in entries]
+    ended = [(i, state) for i, state in states if state.state in TERMINAL and state.state != State.SUCCEEDED]
+    specs = engine.get_many(database, [make_key(SPEC, task_id) for task_id, _ in ended])
+    return sum(
+        weight_of(decode_as(SpecRecord, SPEC, task_id, spec).spec, state)
+        for (task_id, state), spec in zip(ended, specs, strict=True)
+        if spec is not None
+    )
+
+
 def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
     if spec is None:  # no key is without its task; fsck tells of one that is
         return task_id_unix_ms(TaskId(task_id))
@@ -135,6 +166,6 @@ def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
 
 
 STEPS: Final[Mapping[int, Sequence[Step]]] = {
-    1: (Step(KEY, _date_keys), Step(STATE, _list_dead)),
+    1: (Step(KEY, _date_keys), Step(STATE, _list_dead), Step(META, _weigh_finished)),
 }
 """By the format that they lead away from, in the order in which they are taken."""

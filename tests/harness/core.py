@@ -41,6 +41,7 @@ from taskd.core.effects import (
 )
 from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
+from taskd.core.known import id_of_key
 from taskd.core.lapses import record_of
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
@@ -149,7 +150,7 @@ class Disk:
                 (i, lease, self.find(records.SPEC, i, SpecRecord), self.details(i))
                 for i, lease in self.of(records.LEASE, LeaseRecord).items()
             ],
-            newest_id=specs[-1] if specs else b"",
+            newest_id=max([*specs[-1:], *[id_of_key(key) for key in self.scan(records.KEY)[-1:]]], default=b""),
             dead_groups=list(self.of(records.DEAD_GROUP, DeadGroupRecord).items()),
             jobs=list(self.of(records.JOB, JobRecord).items()),
             queues=list(self.of(records.QUEUE, QueueRecord).items()),

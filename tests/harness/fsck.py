@@ -9,6 +9,7 @@ from taskd.core.attempts import NO_PAST, kept_ids
 from taskd.core.claims import claim_id, is_held
 from taskd.core.commands import ReleaseDue
 from taskd.core.dead import dead_id
+from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import line_id, rank_of, ready_id
@@ -146,7 +147,8 @@ def _check_ends(
             counts[state] = counts.get(state, 0) + 1
     assert counters.by_queue == by_queue
     assert counters.ended == {state: list(ended.values()).count(state) for state in set(ended.values())}
-    assert counters.finished_bytes == sum(record.stored_bytes for record in finished.values())
+    otherwise = sum(weight_of(specs[i].spec, states[i]) for i, state in ended.items() if state != State.SUCCEEDED)
+    assert counters.finished_bytes == sum(record.stored_bytes for record in finished.values()) + otherwise
     orders = [spec.order for spec in specs.values()]
     assert len(orders) == len(set(orders))
     assert counters.next_order > max(orders, default=0)
@@ -225,7 +227,7 @@ def _check_keys(disk: Disk, specs: dict[bytes, SpecRecord]) -> None:
     for key, record in keys.items():
         spec = specs.get(record.task_id)
         if spec is not None:
-            assert (spec.spec.key, spec.created_at_ms) == (key.decode(), record.created_at_ms)
+            assert (spec.spec.key.encode(), spec.created_at_ms) == (key, record.created_at_ms)
     claimed = disk.of(records.UNIQUE, UniqueRecord)
     lapses = [lapse_id(record.until_ms, records.KEY, key) for key, record in keys.items()]
     lapses += [lapse_id(record.until_ms, records.UNIQUE, i) for i, record in claimed.items() if record.until_ms]

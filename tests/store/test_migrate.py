@@ -13,7 +13,19 @@ from rocksdict import Rdict
 from store.driver import Driver
 from store.houses import LINEAGE
 from taskd.core.lapses import lapse_id
-from taskd.core.records import DEAD, DEAD_GROUP, KEY, LAPSE, STATE, KeyRecord, StateRecord
+from taskd.core.records import (
+    DEAD,
+    DEAD_GROUP,
+    FINISHED,
+    KEY,
+    LAPSE,
+    META,
+    STATE,
+    CountersRecord,
+    FinishedRecord,
+    KeyRecord,
+    StateRecord,
+)
 from taskd.store import engine, migrate
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import fsck
@@ -56,9 +68,24 @@ def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [(_, bare)] = encode([(kind, record_id, replace(state, fingerprint=b"", end_order=0))])
             assert bare is not None
             database.put(at, bare)
+    _count_as_of_old(database)
     database.put(FORMAT_KEY, b"1")
     engine.close_database(database, path)
     return path
+
+
+def _count_as_of_old(database: Rdict) -> None:
+    """Count as finished what FINISHED says, and that alone."""
+    lower = make_key(FINISHED, b"")
+    found = [(split_key(at)[1], value) for at, value in engine.walk(database, lower, successor(lower))]
+    weight = sum([decode_as(FinishedRecord, FINISHED, *entry).stored_bytes for entry in found])
+    at = make_key(META, b"counters")
+    [stored] = engine.get_many(database, [at])
+    assert stored is not None
+    counters = decode_as(CountersRecord, META, b"counters", stored)
+    [(_, value)] = encode([(META, b"counters", replace(counters, finished_bytes=weight))])
+    assert value is not None
+    database.put(at, value)
 
 
 @pytest.fixture
@@ -91,11 +118,13 @@ async def start(path: Path) -> list[int]:
 
 
 async def test_a_start_brings_an_older_store_to_this_format(path: Path) -> None:
-    """Keys count for a day from their task's submit then, dead tasks are listed, and nothing else has changed."""
+    """Keys count for a day from their task's submit then, dead tasks are listed and weighed, and that is all."""
     before = dict(content(path))
     assert await start(path) == [1]
     after = dict(content(path))
-    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {KEY, STATE, split_key(FORMAT_KEY)[0]}
+    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {
+        *(KEY, STATE, META, split_key(FORMAT_KEY)[0])
+    }
     new = [split_key(at)[0] for at in sorted(after.keys() - before.keys())]
     assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[LAPSE] * TASKS, *[DEAD] * DEAD_TASKS])
     assert not before.keys() - after.keys()

@@ -1,16 +1,18 @@
 """Bulk jobs: one action on all tasks that fit, a bounded piece a turn, over restarts."""
 
+import msgspec
 import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import JobStarted, StartJob, StepJob
+from taskd.core.commands import JobStarted, RetryTasks, StartJob, StepJob
 from taskd.core.effects import JobsMoved, SendRevoke
+from taskd.core.known import key_of_id
 from taskd.core.lifecycle import State
 from taskd.core.records import JobRecord
-from taskd_protocol.errors import BadRequest, JobLimit
+from taskd_protocol.errors import BadRequest, JobLimit, SubmitConflict
 from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec
 
 ALL = TaskFilter()
@@ -114,8 +116,43 @@ def test_named_tasks_are_purged_with_all_that_was_kept_of_them(shell: Shell) -> 
     assert found.changed == 1
     assert check_disk(shell.disk) == {runs.spec.id: State.RUNNING}
     assert not shell.disk.scan(records.LOG)
-    assert shell.disk.scan(records.KEY) == [b"k"], "a key is kept for its own time"
+    assert shell.disk.scan(records.KEY) == [b"k", key_of_id(dies.spec.id)], "keys are kept for their own time"
     assert not shell.working.dead_groups
+    assert shell.working.counters.finished_bytes == 0, "what is gone makes nothing go early"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_purge_of_what_died_just_now_makes_no_other_submit_too_old(shell: Shell, restarts: bool) -> None:  # noqa: FBT001 - a parameter
+    """And the same submit again is no new work, as long as a client may send it; other work of its id is a conflict."""
+    before = shell.spec()
+    shell.pass_ms(10)
+    agent = FakeAgent(shell).join(credit=1)
+    dies = shell.spec(retry=Retry(1))
+    shell.submit(dies)
+    shell.do(agent.nack(*agent.receive()))
+    job(shell, start(shell, "purge", TaskFilter(ids=[dies.id])))
+    if restarts:
+        shell.crash()
+        shell.settle()
+    assert shell.submit(before) == ([],)
+    assert shell.submit(dies) == ([(0, dies.id)],)
+    assert check_disk(shell.disk) == {before.id: State.READY}
+    with pytest.raises(SubmitConflict):
+        shell.submit(msgspec.structs.replace(dies, payload=b"\x91\x01"))
+
+
+def test_a_purge_or_retry_by_hand_is_taken_off_the_weight_at_once(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=9)
+    shell.submit(*[shell.spec(retry=Retry(1)) for _ in range(3)])
+    grants = agent.receive()
+    shell.do(agent.nack(*grants))
+    each = shell.working.counters.finished_bytes // 3
+    assert each > 0
+    shell.do(RetryTasks([grants[0].spec.id]))
+    assert shell.working.counters.finished_bytes == 2 * each
+    job(shell, start(shell, "purge"))
+    assert shell.working.counters.finished_bytes == 0
+    check_disk(shell.disk)
 
 
 def test_a_purge_of_much_output_takes_several_steps(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
