@@ -270,6 +270,8 @@ class TaskView(msgspec.Struct, array_like=True, frozen=True):
     """Attempts charged to the crash limit."""
     attempts: list[AttemptView] = []
     """The newest that have ended, oldest first; in TASK_VIEWS only."""
+    crash_limit: int = 0
+    """Crashes at which it is dead; 0: an older server does not say."""
 
 
 class TaskQuery(msgspec.Struct, array_like=True, frozen=True, tag=23):
@@ -352,7 +354,8 @@ class AgentView(msgspec.Struct, array_like=True, frozen=True):
     name: str
     boot_id: bytes
     state: str
-    """``live``, ``draining``, ``drained``, ``quarantined``, ``lost`` (silent, leases not yet given away)."""
+    """``live``, ``draining``, ``drained``, ``quarantined`` (the last two also of one that is not connected), ``lost``
+    (silent, leases not yet given away)."""
     slots: int
     running: int
     host: HostStats
@@ -361,6 +364,7 @@ class AgentView(msgspec.Struct, array_like=True, frozen=True):
     queues: list[str]
     software: str
     seen_at_ms: int
+    """0: not since the server's start, or since it was forgotten."""
 
 
 class AgentList(msgspec.Struct, array_like=True, frozen=True, tag=29):

@@ -21,7 +21,7 @@ def agents() -> None:
 @server_options
 @agents.command("ls")
 def list_agents(*, as_json: bool) -> None:
-    """List the agents that are connected, or still hold work."""
+    """List the agents that are connected, still hold work, or are drained."""
     with server() as client:
         views = client.call(AgentList(0), AgentPage).agents
     if as_json:
@@ -65,10 +65,11 @@ def invite(*, addresses: tuple[str, ...], expires_in_ms: int, as_json: bool) -> 
         hint("only this machine can reach that: restart the server with --listen 0.0.0.0:PORT, or name an --address")
 
 
+@json_option
 @server_options
 @agents.command
 @click.argument("name", metavar="NAME")
-def drain(*, name: str) -> None:
+def drain(*, name: str, as_json: bool) -> None:
     """Have an agent finish what it runs and take nothing new.
 
     It gives back what it has not started, and stays connected and idle until it is resumed, also after a restart.
@@ -76,17 +77,24 @@ def drain(*, name: str) -> None:
     """
     with server() as client:
         client.call(AgentDrain(0, name), Done)
-    say(f"agent {name} takes nothing new; taskd agents resume {name} has it work again")
+    if as_json:
+        say_json({"name": name, "drained": True})
+    else:
+        say(f"agent {name} takes nothing new; taskd agents resume {name} has it work again")
 
 
+@json_option
 @server_options
 @agents.command
 @click.argument("name", metavar="NAME")
-def resume(*, name: str) -> None:
+def resume(*, name: str, as_json: bool) -> None:
     """Have an agent work again that was drained, or is in quarantine."""
     with server() as client:
         client.call(AgentDrain(0, name, resume=True), Done)
-    say(f"agent {name} takes tasks")
+    if as_json:
+        say_json({"name": name, "drained": False})
+    else:
+        say(f"agent {name} takes tasks")
 
 
 def _row(view: AgentView) -> tuple[str, ...]:

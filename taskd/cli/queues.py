@@ -4,9 +4,10 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import say, say_json, say_rows
+from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import queue_document
-from taskd_protocol.messages import Done, QueueDrain, QueueList, QueuePage
+from taskd.client.client import Client
+from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage
 
 
 @click.group
@@ -31,21 +32,40 @@ def list_queues(*, as_json: bool) -> None:
     say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "DRAINING"), rows)
 
 
+@json_option
 @server_options
 @queue.command
 @click.argument("name", metavar="QUEUE")
-def drain(*, name: str) -> None:
+def drain(*, name: str, as_json: bool) -> None:
     """Have a queue refuse new tasks; what is in it runs. It stays so until it is resumed."""
     with server() as client:
         client.call(QueueDrain(0, name), Done)
-    say(f"queue {name} takes no new tasks; taskd queue resume {name} opens it again")
+        is_used = _is_used(client, name)
+    if as_json:
+        say_json({"name": name, "draining": True})
+    else:
+        say(f"queue {name} takes no new tasks; taskd queue resume {name} opens it again")
+    if not is_used:
+        hint(f"taskd: queue {name} holds no tasks, and no agent serves it by name: is that what it is called?")
 
 
+@json_option
 @server_options
 @queue.command
 @click.argument("name", metavar="QUEUE")
-def resume(*, name: str) -> None:
+def resume(*, name: str, as_json: bool) -> None:
     """Have a queue take tasks again."""
     with server() as client:
         client.call(QueueDrain(0, name, resume=True), Done)
-    say(f"queue {name} takes tasks")
+    if as_json:
+        say_json({"name": name, "draining": False})
+    else:
+        say(f"queue {name} takes tasks")
+
+
+def _is_used(client: Client, name: str) -> bool:
+    """Tell whether the queue holds tasks that have not ended, or an agent names it."""
+    views = client.call(QueueList(0), QueuePage).queues
+    if any(view.name == name and (view.ready or view.scheduled or view.running) for view in views):
+        return True
+    return any(name in view.queues for view in client.call(AgentList(0), AgentPage).agents)

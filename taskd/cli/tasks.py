@@ -6,7 +6,7 @@ import click
 from msgspec.structs import replace
 
 from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
-from taskd.cli.connection import server
+from taskd.cli.connection import reach, server
 from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.options import duration_ms, json_option, server_options
@@ -21,6 +21,7 @@ from taskd.cli.views import (
     task_document,
 )
 from taskd.client.client import Client
+from taskd.client.clock import mono_s
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
@@ -117,9 +118,15 @@ def logs(*, task_id: str) -> None:
 @click.argument("task_id", metavar="ID")
 @click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
 def wait(*, task_id: str, timeout_ms: int | None, as_json: bool) -> None:
-    """Wait until a task has ended; print its result as JSON."""
+    """Wait until a task has ended; print its result as JSON.
+
+    With a --timeout, a server that is just being restarted is waited for, too.
+    """
+    raw_id, until_s = parse_task_id(task_id), None if timeout_ms is None else mono_s() + timeout_ms / 1000
     with server() as client:
-        say_end(client, parse_task_id(task_id), None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)
+        if until_s is not None:
+            reach(client, until_s)
+        say_end(client, raw_id, None if until_s is None else max(0.0, until_s - mono_s()), as_json=as_json)
 
 
 @json_option
@@ -211,7 +218,8 @@ def _row(view: TaskView) -> tuple[str, ...]:
 
 
 def _attempts_text(view: TaskView) -> str:
-    crashed = f", crashed {view.crashes}" if view.crashes else ""
+    limit = f" of at most {view.crash_limit}" if view.crash_limit else ""
+    crashed = f", crashed {view.crashes}{limit}" if view.crashes else ""
     return f"{view.attempt}, failed {view.failures} of at most {view.max_attempts}{crashed}"
 
 

@@ -198,15 +198,15 @@ def give_up(w: Working, task: Task, now: Now) -> None:
     No token stands in its state, so that a report of the attempt that was given up is stale from here on.
     """
     blamed = not task.cancelling and (task.started or _may_have_started(w, task))
-    failure = attempts.LOST_FAILURE if blamed or task.spec.rules.at_most_once else None
-    attempts.keep(w, task, attempts.CRASHED if blamed else attempts.LOST, now, started_at_ms=0, failure=failure)
+    outcome, failure = attempts.CRASHED if blamed else attempts.LOST, attempts.LOST_FAILURE
+    attempts.keep(w, task, outcome, now, started_at_ms=0, failure=failure)
     task.token = 0
     if task.cancelling:
         _end_leased(w, task, State.CANCELLED, now, started_at_ms=0)
-    elif failure is None:
-        requeue(w, task, now)
-    else:
+    elif blamed or task.spec.rules.at_most_once:
         _go_on(w, task, failure, now, started_at_ms=0)
+    else:
+        requeue(w, task, now)
 
 
 def _may_have_started(w: Working, task: Task) -> bool:

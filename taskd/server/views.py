@@ -79,6 +79,7 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
         traceparent=spec.traceparent,
         waits_for=reasons[like],
         crashes=stored.past.crashes if stored.past is not None else 0,
+        crash_limit=min(retry.crash_limit, retry.max_attempts),
     )
 
 
@@ -145,15 +146,16 @@ def queue_views(w: Working) -> list[QueueView]:
 
 
 def agent_views(w: Working, hosts: dict[int, HostStats], now: Now) -> list[AgentView]:
-    """Return every agent that is connected or holds leases, by name."""
-    return [_agent_view(agent, hosts, now) for _, agent in sorted(w.agents.items())]
+    """Return every agent that is connected, holds leases, or was told to take nothing, by name."""
+    absent = {name: Agent(name=name) for name in {**w.drained_agents, **w.quarantined} if name not in w.agents}
+    return [_agent_view(w, agent, hosts, now) for _, agent in sorted({**w.agents, **absent}.items())]
 
 
-def _agent_view(agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentView:
+def _agent_view(w: Working, agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentView:
     return AgentView(
         name=agent.name,
         boot_id=agent.boot_id,
-        state=_state_of(agent),
+        state=_state_of(w, agent),
         slots=sum(pool.pool.slots for pool in agent.pools),
         running=len(agent.leases),
         host=hosts.get(agent.connection, HostStats()),
@@ -161,13 +163,15 @@ def _agent_view(agent: Agent, hosts: dict[int, HostStats], now: Now) -> AgentVie
         task_names=sorted({name for pool in agent.pools for name in pool.names}),
         queues=sorted(agent.queues),
         software=agent.software,
-        seen_at_ms=now.wall_ms - (now.mono_ms - agent.seen_mono_ms),
+        seen_at_ms=now.wall_ms - (now.mono_ms - agent.seen_mono_ms) if agent.name in w.agents else 0,
     )
 
 
-def _state_of(agent: Agent) -> str:
+def _state_of(w: Working, agent: Agent) -> str:
     if not agent.connection:
-        return "lost"
+        if agent.leases or not (agent.name in w.drained_agents or agent.name in w.quarantined):
+            return "lost"
+        return "drained" if agent.name in w.drained_agents else "quarantined"
     if agent.quarantined:
         return "quarantined"
     if agent.drained and not agent.leases:

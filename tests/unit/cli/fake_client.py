@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from taskd.client.profile import Profile
-from taskd_protocol.errors import TaskdError, TimedOut
+from taskd_protocol.errors import CannotConnect, TaskdError, TimedOut
 from taskd_protocol.ids import TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
@@ -28,6 +28,8 @@ class FakeClient:
     timeouts: list[float | None] = field(default_factory=list)
     late: int = 0
     """So many waits time out."""
+    unreachable: int = 0
+    """So many tries to connect fail."""
     known_as: bytes | None = None
     """The id that a submit finds instead of its own."""
     closed: bool = False
@@ -40,7 +42,11 @@ class FakeClient:
         assert isinstance(answer, reply)
         return answer
 
-    def make_ids(self, count: int) -> list[TaskId]:
+    def make_ids(self, count: int, timeout: float | None = None) -> list[TaskId]:
+        del timeout
+        if self.unreachable:
+            self.unreachable -= 1
+            raise CannotConnect("nobody answers")
         return make_task_ids(count, 1_800_000_000_000, bytes(range(10)) * count)
 
     def submit(self, specs: Sequence[TaskSpec]) -> list[bytes]:

@@ -84,11 +84,35 @@ def test_drains_are_asked_for_by_name(
     taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | AgentDrain
 ) -> None:
     """One line says what holds now."""
-    client.replies = [Done(0)]
+    client.replies = [Done(0), QueuePage(0, [QueueView("web", 1, 0, 0, draining=True)])]
     ended = taskd(*words)
-    assert (ended.code, ended.out.count("\n")) == (0, 1)
+    assert (ended.code, ended.out.count("\n"), ended.err) == (0, 1, "")
     assert words[2] in ended.out
-    assert client.asked == [message]
+    assert client.asked[0] == message
+
+
+@pytest.mark.parametrize(
+    ("words", "document"),
+    [
+        (["queue", "drain", "web"], {"name": "web", "draining": True}),
+        (["queue", "resume", "web"], {"name": "web", "draining": False}),
+        (["agents", "drain", "ash"], {"name": "ash", "drained": True}),
+        (["agents", "resume", "ash"], {"name": "ash", "drained": False}),
+    ],
+)
+def test_drains_tell_scripts_what_holds_now(
+    taskd: Taskd, client: FakeClient, words: list[str], document: dict[str, object]
+) -> None:
+    client.replies = [Done(0), QueuePage(0, [QueueView("web", 1, 0, 0)])]
+    assert json.loads(taskd(*words, "--json").out) == document
+
+
+def test_a_queue_that_nobody_knows_is_drained_with_a_question(taskd: Taskd, client: FakeClient) -> None:
+    """It may be about to be used; or it is a slip."""
+    client.replies = [Done(0), QueuePage(0, [QueueView("wbe", 0, 0, 0, draining=True)]), AgentPage(0, [])]
+    ended = taskd("queue", "drain", "wbe")
+    assert ended.code == 0
+    assert "no agent serves it" in ended.complaint
 
 
 def test_nothing_is_an_empty_array(taskd: Taskd, client: FakeClient) -> None:

@@ -112,6 +112,7 @@ def test_show_as_json_of_a_task_that_failed(taskd: Taskd, client: FakeClient) ->
 TRIED = msgspec.structs.replace(
     VIEW,
     crashes=1,
+    crash_limit=3,
     attempts=[
         AttemptView(1, "elm", 1_795_305_600_000, 1_795_305_600_500, "crashed", Failure("worker.killed", "SIGSEGV")),
         AttemptView(2, "ash", 1_795_305_600_750, 1_795_305_601_001, "succeeded"),
@@ -123,7 +124,7 @@ def test_show_lists_attempts(taskd: Taskd, client: FakeClient) -> None:
     """Each with its agent, times, outcome and cause."""
     client.replies = [TaskViews(0, [TRIED]), TaskViews(0, [TRIED])]
     lines = taskd("task", "show", ID).out.splitlines()
-    assert "attempts   2, failed 1 of at most 5, crashed 1" in lines
+    assert "attempts   2, failed 1 of at most 5, crashed 1 of at most 3" in lines
     at = lines.index(next(line for line in lines if line.startswith("ATTEMPT")))
     assert [line.split() for line in lines[at + 1 : at + 3]] == [
         [
@@ -221,7 +222,7 @@ def test_wait_prints_the_result_as_json(taskd: Taskd, client: FakeClient) -> Non
     client.replies = [TaskViews(0, [VIEW])]
     ended = taskd("task", "wait", ID, "--timeout", "1.5m")
     assert (ended.code, ended.out, ended.err) == (0, '["å", 1.5]\n', "")
-    assert client.timeouts == [3.0, 87.0]
+    assert client.timeouts == [3.0, pytest.approx(87.0, abs=5.0)]
 
 
 def test_wait_for_a_task_that_failed_is_one(taskd: Taskd, client: FakeClient) -> None:
@@ -308,3 +309,19 @@ def test_logs_are_printed_each_to_its_stream(taskd: Taskd, client: FakeClient) -
 def test_logs_of_a_task_that_is_not_stored_are_refused(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [TaskViews(0, [None])]
     assert "no task" in taskd("task", "logs", ID).complaint
+
+
+def test_a_wait_with_a_limit_outlasts_a_restart_of_the_server(
+    taskd: Taskd, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskd.cli.connection._AGAIN_S", 0.0)
+    client.unreachable = 3
+    client.outcomes = [Outcome(VIEW.id, "succeeded", 1, pack(7))]
+    ended = taskd("task", "wait", ID, "--timeout", "1h")
+    assert (ended.code, ended.out) == (0, "7\n")
+
+
+def test_a_wait_with_a_limit_tells_in_the_end_that_nobody_answers(taskd: Taskd, client: FakeClient) -> None:
+    client.unreachable = 1
+    ended = taskd("task", "wait", ID, "--timeout", "100ms")
+    assert (ended.code, "nobody answers" in ended.complaint) == (3, True)

@@ -240,6 +240,9 @@ def test_a_first_loss_costs_nothing_and_marks_starts_from_then_on(shell: Shell, 
     lease_record = shell.disk.get(records.LEASE, first.spec.id, LeaseRecord)
     assert (lease_record.failures, lease_record.past) == (0, records.Past(1, 0, 1))
     assert outcomes(shell) == ["lost"]
+    [kept] = shell.disk.of(records.ATTEMPT, AttemptRecord).values()
+    assert kept.failure is not None
+    assert "fell silent" in kept.failure.message, "it says what happened, and costs nothing"
 
 
 def started(shell: Shell, agent: FakeAgent, *asked: Grant | int) -> Answer:

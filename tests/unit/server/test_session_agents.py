@@ -386,6 +386,18 @@ async def test_an_agent_that_a_person_drained_is_told_and_shown_so(server: Serve
     assert [view.state for view in await views(client)] == ["live"]
 
 
+async def test_a_drained_agent_is_shown_also_when_it_is_gone(server: Server) -> None:
+    """Until somebody resumes it: it would be granted nothing when it is back."""
+    client, agent = await server.client("operator"), await server.agent()
+    await client.ask(AgentDrain(20, "a1"), Done)
+    await agent.close()
+    await client.settle()
+    [view] = await views(client)
+    assert (view.name, view.state, view.slots, view.seen_at_ms) == ("a1", "drained", 0, 0)
+    await client.ask(AgentDrain(21, "a1", resume=True), Done)
+    assert await views(client) == []
+
+
 async def test_an_older_agent_is_not_told_that_it_is_drained(server: Server) -> None:
     """It would go, and be started again, for ever; it is granted nothing all the same."""
     client, agent = await server.client("operator"), await server.agent(credit=2, version_max=1)
