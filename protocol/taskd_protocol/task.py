@@ -236,10 +236,11 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     outcome: str
     """``failed``: charged to the task; ``crashed``: it took its worker down, charged to another budget; ``cancelled``:
-    its processes are proven dead; ``released``: it never started, or was stopped with its agent, and costs nothing;
-    ``waiting``: it ended to wait for what it has spawned, and costs nothing."""
+    its processes are proven dead; ``released``: it never started, or was stopped for what is not its doing, and costs
+    nothing; ``lost``: its worker died of it or of another; ``waiting``: it ended to wait for what it has spawned, and
+    costs nothing."""
     failure: Failure | None = None
-    """Of ``failed`` and ``crashed``."""
+    """Of ``failed``, ``crashed`` and ``lost``."""
     started_at_ms: int = 0
     final: bool = False
     """No further attempt, whatever is left of the budget."""

@@ -54,6 +54,8 @@ ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
 _STOPPED = Failure(TaskCodes.WORKER_LOST, "its agent stopped it before it had ended")
 """Of an attempt that costs nothing, unless it must not run twice."""
 
+_LOST = Failure(TaskCodes.WORKER_LOST, "its worker died, and of which of the coroutines there is not known")
+
 Order = str | Failure
 """Why an attempt is to end: ``cancel``; ``release``, which goes back in line; ``forget``, which is not reported; or how
 it failed."""
@@ -360,7 +362,7 @@ class AgentCore:
         self.give_back([grant])
 
     def stopped(self, pool: int, grant: Grant) -> None:
-        """Report an attempt that was killed because the agent goes: uncharged, unless it must not run twice."""
+        """Report an attempt that was killed for what is not its doing: uncharged, unless it must not run twice."""
         if grant.spec.rules.at_most_once:
             self.crashed(pool, grant.token, _STOPPED)
         else:
@@ -468,6 +470,12 @@ class AgentCore:
         for slots in self.pools:
             slots.closed = True
         self.yield_waiting()
+
+    def lost(self, pool: int, grant: Grant) -> None:
+        """Report an attempt whose worker died of one of those in it, of which is not known."""
+        report = self._failure(pool, grant.token, _LOST, 0, outcome="lost")
+        if report is not None:
+            self._report(report)
 
     def output(self, piece: LogPiece) -> None:
         """Send output of a running attempt."""

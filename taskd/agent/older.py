@@ -13,13 +13,15 @@ from taskd_protocol.messages import Checkpoints, Nack
 
 M = TypeVar("M")
 
+_OUTCOMES = {"crashed": "failed", "lost": "released"}
+
 
 def in_version_1(messages: Iterable[M]) -> list[M | Nack]:
     """Return what is to be said of these, as version 1 has it."""
     told: list[M | Nack] = []
     for message in messages:
         if isinstance(message, Nack):
-            told.append(Nack([replace(f, outcome="failed") if f.outcome == "crashed" else f for f in message.failures]))
+            told.append(Nack([replace(f, outcome=_OUTCOMES.get(f.outcome, f.outcome)) for f in message.failures]))
         elif not isinstance(message, Checkpoints):
             told.append(message)
     return told

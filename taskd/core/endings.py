@@ -192,13 +192,13 @@ def release(w: Working, task: Task, now: Now) -> None:
     requeue(w, task, now)
 
 
-def give_up(w: Working, task: Task, now: Now) -> None:
-    """Settle a leased task whose agent is gone, or no longer has it: its lease is gone from its agent already.
+def give_up(w: Working, task: Task, now: Now, *, failure: Failure = attempts.LOST_FAILURE) -> None:
+    """Settle a leased task whose agent or worker is gone, or has it no more: its lease is gone from its agent already.
 
     No token stands in its state, so that a report of the attempt that was given up is stale from here on.
     """
     blamed = not task.cancelling and (task.started or _may_have_started(w, task))
-    outcome, failure = attempts.CRASHED if blamed else attempts.LOST, attempts.LOST_FAILURE
+    outcome = attempts.CRASHED if blamed else attempts.LOST
     attempts.keep(w, task, outcome, now, started_at_ms=0, failure=failure)
     task.token = 0
     if task.cancelling:

@@ -37,9 +37,12 @@ R = TypeVar("R", Report, FailureReport)
 STREAMS = frozenset({1, 2, 3})
 
 CHARGED = frozenset({attempts.FAILED, attempts.CRASHED})
-"""Outcomes that tell their reason, and cost a budget something."""
+"""Outcomes that cost a budget something."""
 
-OUTCOMES = CHARGED | {attempts.CANCELLED, attempts.RELEASED, attempts.WAITING}
+TOLD = CHARGED | {attempts.LOST}
+"""Outcomes that tell their reason."""
+
+OUTCOMES = CHARGED | {attempts.CANCELLED, attempts.RELEASED, attempts.LOST, attempts.WAITING}
 
 KILLED = Failure(TaskCodes.CANCELLED, "its agent killed it")
 """Of a task that may run at most once, whose end the server did not order."""
@@ -81,7 +84,7 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
         NeedRecords: Some are not leased; what became of them must be looked up.
     """
     for report in command.reports:
-        if report.outcome not in OUTCOMES or (report.outcome in CHARGED and report.failure is None):
+        if report.outcome not in OUTCOMES or (report.outcome in TOLD and report.failure is None):
             raise BadRequest(f"an attempt cannot end as {report.outcome[:32]!r} without its reason")
         if report.retry_after_ms is not None and not 0 <= report.retry_after_ms <= DELAY_MS_MAX:
             raise BadRequest(f"a retry after {report.retry_after_ms} ms is out of range; it goes from 0 to ten years")
@@ -111,6 +114,8 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now, *, is_agent
     elif report.failure is not None and report.outcome in CHARGED:
         failure = _bounded(report.failure)
         endings.charge(w, task, report, now, failure=failure, is_agents_fault=is_agents_fault)
+    elif report.outcome == attempts.LOST and report.failure is not None:
+        endings.give_up(w, task, now, failure=_bounded(report.failure))
     elif report.outcome == attempts.WAITING and not task.spec.rules.at_most_once:
         families.suspend(w, task, now, started_at_ms=report.started_at_ms)
     elif report.outcome in {attempts.CANCELLED, attempts.WAITING} and task.spec.rules.at_most_once:

@@ -18,7 +18,7 @@ from taskd.core.commands import (
     OfferAgent,
 )
 from taskd.core.effects import SendLease, SendRevoke
-from taskd.core.reports import CHARGED
+from taskd.core.reports import TOLD
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 RAISED = Failure("task.raised", "boom", "builtins.ValueError", "Traceback", None)
@@ -99,7 +99,7 @@ class FakeAgent:
         retry_after_ms: int | None = None,
     ) -> NackAttempts:
         """Report these as not done."""
-        told = failure if outcome in CHARGED else None
+        told = failure if outcome in TOLD else None
         reports = [
             FailureReport(g.token, g.spec.id, g.attempt, outcome, told, 1, final, retry_after_ms) for g in grants
         ]

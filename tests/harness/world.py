@@ -77,7 +77,7 @@ RETRIES = (
     Retry(3, base_ms=1_500, jitter=1.0),
     Retry(4, base_ms=0, crash_limit=2),
 )
-OUTCOMES = ("failed", "failed", "crashed", "released", "unstarted", "cancelled")
+OUTCOMES = ("failed", "failed", "crashed", "released", "unstarted", "cancelled", "lost")
 PAYLOADS = (b"\x90", b"\x90" * 9)
 AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a1": (NAMES, ()),

@@ -1,8 +1,9 @@
 """Coroutine functions: many at a time on the event loop of one worker process.
 
-A worker that dies blames the coroutine that was taking a step. If none was, as
-when the kernel killed it while all waited, each that had started is run again,
-and blamed when it was there a second time.
+A worker that dies blames the coroutine that was taking a step, and the others are
+released. If none was, as when the kernel killed it while all waited, each is lost: the
+server grants it again with a marked start, and who has that is blamed the next time.
+Nobody is run again under the same token: what it had begun may have been seen.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import BATCH_TASKS, BATCH_US
-from taskd.agent.executors.crash import LOSSES_MAX, crash
+from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
 from taskd.agent.executors.signs import note_sign, show
 from taskd.agent.limits import How
@@ -63,7 +64,6 @@ class CoroutineExecutor:
         self._leaving: Hand | None = None  # to be ended, over a coroutine that does not end
         self._news = trio.Event()
         self._assigned = dict[int, Grant]()
-        self._losses: dict[int, int] = {}
         self._unmarked = dict[int, Grant]()  # to be handed over when their start is marked
         self._batch = 0
         self._done = 0
@@ -180,25 +180,20 @@ class CoroutineExecutor:
         self._hand = None
         stepping = hand.process.running()
         alone = len(self._assigned) == 1
-        back: list[Grant] = []
+        by_itself = hand.insane or not how.ordered
         for token, grant in list(self._assigned.items()):
-            losses = self._losses.get(token, 0) + 1
-            blamed = token == stepping or (not stepping and (alone or losses >= LOSSES_MAX))
+            blamed = token == stepping or (not stepping and (alone or grant.mark_start))
             if self._core.is_ordered(token):
                 self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:
                 self._core.stopped(self._pool, grant)
-            elif grant.spec.rules.at_most_once or (blamed and (hand.insane or not how.ordered)):
+            elif grant.spec.rules.at_most_once or (blamed and by_itself):
                 self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
+            elif by_itself and not stepping:
+                self._core.lost(self._pool, grant)
             else:
-                back.append(grant)
-                if hand.insane or not how.ordered:
-                    self._losses[token] = losses
-                continue
-            self._losses.pop(token, None)
+                self._core.stopped(self._pool, grant)
         self._assigned.clear()
-        self._slots.put_back(back)
-        self._core.waits_again(self._pool, back)
         self._news.set()
         self._ring()
         return self._done > 0 or bool(stepping)
@@ -207,8 +202,6 @@ class CoroutineExecutor:
 
     def _let_go(self, token: int) -> None:
         self._assigned.pop(token, None)
-        if self._losses:
-            self._losses.pop(token, None)
 
     def _ahead(self) -> int:
         """Return how many leases the worker may have beyond its concurrency: some, when each takes no time."""

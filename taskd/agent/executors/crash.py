@@ -6,9 +6,6 @@ from taskd.agent.platform import Exit
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure
 
-LOSSES_MAX = 2
-"""Workers that may die with an attempt in their hands, of nothing that is known, before it is blamed."""
-
 
 def crash(how: Exit, *, out_of_memory: bool) -> Failure:
     """Return the failure of the attempt that took its worker down.

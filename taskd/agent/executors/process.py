@@ -7,7 +7,7 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
-from taskd.agent.executors.crash import LOSSES_MAX, crash
+from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import SOFT_S, Hand, Seat
 from taskd.agent.executors.signs import note_sign, show
 from taskd.agent.limits import How
@@ -16,6 +16,9 @@ from taskd_protocol.task import Grant
 
 LOOK_S = 0.05
 """A worker that ended nothing for so long, though it has more to do, has met a long task."""
+
+LOSSES_MAX = 2
+"""Workers that may die with an attempt next to run, of nothing that is known, before it is blamed."""
 
 SETTLE_S = 0.005
 """From a recall until every worker must have seen it: one store to memory, and a page that is never paged out."""

@@ -224,10 +224,7 @@ async def test_a_coroutine_that_may_run_once_is_not_run_again_by_its_agent(autoj
         worker = stage.workers[0]
         await worker.has(2)
         worker.dies(-signal.SIGKILL, running=0)
-        (report,) = await peer.reports(1)
-        assert outcome(report) == (1, "crashed")
-        await stage.until(lambda: len(stage.workers) == 2)
-        assert await stage.workers[1].has(1) == [2]
+        assert sorted([outcome(report) for report in await peer.reports(2)]) == [(1, "crashed"), (2, "lost")]
 
 
 async def test_an_agent_that_must_go_says_that_it_had_started(autojump_clock: MockClock) -> None:

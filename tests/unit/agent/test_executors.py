@@ -3,6 +3,7 @@
 import signal
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -11,7 +12,18 @@ from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
-from taskd_protocol.messages import Ack, Drain, LeaseCredit, Logs, LogsRecorded, Nack, Recorded, Revoke
+from taskd_protocol.messages import (
+    Ack,
+    Drain,
+    LeaseCredit,
+    Logs,
+    LogsRecorded,
+    Nack,
+    Recorded,
+    Revoke,
+    Started,
+    StartRecorded,
+)
 from taskd_protocol.payload import pack
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
 from unit.agent.making import grant, grants, task_id
@@ -368,40 +380,47 @@ async def test_coroutines_are_given_up_to_their_number_and_then_as_they_end(auto
         assert len(await worker.has(110)) == 110
 
 
-async def test_a_crash_blames_the_coroutine_that_took_a_step_and_runs_the_others_again(
+async def test_a_crash_blames_the_coroutine_that_took_a_step_and_releases_the_others(
     autojump_clock: MockClock,
 ) -> None:
+    """They had begun: the server has them run again as attempts of their own."""
     stage = Stage(autojump_clock, ASYNC)
     async with playing(stage, stage.agent()):
         peer = await stage.greeted()
         await peer.lease(*grants(range(1, 4), "m.a"))
         await stage.workers[0].has(3)
         stage.workers[0].dies(1, running=2)
-        assert [outcome(report) for report in await peer.reports(1)] == [(2, TaskCodes.WORKER_EXITED)]
-        await stage.until(lambda: len(stage.workers) == 2)
-        assert await stage.workers[1].has(2) == [1, 3]
-        stage.workers[1].returns(1, 3)
-        assert len(await peer.reports(2)) == 2
+        reports = await peer.reports(3)
+        assert sorted([outcome(report) for report in reports]) == [
+            (1, "released"),
+            (2, TaskCodes.WORKER_EXITED),
+            (3, "released"),
+        ]
+        assert not any(report.unstarted for report in reports if isinstance(report, FailureReport))
 
 
-async def test_who_was_there_twice_when_a_worker_died_of_nobody_known_is_blamed(autojump_clock: MockClock) -> None:
+async def test_those_of_a_worker_that_died_of_nobody_known_are_lost(autojump_clock: MockClock) -> None:
+    """Once; who was lost before, and has its start marked, is blamed."""
     stage = Stage(autojump_clock, ASYNC)
     async with playing(stage, stage.agent()):
         peer = await stage.greeted()
         await peer.lease(*grants(range(1, 3), "m.a"))
         await stage.workers[0].has(2)
         stage.workers[0].dies(-signal.SIGKILL)
+        lost = [report for report in await peer.reports(2) if isinstance(report, FailureReport)]
+        assert [report.outcome for report in lost] == ["lost", "lost"]
+        assert [outcome(report)[1] for report in lost] == [TaskCodes.WORKER_LOST] * 2
         await stage.until(lambda: len(stage.workers) == 2)
+        await peer.lease(grant(3, "m.a"), msgspec.structs.replace(grant(4, "m.a"), mark_start=True))
+        while not isinstance(await peer.next(), Started):
+            pass
+        await peer.send(StartRecorded([4]))
         await stage.workers[1].has(2)
-        await peer.lease(grant(3, "m.a"))
-        await stage.workers[1].has(3)
         stage.workers[1].dies(-signal.SIGKILL)
         assert sorted([outcome(report) for report in await peer.reports(2)]) == [
-            (1, TaskCodes.WORKER_KILLED),
-            (2, TaskCodes.WORKER_KILLED),
+            (3, TaskCodes.WORKER_LOST),
+            (4, TaskCodes.WORKER_KILLED),
         ]
-        await stage.until(lambda: len(stage.workers) == 3)
-        assert await stage.workers[2].has(1) == [3]
 
 
 async def test_a_coroutine_is_cancelled_on_its_loop(autojump_clock: MockClock) -> None:
@@ -421,7 +440,7 @@ async def test_a_coroutine_is_cancelled_on_its_loop(autojump_clock: MockClock) -
         assert worker.signals == []
 
 
-async def test_a_coroutine_that_will_not_end_is_ended_with_its_worker_and_its_neighbours_run_again(
+async def test_a_coroutine_that_will_not_end_is_ended_with_its_worker_and_its_neighbours_are_released(
     autojump_clock: MockClock,
 ) -> None:
     stage = Stage(autojump_clock, ASYNC)
@@ -430,9 +449,11 @@ async def test_a_coroutine_that_will_not_end_is_ended_with_its_worker_and_its_ne
         await peer.lease(*grants(range(1, 4), "m.a"))
         await stage.workers[0].has(3)
         await peer.send(Revoke([2]))
-        assert [outcome(report) for report in await peer.reports(1)] == [(2, "cancelled")]
-        await stage.until(lambda: len(stage.workers) == 2)
-        assert await stage.workers[1].has(2) == [1, 3]
+        assert sorted([outcome(report) for report in await peer.reports(3)]) == [
+            (1, "released"),
+            (2, "cancelled"),
+            (3, "released"),
+        ]
 
 
 # -- commands ---------------------------------------------------------------------------

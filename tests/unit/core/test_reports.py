@@ -334,3 +334,20 @@ def test_any_report_is_life(shell: Shell, agent: FakeAgent) -> None:
         shell.pass_ms(shell.settings.silence_ms - 1_000)
         shell.do(command)
     assert "a1" in shell.working.agents
+
+
+def test_what_a_worker_lost_is_lost_as_with_its_agent(shell: Shell) -> None:
+    """The first time at no charge, marked from then on; with the start marked it is a crash."""
+    agent = FakeAgent(shell).join(credit=9)
+    shell.submit(shell.spec(retry=Retry(9, base_ms=0)))
+    [first] = agent.receive()
+    shell.do(agent.nack(first, outcome="lost"))
+    [second] = agent.receive()
+    assert (second.attempt, second.mark_start) == (2, True)
+    shell.do(agent.start(second))
+    shell.do(agent.nack(second, outcome="lost"))
+    state = shell.disk.get(records.STATE, first.spec.id, StateRecord)
+    assert state.past is not None
+    assert (state.failures, state.past.losses, state.past.crashes) == (0, 1, 1)
+    assert shell.do(agent.nack(second, outcome="lost")) == ([], [second.token])
+    check_disk(shell.disk)
