@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, cast
 
+import trio
+
 from taskd.agent.worker import blocking, calls
 from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
@@ -22,11 +24,15 @@ class Signs:
     Attributes:
         told: It is to end.
         details: How far it has come, packed; empty: it has not said.
+        beats: Signs that it goes on, so far.
+        beat_s: When the last one came, by the server's loop; None: it came from a thread, or there was none.
     """
 
     def __init__(self, details: bytes = b"") -> None:
         self.told = False
         self.details = details
+        self.beats = 0
+        self.beat_s: float | None = None
 
     def is_cancelled(self, token: int) -> bool:
         """See ``Port``: each attempt has its own."""
@@ -37,6 +43,11 @@ class Signs:
         """See ``Port``."""
         del token
         self.details = details or self.details
+        try:
+            self.beat_s = trio.current_time()
+        except RuntimeError:  # not on the server's loop
+            self.beat_s = None
+        self.beats += 1
 
     def checkpoints(self, grant: Grant) -> list[Checkpoint]:
         """Return what is to be kept of the attempt for the next one."""

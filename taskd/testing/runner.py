@@ -177,12 +177,19 @@ class Runner:
         if is_async and soft.seconds < limit.seconds:
             limit = soft  # a coroutine is told by being cancelled
         scope.deadline = trio.current_time() + limit.seconds
-        with scope, _told_after(self._nursery, signs, soft.seconds):
+        silence = silence_limit(grant)
+        with (
+            scope,
+            _told_after(self._nursery, signs, soft.seconds),
+            _ended_after_silence(self._nursery, signs, scope, silence.seconds) as stalled,
+        ):
             end = await self._attempt(grant, signs)
         if signs.told and not isinstance(end, bytes | None):
             end = soft.failure
         signs.told = signs.told or end is None  # what is left behind in a thread may look, and end
-        if end is None and trio.current_time() >= scope.deadline:
+        if end is None and stalled.is_set():
+            end = silence.failure
+        elif end is None and trio.current_time() >= scope.deadline:
             end = limit.failure
         del self.running[token]
         self.waits.pop(token, None)
@@ -237,6 +244,41 @@ def soft_limit(grant: Grant) -> TimeLimit:
     seconds = grant.spec.rules.soft_timeout_ms / 1000
     text = f"it ran for longer than its soft timeout of {seconds:g} s"
     return TimeLimit(seconds or math.inf, Failure(TaskCodes.TIMED_OUT, text))
+
+
+def silence_limit(grant: Grant) -> TimeLimit:
+    """Return how long an attempt may give no sign."""
+    seconds = grant.spec.rules.heartbeat_ms / 1000
+    return TimeLimit(
+        seconds or math.inf, Failure(TaskCodes.STALLED, f"it gave no heartbeat for longer than {seconds:g} s")
+    )
+
+
+@contextlib.contextmanager
+def _ended_after_silence(
+    nursery: trio.Nursery, signs: Signs, attempt_scope: trio.CancelScope, seconds: float
+) -> Iterator[trio.Event]:
+    """End an attempt that gives no sign for so long; the event tells that it was so."""
+    scope, stalled = trio.CancelScope(), trio.Event()
+
+    async def watch() -> None:
+        with scope:
+            heard_s, beats = trio.current_time(), signs.beats
+            while True:
+                await trio.sleep_until(heard_s + seconds)
+                if signs.beats == beats:
+                    stalled.set()
+                    attempt_scope.cancel()
+                    return
+                beats, beat_s = signs.beats, signs.beat_s
+                heard_s = trio.current_time() if beat_s is None else beat_s
+
+    if not math.isinf(seconds):
+        nursery.start_soon(watch)
+    try:
+        yield stalled
+    finally:
+        scope.cancel()
 
 
 @contextlib.contextmanager

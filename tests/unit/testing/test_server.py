@@ -158,6 +158,23 @@ def test_time_limits_pass_by_the_servers_clock(shop: Shop) -> None:
             shop.sleep.options(deadline=20).submit(25).result()
 
 
+def test_an_attempt_that_gives_no_heartbeat_has_stalled(shop: Shop) -> None:
+    """Counted from the last one, whenever that came; who beats in time goes on."""
+
+    @shop.app.task(name="shop.beating", heartbeat=30, retry=Retry(max_attempts=1))
+    async def beating(pauses: list[float]) -> str:
+        for pause in pauses:
+            await trio.sleep(pause)
+            current().heartbeat()
+        return "done"
+
+    with server(shop.app, event_loop="trio"):
+        assert beating.submit([20, 29, 5, 29]).result() == "done"
+        with pytest.raises(TaskFailed, match="no heartbeat for longer than 30 s") as caught:
+            beating.submit([20, 20, 31]).result()
+        assert caught.value.code == "task.stalled"
+
+
 def test_a_soft_timeout_tells_before_the_hard_one_ends(shop: Shop) -> None:
     """A coroutine is told by its cancel; a plain function looks, on real time."""
     once = Retry(max_attempts=1)
