@@ -547,7 +547,7 @@ def test_as_completed_stops_waiting_when_its_time_has_passed(server: FakeServer,
         handles = handles_of(await face.call(task, "map", range(3)))
         server.end(Outcome(handles[1].raw_id, "succeeded", 1, pack(1)))
         assert await face.call(handles[1], "result", timeout=10) == 1
-        completions = face.completed(handles, 0.01)
+        completions = face.completed(handles, 0.5)
         assert await anext(completions) is handles[1]
         with pytest.raises(TimedOut, match=rf"2 of 3 tasks have not .* `taskd task show {handles[0].id}`"):
             await anext(completions)
