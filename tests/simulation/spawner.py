@@ -120,6 +120,10 @@ class PlayedWorker(Program):
         self._told = trio.Event()
         self._stops: dict[int, trio.Event] = {}
 
+    def exit(self, code: int, *, ordered: bool = False) -> None:
+        super().exit(code, ordered=ordered)
+        self._said.set()
+
     # -- the agent's side ---------------------------------------------------------------
 
     def send(self, frames: bytes) -> None:
@@ -139,10 +143,10 @@ class PlayedWorker(Program):
         await trio.sleep_forever()
 
     async def receive(self) -> bytes:
-        while not self._out:
+        while not self._out and not self.is_over:
             self._said = trio.Event()
             await self._said.wait()
-        return self.receive_nowait()
+        return self.receive_nowait()  # nothing: its end of the pipe is closed
 
     def receive_nowait(self) -> bytes:
         data = bytes(self._out)
