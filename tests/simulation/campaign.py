@@ -16,7 +16,7 @@ import trio
 from campaigns.report import Found, Report, current_commit
 from harness.world import SMALL
 from simulation.clock import WALL_MS, Alarms, jumping_clock
-from simulation.lives import Stepping
+from simulation.lives import Stepping, is_dead_here
 from simulation.plan import Mode, Plan, make_plan
 from simulation.world import World
 from taskd.server.certificates import Certificates, open_certificates
@@ -102,7 +102,7 @@ def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
     """Keep logs to ourselves; what a server says of itself is looked at."""
 
     def look(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        for world in worlds:
+        for world in worlds if not is_dead_here() else ():
             world.trace.say("log:", event)
             if event["event"] == "connection_failed":
                 world.violated("crash", f"a session failed: {event}")

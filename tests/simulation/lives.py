@@ -120,6 +120,12 @@ class Stepping(trio.abc.Instrument):
             task.coro = _Asking(task, life)  # type: ignore[assignment]  # it has what trio calls
 
 
+def is_dead_here() -> bool:
+    """Tell whether who calls is part of a life that is over, and only unwinds."""
+    life = _LIFE.get()
+    return life is not None and life.dead
+
+
 def outside(call: Callable[[], object]) -> None:
     """Call something whose tasks become part of no life, though a life calls."""
     context = contextvars.copy_context()
