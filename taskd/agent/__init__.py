@@ -1,7 +1,7 @@
 """The agent: holds leases for one machine and runs their attempts.
 
-A pure core (`core`, with `slots`, `pace`, `crew` and `reports`) and a trio shell
-around it. User code never runs in the agent's own process, which must answer
+A pure core (`core`, with `slots`, `inputs`, `pace`, `crew` and `reports`) and a trio
+shell around it. User code never runs in the agent's own process, which must answer
 heartbeats. Knows nothing of other agents.
 
 The nursery tree of the agent's process::

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, assert_never
 
 from msgspec import structs
 
+from taskd.agent.inputs import Inputs, refers
 from taskd.agent.limits import How, Limits, is_limited
 from taskd.agent.marks import Marks
 from taskd.agent.older import in_version_1
@@ -27,8 +28,11 @@ from taskd_protocol.messages import (
     Ack,
     Checkpoints,
     Drain,
+    Error,
     Heartbeat,
     HostStats,
+    InputPage,
+    InputQuery,
     Lease,
     LeaseCredit,
     Logs,
@@ -67,10 +71,10 @@ _TOUCH_MARGIN = 0.2
 """Of the silence after which a lease is given away: what a kill may take."""
 
 
-ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | Drain
+ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | InputQuery | Drain
 
-FromServer = Lease | Recorded | LogsRecorded | Revoke | StartRecorded | Offered
-"""What the server says after WELCOME that changes what is held or owed."""
+FromServer = Lease | Recorded | LogsRecorded | Revoke | StartRecorded | Offered | InputPage | Error
+"""What the server says after WELCOME that changes what is held or owed; an ERROR, if it answers a request."""
 
 
 class Kill(NamedTuple):
@@ -91,6 +95,7 @@ class AgentCore:
         reports: What has ended and is not recorded.
         limits: What runs and has limits.
         progress: What attempts told of how far they have come.
+        inputs: Results that leases wait for.
         mark: The newest commit mark seen.
         session: What the last WELCOME called it; None: there was none.
         clock_ahead_ms: The server's wall clock less this machine's.
@@ -109,6 +114,7 @@ class AgentCore:
         self.reports: Final = Reports()
         self.limits: Final = Limits()
         self.progress: Final = Progress()
+        self.inputs: Final = Inputs(self._is_held)
         self.mark: Mark | None = None
         self.session: bytes | None = None
         self.clock_ahead_ms = 0
@@ -149,6 +155,7 @@ class AgentCore:
         self.progress.connect()
         self.reports.connect(self.result_bytes_max)
         self._marks.connect()
+        self.inputs.connect()
         for slots in self.pools:
             slots.disconnect()
         self._offered = self._drain_said = False
@@ -176,6 +183,9 @@ class AgentCore:
                 return self._order(stale, "forget", How.FORCE)
             case Offered(stale):
                 return self._go_on(stale)
+            case InputPage() | Error():
+                self.inputs.receive(message)
+                self._take_inputs()
             case _:
                 assert_never(message)
         return []
@@ -197,13 +207,27 @@ class AgentCore:
             raise UnexpectedMessage(f"a lease for pool {lease.pool}; {len(self.pools)} were offered")
         self._lease_number = lease.number
         slots = self.pools[lease.pool]
-        slots.receive(lease.grants)
+        referring = refers(lease.grants)
+        slots.receive(lease.grants, referring)
         for grant in lease.grants:
             rules = grant.spec.given
             if rules is not None and is_limited(rules):
                 self.limits.hold(lease.pool, grant)
+            if referring and grant.token in referring:
+                self.inputs.hold(lease.pool, grant)
+        if referring:
+            self._take_inputs()
         if slots.closed:  # it crossed our DRAIN
             self.give_back(slots.drop_waiting())
+
+    def _take_inputs(self) -> None:
+        """Let leases wait for workers that have their inputs; report those that will never have them."""
+        for pool, grant in self.inputs.take_ready():
+            self.pools[pool].complete(grant)
+        for pool, token, failure in self.inputs.take_failed():
+            report = self._failure(pool, token, failure, 0)
+            if report is not None:
+                self._report(structs.replace(report, final=report.failure is failure))
 
     def _recorded(self, recorded: Recorded) -> None:
         """Forget reports that are on the server's disk, or of no interest to it."""
@@ -261,7 +285,7 @@ class AgentCore:
     def has_news(self) -> bool:
         """There may be something to send."""
         news = self.reports.has_news or self.progress.has_news or self._marks.has_news or self._draining
-        return news or any(slots.withdrawn or slots.credit_due() for slots in self.pools)
+        return news or self.inputs.has_news or any(slots.withdrawn or slots.credit_due() for slots in self.pools)
 
     def messages(self) -> list[ToSend]:
         """Take what is to be sent now; call again until there is nothing."""
@@ -281,6 +305,7 @@ class AgentCore:
                     messages.append(LeaseCredit(index, due))
         if self._marks.has_news:
             messages.append(Started(self._marks.take_unsent()))
+        messages += self.inputs.messages()
         messages += self.progress.messages()
         messages += self.reports.messages()
         return in_version_1(messages) if self._version == 1 else messages
@@ -458,6 +483,7 @@ class AgentCore:
         """Give back what waits here and could run elsewhere; call about once a second."""
         for slots in self.pools:
             self.give_back(slots.look(may_withdraw=self._version >= WITHDRAWS_VERSION))
+        self.inputs.look()
 
     def yield_waiting(self) -> None:
         """Give back what waits; what runs goes on."""

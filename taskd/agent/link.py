@@ -37,6 +37,7 @@ from taskd_protocol.messages import (
     Error,
     HeartbeatSeen,
     Hello,
+    InputPage,
     Lease,
     LogsRecorded,
     Nack,
@@ -271,7 +272,7 @@ class ServerLink:
     def _take_one(self, wire: Connection[ToPeer], message: Incoming) -> None:
         core = self._core
         match message:
-            case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded():
+            case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded() | InputPage():
                 self._end(core.receive(message))
             case Offered():
                 core.answered(self._offered_ms)
@@ -284,8 +285,10 @@ class ServerLink:
                 self._bell.set()
             case Drain(_, stay):
                 (core.yield_waiting if stay else self._drain)()
-            case Error():
+            case Error(request_id=0):
                 raise told(message)
+            case Error():
+                core.receive(message)
             case UnknownMessage():
                 log.debug("unknown_message", kind=message.kind)
             case _:

@@ -3,7 +3,8 @@
 Invariants:
 - What the server may still send plus what is held never exceeds the slots and what is worth holding ahead,
   as both were when the credit was given; but for a LEASE that crosses a withdrawal of the credit.
-- A lease is held once, from its arrival until it is finished or dropped; those that wait start in order of arrival.
+- A lease is held once, from its arrival until it is finished or dropped; those that wait start in order of arrival,
+  or, where inputs of theirs had to be fetched, of these.
 
 Pure: knows neither workers nor connections.
 """
@@ -12,7 +13,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from taskd.agent.pace import Pace
-from taskd_protocol.task import Grant
+from taskd_protocol.task import Grant, TaskSpec
+
+
+def argument_bytes(spec: TaskSpec) -> int:
+    """Return how large a task's arguments are, with the inputs that take their places among them."""
+    member = None if spec.given is None else spec.given.member
+    return len(spec.payload) + (0 if member is None else sum([len(given.packed) for given in member.inputs]))
 
 
 def runs_alone(grant: Grant) -> bool:
@@ -51,6 +58,7 @@ class Slots:
         self._stuck = False
         self._samples = 0  # of the pace, at the last look
         self._waiting: deque[Grant] = deque()
+        self._incomplete: dict[int, None] = {}  # leases held, whose inputs are being fetched
         self._dropped = 0
         self._credit = 0
         self._payload_bytes = 0.0
@@ -63,16 +71,32 @@ class Slots:
             pace = self._paces[name] = Pace()
         return pace
 
-    def receive(self, grants: Sequence[Grant]) -> None:
-        """Hold leases that came under credit."""
+    def receive(self, grants: Sequence[Grant], incomplete: Sequence[int] = ()) -> None:
+        """Hold leases that came under credit.
+
+        Args:
+            grants: Those.
+            incomplete: Tokens of those that wait for ``complete`` before they wait for a worker.
+        """
         self._credit = max(0, self._credit - len(grants))
         held = self.held
         fresh = [grant for grant in grants if grant.token not in held]
         held.update({grant.token: grant for grant in fresh})
+        if incomplete:
+            self._incomplete.update([(grant.token, None) for grant in fresh if grant.token in incomplete])
+            fresh = [grant for grant in fresh if grant.token not in incomplete]
         self._waiting.extend(fresh)
         if grants:
-            mean = sum([len(grant.spec.payload) for grant in grants]) / len(grants)
+            mean = sum([argument_bytes(grant.spec) for grant in grants]) / len(grants)
             self._payload_bytes = max(mean, (self._payload_bytes + mean) / 2)
+
+    def complete(self, grant: Grant) -> None:
+        """Let a lease wait for a worker whose inputs have come; they are in this grant."""
+        if grant.token in self._incomplete:
+            del self._incomplete[grant.token]
+            self.held[grant.token] = grant
+            self._waiting.append(grant)
+            self._payload_bytes = max(self._payload_bytes, argument_bytes(grant.spec))
 
     def disconnect(self) -> None:
         """Forget the credit: on a new connection the server starts from none."""
@@ -104,11 +128,12 @@ class Slots:
         Args:
             may_withdraw: The server knows what that is.
         """
-        running = len(self.held) - self.waiting
+        waiting = self.waiting + len(self._incomplete)
+        running = len(self.held) - waiting
         self._stuck = running >= self.count and self.pace.samples == self._samples
         self._samples = self.pace.samples
         worth = 0 if self.vacant else max(0, self.count + self._ahead() - running)
-        was, self._overfull = self._overfull, self.waiting > worth
+        was, self._overfull = self._overfull, waiting > worth
         excess = self.drop_waiting(keep=worth) if self._overfull and (was or self._stuck) else []
         if may_withdraw and self._credit and (excess or self._stuck):
             self._credit = 0
@@ -160,7 +185,7 @@ class Slots:
         while waiting and len(run) < count:
             grant = waiting[0]
             spec = grant.spec
-            size += len(spec.payload)
+            size += argument_bytes(spec)
             if spec.name != name or (run and (size > bytes_max or runs_alone(grant))):
                 break
             waiting.popleft()
@@ -177,12 +202,15 @@ class Slots:
 
     def finish(self, token: int) -> Grant | None:
         """Let go of a lease that a worker had; None when it was dropped meanwhile."""
+        self._incomplete.pop(token, None)
         return self.held.pop(token, None)
 
     def drop(self, token: int) -> Grant | None:
         """Let go of a lease that waits; None when it is not held."""
         grant = self.held.pop(token, None)
-        if grant is not None:
+        if token in self._incomplete:
+            del self._incomplete[token]
+        elif grant is not None:
             self._dropped += 1
         return grant
 
@@ -191,6 +219,8 @@ class Slots:
         live = [grant for grant in self._waiting if grant.token in self.held]
         self._dropped = 0
         self._waiting = deque(live[:keep])
-        for grant in live[keep:]:
+        let_go = live[keep:] + [self.held[token] for token in list(self._incomplete)[max(0, keep - len(live)) :]]
+        for grant in let_go:
             del self.held[grant.token]
-        return live[keep:]
+            self._incomplete.pop(grant.token, None)
+        return let_go

@@ -12,11 +12,14 @@ from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.task import Failure, Grant
 
-VERSION = 4
+VERSION = 5
 """Counted up with every change in this module."""
 
-FRAME_BYTES = 2 * MESSAGE_BYTES_MAX
-"""Largest frame between own processes: one full payload or result, unchunked."""
+ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
+"""Of one task, its arguments with all its inputs: they go to a worker in one frame, which both ends have in memory."""
+
+FRAME_BYTES = ARGUMENTS_BYTES_MAX + 2 * MESSAGE_BYTES_MAX
+"""Largest frame between own processes: the arguments of one task with their inputs, or a result, and a batch beside."""
 
 READ_BYTES = 64 * 1024
 """What one read from a pipe takes at most. From 128 KiB on the C library maps memory for the buffer and unmaps it

@@ -77,7 +77,7 @@ async def attempt_async(
     """
     running.set(TaskContext(grant, signs))
     function = functions.get(grant.spec.name)
-    arguments = calls.read_arguments(grant.spec.payload)
+    arguments = calls.read_arguments(grant.spec)
     if function is None:
         return calls.unknown(grant.spec.name)
     if isinstance(arguments, Failure):

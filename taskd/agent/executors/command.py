@@ -150,7 +150,7 @@ class CommandExecutor:
 
     async def _attempt(self, grant: Grant, running: _Running) -> bytes | Failure:
         try:
-            call = read_command(grant.spec.payload)
+            call = read_command(grant.spec.payload, _inputs(grant))
         except PayloadUnpackable as error:
             return Failure(TaskCodes.ARGUMENTS_UNREADABLE, error.message)
         oom_kills = self._platform.oom_kills()
@@ -210,6 +210,11 @@ class CommandExecutor:
 
 
 _SUCCESS = pack(0)
+
+
+def _inputs(grant: Grant) -> list[bytes]:
+    member = grant.spec.rules.member
+    return [] if member is None else [given.packed for given in member.inputs]
 
 
 def _plan(grant: Grant, call: CommandCall, live_until_ms: int) -> CommandPlan:

@@ -6,18 +6,19 @@ server grants it again with a marked start, and who has that is blamed the next 
 Nobody is run again under the same token: what it had begun may have been seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from taskd.agent import wire
 from taskd.agent.core import ENDED, AgentCore, Kill
-from taskd.agent.crew import BATCH_TASKS, BATCH_US
+from taskd.agent.crew import BATCH_BYTES, BATCH_TASKS, BATCH_US
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
 from taskd.agent.executors.signs import note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
+from taskd.agent.slots import argument_bytes
 from taskd_protocol.task import Grant
 
 DRAIN_S = 10.0
@@ -95,15 +96,18 @@ class CoroutineExecutor:
                 self._unmarked[grant.token] = grant
                 room -= 1
                 self._ring()
-        if grants:
-            self._assigned.update([(grant.token, grant) for grant in grants])
-            self._batch += 1
-            core = self._core
-            timed = core.limits.timed(grants)
-            batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed)
-            if timed and (until_ms := core.live_until(grants)):
-                hand.process.live_until(until_ms)
-            hand.process.send(wire.encode(batch))
+        for part in _in_frames(grants):
+            self._hand_over(hand, part)
+
+    def _hand_over(self, hand: Hand, grants: list[Grant]) -> None:
+        self._assigned.update([(grant.token, grant) for grant in grants])
+        self._batch += 1
+        core = self._core
+        timed = core.limits.timed(grants)
+        batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed)
+        if timed and (until_ms := core.live_until(grants)):
+            hand.process.live_until(until_ms)
+        hand.process.send(wire.encode(batch))
 
     def end(self, kill: Kill) -> None:
         """See ``Executor``. For a coroutine, what force there is begins with its being told."""
@@ -238,3 +242,17 @@ class CoroutineExecutor:
                 if self._news.is_set():
                     self._news = trio.Event()
                 await self._news.wait()
+
+
+def _in_frames(grants: list[Grant]) -> Iterator[list[Grant]]:
+    """Cut a batch where its arguments would not fit a frame: each part has one attempt, or few large ones."""
+    part: list[Grant] = []
+    size = 0
+    for grant in grants:
+        size += argument_bytes(grant.spec)
+        if part and size > BATCH_BYTES:
+            yield part
+            part, size = [], argument_bytes(grant.spec)
+        part.append(grant)
+    if part:
+        yield part

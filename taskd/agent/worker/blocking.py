@@ -71,7 +71,7 @@ def attempt(
     if function is None:
         return calls.unknown(spec.name)
     running.set(TaskContext(grant, port))
-    arguments = calls.read_arguments(spec.payload)
+    arguments = calls.read_arguments(spec)
     if isinstance(arguments, Failure):
         return arguments
     args, kwargs = arguments

@@ -12,7 +12,7 @@ from taskd.client import middleware
 from taskd.client.middleware import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, Retry
+from taskd_protocol.task import Failure, Retry, TaskSpec
 
 Functions = Mapping[str, TaskFunction]
 """The users' functions by task name."""
@@ -29,10 +29,11 @@ _HEAD_CHARS = 8 * 1024
 _OWN_FILES = (str(Path(__file__).parent), middleware.__file__)
 
 
-def read_arguments(payload: bytes) -> tuple[list[object], dict[str, object]] | Failure:
-    """Unpack a call's arguments."""
+def read_arguments(spec: TaskSpec) -> tuple[list[object], dict[str, object]] | Failure:
+    """Unpack a call's arguments, with its inputs in their places."""
+    member = None if spec.given is None else spec.given.member
     try:
-        return unpack_arguments(payload)
+        return unpack_arguments(spec.payload, () if member is None else [given.packed for given in member.inputs])
     except PayloadUnpackable as error:
         return Failure(TaskCodes.ARGUMENTS_UNREADABLE, line(error.message))
     except Exception as error:  # noqa: BLE001 - a registered type's own code may raise anything

@@ -96,7 +96,7 @@ class Floor:
         running.set(TaskContext(grant))
         try:
             function = self._functions.get(spec.name)
-            arguments = calls.read_arguments(spec.payload)
+            arguments = calls.read_arguments(spec)
             if function is None:
                 end = calls.unknown(spec.name)
             elif isinstance(arguments, Failure):
