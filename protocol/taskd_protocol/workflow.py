@@ -20,6 +20,9 @@ from taskd_protocol.task import TRACEPARENT_CHARS, TaskSpec, check_name, check_t
 STEM_BYTES: Final = 11
 """Of a task's id, what it shares with all of its workflow."""
 
+ENTROPY_BYTES: Final = 5
+"""That an id is made from."""
+
 NUMBER_BITS: Final = 20
 """Of a node's number, and of a child's."""
 
@@ -135,7 +138,7 @@ def make_workflow_id(unix_ms: int, entropy: bytes) -> bytes:
 
     Args:
         unix_ms: Server-corrected Unix time in milliseconds.
-        entropy: 5 random bytes, of which 34 bits are used: what shares a millisecond is told apart by them.
+        entropy: ``ENTROPY_BYTES`` random ones, of which 34 bits are used: they tell apart what shares a millisecond.
     """
     head = (unix_ms & ((1 << 48) - 1)).to_bytes(6, "big")
     drawn = bytes([0x80 | entropy[0] & 0x0F, entropy[1], 0x80 | entropy[2] & 0x3F, entropy[3], entropy[4]])

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.raising import NonRetryable, RetryAfter
+    from taskd.client.runs import MapItem, WorkflowRun, WorkflowStatus
     from taskd.client.task import Task
+    from taskd.client.workflow import NodeRef, Workflow
     from taskd_protocol.errors import (
         CannotConnect,
         PayloadTooLarge,
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
         TaskdError,
         TaskUnknown,
         TimedOut,
+        WorkflowEnded,
+        WorkflowInvalid,
+        WorkflowUnknown,
     )
     from taskd_protocol.payload import register_type
 
@@ -35,6 +40,8 @@ _ROOMS = {
     "AttemptCancelled": "taskd.client.context",
     "CannotConnect": "taskd_protocol.errors",
     "Client": "taskd.client.client",
+    "MapItem": "taskd.client.runs",
+    "NodeRef": "taskd.client.workflow",
     "NonRetryable": "taskd.client.raising",
     "PayloadTooLarge": "taskd_protocol.errors",
     "PayloadUnpackable": "taskd_protocol.errors",
@@ -51,6 +58,12 @@ _ROOMS = {
     "TaskUnknown": "taskd_protocol.errors",
     "TaskdError": "taskd_protocol.errors",
     "TimedOut": "taskd_protocol.errors",
+    "Workflow": "taskd.client.workflow",
+    "WorkflowEnded": "taskd_protocol.errors",
+    "WorkflowInvalid": "taskd_protocol.errors",
+    "WorkflowRun": "taskd.client.runs",
+    "WorkflowStatus": "taskd.client.runs",
+    "WorkflowUnknown": "taskd_protocol.errors",
     "as_completed": "taskd.client.handle",
     "current": "taskd.client.context",
     "register_type": "taskd_protocol.payload",
@@ -63,6 +76,8 @@ __all__ = [
     "AttemptCancelled",
     "CannotConnect",
     "Client",
+    "MapItem",
+    "NodeRef",
     "NonRetryable",
     "PayloadTooLarge",
     "PayloadUnpackable",
@@ -79,6 +94,12 @@ __all__ = [
     "TaskUnknown",
     "TaskdError",
     "TimedOut",
+    "Workflow",
+    "WorkflowEnded",
+    "WorkflowInvalid",
+    "WorkflowRun",
+    "WorkflowStatus",
+    "WorkflowUnknown",
     "as_completed",
     "current",
     "register_type",

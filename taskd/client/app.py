@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
@@ -11,9 +11,13 @@ from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Retry, UniqueMode
 from taskd.client.task import AnyTask, AsyncTask, SyncTask, Task
+from taskd.client.workflow import Policy, Workflow
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import parse_task_id
 from taskd_protocol.task import DEFAULT_QUEUE, check_name
+
+if TYPE_CHECKING:
+    from taskd.client.runs import WorkflowRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -205,6 +209,29 @@ class App:
             BadRequest: That is no task id.
         """
         return TaskHandle(parse_task_id(task_id), Batch(self.client.link))
+
+    def workflow(self, name: str, *, policy: Policy = "finish_what_you_can") -> Workflow:
+        """Begin a workflow: within its ``with`` block, ``task.node(…)`` writes nodes; then ``submit`` it.
+
+        Args:
+            name: For people; several may have the same.
+            policy: What a failed node does to those that do not wait for it: nothing, or ``fail_fast``, which ends all.
+
+        Raises:
+            BadRequest: The name or the policy is none.
+        """
+        check_name("workflow name", name)
+        return Workflow(name, policy=policy, client=lambda: self.client, timeout_s=self._submit_timeout_s)
+
+    def workflow_run(self, workflow_id: str) -> "WorkflowRun":
+        """Return a workflow that was submitted before, by whomever.
+
+        Raises:
+            BadRequest: That is no workflow's id.
+        """
+        from taskd.client.runs import WorkflowRun, parse_workflow_id  # noqa: PLC0415 - not for workers that ask none
+
+        return WorkflowRun(parse_workflow_id(workflow_id), self.client.link)
 
     @contextmanager
     def submitting_to(self, client: Client) -> Iterator[None]:

@@ -30,6 +30,15 @@ class Binder:
         if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not by_name_only:
             self._count_max = 1 << 62
 
+    def takes(self, name: str) -> bool:
+        """Tell whether the function may be given an argument by that name."""
+        parameters = self._signature.parameters
+        by_name = name in parameters and parameters[name].kind not in {
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.VAR_POSITIONAL,
+        }
+        return by_name or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
     def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Refuse a call that the function would refuse.
 

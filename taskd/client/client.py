@@ -18,12 +18,14 @@ from taskd.client.ends import Awaited
 from taskd.client.line import Line
 from taskd.client.operations import ReplyT
 from taskd.client.promise import Following
+from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol import limits
 from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToServer
 from taskd_protocol.task import Outcome, TaskSpec, check_specs
+from taskd_protocol.workflow import ENTROPY_BYTES, Node, WorkflowSpec, check_nodes, make_workflow_id
 
 if TYPE_CHECKING:
     from taskd.client.profile import Profile
@@ -105,10 +107,7 @@ class Client:
         Returns:
             The ids, and the millisecond.
         """
-        session = self.link.session
-        if session is None or session.clock_offset_ms is None:
-            raise ConnectionLost("this client was closed")
-        unix_ms = max(not_before_ms, round(mono_s() * 1000 + session.clock_offset_ms))
+        unix_ms = max(not_before_ms, self._server_ms())
         return make_task_ids(count, unix_ms, os.urandom(count * RANDOM_BYTES_PER_TASK_ID)), unix_ms
 
     def submit(self, specs: Sequence[TaskSpec], timeout: float | None = TIMEOUT_S) -> list[bytes]:
@@ -175,6 +174,31 @@ class Client:
             if not following.ended:
                 self.link.give_up(following)
 
+    def submit_workflow(
+        self, name: str, nodes: Sequence[Node], policy: str, timeout: float | None = TIMEOUT_S
+    ) -> bytes:
+        """Start a workflow; return its id when it is durable.
+
+        Raises:
+            TaskdError: It was refused, or why there is no answer.
+        """
+        return run(self.workflow_steps(name, nodes, policy, timeout))
+
+    def workflow_steps(self, name: str, nodes: Sequence[Node], policy: str, timeout_s: float | None) -> Steps[bytes]:
+        """Do what ``submit_workflow`` does, in whatever way the caller waits."""
+        session = yield from operations.connect(self.link, timeout_s)
+        check_nodes(nodes, 0, session.limits.payload_bytes_max)
+        raw_id = make_workflow_id(self._server_ms(), os.urandom(ENTROPY_BYTES))
+        spec = WorkflowSpec(raw_id, name, len(nodes), policy, make_traceparents(1)[0])
+        yield from operations.submit_workflow(self.link, spec, list(cut_nodes(nodes)), timeout_s)
+        return raw_id
+
+    def _server_ms(self) -> int:
+        session = self.link.session
+        if session is None or session.clock_offset_ms is None:
+            raise ConnectionLost("this client was closed")
+        return round(mono_s() * 1000 + session.clock_offset_ms)
+
     def close(self) -> None:
         """Hang up; whoever still waits gets ConnectionLost. A later use connects anew."""
         self.link.close()
@@ -193,6 +217,20 @@ def cut(specs: Sequence[TaskSpec], tasks_max: int) -> Iterator[list[TaskSpec]]:
             piece.append(spec)
             size += len(spec.payload)
         yield piece
+
+
+def cut_nodes(nodes: Sequence[Node]) -> Iterator[list[Node]]:
+    """Cut a workflow into WORKFLOW_SUBMITs, by nodes and by bytes."""
+    piece: list[Node] = []
+    size = 0
+    for node in nodes:
+        node_bytes = len(node.packed) + (0 if node.task is None else len(node.task.payload))
+        if piece and (len(piece) == limits.NODES_MAX or size + node_bytes > CHUNK_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(node)
+        size += node_bytes
+    yield piece
 
 
 def _label() -> str:

@@ -4,12 +4,25 @@ It reads what it does not know of a task, and drops it without a word: that is r
 """
 
 from taskd_protocol.errors import ServerTooOld
-from taskd_protocol.messages import Submit, ToServer
+from taskd_protocol.messages import (
+    ChildrenQuery,
+    Submit,
+    ToServer,
+    WorkflowList,
+    WorkflowOrder,
+    WorkflowQuery,
+    WorkflowSignal,
+    WorkflowSubmit,
+)
 from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
+
+_WORKFLOWS = (WorkflowSubmit, WorkflowOrder, WorkflowSignal, WorkflowList, WorkflowQuery, ChildrenQuery)
 
 
 def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
     """Return why this is not to be sent on a connection of version 1; None: it may be."""
+    if isinstance(message, _WORKFLOWS):
+        return ServerTooOld("the server speaks version 1 of the protocol, which has no workflows: upgrade the server")
     for spec in message.tasks if isinstance(message, Submit) else ():
         options = _newer_options(spec)
         if options:

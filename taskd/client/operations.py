@@ -13,7 +13,7 @@ from taskd.client.ends import Awaited, Watch
 from taskd.client.line import Line
 from taskd.client.promise import Following, Request
 from taskd.client.waiting import Pause, Steps, deadline
-from taskd_protocol.errors import CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
+from taskd_protocol.errors import BadRequest, CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import (
     Accepted,
@@ -25,14 +25,20 @@ from taskd_protocol.messages import (
     ToPeer,
     ToServer,
     Welcome,
+    WorkflowAccepted,
+    WorkflowSubmit,
 )
 from taskd_protocol.task import Outcome, TaskSpec
+from taskd_protocol.workflow import Node, WorkflowSpec
 
 if TYPE_CHECKING:
     from taskd.client.session import Session
 
 SUBMITS_UNANSWERED_MAX: Final = 8
 """SUBMITs of one bulk submit under way: covers a slow flush of the server's disk, bounds what a resend repeats."""
+
+WORKFLOW_TRIES: Final = 5
+"""To submit a workflow in parts: each is begun only because a server has lost those before, by a restart."""
 
 _NOT_REPEATABLE = (TokenCreate, Invite, CertRenew)
 """Asked twice, these do twice."""
@@ -95,6 +101,36 @@ def submit(link: Line, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | 
         for request, _ in unanswered:
             link.give_up(request)
     return accepted
+
+
+def submit_workflow(
+    link: Line, spec: WorkflowSpec, parts: Sequence[Sequence[Node]], timeout_s: float | None
+) -> Steps[None]:
+    """Submit a workflow part after part; return when it is durable.
+
+    A server keeps the parts of one that is not whole in memory alone: one that lost them is told all of it again, under
+    the same id. One that was whole by then is accepted as it is.
+
+    Args:
+        link: To the server.
+        spec: The workflow, but for its nodes.
+        parts: The nodes, in order.
+        timeout_s: For each part.
+
+    Raises:
+        TaskdError: It was refused, or why there is no answer.
+    """
+    for tries_left in range(WORKFLOW_TRIES - 1, -1, -1):
+        first = 0
+        try:
+            for part in parts:
+                yield from call(link, WorkflowSubmit(0, spec, first, list(part)), WorkflowAccepted, timeout_s)
+                first += len(part)
+        except BadRequest:
+            if not first or not tries_left:
+                raise  # the first part depends on nothing before it
+        else:
+            return
 
 
 def end_of(link: Line, task: Awaited, siblings: Sequence[Awaited], timeout_s: float | None) -> Steps[Outcome]:

@@ -52,6 +52,7 @@ from taskd_protocol.messages import (
     ToServer,
     Wait,
     Welcome,
+    WorkflowAccepted,
 )
 
 
@@ -266,7 +267,7 @@ class Session:
         if number is None:
             self.lose(UnexpectedMessage(f"{type(message).__name__} is nothing that a client is told"), now_s)
             return
-        if isinstance(message, Accepted):
+        if isinstance(message, Accepted | WorkflowAccepted):
             self.mark = newest_mark(self.mark, message.mark)
         request = self._asked.take(number)
         if request is not None and not isinstance(request.message, Wait):

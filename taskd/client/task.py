@@ -10,6 +10,7 @@ from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
+from taskd.client.nodes import Nodes
 from taskd.client.options import Options, Retry, UniqueMode
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
@@ -29,6 +30,7 @@ class Submitter(Generic[P, R]):
 
     Attributes:
         name: Of the task, as agents know it.
+        binder: Of its function.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Submitter(Generic[P, R]):
             BadRequest: An option is out of its range.
         """
         self.name = name
-        self._binder = binder
+        self.binder = binder
         self._options = options
         self._client = client
         self._timeout_s = timeout_s
@@ -94,6 +96,14 @@ class Submitter(Generic[P, R]):
     async def amap(self, first: Iterable[object], *more: Iterable[object]) -> list[TaskHandle[R]]:
         """Have the function called once for each item, on asyncio or trio; see ``map``."""
         return await arun(self._map((first, *more)))
+
+    @property
+    def node(self) -> Nodes[R]:
+        """Writes calls into the workflow whose block this is: ``task.node(1, other_node)``, ``task.node.map(items)``.
+
+        Options that were said of the task count for its nodes; ``key`` and ``unique`` cannot.
+        """
+        return Nodes(self)
 
     def options(
         self,
@@ -159,20 +169,26 @@ class Submitter(Generic[P, R]):
         )
         return Submitter(
             name=self.name,
-            binder=self._binder,
+            binder=self.binder,
             options=changed,
             client=self._client,
             timeout_s=self._timeout_s,
             middleware=self._middleware,
         )
 
+    def node_task(self, args: tuple[object, ...], kwargs: dict[str, object]) -> TaskSpec:
+        """Return what a node is to submit for a call; see ``taskd.client.nodes``."""
+        payload, headers = self.binder.pack(args, kwargs), self._headers(args, kwargs)
+        spec = structs.replace(self._template, id=b"", payload=payload)
+        return spec if headers is None else structs.replace(spec, given=structs.replace(spec.rules, headers=headers))
+
     def _submit(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[TaskHandle[R]]:
-        self._binder.check(args, kwargs)
-        payload = self._binder.pack(args, kwargs)
+        self.binder.check(args, kwargs)
+        payload = self.binder.pack(args, kwargs)
         headers = self._headers(args, kwargs)
         client = self._client()
         session = yield from operations.connect(client.link, self._timeout_s)
-        self._binder.check_size(payload, session.limits.payload_bytes_max)
+        self.binder.check_size(payload, session.limits.payload_bytes_max)
         ids, _ = client.make_ids_nowait(1, 0)
         specs = self._specs(ids, [payload], [headers])
         accepted = yield from operations.submit(client.link, [specs], self._timeout_s)
@@ -184,7 +200,7 @@ class Submitter(Generic[P, R]):
             raise BadRequest("a key names one task: call options(key=…).submit() for each instead of map()")
         if self._options.unique_key:
             raise BadRequest("a unique_key is the same for all items: call options(unique_key=…).submit() for each")
-        self._binder.check(columns, {})
+        self.binder.check(columns, {})
         client = self._client()
         session = yield from operations.connect(client.link, self._timeout_s)
         handles: list[TaskHandle[R]] = []
@@ -205,7 +221,7 @@ class Submitter(Generic[P, R]):
         payloads: list[bytes] = []
         headers: list[Headers] = []
         size = 0
-        pack, no_names = self._binder.pack, dict[str, object]()
+        pack, no_names = self.binder.pack, dict[str, object]()
         with_headers = bool(self._middleware.submit)
         for args in zip(*columns, strict=False):
             payload = pack(args, no_names)
@@ -214,11 +230,11 @@ class Submitter(Generic[P, R]):
                 headers.append(self._headers(args, no_names))
             size += len(payload)
             if len(payloads) >= tasks_max or size >= CHUNK_BYTES:
-                self._binder.check_size(max(payloads, key=len), bytes_max)
+                self.binder.check_size(max(payloads, key=len), bytes_max)
                 yield payloads, headers
                 payloads, headers, size = [], [], 0
         if payloads:
-            self._binder.check_size(max(payloads, key=len), bytes_max)
+            self.binder.check_size(max(payloads, key=len), bytes_max)
             yield payloads, headers
 
     def _chunks(

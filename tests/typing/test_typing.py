@@ -10,7 +10,7 @@ PROGRAM = """
 from contextvars import ContextVar
 from typing import assert_type
 
-from taskd import App, Retry, TaskHandle, as_completed
+from taskd import App, MapItem, NodeRef, Retry, TaskHandle, WorkflowRun, as_completed
 from taskd.client.task import AsyncTask, SyncTask
 from taskd.middleware import Carry, ReportErrors
 from taskd.testing import LocalServer, Recorded, StartServer, inline, recording, server
@@ -53,6 +53,33 @@ def plain() -> None:
     mixed: list[TaskHandle[object]] = [thumbnail.submit("a"), fetch.submit("u")]
     for one in as_completed(mixed, timeout=5):
         assert_type(one, TaskHandle[object])
+
+
+def flows() -> None:
+    with app.workflow("report", policy="fail_fast") as wf:
+        raw = fetch.node("u", compensate=measure, after=[], may_fail=True)
+        assert_type(raw, NodeRef[bytes])
+        sizes = measure.node.map(["a", "b"], in_flight=5, only_if=raw.equals(b"x"))
+        assert_type(sizes, NodeRef[list[tuple[int, int]]])
+        assert_type(thumbnail.options(priority=1).node(raw, size=sizes), NodeRef[str])
+        assert_type(wf.value(3), NodeRef[int])
+        again = crawl.node.with_(name="again", compensate=lambda ref: fetch.node(ref))("u", depth=raw)
+        wf.on_failure(again, wf.sleep(3), wf.signal("go", timeout=5))
+    run = wf.submit()
+    assert_type(run, WorkflowRun)
+    assert_type(run.result(raw), bytes)
+    assert_type(run.result(sizes, timeout=3), list[tuple[int, int]])
+    assert_type(run.result("by name"), object)
+    assert_type(run.partial(sizes), list[MapItem[tuple[int, int]]])
+    assert_type(app.workflow_run("x").wait(), str)
+
+
+async def aflows() -> None:
+    with app.workflow("report") as wf:
+        raw = fetch.node("u")
+    run = await wf.asubmit()
+    assert_type(await run.aresult(raw), bytes)
+    assert_type(await run.await_(), str)
 
 
 def in_tests(taskd_server: StartServer) -> None:

@@ -18,6 +18,8 @@ from taskd_protocol.messages import (
     AttemptView,
     Cancel,
     Cancelled,
+    ChildrenPage,
+    ChildrenQuery,
     Done,
     Error,
     Follow,
@@ -25,6 +27,7 @@ from taskd_protocol.messages import (
     Hello,
     LogEntry,
     LogPage,
+    NodeView,
     OutcomeCredit,
     Outcomes,
     PeerLimits,
@@ -42,9 +45,17 @@ from taskd_protocol.messages import (
     ToServer,
     Wait,
     Welcome,
+    WorkflowAccepted,
+    WorkflowNodes,
+    WorkflowOrder,
+    WorkflowQuery,
+    WorkflowSignal,
+    WorkflowSubmit,
+    WorkflowView,
 )
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure, Outcome, TaskSpec
+from taskd_protocol.workflow import Node, member_id, workflow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,6 +150,11 @@ class FakeServer:
         self.keys: dict[str, bytes] = {}
         self.attempts: dict[bytes, list[AttemptView]] = {}
         self.outcomes: dict[bytes, Outcome] = {}
+        self.drafts: dict[bytes, list[Node]] = {}
+        self.workflows: dict[bytes, tuple[WorkflowSubmit, list[Node]]] = {}
+        self.orders: list[WorkflowOrder | WorkflowSignal] = []
+        self.children: dict[bytes, list[Outcome]] = {}
+        self.page_rows = 1_000
         self.commits = 0
         self.peers: set[Peer] = set()
         self.port = 0
@@ -167,6 +183,7 @@ class FakeServer:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
+        self.drafts.clear()
         self.cut()
 
     def cut(self) -> None:
@@ -208,7 +225,7 @@ class FakeServer:
             self.peers.add(peer)
         peer.serve()
 
-    def take(self, peer: Peer, message: ToServer | UnknownMessage) -> None:
+    def take(self, peer: Peer, message: ToServer | UnknownMessage) -> None:  # noqa: C901 - one case a message
         self.received.append(message)
         if self.intercept(peer, message):
             return
@@ -221,7 +238,7 @@ class FakeServer:
                 peer.send(Done(message.request_id))
                 peer.waiting.update(dict.fromkeys(message.ids))
                 for task_id in message.ids:
-                    if task_id not in self.tasks:
+                    if task_id not in self.tasks and workflow_of(task_id) not in self.workflows:
                         gone = Failure("task.unknown", "that task is not stored")
                         self.outcomes.setdefault(task_id, Outcome(task_id, "unknown", failure=gone))
             case OutcomeCredit():
@@ -230,8 +247,26 @@ class FakeServer:
                 self._follow(peer, message)
             case FollowMore():
                 self._page(peer, message.request_id)
+            case WorkflowSubmit():
+                peer.send(self._workflow(message))
+            case WorkflowQuery() | ChildrenQuery() | WorkflowOrder() | WorkflowSignal():
+                peer.send(self._of_workflow(message))
             case _:
                 peer.send(self._reply(message))
+
+    def _of_workflow(self, message: WorkflowQuery | ChildrenQuery | WorkflowOrder | WorkflowSignal) -> ToPeer:
+        match message:
+            case WorkflowQuery():
+                return self._nodes(message)
+            case ChildrenQuery():
+                outcomes = self.children.get(message.id, [])
+                shown = outcomes[message.first : message.first + min(message.limit, self.page_rows)]
+                return ChildrenPage(message.request_id, len(outcomes), shown)
+            case _ if message.id not in self.workflows:
+                return Error(message.request_id, "workflow.unknown", "that workflow is not stored")
+            case _:
+                self.orders.append(message)
+                return Done(message.request_id)
 
     def _reply(self, message: ToServer | UnknownMessage) -> ToPeer:
         match message:
@@ -276,6 +311,56 @@ class FakeServer:
                 self.outcomes[spec.id] = outcome
         self.commits += 1
         return Accepted(submit.request_id, make_mark(KEY, bytes(16), self.commits), existing)
+
+    def _workflow(self, submit: WorkflowSubmit) -> WorkflowAccepted | Error:
+        """Parts are known until the server stops; what does not fit them is refused."""
+        spec = submit.workflow
+        draft = self.drafts.setdefault(spec.id, [])
+        if submit.first == 0:
+            draft.clear()
+        if submit.first != len(draft):
+            return Error(submit.request_id, "request.invalid", "nodes before these have not come")
+        draft += submit.nodes
+        if len(draft) == spec.nodes:
+            self.workflows[spec.id] = submit, self.drafts.pop(spec.id)
+        self.commits += 1
+        return WorkflowAccepted(
+            submit.request_id, make_mark(KEY, bytes(16), self.commits), submit.first + len(submit.nodes)
+        )
+
+    def _nodes(self, query: WorkflowQuery) -> WorkflowNodes:
+        if query.id not in self.workflows:
+            return WorkflowNodes(query.request_id, None, [])
+        submit, nodes = self.workflows[query.id]
+        spec, ended = submit.workflow, self.outcomes.get(query.id)
+        view = WorkflowView(
+            id=spec.id,
+            name=spec.name,
+            state="running" if ended is None else ended.state,
+            nodes=len(nodes),
+            counts={},
+            created_at_ms=SERVER_TIME_MS,
+            finished_at_ms=None,
+            policy=spec.policy,
+            traceparent=spec.traceparent,
+        )
+        shown = range(query.first, min(len(nodes), query.first + min(query.limit, self.page_rows)))
+        return WorkflowNodes(query.request_id, view, [self._node(spec.id, at, nodes[at]) for at in shown])
+
+    def _node(self, workflow: bytes, position: int, node: Node) -> NodeView:
+        task = "" if node.task is None else node.task.name
+        ended = self.outcomes.get(member_id(workflow, position))
+        return NodeView(
+            name=node.name,
+            kind=node.kind,
+            state="blocked" if ended is None else ended.state,
+            task=task,
+            needs=node.needs,
+            after=node.after,
+            when=node.when,
+            failure=None if ended is None else ended.failure,
+            started_at_ms=SERVER_TIME_MS if ended else None,
+        )
 
     def _cancel(self, task_id: bytes) -> str:
         if task_id not in self.tasks:
