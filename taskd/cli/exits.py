@@ -43,6 +43,9 @@ _BY_CODE: Final = {
     "store.too_new": Exit.DATA_REFUSED,
     "store.too_old": Exit.DATA_REFUSED,
     "task.unknown": Exit.USAGE,
+    "workflow.ended": Exit.USAGE,
+    "workflow.invalid": Exit.USAGE,
+    "workflow.unknown": Exit.USAGE,
 }
 _BY_FAMILY: Final = {
     "auth": Exit.REFUSED,
@@ -53,10 +56,11 @@ _BY_FAMILY: Final = {
     "server": Exit.UNREACHABLE,
     "store": Exit.STORAGE,
     "submit": Exit.DATA_REFUSED,
-    # How an attempt ended: `task.raised`, `worker.killed`, `command.failed`.
+    # How an attempt ended, or a node: `task.raised`, `worker.killed`, `command.failed`, `workflow.upstream_failed`.
     "command": Exit.TASK_FAILED,
     "task": Exit.TASK_FAILED,
     "worker": Exit.TASK_FAILED,
+    "workflow": Exit.TASK_FAILED,
 }
 
 

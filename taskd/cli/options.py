@@ -86,6 +86,11 @@ def json_object(text: str) -> dict[str, object]:
             raise click.BadParameter("no JSON object; write it as '{\"size\": 64}'")
 
 
+def json_value(text: str) -> object:
+    """Read any JSON value."""
+    return _json(text, '\'{"by": "ann"}\', \'"text"\' or 3')
+
+
 def name_and_value(text: str) -> tuple[str, str]:
     """Read ``NAME=VALUE``."""
     name, equals, value = text.partition("=")

@@ -1,5 +1,6 @@
 """Words out: one JSON document, or lines for people. Never both, and nothing else on standard output."""
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,21 @@ _CONTROLS: Final = dict.fromkeys(
 )
 """What a task's own words must not send to a terminal: it would obey."""
 
+COLOURS: Final = {
+    "succeeded": "green",
+    "running": "blue",
+    "cancelling": "yellow",
+    "cancelled": "yellow",
+    "dead": "red",
+    "failed": "red",
+    "expired": "red",
+    "waiting": "magenta",
+    "scheduled": "magenta",
+    "skipped": "bright_black",
+    "blocked": "bright_black",
+}
+"""Of states."""
+
 
 def say(text: str) -> None:
     """Print what was asked for."""
@@ -21,6 +37,13 @@ def say(text: str) -> None:
 def hint(text: str) -> None:
     """Tell a person something beside the answer: on standard error."""
     click.echo(text.translate(_CONTROLS), err=True)
+
+
+def say_pieces(pieces: Sequence[tuple[str, str]]) -> None:
+    """Print a line of pieces, each in the colour of its state, on a terminal and unless NO_COLOR is set."""
+    plain = bool(os.environ.get("NO_COLOR"))
+    texts = [(text.translate(_CONTROLS), "" if plain else COLOURS.get(state, "")) for text, state in pieces]
+    click.echo("".join(click.style(text, fg=colour) if colour else text for text, colour in texts))
 
 
 def say_json(document: Json) -> None:

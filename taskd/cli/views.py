@@ -8,14 +8,26 @@ import base64
 import datetime as dt
 import json
 import math
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from taskd.cli.output import Json
 from taskd_protocol.errors import PayloadUnpackable
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import AgentView, CertView, DeadGroupView, JobView, QueueView, TaskView, TokenView
-from taskd_protocol.payload import unpack, unpack_arguments
+from taskd_protocol.messages import (
+    AgentView,
+    CertView,
+    DeadGroupView,
+    JobView,
+    NodeView,
+    QueueView,
+    TaskView,
+    TokenView,
+    WorkflowView,
+)
+from taskd_protocol.payload import Input, unpack, unpack_arguments
 from taskd_protocol.task import Failure
+from taskd_protocol.workflow import MAP
 
 Document: TypeAlias = dict[str, Json]
 
@@ -109,6 +121,52 @@ def job_document(view: JobView) -> Document:
     }
 
 
+def workflow_document(view: WorkflowView) -> Document:
+    """Return a workflow as scripts see it."""
+    return {
+        "id": format_task_id(view.id),
+        "name": view.name,
+        "state": view.state,
+        "policy": view.policy,
+        "node_count": view.nodes,
+        "counts": dict(view.counts),
+        "failed_node": view.failed_node or None,
+        "created_at": iso(view.created_at_ms),
+        "finished_at": iso(view.finished_at_ms),
+        "trace_id": view.traceparent[3:35] or None,
+    }
+
+
+def node_document(view: NodeView, names: Sequence[str], task_id: bytes) -> Document:
+    """Return a node as scripts see it.
+
+    Args:
+        view: The node.
+        names: Of all nodes of its workflow, in order.
+        task_id: Its own.
+    """
+    return {
+        "id": format_task_id(task_id),
+        "name": view.name,
+        "kind": view.kind,
+        "state": view.state,
+        "task": view.task or None,
+        "needs": [names[position] for position in view.needs],
+        "after": [names[position] for position in view.after],
+        "when": view.when,
+        "phase": view.phase or None,
+        "attempt": view.attempt,
+        "agent": view.agent or None,
+        "started_at": iso(view.started_at_ms),
+        "finished_at": iso(view.finished_at_ms),
+        "error": None if view.failure is None else error_document(view.failure),
+        "children": None
+        if view.kind != MAP
+        else {"total": view.children, "succeeded": view.succeeded, "failed": view.failed},
+        "signal": view.signal or None,
+    }
+
+
 def queue_document(view: QueueView) -> Document:
     """Return a queue as scripts see it."""
     return {
@@ -174,7 +232,8 @@ def result_json(packed: bytes) -> Json:
 def plain(value: object) -> Json:
     """Return the value as JSON carries it.
 
-    Bytes become base64; tuples and sets lists; keys, dates and all else that JSON has no word for become text.
+    Bytes become base64; tuples and sets lists; keys, dates and all else that JSON has no word for become text, also the
+    places that another task's result will take.
     """
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}
@@ -182,6 +241,8 @@ def plain(value: object) -> Json:
         return [plain(item) for item in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, Input):
+        return f"<input {value.number}>"
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)

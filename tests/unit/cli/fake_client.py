@@ -9,6 +9,7 @@ from taskd_protocol.errors import CannotConnect, TaskdError, TimedOut
 from taskd_protocol.ids import TaskId, make_task_ids
 from taskd_protocol.messages import LogEntry, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
+from taskd_protocol.workflow import Node, make_workflow_id
 
 ReplyT = TypeVar("ReplyT", bound=ToPeer)
 
@@ -25,6 +26,7 @@ class FakeClient:
     entries: list[LogEntry | BaseException] = field(default_factory=list)
     asked: list[ToServer] = field(default_factory=list)
     submitted: list[TaskSpec] = field(default_factory=list)
+    workflows: list[tuple[str, str, list[Node]]] = field(default_factory=list)
     timeouts: list[float | None] = field(default_factory=list)
     late: int = 0
     """So many waits time out."""
@@ -52,6 +54,10 @@ class FakeClient:
     def submit(self, specs: Sequence[TaskSpec]) -> list[bytes]:
         self.submitted += specs
         return [self.known_as or spec.id for spec in specs]
+
+    def submit_workflow(self, name: str, nodes: Sequence[Node], policy: str) -> bytes:
+        self.workflows.append((name, policy, list(nodes)))
+        return make_workflow_id(1_800_000_000_000, bytes(5))
 
     def wait(self, ids: Sequence[bytes], timeout: float | None = None) -> list[Outcome]:
         self.timeouts.append(timeout)

@@ -20,6 +20,8 @@ def test_each_shell_gets_a_script_of_its_own(shell: str, taskd: Taskd) -> None:
     [
         ("taskd que", ["queue"]),
         ("taskd task ", ["cancel", "jobs", "logs", "ls", "retry", "show", "wait"]),
+        ("taskd workflow re", ["rerun", "resume"]),
+        ("taskd workflow graph --format s", ["svg"]),
         ("taskd token create --role v", ["viewer"]),
         ("taskd task ls --state d", ["dead"]),
     ],

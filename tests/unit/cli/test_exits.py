@@ -47,6 +47,9 @@ EXPECTED = {
     "task.unknown": 2,
     "timeout": 4,
     "token.unknown": 2,
+    "workflow.ended": 2,
+    "workflow.invalid": 2,
+    "workflow.unknown": 2,
 }
 
 
