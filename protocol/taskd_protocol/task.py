@@ -73,6 +73,8 @@ class Given(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Else: whose result it is; its agent asks for it with INPUT_QUERY."""
     count: int = -1
     """Of a node that maps: how many results, in the order of the items, are to be a list; -1: it is one result."""
+    version: int = 0
+    """Of what is referred to: another one under the same id may be another value, as when a node was run again."""
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):

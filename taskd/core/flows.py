@@ -253,9 +253,11 @@ def inputs_of(flow: Flow, node: Node) -> list[Given]:
         if graph.statuses[parent] != SUCCEEDED and fan is None:
             inputs.append(Given(NIL))
         elif fan is not None:
-            inputs.append(Given(id=member_id(flow.id, parent), count=len(fan.statuses)))
+            # results that are still to come, and those of a run again, make another list of the same length
+            version = 2 * flow.record.reruns + (graph.statuses[parent] <= RELEASED)
+            inputs.append(Given(id=member_id(flow.id, parent), count=len(fan.statuses), version=version))
         elif parent in flow.results:
             inputs.append(Given(flow.results[parent]))
         else:
-            inputs.append(Given(id=member_id(flow.id, parent)))
+            inputs.append(Given(id=member_id(flow.id, parent), version=2 * flow.record.reruns))
     return inputs

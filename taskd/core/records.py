@@ -296,6 +296,8 @@ class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     parent_ended: bool = False
     swept: int = 0
     """So many nodes, from the first, have been taken away by retention."""
+    reruns: int = 0
+    """How often it was resumed, or a node of it ordered to run again: results may be others since."""
 
 
 class NodesRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

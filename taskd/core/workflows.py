@@ -208,7 +208,10 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
         w.put(records.OPEN, command.id, b"")
     elif flow.graph is not None and node >= 0 and flow.graph.statuses[node] <= RELEASED:
         raise WorkflowEnded(f"node {command.node[:64]!r} of {name} has not ended: it cannot be run again")
-    flow.record = replace(record, state=State.RUNNING, finished_at_ms=0, order=command.action, order_node=node)
+    reruns = record.reruns + 1
+    flow.record = replace(
+        record, state=State.RUNNING, finished_at_ms=0, order=command.action, order_node=node, reruns=reruns
+    )
     _go_on(w, flow, now)
 
 

@@ -375,7 +375,32 @@ def test_a_map_is_run_again_over_what_the_list_is_now(shell: Shell, *, crash: bo
     }
     for grant in grants.values():
         run.ack(grant)
-    assert inputs(run.take()["total"]) == [Given(id=run.node_id("each"), count=2)]
+    assert inputs(run.take()["total"]) == [Given(id=run.node_id("each"), count=2, version=2)]
+
+
+def test_a_reference_tells_one_result_from_the_next(shell: Shell) -> None:
+    """Agents keep what they fetched: the same id and version must be the same value."""
+    run = Run(shell, Graph().add("raw").add("left", "raw"))
+    run.ack(run.take()["raw"], pack(bytes(10_000)))
+    first = run.take()["left"]
+    run.ack(first)
+    shell.do(OrderWorkflow(run.id, "rerun", "raw"))
+    run.ack(run.take()["raw"], pack(bytes(10_001)))
+    again = run.take()["left"]
+    assert inputs(first) == [Given(id=run.node_id("raw"))]
+    assert inputs(again) == [Given(id=run.node_id("raw"), version=2)]
+
+
+def test_a_list_that_is_not_whole_is_another_than_the_whole_one(shell: Shell) -> None:
+    graph = Graph().add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
+    run = Run(shell, graph.add("early", "each", when="always").add("total", "each"))
+    grants = run.take()
+    for child in range(2):
+        run.ack(grants[f"each[{child}]"])
+    list_id = run.node_id("each")
+    early, total = inputs(grants["early"]), inputs(run.take()["total"])
+    assert total == [Given(id=list_id, count=2)]
+    assert early != total
 
 
 # -- submit -----------------------------------------------------------------------------
