@@ -195,6 +195,7 @@ class Workflow:
         self._client = client
         self._timeout_s = timeout_s
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the last that was put behind a name
         self._default_when: set[int] = set()  # of these nodes the trigger rule was not said
         self._compensates = -1  # the node that those written now take back
         self._tokens: list[Token[Workflow | None]] = []
@@ -298,9 +299,11 @@ class Workflow:
             return wanted
         if exactly:
             raise WorkflowInvalid(f"two nodes are named {wanted!r}: give one another name=")
-        return next(
-            name for number in range(2, len(self._names) + 3) if (name := f"{wanted}-{number}") not in self._names
-        )
+        number = self._numbers.get(wanted, 1)
+        while (name := f"{wanted}-{(number := number + 1)}") in self._names:
+            pass
+        self._numbers[wanted] = number
+        return name
 
     def own(self, ref: NodeRef[object], node: str) -> int:
         """Return the position of a node that is named by another one.

@@ -28,9 +28,10 @@ from taskd.server.services import Services
 from taskd.server.session import Session
 from taskd.server.starting import read_stored
 from taskd.server.views import Reasons, task_keys, task_view
+from taskd.server.workflow_role import read_input
 from taskd.store.memory import MemoryStore
 from taskd_protocol.errors import BadRequest, TaskdError
-from taskd_protocol.messages import PeerLimits, TaskView
+from taskd_protocol.messages import InputPage, InputQuery, PeerLimits, TaskView
 
 if TYPE_CHECKING:
     from taskd.server.certificates import CertificateFacts
@@ -114,6 +115,14 @@ class House:
         """Return when the next timer is due, by the clock on the wall; None: there is none."""
         found = await self.loop.store.scan(records.TIMER, limit=1)
         return int.from_bytes(found[0][0][:8], "big") if found else None
+
+    async def input(self, agent: str, query: InputQuery) -> InputPage:
+        """Return what an agent asks for of a lease's inputs.
+
+        Raises:
+            TaskdError: It is not to be had.
+        """
+        return await read_input(self._services, agent, query)
 
     async def view(self, task_id: bytes) -> TaskView | None:
         """Return a task as it stands."""

@@ -26,7 +26,7 @@ from taskd.server.clock import SystemClock
 from taskd.testing.driver import Driver, VirtualClock
 from taskd.testing.house import ADDRESS, House
 from taskd.testing.pump import LoopPump
-from taskd.testing.runner import Runner
+from taskd.testing.runner import NAME, Runner
 from taskd_protocol.errors import BadRequest, ConnectionLost, TimedOut
 from taskd_protocol.ids import format_task_id
 
@@ -143,6 +143,7 @@ class LocalServer:
                 house.loop,
                 house.hub,
                 nursery,
+                ask=partial(house.input, NAME),
                 concurrency=self._concurrency,
                 event_loop=self._event_loop,
             )

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from taskd.agent.inputs import Inputs, refers
 from taskd.agent.worker import calls
+from taskd.agent.worker.verdict import FINAL
 from taskd.client.app import App
 from taskd.core.commands import AckAttempts, AddCredit, KeepCheckpoints, NackAttempts, OfferAgent
 from taskd.server.hub import Hub
@@ -22,12 +24,15 @@ from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import Lease, Message, Revoke
+from taskd_protocol.messages import Error, InputPage, InputQuery, Lease, Message, Revoke
 from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
 
 if TYPE_CHECKING:
     from taskd.agent.worker.calls import Functions
     from taskd.client.ends import Awaited, Watch
+
+Ask = Callable[[InputQuery], Awaitable[InputPage]]
+"""Asks the server for an input; raises TaskdError where it refuses."""
 
 NAME = "the-test"
 
@@ -50,7 +55,15 @@ class Runner:
     version = PROTOCOL_VERSION_MAX
 
     def __init__(
-        self, app: App, loop: CommitLoop, hub: Hub, nursery: trio.Nursery, *, concurrency: int, event_loop: str
+        self,
+        app: App,
+        loop: CommitLoop,
+        hub: Hub,
+        nursery: trio.Nursery,
+        *,
+        ask: Ask,
+        concurrency: int,
+        event_loop: str,
     ) -> None:
         """Join the server.
 
@@ -59,6 +72,7 @@ class Runner:
             loop: Decides.
             hub: Hands over leases.
             nursery: For attempts.
+            ask: Gives the inputs of leases.
             concurrency: How many run at the same time.
             event_loop: For ``async def``: ``asyncio``, in a thread, or ``trio``, the server's own.
         """
@@ -68,6 +82,7 @@ class Runner:
         self._app = app
         self._loop = loop
         self._nursery = nursery
+        self._ask = ask
         self._concurrency = concurrency
         self._on_trio = event_loop == "trio"
         self._threads = trio.CapacityLimiter(math.inf)  # one left behind by a cancel must not hold up the next
@@ -183,7 +198,7 @@ class Runner:
             _told_after(self._nursery, signs, soft.seconds),
             _ended_after_silence(self._nursery, signs, scope, silence.seconds) as stalled,
         ):
-            end = await self._attempt(grant, signs)
+            end = await self._attempt(await _with_inputs(grant, self._ask), signs)
         if signs.told and not isinstance(end, bytes | None):
             end = soft.failure
         signs.told = signs.told or end is None  # what is left behind in a thread may look, and end
@@ -210,7 +225,9 @@ class Runner:
         if self._open:
             self._loop.ask(AddCredit(NAME, self.connection, 0, 1))
 
-    async def _attempt(self, grant: Grant, signs: Signs) -> End:
+    async def _attempt(self, grant: Grant | calls.Thrown, signs: Signs) -> End:
+        if isinstance(grant, calls.Thrown):
+            return grant
         task = self._app.tasks[grant.spec.name]
         if task.is_async and self._on_trio:
             return await attempt_async(self._functions, grant, signs, (trio.Cancelled,))
@@ -220,6 +237,24 @@ class Runner:
         # A thread that a cancelled attempt has left behind comes to its end for nobody.
         call = partial(Context().run, attempt, self._functions, grant, signs)
         return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+
+
+async def _with_inputs(grant: Grant, ask: Ask) -> Grant | calls.Thrown:
+    """Return a lease with all its inputs at hand, or why they are not to be had."""
+    if not refers([grant]):
+        return grant
+    inputs = Inputs(lambda _: True)
+    inputs.hold(0, grant)
+    while True:
+        for query in inputs.messages():
+            try:
+                inputs.receive(await ask(query))
+            except TaskdError as error:
+                inputs.receive(Error(query.request_id, error.code, error.message))
+        for ready in inputs.take_ready():
+            return ready.grant
+        for failed in inputs.take_failed():
+            return calls.Thrown(failed.failure, FINAL)
 
 
 class TimeLimit(NamedTuple):
