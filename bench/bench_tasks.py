@@ -27,6 +27,27 @@ async def anoop(value: int) -> int:
 
 
 @app.task
+def first(value: int) -> int:
+    """Do nothing, after others."""
+    return value
+
+
+@app.task
+def numbers(count: int) -> list[int]:
+    """Return a list to map over."""
+    return list(range(count))
+
+
+@app.task
+def told(directory: str, number: int) -> int:
+    """Leave word that this ran."""
+    descriptor = os.open(Path(directory) / f"told-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, f"{number}\n".encode())
+    os.close(descriptor)
+    return number
+
+
+@app.task
 def stamp(directory: str) -> None:
     """Leave word, the first time for each epoch of the server, of when a body that it leased began to run.
 

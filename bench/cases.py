@@ -117,7 +117,8 @@ def _wait_for_rest(running: Cluster) -> None:
             return
 
 
-def _stats() -> Stats:
+def stats() -> Stats:
+    """Return what the server has counted."""
     with closing(Client()) as client:
         return client.call(StatsQuery(0), Stats)
 
@@ -128,19 +129,20 @@ def throughput(directory: Path, function: str, count: int, *, tls: bool) -> meas
         import bench_tasks  # noqa: PLC0415 - looks for the profile
 
         task = getattr(bench_tasks, function)
-        pids, stats_before = running.pids(), _stats()
+        pids, stats_before = running.pids(), stats()
         cpu_before, began = measure.cpu_ns(pids), perf_counter_ns()
         handles = task.map(range(count))
         accepted = perf_counter_ns()
         results = [handle.result(timeout=SECONDS_MAX) for handle in handles]
         ended, cpu_after = perf_counter_ns(), measure.cpu_ns(pids)
-        stats = _stats()
+        stats_after = stats()
         assert results == list(range(count))
         bench_tasks.app.close()
     stages = {
-        stage: (spent - stats_before.stages_ns.get(stage, 0)) / count / 1e3 for stage, spent in stats.stages_ns.items()
+        stage: (spent - stats_before.stages_ns.get(stage, 0)) / count / 1e3
+        for stage, spent in stats_after.stages_ns.items()
     }
-    counts = {name: number - stats_before.counts.get(name, 0) for name, number in stats.counts.items()}
+    counts = {name: number - stats_before.counts.get(name, 0) for name, number in stats_after.counts.items()}
     return {
         "function": function,
         "tls": tls,
@@ -215,7 +217,7 @@ def restart(directory: Path, count: int, *, tls: bool) -> measure.Facts:
         began = perf_counter_ns()
         bench_tasks.stamp.map([str(stamps)] * (count + QUEUED_MORE))
         accepted = perf_counter_ns()
-        queued = _stats().tasks.get("ready", 0)
+        queued = stats().tasks.get("ready", 0)
         memory_queued = server.memory_info().rss
         before = {path.name for path in stamps.iterdir()}
         programs.end(running.servers[-1], signal.SIGKILL)

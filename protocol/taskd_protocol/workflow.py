@@ -215,19 +215,20 @@ def check_nodes(nodes: Sequence[Node], first: int, payload_bytes_max: int) -> No
 
 
 def _check_edges(node: Node, position: int) -> None:
-    parents = [*node.needs, *node.after]
-    for parent in parents:
-        if not 0 <= parent < position:
-            what = "itself" if parent == position else f"node number {parent}, which does not come before it"
-            raise BadRequest(f"it waits for {what}: the graph has a cycle, or its nodes are not in order")
-    if len(set(parents)) < len(parents):
+    parents = node.needs + node.after
+    if parents and not 0 <= min(parents) <= max(parents) < position:
+        stray = next(parent for parent in parents if not 0 <= parent < position)
+        what = "itself" if stray == position else f"node number {stray}, which does not come before it"
+        raise BadRequest(f"it waits for {what}: the graph has a cycle, or its nodes are not in order")
+    if len(parents) > 1 and len(set(parents)) < len(parents):
         raise BadRequest("it names a node before it twice")
     if node.when not in TRIGGERS:
         raise BadRequest(f"trigger rule {node.when[:32]!r} is unknown; use one of {', '.join(TRIGGERS)}")
-    if node.only_if and node.when not in WHOLE:
-        raise BadRequest(f"only_if goes with a trigger rule that waits for all: {', '.join(WHOLE)}")
-    if any(choice.node not in parents for choice in node.only_if):
-        raise BadRequest("only_if goes by the result of a node that it comes after; name that among needs or after")
+    if node.only_if:
+        if node.when not in WHOLE:
+            raise BadRequest(f"only_if goes with a trigger rule that waits for all: {', '.join(WHOLE)}")
+        if any(choice.node not in parents for choice in node.only_if):
+            raise BadRequest("only_if goes by the result of a node that it comes after; name that among needs or after")
     if node.phase not in PHASES:
         raise BadRequest(f"phase {node.phase[:32]!r} is unknown; use one of {', '.join(PHASES[1:])}, or none")
     if (node.phase == COMPENSATE) != (node.compensates >= 0) or node.compensates >= position:

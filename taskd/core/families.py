@@ -95,7 +95,7 @@ def _make(w: Working, flow: Flow, specs: Sequence[TaskSpec], now: Now) -> None:
         trace = spec.traceparent or flow.record.spec.traceparent
         made.append(replace(spec, id=member_id(flow.id, NODE, child), traceparent=trace, given=rules))
     flow.record = replace(flow.record, spawned=first + len(specs), digest=digest)
-    w.dirty_flows[stem_of(flow.id)] = flow
+    w.dirty_flows[flow.stem] = flow
     w.put(
         records.NODE,
         member_id(flow.id, NODE),
@@ -129,7 +129,7 @@ def parent_ended(w: Working, flow: Flow, status: int) -> None:
 
 
 def _go_on(w: Working, flow: Flow) -> None:
-    stem = stem_of(flow.id)
+    stem = flow.stem
     w.dirty_flows[stem] = flow
     if flow.graph is None:
         want(w, flow)

@@ -10,7 +10,7 @@ from typing import Final
 from taskd.core import records
 from taskd.core.commands import MapItems, Now
 from taskd.core.effects import WantItems
-from taskd.core.flows import Fan, Flow, inputs_of, stem_of
+from taskd.core.flows import Fan, Flow, inputs_of
 from taskd.core.graph import FAILED, RELEASED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
 from taskd.core.settling import SKIPS, end_node
@@ -74,7 +74,7 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
     fan.reading = False
     fan.items.extend(command.items)
     flow.spreading[position] = None
-    w.moving[stem_of(flow.id)] = flow
+    w.moving[flow.stem] = flow
 
 
 def _refuse(w: Working, flow: Flow, position: int, total: int, now: Now) -> None:
@@ -114,7 +114,7 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
         want_items(w, flow, position, node, known)
     if spent == room and fan.items:
         flow.spreading[position] = None  # there is more for the next turn
-        w.moving[stem_of(flow.id)] = flow
+        w.moving[flow.stem] = flow
     return spent
 
 
@@ -143,5 +143,5 @@ def stop(w: Working, flow: Flow, position: int, now: Now) -> list[bytes]:
     fan.stopped = True
     flow.spreading[position] = None
     fan.items.clear()
-    w.moving[stem_of(flow.id)] = flow
+    w.moving[flow.stem] = flow
     return [member_id(flow.id, position, child) for child, status in enumerate(fan.statuses) if status == RELEASED]

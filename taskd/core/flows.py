@@ -34,6 +34,7 @@ DRAFTS_MAX = 16
 """Workflows that may come in pieces at the same time: of more, that which was begun first is forgotten."""
 
 STATES: Final = {
+    BLOCKED: "blocked",
     RELEASED: "running",
     SUCCEEDED: "succeeded",
     FAILED: "failed",
@@ -137,7 +138,7 @@ class Flow:
         ruled_out: Nodes whose branch was not taken.
         phases: Nodes of each phase, with those that they take back.
         reruns: Tasks that have ended and are to run again; with the item that a child is given now, if any.
-        counts: Nodes by what has become of them; those that are blocked are not counted.
+        tally: Nodes by their statuses, see ``graph``; that of those that are blocked is not kept.
         halted: What was in motion when it was stopped has been told to end.
         late: What happened while it was read.
     """
@@ -160,15 +161,17 @@ class Flow:
     may_fail: set[int] = field(default_factory=set)
     phases: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     reruns: deque[tuple[bytes, bytes]] = field(default_factory=deque)
-    counts: dict[str, int] = field(default_factory=dict)
+    tally: list[int] = field(default_factory=lambda: [0] * len(STATES))
     halted: bool = False
     late: list[Happened] = field(default_factory=list)
     reading: bool = False
+    id: bytes = field(init=False)
+    stem: bytes = field(init=False)
 
-    @property
-    def id(self) -> bytes:
-        """Of the workflow."""
-        return self.record.spec.id
+    def __post_init__(self) -> None:
+        """Note what is asked for all the time."""
+        self.id = self.record.spec.id
+        self.stem = stem_of(self.id)
 
     def node(self, position: int) -> Node:
         """Return a node."""
@@ -176,16 +179,19 @@ class Flow:
 
     @property
     def standing(self) -> dict[str, int]:
-        """Nodes by what has become of them, without zeros."""
-        return {state: many for state, many in self.counts.items() if many}
+        """Nodes by what has become of them; those that are blocked are left out."""
+        if self.graph is None:
+            return self.record.counts
+        counts: dict[str, int] = {}
+        for status, count in enumerate(self.tally):
+            if count and status != BLOCKED:
+                counts[STATES[status]] = counts.get(STATES[status], 0) + count
+        return counts
 
     def count_anew(self) -> None:
-        """Count the nodes that are not blocked."""
+        """Count the nodes."""
         assert self.graph is not None
-        self.counts.clear()
-        for status in self.graph.statuses:
-            if status != BLOCKED:
-                self.counts[STATES[status]] = self.counts.get(STATES[status], 0) + 1
+        self.tally = [self.graph.statuses.count(status) for status in range(len(STATES))]
 
     def keep_result(self, node: int, result: bytes) -> None:
         """Keep a small result for the nodes that need it."""

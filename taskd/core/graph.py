@@ -29,6 +29,9 @@ RUN: Final = RELEASED
 
 _FAILURES: Final = frozenset({FAILED, UPSTREAM_FAILED, STOPPED})
 
+_EARLY: Final = frozenset({"one_succeeded", "all_failed"})
+"""Rules that one success decides, whatever becomes of the other nodes."""
+
 Verdict = tuple[int, int]
 """A node, and what is to become of it: ``RUN``, ``UPSTREAM_FAILED`` or ``SKIPPED``."""
 
@@ -114,10 +117,18 @@ class Graph:
         self._judged[node] = 1
         if not self._held[node]:
             self.open_count -= 1
-        self._count(node, status)
         verdicts: list[Verdict] = []
-        for index in range(self._first[node], self._first[node + 1]):
-            self._judge(self._child[index], verdicts)
+        children = self._child[self._first[node] : self._first[node + 1]]
+        if status == SUCCEEDED:  # most do: of one that comes after this alone, that decides
+            done, parents = self._done, self._parents
+            for child in children:
+                done[child] += 1
+                if not self._judged[child] and (done[child] == parents[child] or self._when[child] in _EARLY):
+                    self._judge(child, verdicts)
+            return verdicts
+        self._count(node, status)
+        for child in children:
+            self._judge(child, verdicts)
         return verdicts
 
     def release(self, node: int) -> None:

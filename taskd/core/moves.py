@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from taskd.core import families, fans, records, stages, submit, waits
 from taskd.core.commands import MoveFlows, Now, RerunTasks
 from taskd.core.effects import Continue
-from taskd.core.flows import Flow, Happened, inputs_of, stem_of
+from taskd.core.flows import Flow, Happened, inputs_of
 from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
-from taskd.core.settling import count, end_node, settle, skip, want
+from taskd.core.settling import end_node, settle, skip, want
 from taskd.core.working import Working
-from taskd_protocol.task import Given, Member, TaskSpec
-from taskd_protocol.workflow import MAP, VALUE, is_workflow_id, member_id, place_of
+from taskd_protocol.task import Given, Member, Rules, TaskSpec
+from taskd_protocol.workflow import MAP, STEM_BYTES, TASK, VALUE, member_id, place_of
 
 STEP_NODES: Final = 1_000
 """Nodes and children dealt with in one turn, over all workflows: some ten milliseconds."""
@@ -31,19 +31,26 @@ READS: Final = 4
 """Workflows that are read at the same time because of a start."""
 
 
-def advance(w: Working, now: Now) -> None:
+_MEMBER_ALONE: Final = Rules(member=Member())
+
+
+def advance(w: Working, now: Now) -> None:  # noqa: C901 - one case a kind of event
     """Take up what has happened to workflows, and carry out what follows, as far as one turn goes."""
     happened, w.happened = w.happened, []
+    flows = w.flows
     for event in happened:
-        flow = w.flows.get(stem_of(event.id))
+        flow = flows.get(event.id[:STEM_BYTES])
         if flow is None:
             continue  # a task of a workflow that has ended
-        if is_workflow_id(event.id):
+        node, child = place_of(event.id)
+        if node < 0:
             families.parent_ended(w, flow, event.status)
-            continue
-        if flow.graph is None:
+        elif flow.graph is None:
             flow.late.append(event)
             want(w, flow)
+        elif child < 0 and event.status > RELEASED:
+            if flow.graph.statuses[node] <= RELEASED:
+                settle(w, flow, node, event.status, event.result)
         else:
             take_up(w, flow, event, now)
     left = STEP_NODES
@@ -70,7 +77,7 @@ def take_up(w: Working, flow: Flow, event: Happened, now: Now) -> None:
         if fan is not None and child < fan.released:
             fan.note(child, event.status)
             flow.spreading[node] = None
-            w.moving[stem_of(flow.id)] = flow
+            w.moving[flow.stem] = flow
     elif event.status == BLOCKED:
         waits.time_has_come(w, flow, node, now)
     elif graph.statuses[node] <= RELEASED < event.status:
@@ -87,7 +94,10 @@ class _Making:
         self._specs: list[TaskSpec] = []
 
     def add(self, template: TaskSpec, task_id: bytes, inputs: list[Given]) -> None:
-        rules = replace(template.rules, member=Member(inputs))
+        if template.given is None:
+            rules = Rules(member=Member(inputs)) if inputs else _MEMBER_ALONE
+        else:
+            rules = replace(template.given, member=Member(inputs))
         trace = template.traceparent or self._flow.record.spec.traceparent
         self._specs.append(
             TaskSpec(
@@ -149,19 +159,22 @@ def _begin(w: Working, flow: Flow, position: int, making: _Making, now: Now) -> 
     node = flow.node(position)
     node_id = member_id(flow.id, position)
     graph.release(position)
-    count(w, flow, RELEASED, 1)
-    if node.kind == VALUE:
+    flow.tally[BLOCKED] -= 1
+    flow.tally[RELEASED] += 1
+    w.dirty_flows[flow.stem] = flow
+    if node.kind == TASK and node.task is not None:
+        if flow.made[position]:
+            flow.reruns.append((node_id, b""))
+        else:
+            flow.made[position] = 1
+            making.add(node.task, node_id, inputs_of(flow, node) if node.needs else [])
+    elif node.kind == VALUE:
         w.put(records.NODE, node_id, NodeRecord("succeeded", now.wall_ms, now.wall_ms, packed=node.packed))
         end_node(w, flow, position, SUCCEEDED, result=node.packed)
     elif node.kind == MAP:
         fans.begin(w, flow, position, node, now)
-    elif node.task is None:
-        waits.begin(w, flow, position, node, now)
-    elif flow.made[position]:
-        flow.reruns.append((node_id, b""))
     else:
-        flow.made[position] = 1
-        making.add(node.task, node_id, inputs_of(flow, node))
+        waits.begin(w, flow, position, node, now)
 
 
 def _rerun(w: Working, flow: Flow, room: int) -> int:

@@ -8,7 +8,7 @@ that is still to be carried out, or one that is.
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.flows import Flow, stem_of
+from taskd.core.flows import Flow
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
 from taskd.core.working import Working
@@ -36,7 +36,7 @@ def carry_out(w: Working, flow: Flow) -> None:
     flow.halted = False
     flow.record = replace(record, order="", order_node=-1, failed_node=-1, failed_name="", stopped=False, stage=0)
     flow.verdicts.extend(graph.judge_all())
-    stem = stem_of(flow.id)
+    stem = flow.stem
     w.dirty_flows[stem] = w.moving[stem] = flow
 
 

@@ -159,7 +159,12 @@ class _Pass:
         for task in tasks:
             spec = task.spec
             task_id = spec.id
-            deadline_in_ms = 0 if spec.given is None else self._stop_waiting(task, spec.given)
+            given = spec.given
+            deadline_in_ms = (
+                0
+                if given is None or not (given.ttl_ms or given.deadline_ms or given.unique)
+                else self._stop_waiting(task, given)
+            )
             task.token = token
             task.agent = name
             task.lease_number = number

@@ -82,7 +82,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         if not job.finished_at_ms:
             jobs.go_on(w, job_id, job)
     for record in stored.flows:
-        flow = Flow(record, counts=dict(record.counts))
+        flow = Flow(record)
         w.flows[stem_of(flow.id)] = w.unread[stem_of(flow.id)] = flow
     if stored.counters is not None:
         _restore_counters(w, stored.counters)

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.effects import WantFlow
-from taskd.core.flows import STATES, Flow, stem_of
-from taskd.core.graph import FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
+from taskd.core.flows import Flow
+from taskd.core.graph import FAILED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
@@ -31,7 +31,7 @@ def want(w: Working, flow: Flow) -> None:
     if not flow.reading:
         flow.reading = True
         w.reads += 1
-        w.unread.pop(stem_of(flow.id), None)
+        w.unread.pop(flow.stem, None)
         w.effects.append(WantFlow(flow.id))
 
 
@@ -39,12 +39,12 @@ def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None 
     """Note how a node ended, and what is to become of others therefore."""
     graph = flow.graph
     assert graph is not None
-    if graph.statuses[node] == RELEASED:
-        count(w, flow, RELEASED, -1)
-    count(w, flow, status, 1)
+    flow.tally[graph.statuses[node]] -= 1
+    flow.tally[status] += 1
+    w.dirty_flows[flow.stem] = w.moving[flow.stem] = flow
     if status == SUCCEEDED and result is not None and graph.has_children(node):
         flow.keep_result(node, result)
-    for other, packed in flow.deciding.get(node, ()):
+    for other, packed in flow.deciding.get(node, ()) if flow.deciding else ():
         if status != SUCCEEDED or result != packed:
             flow.ruled_out.add(other)
     flow.verdicts.extend(graph.settle(node, status))
@@ -56,14 +56,6 @@ def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None 
             changes["stopped"] = True
         if changes:
             flow.record = replace(flow.record, **changes)
-    w.moving[stem_of(flow.id)] = flow
-
-
-def count(w: Working, flow: Flow, status: int, change: int) -> None:
-    """Count nodes of a status, more or fewer; the workflow's record is written with this turn."""
-    state = STATES[status]
-    flow.counts[state] = flow.counts.get(state, 0) + change
-    w.dirty_flows[stem_of(flow.id)] = flow
 
 
 def skip(w: Working, flow: Flow, node: int, status: int, now: Now) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from taskd.core import fans, records, waits
 from taskd.core.commands import CancelTasks, Now
 from taskd.core.effects import Continue
-from taskd.core.flows import Flow, stem_of
+from taskd.core.flows import Flow
 from taskd.core.graph import RELEASED, SKIPPED, SUCCEEDED, Graph
 from taskd.core.lifecycle import State
 from taskd.core.settling import skip
@@ -42,7 +42,7 @@ def go_on(w: Working, flow: Flow, graph: Graph, now: Now) -> None:
     """Go on when all that had its turn has ended: take back, then run what is for success or failure, then end."""
     record = flow.record
     has_failed = record.failed_node >= 0 or record.state == State.CANCELLING
-    stem = stem_of(flow.id)
+    stem = flow.stem
     w.moving[stem] = flow
     w.dirty_flows[stem] = flow
     if record.stage == 0:
@@ -90,7 +90,7 @@ def _end(w: Working, flow: Flow, now: Now) -> None:
     if record.state == State.CANCELLING:
         state = "cancelled"
     flow.record = replace(record, state=state, finished_at_ms=now.wall_ms, counts=flow.standing)
-    stem = stem_of(flow.id)
+    stem = flow.stem
     w.put(records.WORKFLOW, flow.id, flow.record)
     w.delete(records.OPEN, flow.id)
     for name in flow.signals:

@@ -94,7 +94,8 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
 def _follow(w: Working, spec: TaskSpec, rules: Rules, now: Now) -> None:
     if rules.unique is not None:
         claims.begin(w, spec, rules.unique, now)
-    expiry.start(w, spec, now.wall_ms, 0, now)
+    if rules.ttl_ms or rules.deadline_ms:
+        expiry.start(w, spec, now.wall_ms, 0, now)
 
 
 def _keep_key(w: Working, spec: TaskSpec, wall_ms: int) -> None:

@@ -116,9 +116,8 @@ def _check_names(nodes: Sequence[Node], draft: Draft) -> None:
 
 def _digest(packed: Sequence[msgspec.Raw]) -> bytes:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for node in packed:
-        digest.update(len(node).to_bytes(4, "big"))
-        digest.update(node)
+    for start in range(0, len(packed), NODES_MAX):
+        digest.update(b"".join(packed[start : start + NODES_MAX]))  # each tells itself where it ends
     return digest.digest()
 
 
@@ -204,7 +203,7 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
     flow = w.flows.get(stem_of(command.id))
     node = -1 if command.action == "resume" else _position_of(w, command, record, flow, loaded)
     if flow is None:
-        flow = w.flows[stem_of(command.id)] = Flow(record, counts=dict(record.counts))
+        flow = w.flows[stem_of(command.id)] = Flow(record)
         w.put(records.OPEN, command.id, b"")
     elif flow.graph is not None and node >= 0 and flow.graph.statuses[node] <= RELEASED:
         raise WorkflowEnded(f"node {command.node[:64]!r} of {name} has not ended: it cannot be run again")
@@ -216,7 +215,7 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
 
 
 def _go_on(w: Working, flow: Flow, now: Now | None = None) -> None:
-    stem = stem_of(flow.id)
+    stem = flow.stem
     w.dirty_flows[stem] = flow
     if flow.graph is None:
         want(w, flow)
