@@ -207,14 +207,14 @@ class AgentCore:
             raise UnexpectedMessage(f"a lease for pool {lease.pool}; {len(self.pools)} were offered")
         self._lease_number = lease.number
         slots = self.pools[lease.pool]
-        referring = refers(lease.grants)
-        slots.receive(lease.grants, referring)
-        for grant in lease.grants:
-            rules = grant.spec.given
-            if rules is not None and is_limited(rules):
+        ruled = [grant for grant in lease.grants if grant.spec.given is not None]
+        referring = [grant for grant in ruled if refers(grant)]
+        slots.receive(lease.grants, [grant.token for grant in referring])
+        for grant in ruled:
+            if is_limited(grant.spec.rules):
                 self.limits.hold(lease.pool, grant)
-            if referring and grant.token in referring:
-                self.inputs.hold(lease.pool, grant)
+        for grant in referring:
+            self.inputs.hold(lease.pool, grant)
         if referring:
             self._take_inputs()
         if slots.closed:  # it crossed our DRAIN

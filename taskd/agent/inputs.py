@@ -11,7 +11,7 @@ Pure: knows neither workers nor connections.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -248,14 +248,10 @@ class Inputs:
             self._known_bytes -= len(oldest)
 
 
-def refers(grants: Iterable[Grant]) -> list[int]:
-    """Return the tokens of those leases that refer to inputs which must be fetched."""
-    tokens: list[int] = []
-    for grant in grants:
-        rules = grant.spec.given
-        if rules is not None and rules.member is not None and any(_refers(given) for given in rules.member.inputs):
-            tokens.append(grant.token)
-    return tokens
+def refers(grant: Grant) -> bool:
+    """Tell whether a lease refers to inputs, which must be fetched."""
+    member = grant.spec.rules.member
+    return member is not None and any(_refers(given) for given in member.inputs)
 
 
 def _refers(given: Given) -> bool:

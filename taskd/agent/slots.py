@@ -185,7 +185,7 @@ class Slots:
         while waiting and len(run) < count:
             grant = waiting[0]
             spec = grant.spec
-            size += argument_bytes(spec)
+            size += len(spec.payload) if spec.given is None else argument_bytes(spec)
             if spec.name != name or (run and (size > bytes_max or runs_alone(grant))):
                 break
             waiting.popleft()

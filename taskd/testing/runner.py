@@ -241,7 +241,7 @@ class Runner:
 
 async def _with_inputs(grant: Grant, ask: Ask) -> Grant | calls.Thrown:
     """Return a lease with all its inputs at hand, or why they are not to be had."""
-    if not refers([grant]):
+    if not refers(grant):
         return grant
     inputs = Inputs(lambda _: True)
     inputs.hold(0, grant)
