@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from taskd.testing.immediate import inline
     from taskd.testing.local import LocalServer, server
     from taskd.testing.plugin import StartServer
-    from taskd.testing.recorder import Recorded, Recording, recording
+    from taskd.testing.recorder import Recorded, RecordedWorkflow, Recording, recording
 
 _ROOMS = {
     "LocalServer": "taskd.testing.local",
     "Recorded": "taskd.testing.recorder",
+    "RecordedWorkflow": "taskd.testing.recorder",
     "Recording": "taskd.testing.recorder",
     "StartServer": "taskd.testing.plugin",
     "inline": "taskd.testing.immediate",
@@ -28,7 +29,7 @@ _ROOMS = {
 }
 """Loaded at their first use: pytest imports this package in every project where taskd is installed."""
 
-__all__ = ["LocalServer", "Recorded", "Recording", "StartServer", "inline", "recording", "server"]
+__all__ = ["LocalServer", "Recorded", "RecordedWorkflow", "Recording", "StartServer", "inline", "recording", "server"]
 
 
 def __getattr__(name: str) -> object:

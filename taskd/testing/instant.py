@@ -25,8 +25,11 @@ from taskd_protocol.messages import (
     TaskViews,
     ToPeer,
     ToServer,
+    WorkflowAccepted,
+    WorkflowSubmit,
 )
 from taskd_protocol.task import DEFAULT_RETRY, WINDOW, Failure, Outcome, TaskSpec
+from taskd_protocol.workflow import Node, WorkflowSpec, workflow_of
 
 _MARK: Final = Mark(bytes(16), 0, bytes(32))
 
@@ -39,19 +42,29 @@ class InstantLine:
         outcomes: Of those that have ended.
     """
 
-    def __init__(self, name: str, wall_ms: Callable[[], int], take: Callable[[TaskSpec], Outcome | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        wall_ms: Callable[[], int],
+        take: Callable[[TaskSpec], Outcome | None],
+        take_workflow: Callable[[WorkflowSpec, list[Node]], None] | None = None,
+    ) -> None:
         """Make a line.
 
         Args:
             name: Of what stands in for the server, for messages.
             wall_ms: The time of now.
             take: Called with each new task; returns its end, None: it has none yet.
+            take_workflow: Called with each workflow, which does not end; None: they are refused.
         """
         self.profile = Profile(name=name, address=f"{name}:0", token="", tls=False)
         self.specs: dict[bytes, TaskSpec] = {}
         self.outcomes: dict[bytes, Outcome] = {}
         self._wall_ms = wall_ms
         self._take = take
+        self._take_workflow = take_workflow
+        self._drafts: dict[bytes, list[Node]] = {}
+        self._workflows: set[bytes] = set()
         self._keys: dict[str, TaskSpec] = {}
         self._claims: dict[bytes, bytes] = {}
         self._session = Session(token="", name=name, boot_id=bytes(BOOT_ID_BYTES), chance=lambda: 0.0)
@@ -90,8 +103,9 @@ class InstantLine:
             if target.outcome is not None:
                 watch.arrived.append(target)
             else:
-                name = self.specs[target.raw_id].name
-                watch.error = TimedOut(f"{name} has no result: nothing runs under {self.profile.name}()")
+                spec = self.specs.get(target.raw_id)
+                what = "the workflow, or a node of it," if spec is None else spec.name
+                watch.error = TimedOut(f"{what} has no result: nothing runs under {self.profile.name}()")
         watch.signal.fire()
 
     def unwatch(self, targets: Iterable[Awaited], watch: Watch) -> None:
@@ -104,6 +118,8 @@ class InstantLine:
         match message:
             case Submit():
                 return self._submit(message)
+            case WorkflowSubmit() if self._take_workflow is not None:
+                return self._submit_workflow(message, self._take_workflow)
             case Cancel():
                 return Cancelled(message.request_id, [self._cancel(task_id) for task_id in message.ids])
             case TaskQuery():
@@ -134,6 +150,17 @@ class InstantLine:
                 self.outcomes[spec.id] = outcome
         return Accepted(submit.request_id, _MARK, existing)
 
+    def _submit_workflow(
+        self, submit: WorkflowSubmit, take: Callable[[WorkflowSpec, list[Node]], None]
+    ) -> WorkflowAccepted:
+        spec = submit.workflow
+        nodes = self._drafts.setdefault(spec.id, [])
+        nodes += submit.nodes
+        if len(nodes) == spec.nodes:
+            self._workflows.add(spec.id)
+            take(spec, self._drafts.pop(spec.id))
+        return WorkflowAccepted(submit.request_id, _MARK, len(nodes))
+
     def _holder_of(self, spec: TaskSpec) -> bytes | None:
         """Return whose claim stands in the way of a task that is to be the only one; else it has the claim now.
 
@@ -154,7 +181,7 @@ class InstantLine:
         return None
 
     def _end_of(self, task_id: bytes) -> Outcome | None:
-        if task_id in self.specs:
+        if task_id in self.specs or workflow_of(task_id) in self._workflows:
             return self.outcomes.get(task_id)
         unknown = Failure(TaskUnknown.code, "that task was not submitted here")
         return Outcome(task_id, "unknown", failure=unknown)

@@ -11,6 +11,7 @@ from taskd.client.task import AnyTask
 from taskd.testing.instant import InstantLine
 from taskd_protocol.payload import unpack_arguments
 from taskd_protocol.task import Outcome, TaskSpec
+from taskd_protocol.workflow import Node, WorkflowSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,31 @@ class Recorded:
     """All that would be sent: queue, priority, delay, retry, key, headers."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedWorkflow:
+    """A workflow that was submitted."""
+
+    name: str
+    policy: str
+    nodes: tuple[Node, ...]
+    """In order, as they would be sent."""
+
+    def names(self) -> list[str]:
+        """Return the names of its nodes, in order."""
+        return [node.name for node in self.nodes]
+
+
 class Recording:
     """What was submitted.
 
     Attributes:
         submitted: In order; a submit under a key that was used already is no new one.
+        workflows: Likewise; their nodes are not among ``submitted``.
     """
 
     def __init__(self) -> None:
         self.submitted: list[Recorded] = []
+        self.workflows: list[RecordedWorkflow] = []
 
     def of(self, task: AnyTask | str) -> list[Recorded]:
         """Return the submits of one task, given itself or by name."""
@@ -44,12 +61,17 @@ class Recording:
     def clear(self) -> None:
         """Forget what was submitted so far."""
         self.submitted.clear()
+        self.workflows.clear()
 
     def take(self, spec: TaskSpec) -> Outcome | None:
         """Note a task; it never ends."""
         args, kwargs = unpack_arguments(spec.payload)
         self.submitted.append(Recorded(spec.name, tuple(args), kwargs, spec))
         return None
+
+    def take_workflow(self, spec: WorkflowSpec, nodes: list[Node]) -> None:
+        """Note a workflow; none of its nodes ever runs."""
+        self.workflows.append(RecordedWorkflow(spec.name, spec.policy, tuple(nodes)))
 
 
 @contextmanager
@@ -60,6 +82,6 @@ def recording(app: App) -> Iterator[Recording]:
     asked for its result it raises TimedOut at once.
     """
     recorded = Recording()
-    line = InstantLine("recording", SystemClock().wall_ms, recorded.take)
+    line = InstantLine("recording", SystemClock().wall_ms, recorded.take, recorded.take_workflow)
     with app.submitting_to(Client(line=line)):
         yield recorded

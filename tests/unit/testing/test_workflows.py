@@ -8,11 +8,13 @@ from taskd import (
     App,
     Retry,
     TaskFailed,
+    TimedOut,
     WorkflowEnded,
     WorkflowInvalid,
     WorkflowUnknown,
 )
-from taskd.testing import LocalServer, server
+from taskd.testing import LocalServer, inline, recording, server
+from taskd_protocol.errors import BadRequest
 
 
 class Works:
@@ -232,3 +234,25 @@ def test_thousands_of_nodes(works: Works) -> None:
     with works.app.workflow("report") as wf:
         total = works.total.node([works.double.node(number) for number in range(2_500)])
     assert wf.submit().result(total) == 2 * sum(range(2_500))
+
+
+def test_a_recording_lists_workflows(works: Works) -> None:
+    with recording(works.app) as recorded:
+        with works.app.workflow("report", policy="fail_fast") as wf:
+            total = works.total.node([works.double.node(number) for number in range(1_500)])
+        run = wf.submit()
+        for wait in (run.wait, lambda: run.result(total)):
+            with pytest.raises(TimedOut, match=r"nothing runs under recording\(\)"):
+                wait()
+    (one,) = recorded.workflows
+    assert (one.name, one.policy, len(one.nodes), one.names()[-1]) == ("report", "fail_fast", 1_501, "total")
+    assert (recorded.submitted, works.did) == ([], [])
+    recorded.clear()
+    assert recorded.workflows == []
+
+
+def test_inline_refuses_workflows_and_names_the_way(works: Works) -> None:
+    with works.app.workflow("report") as wf:
+        works.double.node(1)
+    with inline(works.app), pytest.raises(BadRequest, match=r"use taskd\.testing\.server\(\)"):
+        wf.submit()
