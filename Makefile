@@ -12,7 +12,7 @@ SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## watch real work go through taskd: server, two agents, one of them killed halfway
+demo: $(READY) ## watch a workflow go through taskd: server, two agents, one of them killed halfway
 	@$(BIN)/taskd demo $(ARGS)
 
 test: $(READY) ## run the whole test suite

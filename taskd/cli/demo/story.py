@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,23 +16,25 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from taskd.cli.demo import measure as work
 from taskd.cli.demo import stage as stages
-from taskd.cli.demo.measure import Measured
-from taskd.cli.demo.report import Report, make_report, source_files
+from taskd.cli.demo import steps
+from taskd.cli.demo.measure import Measured, app, measure
+from taskd.cli.demo.report import source_files
+from taskd.cli.demo.steps import Told
 from taskd.cli.exits import Exit
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
-from taskd.client.handle import TaskHandle, as_completed
-from taskd_protocol.errors import ConfigInvalid, TaskdError
+from taskd_protocol.errors import ConfigInvalid
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import HEARTBEATS_MISSED, PAGE_ROWS_MAX
 from taskd_protocol.messages import TaskList, TaskPage, TaskView
+from taskd_protocol.workflow import member_id
 
 AGENTS: Final = ("ash", "birch")
 VICTIM: Final = AGENTS[0]
 PATIENCE_S: Final = 180.0
 """For all of the work: ten times what it takes on a slow machine."""
+_LOOK_S: Final = 0.05
 _QUARTERS: Final = 4
 _SHOWN: Final = 4
 """Tasks that were run again and are named."""
@@ -46,19 +49,20 @@ Where to look next:
   taskd run -- make test         a command on an agent, as if it ran here
   taskd --help                   everything else"""
 
-Handle = TaskHandle[Measured]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """How the work went."""
 
-    handles: list[Handle]
+    ids: list[bytes]
+    """Of the tasks that measured, in the order of the files."""
     measures: list[Measured]
     problems: list[str]
-    """Tasks that did not succeed."""
+    """What did not succeed."""
+    report: Told | None
+    """None: it was not written."""
     seconds: float
-    """From the first submit to the last result."""
+    """From the submit to the report."""
     rate: float
     """Tasks per second while both agents were there."""
 
@@ -83,21 +87,24 @@ def tell(root: Path, python: str | None) -> int:
     files = source_files(root)
     if not files:
         raise ConfigInvalid(f"no Python files in {root}; choose another --directory")
-    console.print(f"[bold]taskd demo[/]: {len(files):,} source files of {escape(str(root))}, one task for each\n")
+    console.print(
+        f"[bold]taskd demo[/]: {len(files):,} source files of {escape(str(root))}, a workflow with one task for each\n"
+    )
     with stages.set_up() as stage:
         console.print(f"server   {stage.address}, TLS, in {stage.home}")
         processes = max(1, (os.cpu_count() or 1) // len(AGENTS))
-        stage.add_agents(AGENTS, work.__name__, processes, python)
+        stage.add_agents(AGENTS, steps.__name__, processes, python)
         for name, child in stage.agents.items():
             console.print(f"agent    {name}, process {child.pid}, {processes} worker(s)")
-        with contextlib.closing(work.app):
-            run = _work(console, stage, [str(path) for path in files])
-            views = _views(work.app.client)
+        with contextlib.closing(app):
+            run = _work(console, stage, str(root), len(files))
+            views = _views(app.client)
     problems = [*run.problems, *_unaccounted(files, run, views)]
-    names = {handle.raw_id: path.relative_to(root) for handle, path in zip(run.handles, files, strict=True)}
+    names = {task_id: path.relative_to(root) for task_id, path in zip(run.ids, files, strict=False)}
     again = sorted(str(names[view.id]) for view in views.values() if view.attempt > 1 and view.id in names)
     console.print()
-    _print_report(console, make_report(root, run.measures))
+    if run.report is not None:
+        _print_report(console, run.report)
     _print_proof(console, Ending(len(files), run.seconds, run.rate, again, problems))
     return Exit.TASK_FAILED if problems else Exit.DONE
 
@@ -116,25 +123,42 @@ def library_of(python: str) -> Path:
     return Path(found)
 
 
-def _work(console: Console, stage: stages.Stage, paths: Sequence[str]) -> Run:
-    """Submit everything, kill one agent halfway, and take in every result."""
+def _work(console: Console, stage: stages.Stage, root: str, count: int) -> Run:
+    """Submit the workflow, kill one agent halfway through its map, and take in what came of it."""
     began_s = mono_s()
-    handles = work.measure.map(paths)
-    console.print(f"submit   {len(handles):,} tasks, safe on disk after {mono_s() - began_s:.2f} s\n")
-    measures: list[Measured] = []
-    problems: list[str] = []
+    graph = steps.Graph(root)
+    console.print(
+        f"submit   split → measure, {count:,} times → merge → report, safe on disk after {mono_s() - began_s:.2f} s"
+    )
     rate = 0.0
-    with _Progress(console, len(handles)) as progress:
-        for count, handle in enumerate(as_completed(handles, PATIENCE_S), start=1):
-            try:
-                measures.append(handle.result())
-            except TaskdError as error:
-                problems.append(error.message)
-            if count == max(1, len(handles) // 2):
-                rate = count / (mono_s() - began_s)
+    with _Progress(console, count) as progress:
+        while (state := graph.run.state()) == "running" and mono_s() - began_s < PATIENCE_S:
+            ended = _ended(graph)
+            if not rate and ended >= max(1, count // 2):
+                rate = ended / (mono_s() - began_s)
                 _kill(console, stage)
-            progress.advance()
-    return Run(handles=handles, measures=measures, problems=problems, seconds=mono_s() - began_s, rate=rate)
+            progress.show(ended)
+            time.sleep(_LOOK_S)
+        progress.show(_ended(graph))
+    items = graph.run.partial(graph.measures)
+    problems = [
+        str(item.error) if item.error else f"item {item.index} is {item.state}" for item in items if not item.value
+    ]
+    if state != "succeeded":
+        problems.append(f"the workflow {graph.run.id} is {state}")
+    return Run(
+        ids=[member_id(graph.run.raw_id, graph.measures.position, item.index) for item in items],
+        measures=[item.value for item in items if item.value],
+        problems=problems,
+        report=graph.run.result(graph.report) if state == "succeeded" else None,
+        seconds=mono_s() - began_s,
+        rate=rate,
+    )
+
+
+def _ended(graph: steps.Graph) -> int:
+    node = graph.run.status().nodes[graph.measures.position]
+    return node.succeeded + node.failed
 
 
 def _kill(console: Console, stage: stages.Stage) -> None:
@@ -166,12 +190,12 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self) -> None:
-        """Count one more task that has ended."""
-        self._done += 1
-        self._bar.advance(self._task)
-        if self._bar.disable and self._done * _QUARTERS // self._total > (self._done - 1) * _QUARTERS // self._total:
-            self._console.print(f"{self._done:,} of {self._total:,} files are measured")
+    def show(self, done: int) -> None:
+        """Show that so many tasks have ended."""
+        before, self._done = self._done, done
+        self._bar.update(self._task, completed=done)
+        if self._bar.disable and done * _QUARTERS // self._total > before * _QUARTERS // self._total:
+            self._console.print(f"{done:,} of {self._total:,} files are measured")
 
 
 def _views(client: Client) -> dict[bytes, TaskView]:
@@ -179,7 +203,7 @@ def _views(client: Client) -> dict[bytes, TaskView]:
     views: dict[bytes, TaskView] = {}
     cursor = b""
     while True:
-        page = client.call(TaskList(0, name=work.measure.name, limit=PAGE_ROWS_MAX, cursor=cursor), TaskPage)
+        page = client.call(TaskList(0, name=measure.name, limit=PAGE_ROWS_MAX, cursor=cursor), TaskPage)
         views.update((view.id, view) for view in page.views)
         cursor = page.cursor
         if not cursor:
@@ -192,7 +216,7 @@ def _unaccounted(files: Sequence[Path], run: Run, views: Mapping[bytes, TaskView
     wanted = {str(path) for path in files}
     findings = [f"{path} was measured {measured[path]} times" for path in sorted(wanted) if measured[path] != 1]
     findings += [f"{path} was measured, and nobody asked for it" for path in sorted(measured.keys() - wanted)]
-    ids = {handle.raw_id for handle in run.handles}
+    ids = set(run.ids)
     findings += [f"task {format_task_id(lost)} is not stored" for lost in sorted(ids - views.keys())]
     findings += [f"task {format_task_id(other)} was not submitted here" for other in sorted(views.keys() - ids)]
     findings += [
@@ -203,14 +227,14 @@ def _unaccounted(files: Sequence[Path], run: Run, views: Mapping[bytes, TaskView
     return findings
 
 
-def _print_report(console: Console, report: Report) -> None:
-    for line in report.totals:
+def _print_report(console: Console, report: Told) -> None:
+    for line in report["totals"]:
         console.print(line)
-    for ranking in report.tables:
-        table = Table(title=ranking.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for number, header in enumerate(ranking.headers):
+    for ranking in report["tables"]:
+        table = Table(title=ranking["title"], title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for number, header in enumerate(ranking["headers"]):
             table.add_column(header, justify="right" if number == 1 else "left", overflow="fold")
-        for row in ranking.rows:
+        for row in ranking["rows"]:
             table.add_row(*map(escape, row))
         console.print()
         console.print(table)
