@@ -28,6 +28,11 @@ NO_TASK_ID: Final = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 INSTANT_MS_MAX: Final = 100_000 * 86_400_000
 """UTC: the year 2243. Zones are asked for no later time."""
 
+SCHEDULE_HEADER: Final = "taskd.schedule"
+"""Header of a task that a schedule submitted: the schedule's name."""
+NOMINAL_HEADER: Final = "taskd.scheduled-for"
+"""Of the same: the nominal time, ISO 8601, UTC."""
+
 CRON_ALIASES: Final[Mapping[str, str]] = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -140,6 +145,8 @@ def check_timing(timing: Timing) -> None:
     ):
         if len(several) > most:
             raise BadRequest(f"{len(several)} {what}; a schedule has at most {most}")
+    for line in (*timing.cron, *timing.not_cron):
+        check_line_length(line)
     for text in timing.not_dates:
         _check_date(text)
     if len(timing.zone) > ZONE_CHARS_MAX or not _ZONE.fullmatch(timing.zone):
@@ -150,6 +157,16 @@ def check_timing(timing: Timing) -> None:
         raise BadRequest("start, end and instants are UTC milliseconds")
     if timing.end_ms and timing.end_ms < timing.start_ms:
         raise BadRequest("the schedule ends before it starts; exchange start and end")
+
+
+def check_line_length(line: str) -> None:
+    """Refuse a cron line that is too long to be read.
+
+    Raises:
+        BadRequest: Says how long it is.
+    """
+    if len(line) > CRON_CHARS_MAX:
+        raise BadRequest(f"a cron line of {len(line)} characters; one has at most {CRON_CHARS_MAX}")
 
 
 def _check_date(text: str) -> None:

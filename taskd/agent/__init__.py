@@ -9,6 +9,7 @@ The nursery tree of the agent's process::
     run_agent
     ├── signals: the first drains, the second stops
     └── Agent.run
+        ├── publish: makes the code's schedules known, once
         ├── ServerLink.watch: limits of attempts, while some have any
         ├── ServerLink: connects for ever
         │   └── a connection: read, write, heartbeats, giving back what waits too long

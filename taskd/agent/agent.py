@@ -8,6 +8,7 @@ import gc
 import random
 import secrets
 import signal
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -24,11 +25,15 @@ from taskd.agent.executors.seat import Hand, hire
 from taskd.agent.host import host_stats, oom_kills
 from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
+from taskd.agent.publishing import publish
 from taskd.agent.spawner import open_spawner
 from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.handshake import BOOT_ID_BYTES
 from taskd_protocol.task import COMMAND_NAME, Pool
+
+if TYPE_CHECKING:
+    from taskd_protocol.schedule import Schedule
 
 log = structlog.get_logger("taskd.agent")
 
@@ -55,6 +60,7 @@ class Agent:
         self._failure: TaskdError | None = None
         self._core: AgentCore | None = None
         self._executors: list[Executor] = []
+        self._schedules: dict[str, list[Schedule]] = {}
 
     def drain(self) -> None:
         """Finish what runs, within its grace, give back what has not started, and go."""
@@ -99,6 +105,7 @@ class Agent:
             nursery.start_soon(self._connect, link)
             nursery.start_soon(link.watch)
             nursery.start_soon(_keep_marks, marks, core)
+            nursery.start_soon(publish, config.client, self._schedules)
             async with trio.open_nursery() as executors:
                 for executor in self._executors:
                     executors.start_soon(executor.run)
@@ -122,6 +129,7 @@ class Agent:
             raise ConfigInvalid(
                 f"no tasks in {modules}: name the modules that hold a taskd.App and its @app.task functions"
             )
+        self._schedules = ready.schedules
         names = {kind: [task.name for task in ready.tasks if task.is_async is kind] for kind in (False, True)}
         return hand, names
 

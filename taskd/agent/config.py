@@ -33,6 +33,8 @@ class AgentConfig:
         resources: What it has, by name.
         python: Interpreter that runs the workers; empty: this one, ``python3`` for the frozen program.
         loop: Event loop for coroutines: ``asyncio`` or ``trio``.
+        client: The same server with a client's token, to make the schedules known that the code defines; None: nobody
+            does that here.
         drain_s: Grace for what runs when the agent is asked to go, in seconds.
     """
 
@@ -46,6 +48,7 @@ class AgentConfig:
     resources: dict[str, float] = field(default_factory=dict)
     python: str = ""
     loop: str = "asyncio"
+    client: Profile | None = None
     drain_s: float = DRAIN_S
 
     @property
@@ -85,9 +88,21 @@ class AgentConfig:
         Raises:
             ConfigInvalid: The interpreter cannot be found.
         """
-        frozen = bool(getattr(sys, "frozen", False))
-        wanted = self.python or ("python3" if frozen else sys.executable)
-        found = shutil.which(wanted)
-        if found is None:
-            raise ConfigInvalid(f"no Python at {wanted!r} to run the workers: name one that has taskd with --python")
-        return [found, "-m", "taskd.agent.worker", *self.modules]
+        return [find_python(self.python), "-m", "taskd.agent.worker", *self.modules]
+
+
+def find_python(wanted: str) -> str:
+    """Return the interpreter that imports users' modules.
+
+    Args:
+        wanted: Name or path; empty: this one, ``python3`` for the frozen program.
+
+    Raises:
+        ConfigInvalid: It cannot be found.
+    """
+    frozen = bool(getattr(sys, "frozen", False))
+    name = wanted or ("python3" if frozen else sys.executable)
+    found = shutil.which(name)
+    if found is None:
+        raise ConfigInvalid(f"no Python at {name!r} to run the workers: name one that has taskd with --python")
+    return found

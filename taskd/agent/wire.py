@@ -10,6 +10,7 @@ import msgspec
 
 from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
+from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant
 
 VERSION = 5
@@ -80,6 +81,8 @@ class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):
     version: int
     tasks: list[Known] = []
     error: str = ""
+    schedules: dict[str, list[Schedule]] = {}
+    """What the code of each module defines, of every module that a task was found in."""
 
 
 class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):

@@ -73,4 +73,4 @@ def agent(
     server = working.find_server(url, context) if code is None else working.join_server(code)
     if code is not None:
         hint(f"joined {server.address}; from now on: taskd agent --context {server.name} MODULE...")
-    return working.run(settings, server)
+    return working.run(settings, server, working.find_client(url, context) if code is None else None)

@@ -43,6 +43,12 @@ def find_server(url: str | None, context: str | None) -> Profile:
     return msgspec.structs.replace(server, token=server.agent_token or server.token)
 
 
+def find_client(url: str | None, context: str | None) -> Profile | None:
+    """Return the same server with a client's token; None: only an agent's is known here, or it is not known which."""
+    server = profiles.resolve(url, name=context)
+    return server if server.agent_token else None
+
+
 def join_server(code: str) -> Profile:
     """Join the server that made the code and remember it; with a code that was used here before, return that server.
 
@@ -58,7 +64,7 @@ def join_server(code: str) -> Profile:
     return profiles.save(loop.run(partial(join, code)))
 
 
-def run(settings: AgentSettings, server: Profile) -> int:
+def run(settings: AgentSettings, server: Profile, client: Profile | None = None) -> int:
     """Run the agent until it is asked to go; return the exit code.
 
     Raises:
@@ -76,6 +82,7 @@ def run(settings: AgentSettings, server: Profile) -> int:
         resources=settings.resources,
         python=settings.python,
         loop=settings.loop,
+        client=client,
     )
     loop.run(partial(run_agent, config))
     return Exit.DONE

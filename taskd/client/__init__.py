@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.raising import NonRetryable, RetryAfter
     from taskd.client.runs import MapItem, WorkflowRun, WorkflowStatus
+    from taskd.client.schedule import Schedule, ScheduleHandle
     from taskd.client.task import Task
+    from taskd.client.timing import At, Cron, Every
     from taskd.client.workflow import NodeRef, Workflow
     from taskd_protocol.errors import (
         CannotConnect,
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
     from taskd_protocol.payload import register_type
 
 _ROOMS = {
+    "ScheduleHandle": "taskd.client.schedule",
+    "Schedule": "taskd.client.schedule",
+    "At": "taskd.client.timing",
+    "Every": "taskd.client.timing",
+    "Cron": "taskd.client.timing",
     "App": "taskd.client.app",
     "Attempt": "taskd.client.attempts",
     "AttemptCancelled": "taskd.client.context",
@@ -72,10 +79,13 @@ _ROOMS = {
 
 __all__ = [
     "App",
+    "At",
     "Attempt",
     "AttemptCancelled",
     "CannotConnect",
     "Client",
+    "Cron",
+    "Every",
     "MapItem",
     "NodeRef",
     "NonRetryable",
@@ -84,6 +94,8 @@ __all__ = [
     "ResultGone",
     "Retry",
     "RetryAfter",
+    "Schedule",
+    "ScheduleHandle",
     "SubmitConflict",
     "Task",
     "TaskCancelled",

@@ -1,16 +1,20 @@
 """The App: where a program declares its tasks, and through which it submits them."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack, overload
 
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Retry, UniqueMode
-from taskd.client.task import AnyTask, AsyncTask, SyncTask, Task
+from taskd.client.schedule import Declared, Schedule, ScheduleHandle, ScheduleRules, declared, keep
+from taskd.client.task import AnyTask, AsyncTask, Submitter, SyncTask, Task
+from taskd.client.timing import When
+from taskd.client.waiting import arun, run
 from taskd.client.workflow import Policy, Workflow
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import parse_task_id
@@ -18,6 +22,7 @@ from taskd_protocol.task import DEFAULT_QUEUE, check_name
 
 if TYPE_CHECKING:
     from taskd.client.runs import WorkflowRun
+    from taskd_protocol.schedule import Schedule as WireSchedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +36,7 @@ class App:
 
     Attributes:
         tasks: The declared ones by name.
+        schedules: What each of them says of schedules, by the task's name.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class App:
             middleware: What to do around every submit and every attempt; see ``App.middleware``.
         """
         self.tasks: dict[str, AnyTask] = {}
+        self.schedules: dict[str, list[WireSchedule]] = {}
         self._url = url
         self._name = name
         self._submit_timeout_s = submit_timeout
@@ -98,6 +105,7 @@ class App:
         unique: UniqueMode | float = "",
         unique_key: str = "",
         replace: bool = False,
+        schedule: Declared = None,
     ) -> "TaskDecorator": ...
     def task(
         self,
@@ -119,6 +127,7 @@ class App:
         unique: UniqueMode | float = "",
         unique_key: str = "",
         replace: bool = False,
+        schedule: Declared = None,
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
 
@@ -140,6 +149,9 @@ class App:
             unique: One task at a time of the same arguments: ``"queued"``, ``"running"``, or for so many seconds.
             unique_key: What tells the work apart in place of the arguments.
             replace: A first one that waits is cancelled for the new one.
+            schedule: When the server is to submit it by itself: ``Cron("0 3 * * *", tz="Europe/Oslo")``,
+                ``Every(60)``, a ``Schedule`` with arguments and rules, or several. It is kept by the server when an
+                agent, or `taskd schedule sync`, has loaded the module.
 
         Raises:
             BadRequest: Another task has that name, an option is out of its range, or the function is
@@ -161,10 +173,12 @@ class App:
             unique_key=unique_key,
             replace=replace,
         )
-        decorator = TaskDecorator(self, name, options)
+        decorator = TaskDecorator(self, name, options, schedule)
         return decorator if function is None else decorator(function)
 
-    def declare(self, function: Callable[P, object], name: str | None, options: Options) -> Task[P, object]:
+    def declare(
+        self, function: Callable[P, object], name: str | None, options: Options, schedules: Declared = None
+    ) -> Task[P, object]:
         """Enter a function as a task; what ``task`` stands on."""
         chosen = task_name(function) if name is None else name
         check_name("task name", chosen)
@@ -183,8 +197,60 @@ class App:
             timeout_s=self._submit_timeout_s,
             middleware=self._middleware,
         )
+        made = declared(schedules, task)
+        others = {each.name for known, several in self.schedules.items() if known != chosen for each in several}
+        twice = next((each.name for each in made if each.name in others), None)
+        if twice is not None:
+            raise BadRequest(f"two schedules are named {twice!r}: give one a name= of its own")
+        self.schedules[chosen] = made
         self.tasks[chosen] = task
         return task
+
+    def schedule(
+        self,
+        name: str,
+        when: When,
+        task: Submitter[P, R],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+        **rules: Unpack[ScheduleRules],
+    ) -> ScheduleHandle:
+        """Have the server submit a task again and again; return once that is durable.
+
+        Called again under the same name it changes the schedule; one that is the same stays as it is.
+
+        Args:
+            name: Of the schedule.
+            when: ``Cron``, ``Every`` or ``At``.
+            task: A declared task, or one with other ``options``.
+            args: What it is called with.
+            kwargs: The same, by name.
+            rules: What it does about overlap, missed times and failures; see ``Schedule``.
+
+        Raises:
+            BadRequest: A field is out of its range, or the server cannot read a cron line or knows no such zone.
+            ScheduleExists: The name is that of a schedule that is defined in code.
+            TaskdError: The server cannot be reached, or refuses.
+        """
+        made = Schedule(when=when, name=name, args=args, kwargs=kwargs, **rules).to_wire(task)
+        return run(keep(self.client, made, self._submit_timeout_s))
+
+    async def aschedule(
+        self,
+        name: str,
+        when: When,
+        task: Submitter[P, R],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+        **rules: Unpack[ScheduleRules],
+    ) -> ScheduleHandle:
+        """Have the server submit a task again and again, on asyncio or trio; see ``schedule``."""
+        made = Schedule(when=when, name=name, args=args, kwargs=kwargs, **rules).to_wire(task)
+        return await arun(keep(self.client, made, self._submit_timeout_s))
+
+    def schedule_handle(self, name: str) -> ScheduleHandle:
+        """Return a handle to a schedule, by whomever it was made."""
+        return ScheduleHandle(self.client, name, self._submit_timeout_s)
 
     def middleware(self, *middleware: Middleware) -> None:
         """Do this around every submit and every attempt of this App's tasks, inside what was given before.
@@ -259,10 +325,11 @@ class App:
 class TaskDecorator:
     """Declares the function that it is put before; made by ``App.task`` with options."""
 
-    def __init__(self, app: App, name: str | None, options: Options) -> None:
+    def __init__(self, app: App, name: str | None, options: Options, schedules: Declared = None) -> None:
         self._app = app
         self._name = name
         self._options = options
+        self._schedules = schedules
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[object, object, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # see App.task
@@ -270,7 +337,7 @@ class TaskDecorator:
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     def __call__(self, function: Callable[P, object], /) -> object:
         """Declare the function."""
-        return self._app.declare(function, self._name, self._options)
+        return self._app.declare(function, self._name, self._options, self._schedules)
 
 
 def _place(function: Callable[P, object]) -> str:

@@ -4,6 +4,7 @@ The worker sets it around each call; user code reads it with ``current``. A cont
 tasks that share a thread or an event loop each see their own.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import DETAILS_BYTES_MAX
 from taskd_protocol.payload import pack, unpack
+from taskd_protocol.schedule import NOMINAL_HEADER, SCHEDULE_HEADER
 from taskd_protocol.task import Grant
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -81,6 +83,17 @@ class TaskContext:
     def headers(self) -> Mapping[str, str]:
         """What middleware of the submitting program sent along."""
         return self._grant.spec.rules.headers or _NO_HEADERS
+
+    @property
+    def schedule(self) -> str:
+        """The name of the schedule that submitted the task; empty: somebody did."""
+        return self.headers.get(SCHEDULE_HEADER, "")
+
+    @property
+    def scheduled_for(self) -> dt.datetime | None:
+        """The time of the schedule that the task is for, in UTC, however late it runs; None: of no schedule."""
+        text = self.headers.get(NOMINAL_HEADER)
+        return None if text is None else dt.datetime.fromisoformat(text)
 
     @property
     def id(self) -> str:

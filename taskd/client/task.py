@@ -1,6 +1,6 @@
 """Tasks: a user's function, and the ways to have it called by an agent."""
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec import structs
@@ -181,6 +181,16 @@ class Submitter(Generic[P, R]):
         payload, headers = self.binder.pack(args, kwargs), self._headers(args, kwargs)
         spec = structs.replace(self._template, id=b"", payload=payload)
         return spec if headers is None else structs.replace(spec, given=structs.replace(spec.rules, headers=headers))
+
+    def work(self, args: Sequence[object], kwargs: Mapping[str, object]) -> TaskSpec:
+        """Return what a schedule is to submit: a call of the function under these options; it has no id of its own.
+
+        Raises:
+            TypeError: The function does not take these arguments.
+            PayloadUnpackable: An argument is no data that can travel; it is named.
+        """
+        self.binder.check(args, kwargs)
+        return structs.replace(self._template, payload=self.binder.pack(args, kwargs))
 
     def _submit(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[TaskHandle[R]]:
         self.binder.check(args, kwargs)

@@ -17,7 +17,7 @@ from croniter import croniter
 from croniter.croniter import CroniterError
 
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.schedule import CRON_ALIASES, CRON_CHARS_MAX
+from taskd_protocol.schedule import CRON_ALIASES, check_line_length
 
 DAY_S: Final = 86_400
 _HOURS: Final = 24
@@ -191,8 +191,7 @@ def parse(text: str) -> Line:
 
 def _checked(text: str) -> list[str]:
     """Return the fields of a line of bounded length, with nothing in it that croniter would have to search for."""
-    if len(text) > CRON_CHARS_MAX:
-        raise BadRequest(f"a cron line of {len(text)} characters; one has at most {CRON_CHARS_MAX}")
+    check_line_length(text)
     line = text.strip().lower()
     if line.startswith("@"):
         if line not in CRON_ALIASES:

@@ -17,12 +17,8 @@ from taskd.core.records import ScheduleRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import QueueDraining
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, make_task_ids
+from taskd_protocol.schedule import NOMINAL_HEADER, SCHEDULE_HEADER
 from taskd_protocol.task import TaskSpec
-
-SCHEDULE_HEADER: Final = "taskd.schedule"
-"""Header of a task that a schedule submitted: the schedule's name."""
-NOMINAL_HEADER: Final = "taskd.scheduled-for"
-"""Of the same: the nominal time, ISO 8601, UTC."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _JITTER_BYTES: Final = 8

@@ -88,7 +88,7 @@ class Driver:
             await self._settle()
             if done():
                 return True
-            next_s = await self._next_s()
+            next_s = await self._next_s(with_schedules=not math.isinf(until_s))
             if next_s > until_s or math.isinf(next_s):
                 break
             self._jump(next_s)
@@ -104,13 +104,18 @@ class Driver:
             await self._runner.until_changed()
             await wait_all_tasks_blocked()
 
-    async def _next_s(self) -> float:
-        """Return when something is due, by the loop's clock; infinity: nothing is, and nothing can go on."""
+    async def _next_s(self, *, with_schedules: bool) -> float:
+        """Return when something is due, by the loop's clock; infinity: nothing is, and nothing can go on.
+
+        A schedule is due for ever: who waits for something without a limit is not kept waiting by that.
+        """
         now_s = trio.current_time()
         soonest_s = now_s + trio.lowlevel.current_statistics().seconds_to_next_deadline
         if self._runner.may_sleep:
             return soonest_s
-        due_ms = await self._house.next_due_ms()
+        timer_ms = await self._house.next_due_ms()
+        firing_ms = self._house.next_firing_ms() if with_schedules else None
+        due_ms = min((at_ms for at_ms in (timer_ms, firing_ms) if at_ms is not None), default=None)
         if due_ms is None:
             return math.inf
         due_s = now_s + (due_ms - self._house.clock.wall_ms()) / 1000

@@ -124,6 +124,10 @@ class House:
         """
         return await read_input(self._services, agent, query)
 
+    def next_firing_ms(self) -> int | None:
+        """Return when the next schedule fires, by the clock on the wall; None: none does."""
+        return min(self._services.working.schedules.armed.values(), default=None)
+
     async def view(self, task_id: bytes) -> TaskView | None:
         """Return a task as it stands."""
         reasons: Reasons = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from taskd.core.firings import plan
 from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.schedule_looks import HISTORY_KEPT
-from taskd.core.schedule_work import SCHEDULE_HEADER
+from taskd_protocol.schedule import SCHEDULE_HEADER
 from taskd_protocol.task import TaskSpec
 
 BESIDE = frozenset({"triggered", "backfilled"})

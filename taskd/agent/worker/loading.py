@@ -11,6 +11,7 @@ from taskd.agent import wire
 from taskd.agent.worker.calls import line
 from taskd.client.app import App
 from taskd.client.middleware import TaskFunction
+from taskd_protocol.schedule import Schedule
 
 
 class Loaded(NamedTuple):
@@ -20,6 +21,8 @@ class Loaded(NamedTuple):
     functions: dict[str, TaskFunction]
     error: str
     """Why a module could not be imported, naming it; empty when all were."""
+    schedules: dict[str, list[Schedule]]
+    """What the code of each module defines, of every module that a task was found in."""
 
 
 def load(modules: Sequence[str]) -> Loaded:
@@ -30,22 +33,25 @@ def load(modules: Sequence[str]) -> Loaded:
     tasks: list[wire.Known] = []
     functions: dict[str, TaskFunction] = {}
     bare: dict[str, TaskFunction] = {}
+    schedules: dict[str, list[Schedule]] = {}
     seen: set[int] = set()
     for name in modules:
         try:
             module = importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - a module may even call sys.exit()
-            return Loaded([], {}, _why(name, error))
+            return Loaded([], {}, _why(name, error), {})
         for value in list(vars(module).values()):
             if not isinstance(value, App) or id(value) in seen:
                 continue
             seen.add(id(value))
             for task in value.tasks.values():
                 if bare.setdefault(task.name, task.function) is not task.function:
-                    return Loaded([], {}, f"module {name!r} has a second task named {task.name!r}: rename one of them")
+                    twice = f"module {name!r} has a second task named {task.name!r}: rename one of them"
+                    return Loaded([], {}, twice, {})
                 tasks.append(wire.Known(task.name, task.is_async))
                 functions[task.name] = task.for_worker()
-    return Loaded(tasks, functions, "")
+                schedules.setdefault(task.function.__module__, []).extend(value.schedules.get(task.name, ()))
+    return Loaded(tasks, functions, "", schedules)
 
 
 def _why(module: str, error: BaseException) -> str:

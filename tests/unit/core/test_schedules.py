@@ -23,9 +23,8 @@ from taskd.core.schedule_commands import (
     TriggerSchedule,
 )
 from taskd.core.schedule_looks import HISTORY_KEPT, LATE_MS, MISSED, OVERLAP, PAUSED, WAITED
-from taskd.core.schedule_work import NOMINAL_HEADER, SCHEDULE_HEADER
 from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleUnknown
-from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
+from taskd_protocol.schedule import NO_TASK_ID, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, Timing
 from taskd_protocol.task import Grant, Retry, Rules, TaskSpec
 
 HOUR_MS = 60 * MINUTE_MS

@@ -1,0 +1,138 @@
+"""What the server tells of schedules, as JSON documents of fixed fields and as lines for people."""
+
+from typing import TYPE_CHECKING
+
+from taskd.cli.timings import span_text, timing_text
+from taskd.cli.views import Document, arguments_text, iso
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.schedule import Timing
+from taskd_protocol.schedule_messages import FiringView, ScheduleChanges, ScheduleView
+
+if TYPE_CHECKING:
+    from taskd.cli.output import Json
+
+
+def schedule_document(view: ScheduleView) -> Document:
+    """Return a schedule as scripts see it."""
+    schedule = view.schedule
+    return {
+        "name": schedule.name,
+        "state": view.state,
+        "reason": view.reason or None,
+        "source": schedule.source or None,
+        "task": schedule.task.name,
+        "queue": schedule.task.queue,
+        "priority": schedule.task.priority,
+        "timing": _timing_document(schedule.timing),
+        "jitter_s": schedule.jitter_ms / 1000,
+        "overlap": schedule.overlap,
+        "missed": schedule.missed,
+        "missed_max": schedule.missed_max or None,
+        "pause_after": schedule.pause_after or None,
+        "created_at": iso(view.created_at_ms),
+        "next_at": iso(view.next_at_ms),
+        "failures": view.failures,
+        "running": [format_task_id(task_id) for task_id in view.running],
+        "waiting": iso(view.waiting_at_ms),
+        "last": None if view.last is None else firing_document(view.last),
+    }
+
+
+def firing_document(view: FiringView) -> Document:
+    """Return a decision as scripts see it."""
+    return {
+        "at": iso(view.at_ms),
+        "until": iso(view.until_ms),
+        "count": view.count,
+        "outcome": view.outcome,
+        "reason": view.reason or None,
+        "task": format_task_id(view.task_id) if view.task_id else None,
+        "task_state": view.task_state or None,
+        "decided_at": iso(view.decided_at_ms),
+    }
+
+
+def changes_document(changes: ScheduleChanges) -> Document:
+    """Return what a sync came to as scripts see it."""
+    return {
+        "added": [*changes.added],
+        "changed": [*changes.changed],
+        "removed": [*changes.removed],
+        "same": [*changes.same],
+    }
+
+
+def changes_text(changes: ScheduleChanges) -> str:
+    """Return what a sync came to."""
+    told = [
+        f"{what} {', '.join(names)}"
+        for what, names in (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed))
+        if names
+    ]
+    return "; ".join([*told, f"{len(changes.same)} as before"])
+
+
+def overview_row(view: ScheduleView) -> tuple[str, ...]:
+    """Return a schedule as a row of the list."""
+    schedule, last = view.schedule, view.last
+    return (
+        schedule.name,
+        view.state,
+        timing_text(schedule.timing),
+        iso(view.next_at_ms) or "-",
+        "-" if last is None else f"{last.outcome} {iso(last.until_ms)}",
+        schedule.task.name,
+        f"defined in code: {schedule.source}" if schedule.source else "-",
+    )
+
+
+def firing_row(view: FiringView) -> tuple[str, ...]:
+    """Return a decision as a row of the history."""
+    at = iso(view.at_ms) or ""
+    return (
+        at if view.count == 1 else f"{at} to {iso(view.until_ms)}",
+        str(view.count),
+        view.outcome,
+        format_task_id(view.task_id) if view.task_id else "-",
+        view.task_state or "-",
+        view.reason,
+    )
+
+
+def schedule_lines(view: ScheduleView) -> list[str]:
+    """Return a schedule as lines for people."""
+    schedule, timing = view.schedule, view.schedule.timing
+    facts = {
+        "schedule": schedule.name,
+        "state": f"{view.state}: {view.reason}" if view.reason else view.state,
+        "source": f"defined in code: {schedule.source}" if schedule.source else "made by hand",
+        "when": timing_text(timing),
+        "zone": f"{timing.zone}, gap {timing.gap}, fold {timing.fold}",
+        "not on": ", ".join([*timing.not_dates, *timing.not_cron]),
+        "from": iso(timing.start_ms or None) or "",
+        "until": iso(timing.end_ms or None) or "",
+        "task": f"{schedule.task.name}({arguments_text(schedule.task.payload)}) in queue {schedule.task.queue}",
+        "jitter": span_text(schedule.jitter_ms) if schedule.jitter_ms else "",
+        "overlap": schedule.overlap,
+        "missed": f"all, at most {schedule.missed_max}" if schedule.missed == "all" else schedule.missed,
+        "pause": f"after {schedule.pause_after} failures, {view.failures} so far" if schedule.pause_after else "",
+        "running": ", ".join(format_task_id(task_id) for task_id in view.running),
+        "waiting": iso(view.waiting_at_ms) or "",
+    }
+    return [f"{what:<9} {text}" for what, text in facts.items() if text]
+
+
+def _timing_document(timing: Timing) -> Document:
+    instants: list[Json] = [iso(at_ms) for at_ms in timing.at_ms]
+    return {
+        "cron": [*timing.cron],
+        "every_s": timing.every_ms / 1000 if timing.every_ms else None,
+        "at": instants,
+        "tz": timing.zone,
+        "gap": timing.gap,
+        "fold": timing.fold,
+        "start": iso(timing.start_ms or None),
+        "end": iso(timing.end_ms or None),
+        "not_on": [*timing.not_dates],
+        "not_cron": [*timing.not_cron],
+    }
