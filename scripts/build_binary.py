@@ -21,7 +21,7 @@ TARGET = ROOT / "dist" / "taskd"
 SIZE_MAX_BYTES = 40_000_000  # what a person waits for on a slow line, and what the README says
 
 # Imported by name at run time, so that the analysis of imports does not see them.
-COLLECTED = ["taskd", "taskd_protocol", "anycorn"]
+COLLECTED = ["taskd", "taskd_protocol", "anycorn", "tzdata"]
 # Found by the analysis behind optional imports, used by nothing that taskd does; a quarter of the size.
 EXCLUDED = [
     *("rich_click", "markdown_it", "mdurl"),  # the command line that anycorn has of its own

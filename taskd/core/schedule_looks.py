@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from taskd.core import firings, records, schedule_work
 from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
-from taskd.core.firings import Plan
+from taskd.core.firings import Firing, Plan
 from taskd.core.lifecycle import State
 from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import LookAtSchedules
@@ -93,14 +93,21 @@ def look(w: Working, command: LookAtSchedules, now: Now, loaded: Loaded) -> None
     """
     w.need([schedule_key(name) for name in command.names], loaded)
     for name in command.names:
-        w.schedules.unchecked.pop(name, None)
+        is_first = w.schedules.begin_look(name)
         record, standing = loaded[schedule_key(name)], w.schedules.of.get(name)
         if standing is not None and isinstance(record, ScheduleRecord):
-            look_at(w, record, standing, now)
-        w.schedules.looking.pop(name, None)
+            look_at(w, record, standing, now, is_first=is_first)
 
 
-def look_at(w: Working, record: ScheduleRecord, standing: StandingRecord, now: Now, missed: str = MISSED) -> None:
+def look_at(
+    w: Working,
+    record: ScheduleRecord,
+    standing: StandingRecord,
+    now: Now,
+    missed: str = MISSED,
+    *,
+    is_first: bool = False,
+) -> None:
     """Decide on what is due of one schedule.
 
     Args:
@@ -109,6 +116,7 @@ def look_at(w: Working, record: ScheduleRecord, standing: StandingRecord, now: N
         standing: Where it stands.
         now: This instant.
         missed: What is to be said of nominal times that are long past.
+        is_first: Nobody has looked at it since the start: the zone data may be other than when it was looked at last.
     """
     try:
         plan = firings.plan(record.schedule.timing, record.created_at_ms)
@@ -122,8 +130,7 @@ def look_at(w: Working, record: ScheduleRecord, standing: StandingRecord, now: N
     moving.start_waiting()
     if now.wall_ms > standing.decided_to_ms:
         try:
-            moving.decide(plan, missed)
-            at_ms = plan.next_ms(max(moving.standing.decided_to_ms, moving.settled_ms))
+            at_ms = moving.decide(plan, missed, is_first=is_first)
         except BadRequest as error:  # what was decided stands; what is next takes too long to find
             _break(w, record, moving.standing, error.message)
             return
@@ -181,7 +188,6 @@ class _Look:
 
     Attributes:
         standing: As it is by now.
-        settled_ms: Up to here there are no more nominal times to decide.
     """
 
     def __init__(self, w: Working, record: ScheduleRecord, standing: StandingRecord, now: Now) -> None:
@@ -189,7 +195,6 @@ class _Look:
         self._record = record
         self._now = now
         self.standing = standing
-        self.settled_ms = standing.decided_to_ms
 
     def start_waiting(self) -> None:
         """Submit the task of the time that waits, if nothing is in its way any more."""
@@ -206,18 +211,26 @@ class _Look:
             decided = replace(waiting, outcome="fired", reason=WAITED, task_id=self._submit(waiting.at_ms))
         self._settle_waiting(decided)
 
-    def decide(self, plan: Plan, missed: str) -> None:
-        """Decide on the nominal times up to now, as many as one look may."""
-        late_ms, wall_ms = self._now.wall_ms - LATE_MS, self._now.wall_ms
-        due = list(plan.after(max(self.standing.decided_to_ms, late_ms), wall_ms))
-        if self.standing.decided_to_ms < late_ms and not self._decide_missed(plan, late_ms, missed, any_due=bool(due)):
-            return
+    def decide(self, plan: Plan, missed: str, *, is_first: bool) -> int | None:
+        """Decide on the nominal times up to now, as many as one look may; return the first one that is left."""
+        standing, late_ms, wall_ms = self.standing, self._now.wall_ms - LATE_MS, self._now.wall_ms
+        due: list[Firing] = []
+        next_ms: int | None = None
+        for firing in plan.upcoming(max(standing.decided_to_ms, late_ms)):
+            if firing.at_ms > wall_ms:
+                next_ms = firing.at_ms
+                break
+            due.append(firing)
+        if standing.decided_to_ms < late_ms and (is_first or standing.next_at_ms <= late_ms):
+            left_ms = self._decide_missed(plan, late_ms, missed, any_due=bool(due))
+            if left_ms is not None:
+                return plan.next_ms(left_ms)
         for firing in due:
             self._fire(firing.at_ms, firing.note)
-        self.settled_ms = wall_ms
+        return next_ms
 
-    def _decide_missed(self, plan: Plan, late_ms: int, missed: str, *, any_due: bool) -> bool:
-        """Decide on what was missed; tell whether that is all of it."""
+    def _decide_missed(self, plan: Plan, late_ms: int, missed: str, *, any_due: bool) -> int | None:
+        """Decide on what was missed; return behind which instant some is left, None if that was all."""
         schedule = self._record.schedule
         count = {"latest": 0 if any_due else 1, "all": schedule.missed_max}.get(schedule.missed, 0)
         fired = plan.newest(self.standing.decided_to_ms, late_ms, count) if count else []
@@ -228,11 +241,10 @@ class _Look:
             if passed:
                 self._pass_over(plan, after_ms, until_reached_ms, passed, missed)
             if until_reached_ms < until_ms:
-                self.settled_ms = until_reached_ms
-                return False
+                return until_reached_ms
         for firing in fired:
             self._fire(firing.at_ms, missed)
-        return True
+        return None
 
     def _pass_over(self, plan: Plan, after_ms: int, until_ms: int, count: int, missed: str) -> None:
         first = next(plan.after(after_ms, until_ms)).at_ms

@@ -22,7 +22,7 @@ class Schedules:
         of_task: The schedule of a task that it waits for.
         armed: Of those that time alone has looked at, the next firing; by name.
         heap: The same as (next firing, name), soonest first, with entries that hold no longer.
-        looking: Those that a command under way looks at.
+        looking: Those that a command under way is to look at, and whether nobody has since the start.
         unchecked: Those that nobody has looked at since the start.
         wall_ahead_ms: By how much the wall clock was ahead of the one that never steps, when it was looked at last.
     """
@@ -32,7 +32,7 @@ class Schedules:
         self.of_task: dict[bytes, str] = {}
         self.armed: dict[str, int] = {}
         self.heap: list[tuple[int, str]] = []
-        self.looking: dict[str, None] = {}
+        self.looking: dict[str, bool] = {}
         self.unchecked: dict[str, None] = {}
         self.wall_ahead_ms = 0
 
@@ -70,18 +70,23 @@ class Schedules:
 
     def take_due(self, wall_ms: int, most: int) -> list[str]:
         """Return the names of those that are to be looked at, and note that they are."""
-        names: list[str] = []
-        while self.unchecked and len(names) < most:
-            names.append(self.unchecked.popitem()[0])
-        while self.heap and self.heap[0][0] <= wall_ms and len(names) < most:
+        taken: dict[str, bool] = {}
+        while self.unchecked and len(taken) < most:
+            taken[self.unchecked.popitem()[0]] = True
+        while self.heap and self.heap[0][0] <= wall_ms and len(taken) < most:
             at_ms, name = heapq.heappop(self.heap)
             if self.armed.get(name) == at_ms:
                 del self.armed[name]
                 if name not in self.looking:
-                    names.append(name)
-        taken = dict.fromkeys(names)
+                    taken.setdefault(name, False)
         self.looking.update(taken)
         return list(taken)
+
+    def begin_look(self, name: str) -> bool:
+        """Note that a schedule is looked at now; tell whether nobody has since the start."""
+        is_first = self.looking.pop(name, False) or name in self.unchecked
+        self.unchecked.pop(name, None)
+        return is_first
 
 
 def is_armed(standing: StandingRecord) -> bool:

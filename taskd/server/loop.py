@@ -43,6 +43,7 @@ from taskd.core.effects import (
     WantTimers,
 )
 from taskd.core.records import Key, Mutation
+from taskd.core.schedule_commands import LookAtSchedules
 from taskd.server.clock import Clock
 from taskd.server.flow_loading import FlowLoader
 from taskd.server.intake import Intake, Request, Respond
@@ -57,6 +58,10 @@ TICK_SECONDS = 0.5
 
 STALL_SECONDS = 0.01
 """Wait before a batch that the store was too busy for is staged again."""
+
+
+FULL_SECONDS = 2.0
+"""Between two looks whether a full disk has room again."""
 
 
 class Deliver(Protocol):
@@ -94,7 +99,11 @@ class Stages:
 
 
 class CommitLoop:
-    """Owns the coordinator and the store; others talk to it by ``ask`` and ``after_durable``."""
+    """Owns the coordinator and the store; others talk to it by ``ask`` and ``after_durable``.
+
+    Attributes:
+        is_disk_full: Tells whether so little is left that nothing new is taken; whoever watches the disk sets it.
+    """
 
     def __init__(
         self,
@@ -119,6 +128,7 @@ class CommitLoop:
         self.coordinator = coordinator
         self.store = store
         self.stages = Stages()
+        self.is_disk_full: Callable[[], bool] = lambda: False
         self.outgoing = Outgoing()
         self._clock = clock
         self._deliver = deliver
@@ -348,7 +358,7 @@ class CommitLoop:
 
     # -- records that the core asks for --------------------------------------------------
 
-    def _sort_effects(self, effects: Sequence[Effect]) -> list[Effect]:  # noqa: C901 - one case an effect
+    def _sort_effects(self, effects: Sequence[Effect]) -> list[Effect]:  # noqa: C901, PLR0912 - one case an effect
         """Start the reads that the core asks for; return what is to be told."""
         told: list[Effect] = []
         for effect in effects:
@@ -367,6 +377,8 @@ class CommitLoop:
                     self._start(partial(self._read_flow, effect))
                 case WantItems():
                     self._start(partial(self._read_items, effect))
+                case Continue(LookAtSchedules()) if self.is_disk_full():
+                    self._start(partial(self._ask_when_there_is_room, effect.command))
                 case Continue():
                     self.ask(effect.command)
                 case _:
@@ -390,6 +402,11 @@ class CommitLoop:
     async def _load_for(self, request: Request, keys: Sequence[Key]) -> None:
         self._intake.put_again(request._replace(found=await self.loader.read(keys)))
         self._wake.set()
+
+    async def _ask_when_there_is_room(self, command: Command) -> None:
+        """Have schedules submit nothing while clients may not either: their times are missed meanwhile."""
+        await trio.sleep(FULL_SECONDS)
+        self._sort_effects([Continue(command)])
 
     async def _read_line(self, want: WantLine) -> None:
         self.ask(await self.loader.read_line(want))

@@ -190,6 +190,7 @@ async def serve_store(
     restore(coordinator.working, await read_stored(store), loop.now())
     listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)
     disk = DiskWatch(data_dir.root, platform)
+    loop.is_disk_full = lambda: disk.refusal() is not None
     software = f"taskd {__version__}"
     backups = Backups(store, data_dir.root, platform, software)
     services = Services(

@@ -73,6 +73,7 @@ lines = st.one_of(
     ),
     st.sampled_from(("@hourly", "@daily", "*/15 * * * *", "30 2 * * *", "0 0 * * *", "59 23 * * *")),
 )
+lines = lines.filter(lambda line: not ("l" in line.split()[2:3] and "#" in line))  # croniter finds no such day
 timings = st.builds(
     Timing,
     cron=st.lists(lines, min_size=1, max_size=2).map(tuple),

@@ -79,6 +79,20 @@ async def test_a_trigger_and_a_backfill_are_sent_again_and_done_once(server: Ser
     assert page.count == 11
 
 
+async def test_nothing_is_submitted_while_the_disk_is_nearly_full(server: Server) -> None:
+    """As for clients; what passed meanwhile was missed."""
+    full = True
+    server.loop.is_disk_full = lambda: full
+    peer = await server.client()
+    await peer.ask(sm.ScheduleSet(5, TICK), sm.ScheduleChanges)
+    await trio.sleep(5 * 60)
+    assert (await peer.ask(sm.ScheduleHistory(6, "tick"), sm.FiringPage)).firings == []
+    full = False
+    await trio.sleep(20)
+    outcomes = [(f.outcome, f.count) for f in (await peer.ask(sm.ScheduleHistory(7, "tick"), sm.FiringPage)).firings]
+    assert outcomes in ([("fired", 1), ("coalesced", 4)], [("fired", 1), ("coalesced", 3)])
+
+
 async def test_a_preview_tells_a_timing_or_a_schedule(server: Server) -> None:
     peer = await server.client()
     await peer.ask(sm.ScheduleSet(5, TICK), sm.ScheduleChanges)
