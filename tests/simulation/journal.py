@@ -63,6 +63,9 @@ _EPOCH = b"epoch"
 class Reader(Protocol):
     """Whoever follows the journal."""
 
+    def kept(self, spec: SpecRecord) -> None:
+        """A task is stored in this batch; told before anything else of it."""
+
     def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
         """A new lease is durable; ``over``: one that was never taken away before."""
 
@@ -123,6 +126,7 @@ class Journal:
             if not drained:  # what the turn granted after it is in the same batch
                 self._reader.ordered(kind, name, drained=False)
         changed: dict[bytes, Standing] = {}
+        self._tell_kept(writes)
         for key, value in writes:
             if key[1] in {_SPEC, _LEASE, _STATE}:
                 self._change(changed, key, value)
@@ -139,6 +143,11 @@ class Journal:
             if drained:
                 self._reader.ordered(kind, name, drained=True)
         self._reader.committed()
+
+    def _tell_kept(self, writes: Sequence[Write]) -> None:
+        for key, value in writes:
+            if key[1] == _SPEC and value is not None:
+                self._reader.kept(codec.decode_as(SpecRecord, records.SPEC, key[ID_START:], value))
 
     @staticmethod
     def _order(key: bytes, value: bytes | None) -> tuple[str, str, bool]:

@@ -9,6 +9,7 @@ import trio
 
 from simulation.bodies import ASYNC, BLOCKING, COMMAND
 from simulation.clients import ClientMachine, perform
+from simulation.schedules import ask_of_schedules, remove_schedules
 from simulation.tasks import TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
@@ -82,6 +83,7 @@ class Load:
             ("retries", 0.04, self._retry),
             ("jobs", 0.01, self._start_job),
             ("orders", 0.02, self._order),
+            ("schedules", 0.05, self._schedule),
         ]
         chance = self._rng.random() if self._world.known else 1.0
         with trio.move_on_after(PATIENCE_SECONDS if self._rng.random() < 0.2 else inf):
@@ -162,6 +164,9 @@ class Load:
             await self._tell(machine, QueueDrain(0, "other", resume) if queue else AgentDrain(0, agent, resume))
             await trio.sleep(self._rng.choice([1.0, 5.0, 20.0]))
 
+    async def _schedule(self, machine: ClientMachine) -> None:
+        await ask_of_schedules(machine, self._rng)
+
     async def _tell(self, machine: ClientMachine, order: AgentDrain | QueueDrain) -> None:
         assert machine.link is not None
         with suppress(TaskdError):  # no such agent
@@ -175,6 +180,8 @@ class Load:
             for agent in world.agents:
                 await self._tell(machine, AgentDrain(0, agent.name, resume=True))
         while True:
+            if "schedules" in self._plan.features:
+                await remove_schedules(machine)
             endless = [task_id for task_id in world.left() if task_id in world.endless]
             if endless:
                 await self._cancel_these(machine, endless)

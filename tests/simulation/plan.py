@@ -70,6 +70,9 @@ FEATURES = (
 )
 
 
+SCHEDULES_SHARE = 0.4
+
+
 def make_plan(seed: int, mode: Mode | None = None) -> Plan:
     """Choose; the mode is the seed's own choice if none is asked for."""
     rng = random.Random(f"plan of {seed}")
@@ -84,7 +87,12 @@ def make_plan(seed: int, mode: Mode | None = None) -> Plan:
         faults=[name for name in FAULTS if rng.random() < share],
         rate=rng.choice([0.5, 1.5, 4.0]),
         small=rng.random() < 0.5,
-        features=[name for name in FEATURES if rng.random() < 0.6],
+        features=[*(name for name in FEATURES if rng.random() < 0.6), *_later(seed)],
         gone_ms=rng.choice([GONE_MS, DAY_MS]),
         retention_age_ms=rng.choice([20_000, 7 * DAY_MS, 7 * DAY_MS]),
     )
+
+
+def _later(seed: int) -> list[str]:
+    """Choose features that came later by a chance of their own: the rest of a seed's plan stays as it was."""
+    return ["schedules"] if random.Random(f"schedules of {seed}").random() < SCHEDULES_SHARE else []

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from simulation.bodies import ASYNC, BLOCKING, COMMAND, Body, read_body
 from taskd_protocol.command import pack_command, read_command
+from taskd_protocol.schedule import SCHEDULE_HEADER
 from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, Rules, TaskSpec, Unique
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class TaskMaker:
         if "once" in features and rng.random() < 0.05:
             given["at_most_once"] = True
         return body, Rules(**given) if given else None  # type: ignore[arg-type]  # one type for each name
+
+
+def is_scheduled(spec: TaskSpec) -> bool:
+    """Tell whether a schedule has submitted a task."""
+    return SCHEDULE_HEADER in (spec.rules.headers or {})
 
 
 def is_endless(spec: TaskSpec) -> bool:

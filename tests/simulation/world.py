@@ -20,10 +20,10 @@ from simulation.plan import Plan, make_plan
 from simulation.rare import Rare
 from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
-from simulation.tasks import QUEUES, cost_s, is_endless
+from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
 from taskd.core.lifecycle import State
-from taskd.core.records import LeaseRecord
+from taskd.core.records import LeaseRecord, SpecRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
 from taskd_protocol.messages import Message
@@ -234,6 +234,11 @@ class World:
         self.trace.say(conversation.near.name, "<-", message)
         for check in self._said:
             check(conversation, message)
+
+    def kept(self, spec: SpecRecord) -> None:
+        """See ``Reader``: what a schedule submits, no client does, and it must end all the same."""
+        if is_scheduled(spec.spec):
+            self.known[spec.spec.id] = self.accepted[spec.spec.id] = spec.spec
 
     def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
         """See ``Reader``."""

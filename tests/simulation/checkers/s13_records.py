@@ -1,11 +1,16 @@
 """S13, S14: whenever a server starts, indexes and counters agree with the tasks."""
 
+from typing import TYPE_CHECKING
+
 from harness.core import Disk, Value
 from harness.fsck import check_disk
 from simulation.checkers.checker import Checker
 from taskd.core.records import META, READERS
 from taskd.store import codec
 from taskd.store.keys import split_key
+
+if TYPE_CHECKING:
+    from simulation.world import World
 
 
 class Records(Checker):
@@ -20,12 +25,17 @@ class Records(Checker):
         self._check()
 
     def _check(self) -> None:
-        disk = Disk()
-        for key, value in self.world.server.disk._values.items():
-            kind, record_id = split_key(key)
-            record: Value = codec.decode(kind, record_id, value) if kind == META or kind in READERS else value
-            disk.values[kind, record_id] = record
         try:
-            check_disk(disk)
+            check_disk(read_disk(self.world))
         except AssertionError as error:
             self.broken(f"the disk contradicts itself: {error}")
+
+
+def read_disk(world: "World") -> Disk:
+    """Return what is on the server's disk, as records."""
+    disk = Disk()
+    for key, value in world.server.disk._values.items():
+        kind, record_id = split_key(key)
+        record: Value = codec.decode(kind, record_id, value) if kind == META or kind in READERS else value
+        disk.values[kind, record_id] = record
+    return disk
