@@ -99,7 +99,7 @@ RETRY_CHARS_MAX = 1_024
 """Of the exception types that one retry policy names: it travels with each lease."""
 
 SCHEDULES_MAX = 100_000
-"""Kept by one server: what moves of each is in memory, half a kilobyte."""
+"""Kept by one server: what moves of each is in memory, about a kilobyte."""
 
 SCHEDULE_CATCH_UP_MAX = 1_000
 """Missed firings of one schedule that are made up for at once."""

@@ -171,6 +171,10 @@ def parse(text: str) -> Line:
             for which in several
         ),
     )
+    if days.nth and (days.days is not None or days.last_day):
+        raise BadRequest(
+            f"cron line {text[:64]!r} names days of the month, and week days by their number in it: write two lines"
+        )
     if days.days is not None and days.weekdays is None and not days.last_day:
         longest = max(_DAYS[month - 1] for month in days.months)
         if min(days.days) > longest:

@@ -104,6 +104,8 @@ def test_counting_and_matching_agree_with_naming(text: str) -> None:
         ("- - - - -", "cannot be read"),
         ("0 0 * * mon-", "cannot be read"),
         ("// * * * *", "cannot be read"),
+        ("0 0 1 * 5#2", "write two lines"),
+        ("0 0 l * l5", "write two lines"),
     ],
 )
 def test_what_is_no_line_is_refused_with_its_place(text: str, says: str) -> None:
