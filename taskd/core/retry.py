@@ -36,12 +36,11 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
     w.need(needed, loaded)
     _refuse_members(command.ids, loaded)
     _refuse_second(w, command.ids, needed, loaded)
-    done: dict[bytes, str] = {}
+    # first what is in memory: a task that goes back in line may push another out of its window
+    done = {task_id: _state_of(task) for task_id in command.ids if (task := w.tasks.get(task_id)) is not None}
     for task_id in command.ids:
-        if task_id in done:
-            continue
-        task = w.tasks.get(task_id)
-        done[task_id] = _retry_cold(w, task_id, now, loaded) if task is None else _state_of(task)
+        if task_id not in done:
+            done[task_id] = _retry_cold(w, task_id, now, loaded)
     w.counters_dirty = True
     return RetryStates([str(done[task_id]) for task_id in command.ids])
 
