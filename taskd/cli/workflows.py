@@ -357,7 +357,7 @@ def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
     say("")
     for line in drawn(shapes):
         say_pieces(line)
-    closing = [*_longest(nodes), *_failures(view.id, nodes), *_next(view, nodes)]
+    closing = [*_longest(nodes), *_failures(view, nodes), *_next(view, nodes)]
     if closing:
         say("")
     for label, fact in closing:
@@ -376,14 +376,15 @@ def _longest(nodes: Sequence[NodeView]) -> Iterator[tuple[str, str]]:
         yield "longest", f"{' → '.join(each)}: {together} together"
 
 
-def _failures(workflow: bytes, nodes: Sequence[NodeView]) -> Iterator[tuple[str, str]]:
+def _failures(view: WorkflowView, nodes: Sequence[NodeView]) -> Iterator[tuple[str, str]]:
     """Tell which nodes failed, and why; those that were skipped for it need not be told."""
-    failed = [(position, node) for position, node in enumerate(nodes) if node.state in {"dead", "expired", "failed"}]
+    states = {"dead", "expired", "failed"} | ({"cancelled"} if view.state == "failed" else set())
+    failed = [(position, node) for position, node in enumerate(nodes) if node.state in states]
     for position, node in failed[:FAILURES_SHOWN]:
-        why = "" if node.failure is None else f": {' '.join(error_text(node.failure).split())}"
+        why = f": {node.state}" if node.failure is None else f": {' '.join(error_text(node.failure).split())}"
         yield "failed", f"{node.name}{why}"
         if node.task and node.kind != MAP:
-            yield "", f"taskd task show {format_task_id(member_id(workflow, position))}"
+            yield "", f"taskd task show {format_task_id(member_id(view.id, position))}"
     if len(failed) > FAILURES_SHOWN:
         yield "", f"and {len(failed) - FAILURES_SHOWN:,} more; --json has all"
 

@@ -127,6 +127,13 @@ def test_show_of_one_that_failed_names_the_way_on(taskd: Taskd, client: FakeClie
     assert f"next       taskd workflow resume {ID}" in taskd("workflow", "show", ID).out.splitlines()
 
 
+def test_a_node_that_was_cancelled_is_told_where_it_made_the_workflow_fail(taskd: Taskd, client: FakeClient) -> None:
+    nodes = [replace(NODES[0], state="cancelled")]
+    for state, told in (("failed", True), ("cancelled", False)):
+        client.replies = [WorkflowNodes(0, replace(VIEW, state=state, nodes=1), nodes)]
+        assert ("failed     fetch: cancelled" in taskd("workflow", "show", ID).out.splitlines()) is told
+
+
 def test_show_as_json(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [WorkflowNodes(0, VIEW, NODES)]
     shown = json.loads(taskd("workflow", "show", ID, "--json").out)
