@@ -45,7 +45,7 @@ LOST_FAILURE: Final = Failure(TaskCodes.WORKER_LOST, "the agent fell silent, or 
 
 
 def attempt_id(task_id: bytes, ordinal: int) -> bytes:
-    """Return the ATTEMPT id of an attempt, counted without those that never started."""
+    """Return the ATTEMPT id of an attempt, counted without those of which nothing is kept."""
     return task_id + ordinal.to_bytes(4, "big")
 
 
@@ -73,7 +73,7 @@ def kept_ordinals(last: int, past: Past | None) -> range:
 
 
 def pass_over(task: Task) -> None:
-    """Count the attempt of a leased task that provably never started: nothing of it is kept."""
+    """Count the last attempt of a task, which provably never started, or is void: nothing of it is kept."""
     past = task.past or NO_PAST
     task.past = msgspec.structs.replace(past, unstarted=past.unstarted + 1)
 

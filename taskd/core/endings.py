@@ -372,12 +372,15 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
 
 
 def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:
-    """Take back what was noted of a task's end without success, which a retry undoes.
+    """Take back what was noted of a task's end, which a retry, or an order to its workflow, undoes.
 
     An end of an earlier turn is on disk, in a FINISHED entry of which nobody knows the id: it stays there, and is
-    known for void by its order.
+    known for void by its order. That of a success weighs what it did until it is taken away.
     """
     w.counters.ended[last.state] -= 1
+    if last.state == State.SUCCEEDED:
+        assert last.end_order < w.first_order, "its workflow has noted it in an earlier turn"
+        return
     w.counters.finished_bytes -= weight_of(spec, last)
     if last.end_order >= w.first_order:
         w.ended = [ended for ended in w.ended if ended.id != spec.id]

@@ -115,7 +115,8 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     refunds: int = 0
     """Times that an agent's quarantine gave some of its cost back."""
     unstarted: int = 0
-    """Attempts that came back before they had started, or ended to wait: they have a number, and no ATTEMPT."""
+    """Attempts that have a number, and no ATTEMPT: they came back before they had started, ended to wait, or had
+    succeeded before an order to their workflow."""
     family: bytes = b""
     """The workflow of what it has spawned; empty: nothing."""
 

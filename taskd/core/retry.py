@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import claims, dead, endings, expiry, records
+from taskd.core import attempts, claims, dead, endings, expiry, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_of
@@ -66,7 +66,10 @@ def revivable(w: Working, specs: Sequence[SpecRecord], needed: Sequence[Key], lo
 
 
 def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
-    """Put a task that has ended without success, and is ``revivable``, back in line; its time limits run from now."""
+    """Put a task that has ended back in line; its time limits run from now.
+
+    Without success, and ``revivable``; or its workflow is to run it again.
+    """
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
@@ -75,6 +78,8 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"")
     task.revived_attempt = last.attempt
+    if last.state == State.SUCCEEDED:
+        attempts.pass_over(task)
     endings.put_ready(w, task, last)
     unique = spec.spec.rules.unique
     if unique is not None and unique.mode != WINDOW:
