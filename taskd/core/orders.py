@@ -11,6 +11,7 @@ from taskd.core import records
 from taskd.core.flows import Flow
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
+from taskd.core.settling import note_failures
 from taskd.core.working import Working
 from taskd_protocol.workflow import member_id
 
@@ -35,6 +36,7 @@ def carry_out(w: Working, flow: Flow) -> None:
     flow.count_anew()
     flow.halted = False
     flow.record = replace(record, order="", order_node=-1, failed_node=-1, failed_name="", stopped=False, stage=0)
+    note_failures(w, flow)
     flow.verdicts.extend(graph.judge_all())
     stem = flow.stem
     w.dirty_flows[stem] = w.moving[stem] = flow

@@ -9,7 +9,7 @@ from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
 from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord
-from taskd.core.settling import SKIP_CODES, end_node
+from taskd.core.settling import SKIP_CODES, end_node, note_failures
 from taskd.core.working import Working
 from taskd_protocol.errors import ResultGone
 from taskd_protocol.task import Failure, Member
@@ -32,6 +32,7 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     if flow.record.order:
         carry_out(w, flow)
     else:
+        note_failures(w, flow)
         flow.verdicts.extend(graph.judge_all())
     for name, packed in flow.signals.items():
         waits.signal(w, flow, name, packed, now)

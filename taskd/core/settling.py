@@ -49,13 +49,27 @@ def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None 
             flow.ruled_out.add(other)
     flow.verdicts.extend(graph.settle(node, status))
     if status == FAILED and node not in flow.may_fail:
-        changes: dict[str, object] = {}
-        if flow.record.failed_node < 0:
-            changes |= {"failed_node": node, "failed_name": flow.node(node).name}
-        if flow.record.spec.policy == FAIL_FAST and flow.record.stage == 0:
-            changes["stopped"] = True
-        if changes:
-            flow.record = replace(flow.record, **changes)
+        _note_failure(flow, node)
+
+
+def note_failures(w: Working, flow: Flow) -> None:
+    """Note the first node that has failed, of a flow whose nodes' ends were not noted one by one."""
+    assert flow.graph is not None
+    for node, status in enumerate(flow.graph.statuses):
+        if status == FAILED and node not in flow.may_fail:
+            _note_failure(flow, node)
+            w.dirty_flows[flow.stem] = flow
+            return
+
+
+def _note_failure(flow: Flow, node: int) -> None:
+    changes: dict[str, object] = {}
+    if flow.record.failed_node < 0:
+        changes |= {"failed_node": node, "failed_name": flow.node(node).name}
+    if flow.record.spec.policy == FAIL_FAST and flow.record.stage == 0:
+        changes["stopped"] = True
+    if changes:
+        flow.record = replace(flow.record, **changes)
 
 
 def skip(w: Working, flow: Flow, node: int, status: int, now: Now) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.core import Shell
 from harness.fsck import check_disk
-from harness.workflows import Graph, Run, inputs, task
+from harness.workflows import BOOM, Graph, Run, inputs, task
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, StartJob, SubmitWorkflow
 from taskd.core.lifecycle import State
@@ -401,6 +401,56 @@ def test_a_list_that_is_not_whole_is_another_than_the_whole_one(shell: Shell) ->
     early, total = inputs(grants["early"]), inputs(run.take()["total"])
     assert total == [Given(id=list_id, count=2)]
     assert early != total
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_node_run_again_leaves_what_has_failed_beside_it(shell: Shell, *, crash: bool) -> None:
+    """The workflow fails for that as before."""
+    run = Run(shell, Graph().add("a").add("b")).work(["b"])
+    assert (run.record.state, run.record.failed_name) == ("failed", "b")
+    shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    if crash:
+        run.crash()
+    run.work()
+    assert (run.record.state, run.record.failed_name) == ("failed", "b")
+
+
+@pytest.mark.parametrize("policy", ["finish_what_you_can", "fail_fast"])
+def test_a_failure_while_its_workflow_is_read_is_its_failure(shell: Shell, policy: str) -> None:
+    """Nobody noted the node's end as it came: it is found among what was read."""
+    run = Run(shell, Graph().add("a").add("b").add("c", "a"), policy=policy)
+    grants = run.take()
+    shell.crash()
+    shell.turn()
+    shell.ask(run.agent.offer())
+    shell.ask(run.agent.nack(grants["b"], failure=BOOM, final=True))
+    run.agent.held.pop(grants["b"].token)
+    shell.settle()
+    assert (run.record.failed_name, run.record.stopped) == ("b", policy == "fail_fast")
+    run.ack(grants["a"])
+    run.work()
+    assert (run.record.state, "c" in run.ran) == ("failed", policy != "fail_fast")
+
+
+def test_a_success_that_is_run_again_is_counted_once() -> None:
+    """Attempts before and after it are kept, and all goes with the workflow."""
+    run = aged(Graph().add("a"))
+    shell = run.shell
+    grant = run.take()["a"]
+    shell.do(run.agent.nack(grant, outcome="released"))
+    run.agent.held.pop(grant.token)
+    for ends in ("succeeded", "failed", "succeeded"):
+        run.work(["a"] if ends == "failed" else [])
+        assert run.record.state == ends
+        check_disk(shell.disk)
+        if ends != "succeeded" or not run.record.reruns:
+            shell.do(OrderWorkflow(run.id, "rerun", "a"))
+            check_disk(shell.disk)
+    shell.pass_ms(2 * AGE_MS)
+    check_disk(shell.disk)
+    assert {kind for kind, _ in shell.disk.values} == {records.META}
+    counters = shell.disk.get(records.META, b"counters", CountersRecord)
+    assert (counters.ended, counters.finished_bytes) == ({}, 0)
 
 
 # -- submit -----------------------------------------------------------------------------
