@@ -9,6 +9,7 @@ Pure: messages and ends of attempts come in, messages and kills go out; knows no
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Final, NamedTuple, assert_never
 
 from msgspec import structs
@@ -20,13 +21,15 @@ from taskd.agent.older import in_version_1
 from taskd.agent.progress import Progress
 from taskd.agent.reports import Ended, Reports
 from taskd.agent.slots import Slots
+from taskd.agent.spawns import Spawns
 from taskd.agent.wire import Raised, Returned
-from taskd_protocol.errors import TaskCodes, UnexpectedMessage
+from taskd_protocol.errors import TaskCodes, UnexpectedMessage, UnknownKind
 from taskd_protocol.handshake import newest_mark
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import (
     Ack,
     Checkpoints,
+    Done,
     Drain,
     Error,
     Heartbeat,
@@ -43,11 +46,12 @@ from taskd_protocol.messages import (
     Offered,
     Recorded,
     Revoke,
+    Spawn,
     Started,
     StartRecorded,
     Welcome,
 )
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
 
 REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""
@@ -67,13 +71,17 @@ it failed."""
 WITHDRAWS_VERSION = 2
 """Of the protocol: servers take credit back from it on."""
 
+_SPAWNS_NOT = Failure(
+    UnknownKind.code, "the server is of an older release, which keeps nothing that tasks spawn: upgrade it"
+)
+
 _TOUCH_MARGIN = 0.2
 """Of the silence after which a lease is given away: what a kill may take."""
 
 
-ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | InputQuery | Drain
+ToSend = Ack | Nack | Logs | LeaseCredit | Started | Checkpoints | InputQuery | Spawn | Drain
 
-FromServer = Lease | Recorded | LogsRecorded | Revoke | StartRecorded | Offered | InputPage | Error
+FromServer = Lease | Recorded | LogsRecorded | Revoke | StartRecorded | Offered | InputPage | Done | Error
 """What the server says after WELCOME that changes what is held or owed; an ERROR, if it answers a request."""
 
 
@@ -96,6 +104,7 @@ class AgentCore:
         limits: What runs and has limits.
         progress: What attempts told of how far they have come.
         inputs: Results that leases wait for.
+        spawns: What attempts have spawned, and the server has not made.
         mark: The newest commit mark seen.
         session: What the last WELCOME called it; None: there was none.
         clock_ahead_ms: The server's wall clock less this machine's.
@@ -114,7 +123,9 @@ class AgentCore:
         self.reports: Final = Reports()
         self.limits: Final = Limits()
         self.progress: Final = Progress()
-        self.inputs: Final = Inputs(self._is_held)
+        numbers = count(1)
+        self.inputs: Final = Inputs(self._is_held, numbers)
+        self.spawns: Final = Spawns(lambda token: self._is_held(token) or token in self.reports.unrecorded, numbers)
         self.mark: Mark | None = None
         self.session: bytes | None = None
         self.clock_ahead_ms = 0
@@ -156,6 +167,7 @@ class AgentCore:
         self.reports.connect(self.result_bytes_max)
         self._marks.connect()
         self.inputs.connect()
+        self.spawns.connect()
         for slots in self.pools:
             slots.disconnect()
         self._offered = self._drain_said = False
@@ -183,6 +195,9 @@ class AgentCore:
                 return self._order(stale, "forget", How.FORCE)
             case Offered(stale):
                 return self._go_on(stale)
+            case Done() | Error() if isinstance(message, Done) or self.spawns.asked(message.request_id):
+                self.spawns.receive(message)
+                self._take_spawns()
             case InputPage() | Error():
                 self.inputs.receive(message)
                 self._take_inputs()
@@ -207,7 +222,7 @@ class AgentCore:
             raise UnexpectedMessage(f"a lease for pool {lease.pool}; {len(self.pools)} were offered")
         self._lease_number = lease.number
         slots = self.pools[lease.pool]
-        ruled = [grant for grant in lease.grants if grant.spec.given is not None]
+        ruled = [grant for grant in lease.grants if grant.spec.given is not None or grant.spawned is not None]
         referring = [grant for grant in ruled if refers(grant)]
         slots.receive(lease.grants, [grant.token for grant in referring])
         for grant in ruled:
@@ -228,6 +243,11 @@ class AgentCore:
             report = self._failure(pool, token, failure, 0)
             if report is not None:
                 self._report(structs.replace(report, final=report.failure is failure))
+
+    def _take_spawns(self) -> None:
+        """Let reports go that waited for the server to make what their attempts have spawned."""
+        for token in self.spawns.take_settled():
+            self.reports.release(token, self.spawns.turn)
 
     def _recorded(self, recorded: Recorded) -> None:
         """Forget reports that are on the server's disk, or of no interest to it."""
@@ -285,7 +305,8 @@ class AgentCore:
     def has_news(self) -> bool:
         """There may be something to send."""
         news = self.reports.has_news or self.progress.has_news or self._marks.has_news or self._draining
-        return news or self.inputs.has_news or any(slots.withdrawn or slots.credit_due() for slots in self.pools)
+        news = news or self.inputs.has_news or self.spawns.has_news
+        return news or any(slots.withdrawn or slots.credit_due() for slots in self.pools)
 
     def messages(self) -> list[ToSend]:
         """Take what is to be sent now; call again until there is nothing."""
@@ -306,6 +327,10 @@ class AgentCore:
         if self._marks.has_news:
             messages.append(Started(self._marks.take_unsent()))
         messages += self.inputs.messages()
+        if self._version == 1:
+            self.spawns.refuse_all(_SPAWNS_NOT)
+            self._take_spawns()
+        messages += self.spawns.messages()
         messages += self.progress.messages()
         messages += self.reports.messages()
         return in_version_1(messages) if self._version == 1 else messages
@@ -335,7 +360,7 @@ class AgentCore:
                 continue
             spec = grant.spec
             report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms)
-            if self._printed and token in self._printed:
+            if (self._printed and token in self._printed) or (self.spawns and token in self.spawns):
                 self._report(report)
             else:
                 reports.append(report)
@@ -364,16 +389,24 @@ class AgentCore:
         return any(token in slots.held for slots in self.pools)
 
     def failed(self, pool: int, end: Raised) -> None:
-        """Report an attempt that failed; as cancelled, if that was asked for meanwhile."""
+        """Report an attempt that failed, or waits; as cancelled, if that was asked for meanwhile."""
         grant = self.pools[pool].held.get(end.token)
         if grant is not None:
             self._learn(pool, grant.spec.name, 1, end.run_us)
-        report = self._failure(pool, end.token, end.failure, end.started_at_ms)
+        outcome = "waiting" if end.waits else "failed"
+        report = self._failure(pool, end.token, end.failure, end.started_at_ms, outcome)
         if report is not None:
             its_own = report.failure is end.failure  # and no limit that it was over
+            if its_own and end.waits:
+                report = structs.replace(report, failure=None)
             if its_own and (end.final or end.retry_after_ms is not None):
                 report = structs.replace(report, final=end.final, retry_after_ms=end.retry_after_ms)
             self._report(report)
+
+    def spawned(self, pool: int, token: int, first: int, tasks: list[TaskSpec]) -> None:
+        """Have the server make what an attempt has spawned, so many having been before; nobody's, if it is not held."""
+        if token in self.pools[pool].held:
+            self.spawns.tell(token, first, tasks)
 
     def crashed(self, pool: int, token: int, failure: Failure) -> None:
         """Report an attempt that took its worker down; as cancelled, if that was asked for meanwhile."""
@@ -434,10 +467,16 @@ class AgentCore:
         return FailureReport(token, grant.spec.id, grant.attempt, outcome, failure, started_at_ms)
 
     def _report(self, report: Ended) -> None:
-        """Send a report: after what the attempt printed, and what it told."""
-        self.progress.hurry(report.token)
-        if report.token in self._printed:
-            self._printed.discard(report.token)
+        """Send a report: after what the attempt printed, what it told, and what it has spawned."""
+        token = report.token
+        self.progress.hurry(token)
+        printed = token in self._printed
+        self._printed.discard(token)
+        if self.spawns.holds_up(token):
+            self.reports.add_held_up(report)
+            return
+        report = self.spawns.turn(report)
+        if printed:
             self.reports.add_after_output(report)
         else:
             self.reports.add([report])
@@ -474,16 +513,15 @@ class AgentCore:
         for grant in grants:
             order = self._ordered.pop(grant.token, "")
             if order != "forget":
-                self.progress.hurry(grant.token)
                 outcome = "cancelled" if order == "cancel" else "released"
-                report = FailureReport(grant.token, grant.spec.id, grant.attempt, outcome, unstarted=unstarted)
-                self.reports.add([report])
+                self._report(FailureReport(grant.token, grant.spec.id, grant.attempt, outcome, unstarted=unstarted))
 
     def shed(self) -> None:
         """Give back what waits here and could run elsewhere; call about once a second."""
         for slots in self.pools:
             self.give_back(slots.look(may_withdraw=self._version >= WITHDRAWS_VERSION))
         self.inputs.look()
+        self.spawns.look()
 
     def yield_waiting(self) -> None:
         """Give back what waits; what runs goes on."""

@@ -147,12 +147,12 @@ class Crew:
             fit = int((BATCH_US - cost_us) / expected_us)
             if not batch and not member.assigned:
                 fit = max(fit, 1)
-            elif fit < 1 or argument_bytes(head.spec) > bytes_left:  # below 0 behind one that takes longer
+            elif fit < 1 or argument_bytes(head) > bytes_left:  # below 0 behind one that takes longer
                 break
             run = slots.take_run(min(fit, room - len(batch)), bytes_left)
             batch += run
             cost_us += expected_us * len(run)
-            bytes_left -= sum([argument_bytes(grant.spec) for grant in run])
+            bytes_left -= sum([argument_bytes(grant) for grant in run])
         member.cost_us = cost_us
         return batch
 

@@ -1,7 +1,8 @@
-"""Inputs: results of other tasks that go into the arguments of leases, and are fetched before those are handed on.
+"""Inputs: results of other tasks that go with leases, and are fetched before those are handed on.
 
-A lease comes with each input as a value, or with a reference to it. What is referred to is asked of the server once,
-however many leases want it, and kept for those that come later, up to a bound.
+A lease comes with each input of its arguments as a value, or with a reference to it. What is referred to is asked of
+the server once, however many leases want it, and kept for those that come later, up to a bound. What has become of the
+tasks that a lease's own has spawned is asked for by each lease, since it may be more than was known before.
 
 Invariants:
 - One fetch at most is under way for each result. It is asked for by the token of a lease that is held.
@@ -11,19 +12,28 @@ Pure: knows neither workers nor connections.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from taskd.agent.wire import ARGUMENTS_BYTES_MAX
+from taskd.agent.slots import argument_bytes, failure_bytes
+from taskd.agent.wire import ARGUMENTS_BYTES_MAX, handed
+from taskd.client.family import Found
 from taskd_protocol.errors import PayloadTooLarge, UnexpectedMessage
-from taskd_protocol.messages import Error, InputPage, InputQuery
+from taskd_protocol.messages import Error, InputPage, InputQuery, Missed
 from taskd_protocol.task import Failure, Given, Grant
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Results kept for leases to come: those of one node mostly go to many."""
+
+
+SPAWNED: Final = -1
+"""In place of an input's number: what the task has spawned."""
+
+_Key: TypeAlias = Given | int
+"""What is fetched: a result, or by the token of its lease what that one's task has spawned."""
 
 
 class Ready(NamedTuple):
@@ -31,7 +41,7 @@ class Ready(NamedTuple):
 
     pool: int
     grant: Grant
-    """Each of its inputs is a value."""
+    """Each of its inputs is a value; ``Handed``, if its task has spawned anything."""
 
 
 class Failed(NamedTuple):
@@ -47,15 +57,19 @@ class _Waiting:
 
     Attributes:
         missing: Numbers of inputs that are on their way.
+        found: What has become of what its task has spawned; None: nothing that is known yet.
     """
 
-    __slots__ = ("given", "grant", "missing", "pool")
+    __slots__ = ("found", "given", "grant", "missing", "pool")
 
     def __init__(self, pool: int, grant: Grant, given: list[Given]) -> None:
         self.pool = pool
         self.grant = grant
         self.given = given
-        self.missing: dict[int, Given] = {n: each for n, each in enumerate(given) if _refers(each)}
+        self.found: Found | None = None
+        self.missing: dict[int, _Key] = {n: each for n, each in enumerate(given) if _refers(each)}
+        if grant.spawned is not None:
+            self.missing[SPAWNED] = grant.token
 
 
 class _Fetch:
@@ -63,16 +77,20 @@ class _Fetch:
 
     Attributes:
         wanted: By which leases, and as which of their inputs.
+        single: It is one result, and no list.
         parts: Of a list, those that have come.
+        missed: Of these, why there is no result.
         token: Of the lease that it was asked for with; 0: not asked.
     """
 
-    __slots__ = ("bytes", "given", "parts", "token", "wanted")
+    __slots__ = ("bytes", "key", "missed", "parts", "single", "token", "wanted")
 
-    def __init__(self, given: Given) -> None:
-        self.given = given
+    def __init__(self, key: _Key) -> None:
+        self.key = key
+        self.single = isinstance(key, Given) and key.count < 0
         self.wanted: dict[int, int] = {}
         self.parts: list[bytes] = []
+        self.missed: list[Missed] = []
         self.bytes = 0
         self.token = 0
 
@@ -80,38 +98,38 @@ class _Fetch:
 class Inputs:
     """The inputs of all leases of the agent."""
 
-    def __init__(self, is_held: Callable[[int], bool]) -> None:
+    def __init__(self, is_held: Callable[[int], bool], numbers: Iterator[int]) -> None:
         """Begin with none.
 
         Args:
             is_held: Tells the agent's leases by their tokens: others are forgotten.
+            numbers: For requests.
         """
         self._is_held = is_held
         self._waiting: dict[int, _Waiting] = {}
-        self._fetches: dict[Given, _Fetch] = {}
-        self._unsent: dict[Given, None] = {}
+        self._fetches: dict[_Key, _Fetch] = {}
+        self._unsent: dict[_Key, None] = {}
         self._asked: dict[int, _Fetch] = {}
-        self._numbers = 0
+        self._numbers = numbers
         self._ready: list[Ready] = []
         self._failed: list[Failed] = []
-        self._known: OrderedDict[Given, bytes] = OrderedDict()
+        self._known: OrderedDict[_Key, bytes] = OrderedDict()
         self._known_bytes = 0
 
     def hold(self, pool: int, grant: Grant) -> None:
-        """Take on a lease that refers to inputs; it comes back from ``take_ready``, or ``take_failed``."""
+        """Take on a lease that waits for something; it comes back from ``take_ready``, or ``take_failed``."""
         member = grant.spec.rules.member
-        assert member is not None
-        waiting = self._waiting[grant.token] = _Waiting(pool, grant, list(member.inputs))
-        for number, given in waiting.missing.copy().items():
-            packed = self._known.get(given)
+        waiting = self._waiting[grant.token] = _Waiting(pool, grant, [] if member is None else list(member.inputs))
+        for number, key in waiting.missing.copy().items():
+            packed = self._known.get(key)
             if packed is not None:
-                self._known.move_to_end(given)
-                self._fill(waiting, given, packed)
+                self._known.move_to_end(key)
+                self._fill(waiting, key, packed)
                 continue
-            fetch = self._fetches.get(given)
+            fetch = self._fetches.get(key)
             if fetch is None:
-                fetch = self._fetches[given] = _Fetch(given)
-                self._unsent[given] = None
+                fetch = self._fetches[key] = _Fetch(key)
+                self._unsent[key] = None
             fetch.wanted[grant.token] = number
         self._hand_on(waiting)
 
@@ -127,21 +145,20 @@ class Inputs:
         if isinstance(answer, Error):
             self._refused(fetch, answer)
             return
-        single = fetch.given.count < 0
-        if (single and (len(answer.parts) != 1 or not answer.last)) or (not answer.parts and not answer.last):
+        if (fetch.single and (len(answer.parts) != 1 or not answer.last)) or (not answer.parts and not answer.last):
             raise UnexpectedMessage(f"an INPUT_PAGE of {len(answer.parts)} parts")
         fetch.parts += answer.parts
+        fetch.missed += answer.missed
         fetch.bytes += sum([len(part) for part in answer.parts])
+        fetch.bytes += sum([failure_bytes(each.failure) for each in answer.missed])
         if fetch.bytes > ARGUMENTS_BYTES_MAX:
             self._forget(fetch)
             for token in fetch.wanted:
                 self._fail(token, _too_large(fetch.bytes, "or more"))
         elif answer.last:
-            self._arrived(
-                fetch, answer.parts[0] if single else msgspec.msgpack.encode(list(map(msgspec.Raw, fetch.parts)))
-            )
+            self._arrived(fetch)
         else:
-            self._unsent[fetch.given] = None
+            self._unsent[fetch.key] = None
 
     def take_ready(self) -> list[Ready]:
         """Take the leases that have all their inputs."""
@@ -162,18 +179,18 @@ class Inputs:
         """Take what is to be asked now."""
         queries: list[InputQuery] = []
         unsent, self._unsent = self._unsent, {}
-        for given in unsent:
-            fetch = self._fetches.get(given)
+        for key in unsent:
+            fetch = self._fetches.get(key)
             if fetch is None:
                 continue
             token = next((token for token in fetch.wanted if self._is_held(token)), 0)
             if not token:
                 self._forget(fetch)
                 continue
-            self._numbers += 1
+            number = next(self._numbers)
             fetch.token = token
-            self._asked[self._numbers] = fetch
-            queries.append(InputQuery(self._numbers, token, fetch.wanted[token], len(fetch.parts)))
+            self._asked[number] = fetch
+            queries.append(InputQuery(number, token, fetch.wanted[token], len(fetch.parts)))
         return queries
 
     def connect(self) -> None:
@@ -185,23 +202,31 @@ class Inputs:
         """Forget leases that are held no longer; ask again what a busy server put off. Call about once a second."""
         if self._waiting:
             self._waiting = {token: each for token, each in self._waiting.items() if self._is_held(token)}
-            asked = {fetch.given for fetch in self._asked.values()}
-            self._unsent.update(dict.fromkeys([given for given in self._fetches if given not in asked]))
+            asked = {fetch.key for fetch in self._asked.values()}
+            self._unsent.update(dict.fromkeys([key for key in self._fetches if key not in asked]))
 
     # -- the inside -----------------------------------------------------------------------
 
-    def _arrived(self, fetch: _Fetch, packed: bytes) -> None:
+    def _arrived(self, fetch: _Fetch) -> None:
         self._forget(fetch)
-        self._keep(fetch.given, packed)
+        packed = b""
+        if isinstance(fetch.key, Given):
+            packed = fetch.parts[0] if fetch.single else msgspec.msgpack.encode(list(map(msgspec.Raw, fetch.parts)))
+            self._keep(fetch.key, packed)
         for token in fetch.wanted:
             waiting = self._waiting.get(token)
-            if waiting is not None:
-                self._fill(waiting, fetch.given, packed)
-                self._hand_on(waiting)
+            if waiting is None:
+                continue
+            if isinstance(fetch.key, Given):
+                self._fill(waiting, fetch.key, packed)
+            else:
+                waiting.found = Found(fetch.parts, fetch.missed)
+                del waiting.missing[SPAWNED]
+            self._hand_on(waiting)
 
-    def _fill(self, waiting: _Waiting, given: Given, packed: bytes) -> None:
+    def _fill(self, waiting: _Waiting, key: _Key, packed: bytes) -> None:
         """Put a value wherever its reference stands."""
-        for number in [number for number, missing in waiting.missing.items() if missing == given]:
+        for number in [number for number, missing in waiting.missing.items() if missing == key]:
             waiting.given[number] = Given(packed)
             del waiting.missing[number]
 
@@ -209,16 +234,18 @@ class Inputs:
         """Let a lease go that has all its inputs."""
         if waiting.missing:
             return
-        grant, spec = waiting.grant, waiting.grant.spec
-        size = len(spec.payload) + sum([len(given.packed) for given in waiting.given])
+        filled, rules = waiting.grant, waiting.grant.spec.rules
+        if waiting.given:
+            assert rules.member is not None
+            member = replace(rules.member, inputs=waiting.given)
+            filled = replace(filled, spec=replace(filled.spec, given=replace(rules, member=member)))
+        if waiting.found is not None:
+            filled = handed(filled, waiting.found)
+        size = argument_bytes(filled)
         if size > ARGUMENTS_BYTES_MAX:
-            self._fail(grant.token, _too_large(size))
+            self._fail(filled.token, _too_large(size))
             return
-        del self._waiting[grant.token]
-        rules = spec.rules
-        assert rules.member is not None
-        member = replace(rules.member, inputs=waiting.given)
-        filled = replace(grant, spec=replace(spec, given=replace(rules, member=member)))
+        del self._waiting[filled.token]
         self._ready.append(Ready(waiting.pool, filled))
 
     def _refused(self, fetch: _Fetch, error: Error) -> None:
@@ -228,7 +255,7 @@ class Inputs:
         if self._is_held(fetch.token):
             self._fail(fetch.token, Failure(error.code, f"an input cannot be had: {error.message}"))
         fetch.wanted.pop(fetch.token, None)
-        self._unsent[fetch.given] = None
+        self._unsent[fetch.key] = None
 
     def _fail(self, token: int, failure: Failure) -> None:
         waiting = self._waiting.pop(token, None)
@@ -236,8 +263,8 @@ class Inputs:
             self._failed.append(Failed(waiting.pool, token, failure))
 
     def _forget(self, fetch: _Fetch) -> None:
-        del self._fetches[fetch.given]
-        self._unsent.pop(fetch.given, None)
+        del self._fetches[fetch.key]
+        self._unsent.pop(fetch.key, None)
 
     def _keep(self, given: Given, packed: bytes) -> None:
         """Keep a result, in place of those that were wanted longest ago."""
@@ -249,7 +276,9 @@ class Inputs:
 
 
 def refers(grant: Grant) -> bool:
-    """Tell whether a lease refers to inputs, which must be fetched."""
+    """Tell whether something must be fetched for a lease."""
+    if grant.spawned is not None:
+        return True
     member = grant.spec.rules.member
     return member is not None and any(_refers(given) for given in member.inputs)
 
@@ -262,5 +291,5 @@ def _too_large(size: int, more: str = "") -> Failure:
     return Failure(
         PayloadTooLarge.code,
         f"the arguments with their inputs are {size} bytes{more and f' {more}'}, the limit is {ARGUMENTS_BYTES_MAX}:"
-        " have the tasks before it store their results elsewhere and return references",
+        " have the tasks that these come from store their results elsewhere and return references",
     )

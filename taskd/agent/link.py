@@ -33,6 +33,7 @@ from taskd_protocol.errors import (
 )
 from taskd_protocol.handshake import HELLO_AGENT
 from taskd_protocol.messages import (
+    Done,
     Drain,
     Error,
     HeartbeatSeen,
@@ -272,7 +273,7 @@ class ServerLink:
     def _take_one(self, wire: Connection[ToPeer], message: Incoming) -> None:
         core = self._core
         match message:
-            case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded() | InputPage():
+            case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded() | InputPage() | Done():
                 self._end(core.receive(message))
             case Offered():
                 core.answered(self._offered_ms)

@@ -2,14 +2,15 @@
 
 Invariants:
 - A report is unrecorded from the end of its attempt until RECORDED names its token, however often it is sent.
-- On each connection every unrecorded report is sent once, and a report never before output that came before it.
+- On each connection every unrecorded report is sent once, unless it is held up, and a report never before output that
+  came before it.
 - Output under way is at most ``LOG_BYTES_UNRECORDED_MAX``.
 
 Pure: knows neither workers nor connections.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX
@@ -38,6 +39,7 @@ class Reports:
     def __init__(self) -> None:
         self.unrecorded: dict[int, Ended] = {}
         self.unrecorded_bytes = 0
+        self._held_up: set[int] = set()  # tokens of those that are not to be sent yet
         self._unsent: deque[Ended] = deque()
         self._output: deque[LogPiece | Ended] = deque()
         self._underway: deque[LogPiece] = deque()
@@ -57,6 +59,28 @@ class Reports:
         self.unrecorded[report.token] = report
         self.unrecorded_bytes += _size(report)
         self._output.append(report)
+
+    def add_held_up(self, report: Ended) -> None:
+        """Report an attempt that has ended, once ``release`` lets it go."""
+        self.unrecorded[report.token] = report
+        self.unrecorded_bytes += _size(report)
+        self._held_up.add(report.token)
+
+    def release(self, token: int, turn: Callable[[Ended], Ended]) -> None:
+        """Let a report go that was held up, if it still is, after the output that was added before it.
+
+        Args:
+            token: Of its attempt.
+            turn: Says what is to be reported in its place.
+        """
+        if token not in self._held_up:
+            return
+        self._held_up.discard(token)
+        report = self.unrecorded.get(token)
+        if report is not None:
+            turned = self.unrecorded[token] = turn(report)
+            self.unrecorded_bytes += _size(turned) - _size(report)
+            self._output.append(turned)
 
     def add_output(self, piece: LogPiece) -> None:
         """Send a piece of output when credit allows."""
@@ -108,8 +132,9 @@ class Reports:
         self._waiting_bytes += self._underway_bytes
         self._underway.clear()
         self._underway_bytes = self._recorded_bytes = 0
-        behind_output = {item.token for item in self._output if not isinstance(item, LogPiece)}
-        self._unsent = deque([report for token, report in self.unrecorded.items() if token not in behind_output])
+        self._held_up &= self.unrecorded.keys()
+        later = self._held_up.union([item.token for item in self._output if not isinstance(item, LogPiece)])
+        self._unsent = deque([report for token, report in self.unrecorded.items() if token not in later])
 
     def holding(self) -> list[Held]:
         """Return the leases of unrecorded reports, for OFFER."""

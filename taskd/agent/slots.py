@@ -13,13 +13,30 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from taskd.agent.pace import Pace
-from taskd_protocol.task import Grant, TaskSpec
+from taskd.agent.wire import found_of
+from taskd_protocol.task import Failure, Grant
 
 
-def argument_bytes(spec: TaskSpec) -> int:
-    """Return how large a task's arguments are, with the inputs that take their places among them."""
-    member = None if spec.given is None else spec.given.member
-    return len(spec.payload) + (0 if member is None else sum([len(given.packed) for given in member.inputs]))
+def argument_bytes(grant: Grant) -> int:
+    """Return how large a task's arguments are, with its inputs and the results of what it has spawned."""
+    spec = grant.spec
+    size = len(spec.payload)
+    if spec.given is not None and spec.given.member is not None:
+        size += sum([len(given.packed) for given in spec.given.member.inputs])
+    return size if grant.spawned is None else size + found_bytes(grant)
+
+
+def found_bytes(grant: Grant) -> int:
+    """Return how large what came with a lease is of what its task has spawned."""
+    found = found_of(grant)
+    if found is None:
+        return 0
+    return sum([len(part) for part in found.parts]) + sum([failure_bytes(each.failure) for each in found.missed])
+
+
+def failure_bytes(failure: Failure) -> int:
+    """Return roughly what a failure takes in a message."""
+    return len(failure.message) + len(failure.traceback) + len(failure.type)
 
 
 def runs_alone(grant: Grant) -> bool:
@@ -87,7 +104,7 @@ class Slots:
             fresh = [grant for grant in fresh if grant.token not in incomplete]
         self._waiting.extend(fresh)
         if grants:
-            mean = sum([argument_bytes(grant.spec) for grant in grants]) / len(grants)
+            mean = sum([argument_bytes(grant) for grant in grants]) / len(grants)
             self._payload_bytes = max(mean, (self._payload_bytes + mean) / 2)
 
     def complete(self, grant: Grant) -> None:
@@ -96,7 +113,7 @@ class Slots:
             del self._incomplete[grant.token]
             self.held[grant.token] = grant
             self._waiting.append(grant)
-            self._payload_bytes = max(self._payload_bytes, argument_bytes(grant.spec))
+            self._payload_bytes = max(self._payload_bytes, argument_bytes(grant))
 
     def disconnect(self) -> None:
         """Forget the credit: on a new connection the server starts from none."""
@@ -185,7 +202,8 @@ class Slots:
         while waiting and len(run) < count:
             grant = waiting[0]
             spec = grant.spec
-            size += len(spec.payload) if spec.given is None else argument_bytes(spec)
+            plain = spec.given is None and grant.spawned is None
+            size += len(spec.payload) if plain else argument_bytes(grant)
             if spec.name != name or (run and (size > bytes_max or runs_alone(grant))):
                 break
             waiting.popleft()

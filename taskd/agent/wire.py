@@ -5,15 +5,17 @@ worker of another is refused by ``VERSION``, so nothing here needs to stay compa
 """
 
 import signal
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from taskd.client.family import Found
 from taskd_protocol.framing import frame
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
-from taskd_protocol.task import Failure, Grant
+from taskd_protocol.task import Failure, Grant, TaskSpec
 
-VERSION = 5
+VERSION = 6
 """Counted up with every change in this module."""
 
 ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
@@ -50,6 +52,37 @@ class Setup(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """Coroutines at the same time."""
 
 
+class Handed(Grant, array_like=True, frozen=True, gc=False):
+    """A lease with what has become of what its task has spawned."""
+
+    found: Found | None = None
+
+
+def handed(grant: Grant, found: Found) -> Handed:
+    """Return a lease with what has become of what its task has spawned."""
+    return Handed(
+        grant.token,
+        grant.attempt,
+        grant.spec,
+        grant.deadline_in_ms,
+        grant.details,
+        grant.mark_start,
+        grant.spawned,
+        found,
+    )
+
+
+def found_of(grant: Grant) -> Found | None:
+    """Return what has become of what the lease's task has spawned; None: nothing that came with it."""
+    return grant.found if isinstance(grant, Handed) else None
+
+
+if TYPE_CHECKING:
+    Leased = Grant
+else:
+    Leased = Handed  # as which any lease can be read, and none is lost of those that are
+
+
 class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
     """To a worker: run these, in order, unless the page says that the batch was recalled."""
 
@@ -57,7 +90,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
     clock_ahead_ms: int
     """The server's wall clock less this machine's."""
     result_bytes_max: int
-    grants: list[Grant]
+    grants: list[Leased]
     timed: list[int] = []
     """Tokens of those whose start the worker is to tell of."""
 
@@ -105,6 +138,8 @@ class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
     """No further attempt is wanted."""
     retry_after_ms: int | None = None
     """The next attempt is wanted so much later; None: as the policy says."""
+    waits: bool = False
+    """It ended to wait for what it has spawned, and has not failed."""
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
@@ -131,6 +166,15 @@ class Beat(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=22):
     token: int
     details: bytes = b""
     """How far it has come, packed; empty: it does not say."""
+
+
+class Children(msgspec.Struct, array_like=True, frozen=True, tag=23):
+    """From a worker: an attempt has spawned these; comes before its end."""
+
+    token: int
+    first: int
+    """So many it had spawned before, or earlier attempts."""
+    tasks: list[TaskSpec]
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
@@ -184,7 +228,7 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
 
 
 ToWorker = Setup | Batch | Stop
-FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat
+FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat | Children
 ToRunner = Run | Signal | ShowStacks | LiveUntil
 FromRunner = Launched | NotStarted | Exited
 

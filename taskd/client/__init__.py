@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from taskd.client.attempts import Attempt
     from taskd.client.client import Client
     from taskd.client.context import AttemptCancelled, TaskContext, current
+    from taskd.client.family import AttemptWaiting, Child, SpawnChanged
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
@@ -45,7 +46,9 @@ _ROOMS = {
     "App": "taskd.client.app",
     "Attempt": "taskd.client.attempts",
     "AttemptCancelled": "taskd.client.context",
+    "AttemptWaiting": "taskd.client.family",
     "CannotConnect": "taskd_protocol.errors",
+    "Child": "taskd.client.family",
     "Client": "taskd.client.client",
     "MapItem": "taskd.client.runs",
     "NodeRef": "taskd.client.workflow",
@@ -55,6 +58,7 @@ _ROOMS = {
     "ResultGone": "taskd_protocol.errors",
     "Retry": "taskd.client.options",
     "RetryAfter": "taskd.client.raising",
+    "SpawnChanged": "taskd.client.family",
     "SubmitConflict": "taskd_protocol.errors",
     "Task": "taskd.client.task",
     "TaskCancelled": "taskd.client.outcome",
@@ -82,7 +86,9 @@ __all__ = [
     "At",
     "Attempt",
     "AttemptCancelled",
+    "AttemptWaiting",
     "CannotConnect",
+    "Child",
     "Client",
     "Cron",
     "Every",
@@ -96,6 +102,7 @@ __all__ = [
     "RetryAfter",
     "Schedule",
     "ScheduleHandle",
+    "SpawnChanged",
     "SubmitConflict",
     "Task",
     "TaskCancelled",

@@ -5,17 +5,25 @@ tasks that share a thread or an event loop each see their own.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
+from taskd.client.family import Child, Family, Found
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.limits import DETAILS_BYTES_MAX
+from taskd_protocol.limits import DETAILS_BYTES_MAX, PAYLOAD_BYTES_MAX
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.schedule import NOMINAL_HEADER, SCHEDULE_HEADER
-from taskd_protocol.task import Grant
+from taskd_protocol.task import Grant, TaskSpec
+
+if TYPE_CHECKING:
+    from taskd.client.task import Submitter
+    from taskd_protocol.errors import TaskdError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -35,21 +43,35 @@ class Port(Protocol):
         """Tell that the attempt goes on, and how far it has come; empty: it does not say."""
         ...
 
+    def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
+        """Have these made, the attempt's children from number ``first`` on."""
+        ...
+
 
 class TaskContext:
     """The attempt that runs here.
 
     Attributes:
         port: Of this process, if it is a worker; an attempt may have one of its own.
+        family: What the attempt has spawned; None: nothing.
     """
 
-    __slots__ = ("_grant", "_port")
+    __slots__ = ("_found", "_grant", "_port", "family")
 
     port: ClassVar[Port | None] = None
 
-    def __init__(self, grant: Grant, port: Port | None = None) -> None:
+    def __init__(self, grant: Grant, port: Port | None = None, found: Found | None = None) -> None:
+        """Give an attempt its context.
+
+        Args:
+            grant: Of the attempt.
+            port: Of its own; None: the process's.
+            found: What has become of what earlier attempts spawned.
+        """
         self._grant = grant  # looked into only when asked: workers make one of these per task
         self._port = port
+        self._found = found
+        self.family: Family | None = None
 
     @property
     def name(self) -> str:
@@ -142,6 +164,75 @@ class TaskContext:
     def heartbeat_details(self) -> object:
         """What an attempt before told last, unpacked afresh; None: nothing."""
         return unpack(self._grant.details) if self._grant.details else None
+
+    def spawn(self, task: "Submitter[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Child[R]:
+        """Have a task run that belongs to this one, under the options that were said of it.
+
+        The server is told at the latest when the attempt waits or ends, however it ends. What a task spawns is numbered
+        over all its attempts: one that comes to it again finds the task that is there, and makes no second. So what is
+        spawned, and in which order, must follow from the task's arguments and checkpoints.
+
+        Args:
+            task: A task, or ``task.options(…)``.
+            args: Of its function.
+            kwargs: Of its function.
+
+        Raises:
+            TypeError: The function does not take these arguments.
+            PayloadUnpackable: An argument is no data that can travel; it is named.
+            PayloadTooLarge: All arguments together are.
+            BadRequest: That is no task, has a ``key`` or ``unique``, or is one too many.
+            SpawnChanged: An attempt before spawned something else; this one has failed, whatever else it does.
+        """
+        from taskd.client.task import Submitter  # noqa: PLC0415 - which knows this module
+
+        if not isinstance(task, Submitter):
+            raise BadRequest(f"spawn() takes a task, or task.options(…), not {task!r}")
+        task.binder.check(args, kwargs)
+        spec = task.node_task(args, kwargs)
+        task.binder.check_size(spec.payload, PAYLOAD_BYTES_MAX)
+        if spec.key or spec.rules.unique is not None:
+            raise BadRequest(f"{task.name} has a key or unique, which what is spawned has not: it is there once anyway")
+        family = self._family()
+        return Child(family, family.spawn(spec))
+
+    @overload
+    def wait(self, *, return_errors: Literal[False] = ...) -> list[object]: ...
+    @overload
+    def wait(self, children: Iterable[Child[R]], *, return_errors: Literal[False] = ...) -> list[R]: ...
+    @overload
+    def wait(self, *, return_errors: Literal[True]) -> list[object]: ...
+    @overload
+    def wait(self, children: Iterable[Child[R]], *, return_errors: Literal[True]) -> "list[R | TaskdError]": ...
+
+    def wait(self, children: Iterable[Child[R]] | None = None, *, return_errors: bool = False) -> object:
+        """Return the results of what was spawned, once all of it has ended.
+
+        Until then the attempt ends here, and costs the task nothing; it holds no slot. The function begins anew when
+        all that the task has spawned has ended, spawns the same again and gets the results here. Never blocks: a
+        coroutine calls it without ``await``.
+
+        Args:
+            children: Which, in the order of the results; None: all that this attempt has spawned.
+            return_errors: Where one did not succeed, its error stands in place of its result.
+
+        Raises:
+            AttemptWaiting: Not all have ended. Let it pass.
+            TaskFailed: The first of them that did not succeed, unless ``return_errors``; of one that was cancelled or
+                has expired, TaskCancelled or TaskExpired.
+            BadRequest: The task is ``at_most_once``, so that its function cannot begin anew.
+        """
+        return self._family().wait(cast("Iterable[Child[object]] | None", children), return_errors=return_errors)
+
+    def _family(self) -> Family:
+        family = self.family
+        if family is None:
+            port, token = self._port or self.port, self._grant.token
+            if port is None:
+                raise BadRequest("nobody is here to run what this task spawns: it is for attempts that a worker runs")
+            spawn = port.spawn
+            family = self.family = Family(self._grant, self._found, lambda first, tasks: spawn(token, first, tasks))
+        return family
 
     def __repr__(self) -> str:
         """Show what tells it from others."""

@@ -12,7 +12,7 @@ class TaskFailed(TaskdError):
     Attributes:
         code: Why, as a stable word such as ``task.raised`` or ``worker.killed``.
         task_id: As text.
-        attempt: The last one's number.
+        attempt: The last one's number; 0: not said.
         type: Of the remote exception, ``module.Class``; empty when nothing was raised.
         reason: What the remote exception said, or what happened to the worker.
         traceback: Of the remote exception, as text; empty when nothing was raised.
@@ -24,7 +24,8 @@ class TaskFailed(TaskdError):
     def __init__(self, task_id: str, attempt: int, failure: Failure) -> None:
         kind = failure.type.removeprefix("builtins.")  # as Python itself shows it
         said = f"{kind}: {failure.message}" if kind else failure.message
-        super().__init__(f"task {task_id} failed on attempt {attempt}: {said}")
+        where = f" on attempt {attempt}" if attempt else ""
+        super().__init__(f"task {task_id} failed{where}: {said}")
         self.code = failure.code
         self.task_id = task_id
         self.attempt = attempt

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
+from taskd.agent.wire import found_of
 from taskd.agent.worker import blocking, calls
 from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
 from taskd.client.context import TaskContext, running
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.task import Checkpoint, Failure, Grant
+from taskd_protocol.task import Checkpoint, Failure, Grant, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -26,6 +27,7 @@ class Signs:
         details: How far it has come, packed; empty: it has not said.
         beats: Signs that it goes on, so far.
         beat_s: When the last one came, by the server's loop; None: it came from a thread, or there was none.
+        spawned: What it has spawned, in order, each time with the number of the first.
     """
 
     def __init__(self, details: bytes = b"") -> None:
@@ -33,6 +35,7 @@ class Signs:
         self.details = details
         self.beats = 0
         self.beat_s: float | None = None
+        self.spawned: list[tuple[int, list[TaskSpec]]] = []
 
     def is_cancelled(self, token: int) -> bool:
         """See ``Port``: each attempt has its own."""
@@ -48,6 +51,11 @@ class Signs:
         except RuntimeError:  # not on the server's loop
             self.beat_s = None
         self.beats += 1
+
+    def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
+        """See ``Port``."""
+        del token
+        self.spawned.append((first, tasks))
 
     def checkpoints(self, grant: Grant) -> list[Checkpoint]:
         """Return what is to be kept of the attempt for the next one."""
@@ -75,7 +83,8 @@ async def attempt_async(
         signs: Its own.
         cancelled: What is to be raised again: an event loop's own signals.
     """
-    running.set(TaskContext(grant, signs))
+    context = TaskContext(grant, signs, found_of(grant))
+    running.set(context)
     function = functions.get(grant.spec.name)
     arguments = calls.read_arguments(grant.spec)
     if function is None:
@@ -83,10 +92,13 @@ async def attempt_async(
     if isinstance(arguments, Failure):
         return arguments
     args, kwargs = arguments
+    end: End
     try:
         result = await cast("Awaitable[object]", function(*args, **kwargs))
     except cancelled:
         raise
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not the test
-        return calls.raised(error, grant.spec.retry)
-    return calls.pack_result(result, PAYLOAD_BYTES_MAX)
+        end = calls.raised(error, grant.spec.retry)
+    else:
+        end = calls.pack_result(result, PAYLOAD_BYTES_MAX)
+    return end if context.family is None else calls.with_family(context.family, end)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -18,7 +19,7 @@ from taskd.agent.inputs import Inputs, refers
 from taskd.agent.worker import calls
 from taskd.agent.worker.verdict import FINAL
 from taskd.client.app import App
-from taskd.core.commands import AckAttempts, AddCredit, KeepCheckpoints, NackAttempts, OfferAgent
+from taskd.core.commands import AckAttempts, AddCredit, Answer, KeepCheckpoints, NackAttempts, OfferAgent, SpawnTasks
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
@@ -212,18 +213,32 @@ class Runner:
         self._changed.set()
         if checkpoints := signs.checkpoints(grant):
             self._loop.ask(KeepCheckpoints(NAME, checkpoints))
+        refusal = await self._spawn(token, signs)
+        if refusal is not None and end is not None:
+            end = calls.Thrown(refusal, FINAL)
         if isinstance(end, bytes):
             self._loop.ask(AckAttempts(NAME, [Report(token, task_id, number, end, started_at_ms)]))
         elif end is None:
             self._loop.ask(NackAttempts(NAME, [FailureReport(token, task_id, number, "cancelled")]))
         else:
             bad = calls.bad_end(token, end, started_at_ms, 0.0)
+            outcome = "waiting" if bad.waits else "failed"
             report = FailureReport(
-                token, task_id, number, "failed", bad.failure, started_at_ms, bad.final, bad.retry_after_ms
+                token, task_id, number, outcome, bad.failure, started_at_ms, bad.final, bad.retry_after_ms
             )
             self._loop.ask(NackAttempts(NAME, [report]))
         if self._open:
             self._loop.ask(AddCredit(NAME, self.connection, 0, 1))
+
+    async def _spawn(self, token: int, signs: Signs) -> Failure | None:
+        """Have made what an attempt has spawned; return why the server refused, None: it did not."""
+        for first, tasks in signs.spawned:
+            tell, told = trio.open_memory_channel[Answer | TaskdError](1)
+            self._loop.ask(SpawnTasks(NAME, token, first, tasks), tell.send_nowait)
+            answer = await told.receive()
+            if isinstance(answer, TaskdError):
+                return Failure(answer.code, f"what it has spawned was refused: {answer.message}")
+        return None
 
     async def _attempt(self, grant: Grant | calls.Thrown, signs: Signs) -> End:
         if isinstance(grant, calls.Thrown):
@@ -243,7 +258,7 @@ async def _with_inputs(grant: Grant, ask: Ask) -> Grant | calls.Thrown:
     """Return a lease with all its inputs at hand, or why they are not to be had."""
     if not refers(grant):
         return grant
-    inputs = Inputs(lambda _: True)
+    inputs = Inputs(lambda _: True, count(1))
     inputs.hold(0, grant)
     while True:
         for query in inputs.messages():

@@ -10,7 +10,7 @@ PROGRAM = """
 from contextvars import ContextVar
 from typing import assert_type
 
-from taskd import App, MapItem, NodeRef, Retry, TaskHandle, WorkflowRun, as_completed
+from taskd import App, Child, MapItem, NodeRef, Retry, TaskdError, TaskHandle, WorkflowRun, as_completed, current
 from taskd.client.task import AsyncTask, SyncTask
 from taskd.middleware import Carry, ReportErrors
 from taskd.testing import LocalServer, Recorded, StartServer, inline, recording, server
@@ -53,6 +53,16 @@ def plain() -> None:
     mixed: list[TaskHandle[object]] = [thumbnail.submit("a"), fetch.submit("u")]
     for one in as_completed(mixed, timeout=5):
         assert_type(one, TaskHandle[object])
+
+
+def parents() -> None:
+    me = current()
+    child = me.spawn(thumbnail, "a.png", size=64)
+    assert_type(child, Child[str])
+    assert_type(child.result(), str)
+    assert_type(me.wait([me.spawn(fetch.options(priority=1), "u")]), list[bytes])
+    assert_type(me.wait([child], return_errors=True), list[str | TaskdError])
+    assert_type(me.wait(), list[object])
 
 
 def flows() -> None:
@@ -115,6 +125,7 @@ WRONG = {
     'body: str = fetch.submit("u").result()': r'Incompatible types in assignment \(expression has type "bytes"',
     "thumbnail.map(5)": r'Argument 1 to "map" .* incompatible type "int"',
     'thumbnail.options(queue=5).submit("a")': r'Argument "queue" to "options" .* incompatible type "int"',
+    "current().spawn(thumbnail, 1)": r'Argument 2 to "spawn" .* incompatible type "int"; expected "str"',
     "app.task(retry=3)": r"No overload variant",
 }
 

@@ -15,7 +15,7 @@ from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import BATCH_BYTES, BATCH_TASKS, BATCH_US
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
-from taskd.agent.executors.signs import note_sign, show
+from taskd.agent.executors.signs import note_children, note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd.agent.slots import argument_bytes
@@ -163,6 +163,8 @@ class CoroutineExecutor:
         """See ``Occupant``."""
         assert hand is self._hand
         returned = [message for message in messages if type(message) is wire.Returned]
+        if len(returned) < len(messages):
+            note_children(self._core, self._pool, messages)
         self._core.succeeded(self._pool, returned)
         for end in returned:
             self._let_go(end.token)
@@ -249,10 +251,10 @@ def _in_frames(grants: list[Grant]) -> Iterator[list[Grant]]:
     part: list[Grant] = []
     size = 0
     for grant in grants:
-        size += argument_bytes(grant.spec)
+        size += argument_bytes(grant)
         if part and size > BATCH_BYTES:
             yield part
-            part, size = [], argument_bytes(grant.spec)
+            part, size = [], argument_bytes(grant)
         part.append(grant)
     if part:
         yield part

@@ -9,7 +9,7 @@ from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import SOFT_S, Hand, Seat
-from taskd.agent.executors.signs import note_sign, show
+from taskd.agent.executors.signs import note_children, note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
@@ -160,6 +160,8 @@ class ProcessExecutor:
         member = self._members[hand]
         member.leaving = member.leaving or hand.ended.is_set()
         returned = [message for message in messages if type(message) is wire.Returned]
+        if len(returned) < len(messages):
+            note_children(self._core, self._pool, messages)
         self._core.succeeded(self._pool, returned)
         tokens = [end.token for end in returned]
         recalled = False

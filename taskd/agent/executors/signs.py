@@ -1,5 +1,6 @@
 """Signs that attempts give while they run, and the stacks of those that took too long."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from taskd.agent import wire
@@ -15,6 +16,13 @@ def note_sign(core: AgentCore, pool: int, message: wire.FromWorker) -> None:
         core.started(message.token)
     elif isinstance(message, wire.Beat):
         core.beat(pool, message.token, message.details)
+
+
+def note_children(core: AgentCore, pool: int, messages: Iterable[wire.FromWorker]) -> None:
+    """Take note of what attempts have spawned: to be called before their ends are taken in."""
+    for message in messages:
+        if isinstance(message, wire.Children):
+            core.spawned(pool, message.token, message.first, message.tasks)
 
 
 def show(core: AgentCore, grant: Grant | None, text: bytes, wall_ms: int) -> None:

@@ -70,16 +70,20 @@ def attempt(
     function = functions.get(spec.name)
     if function is None:
         return calls.unknown(spec.name)
-    running.set(TaskContext(grant, port))
+    context = TaskContext(grant, port, None if grant.spawned is None else wire.found_of(grant))
+    running.set(context)
     arguments = calls.read_arguments(spec)
     if isinstance(arguments, Failure):
         return arguments
     args, kwargs = arguments
+    end: bytes | Failure | calls.Thrown
     try:
         result = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task ends the task, not its worker
-        return calls.raised(error, spec.retry)
-    return calls.pack_result(result, result_bytes_max)
+        end = calls.raised(error, spec.retry)
+    else:
+        end = calls.pack_result(result, result_bytes_max)
+    return end if context.family is None else calls.with_family(context.family, end)
 
 
 def _end_of_a_fork() -> NoReturn:

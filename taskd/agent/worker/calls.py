@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from taskd.agent import wire
-from taskd.agent.worker.verdict import Verdict, judge
+from taskd.agent.worker.verdict import FINAL, Verdict, judge
 from taskd.client import middleware
+from taskd.client.family import Family
 from taskd.client.middleware import TaskFunction
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.payload import pack, unpack_arguments
@@ -70,14 +71,24 @@ class Thrown(NamedTuple):
 
 def raised(error: BaseException, retry: Retry | None) -> Thrown:
     """Return the failure of a function that raised."""
-    return Thrown(_failed(TaskCodes.RAISED, error), judge(error, retry))
+    verdict = judge(error, retry)
+    return Thrown(_WAITS if verdict.waits else _failed(TaskCodes.RAISED, error), verdict)
+
+
+def with_family(family: Family, end: bytes | Failure | Thrown) -> bytes | Failure | Thrown:
+    """Return what an attempt that spawned tasks has come to, after the rest of these was told of."""
+    failure = family.end(returned=isinstance(end, bytes))
+    return end if failure is None else Thrown(failure, FINAL)
 
 
 def bad_end(token: int, end: Failure | Thrown, started_at_ms: int, run_us: float) -> wire.Raised:
     """Return what to tell of an attempt that ended without a result."""
     if isinstance(end, Failure):
         return wire.Raised(token, end, started_at_ms, run_us)
-    return wire.Raised(token, end.failure, started_at_ms, run_us, end.verdict.final, end.verdict.retry_after_ms)
+    return wire.Raised(token, end.failure, started_at_ms, run_us, *end.verdict)
+
+
+_WAITS = Failure(TaskCodes.PENDING, "it waits for what it has spawned")
 
 
 def line(text: str) -> str:

@@ -93,7 +93,8 @@ class Floor:
         token, spec, page = grant.token, grant.spec, self._link.page
         start_ns = self._clock.mono_ns()
         end: bytes | Failure | calls.Thrown
-        running.set(TaskContext(grant))
+        context = TaskContext(grant, None, None if grant.spawned is None else wire.found_of(grant))
+        running.set(context)
         try:
             function = self._functions.get(spec.name)
             arguments = calls.read_arguments(spec)
@@ -125,10 +126,13 @@ class Floor:
             del self.running[token]
             run_us = (self._clock.mono_ns() - start_ns) / 1_000
             started_at_ms = self._zero_at_ms + start_ns // 1_000_000
-            if isinstance(end, bytes):
-                self._tell(wire.Returned(token, end, started_at_ms, run_us))
-            else:
-                self._tell(calls.bad_end(token, end, started_at_ms, run_us))
+            if context.family is not None:
+                end = calls.with_family(context.family, end)
+            self._tell(
+                wire.Returned(token, end, started_at_ms, run_us)
+                if isinstance(end, bytes)
+                else calls.bad_end(token, end, started_at_ms, run_us)
+            )
             if self._waiting:
                 self._fill()
 

@@ -5,6 +5,7 @@ from typing import Final
 from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker.link import Link
+from taskd_protocol.task import TaskSpec
 
 SIGN_NS: Final = 100_000_000
 """Signs without details that come sooner after the one before tell nothing new: no limit is under five times this."""
@@ -40,3 +41,8 @@ class Port:
         while now_ns - sent_ns[first := next(iter(sent_ns))] >= SIGN_NS:  # so it stays small, whoever has ended
             del sent_ns[first]
         self._link.tell(wire.Beat(token, details))
+
+    def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
+        """Tell the agent what the attempt has spawned."""
+        if not self._link.forked:
+            self._link.tell(wire.Children(token, first, tasks))

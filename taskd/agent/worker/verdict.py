@@ -6,6 +6,7 @@ Decided here, where the exception's class is: the server knows names only.
 import math
 from typing import NamedTuple
 
+from taskd.client.family import AttemptWaiting
 from taskd.client.raising import SECONDS_MAX, NonRetryable, RetryAfter
 from taskd_protocol.task import Retry
 
@@ -17,14 +18,21 @@ class Verdict(NamedTuple):
     """Nothing."""
     retry_after_ms: int | None = None
     """The next attempt, so much later; None: as the policy says."""
+    waits: bool = False
+    """It has not failed: the next attempt comes when what it has spawned has ended."""
 
 
 AS_THE_POLICY_SAYS = Verdict()
 FINAL = Verdict(final=True)
+WAITS = Verdict(waits=True)
 
 
 def judge(error: BaseException, retry: Retry | None) -> Verdict:
     """Tell what is to follow what a task raised."""
+    if isinstance(error, AttemptWaiting) or (
+        isinstance(error, BaseExceptionGroup) and error.split(AttemptWaiting)[1] is None  # raised within a nursery
+    ):
+        return WAITS
     if isinstance(error, NonRetryable):
         return FINAL
     if isinstance(error, RetryAfter):

@@ -9,7 +9,7 @@ from taskd.agent.core import AgentCore
 from taskd.agent.crew import Crew, Member
 from taskd.agent.wire import Returned
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Ack, LeaseCredit, Nack, Offered, Recorded, Revoke
+from taskd_protocol.messages import Ack, Done, LeaseCredit, Nack, Offered, Recorded, Revoke, Spawn
 from taskd_protocol.task import Failure, Pool
 from unit.agent.making import grant, lease, welcome
 
@@ -32,6 +32,8 @@ class Machine:
         self.stale: set[int] = set()
         self.reported: dict[int, int] = {}
         self.ran: dict[int, int] = {}
+        self.spawned: dict[int, int] = {}  # parts that were told and not answered, by token
+        self.asked: dict[int, int] = {}  # whose parts are under way, by request
         self.reconnect()
 
     def reconnect(self, stale: int = 0) -> None:
@@ -43,6 +45,7 @@ class Machine:
         self.open.difference_update(gone)
         self.stale.update(gone)
         self.credit = 0
+        self.asked.clear()
         self.kill(Offered(gone))
 
     def kill(self, message: Offered | Revoke) -> None:
@@ -65,10 +68,27 @@ class Machine:
                 case Ack(reports) | Nack(reports):
                     for report in reports:
                         assert report.token not in self.stale, "what is stale is never reported"
+                        assert not self.spawned.get(report.token), "nothing is before what it has spawned"
                         self.reported[report.token] = self.reported.get(report.token, 0) + 1
                         self.open.discard(report.token)
+                case Spawn(number, token, left):
+                    assert token not in self.asked.values(), "one at a time"
+                    assert left == self.spawned[token], "in their order"
+                    self.asked[number] = token
                 case _:
                     pass
+
+    def spawn(self, member: Member, count: int) -> None:
+        for token in [token for token in member.assigned if token not in self.spawned][:1]:
+            self.spawned[token] = count
+            for left in range(count, 0, -1):
+                self.core.spawned(0, token, left, [])
+
+    def answer(self) -> None:
+        for number, token in list(self.asked.items()):
+            del self.asked[number]
+            self.spawned[token] -= 1
+            self.core.receive(Done(number))
 
     def grant(self, count: int) -> None:
         count = min(count, self.credit)
@@ -127,21 +147,43 @@ class Machine:
             "send": self.send,
             "record": lambda: self.core.receive(Recorded(told[:number])),
             "reconnect": self.reconnect,
+            "spawn": lambda: self.spawn(member, 1 + number % 2),
+            "answer": self.answer,
             "stale": lambda: self.reconnect(number % 3),
         }
         steps[name]()
         self.check()
 
 
-NAMES = ["grant", "deal", "finish", "recall", "die", "revoke", "send", "record", "reconnect", "stale"]
+NAMES = [
+    "grant",
+    "deal",
+    "finish",
+    "recall",
+    "die",
+    "revoke",
+    "send",
+    "record",
+    "reconnect",
+    "stale",
+    "spawn",
+    "answer",
+]
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 40)), max_size=80))
 def test_every_lease_is_reported_or_forgotten(steps: list[tuple[str, int]]) -> None:
     machine = Machine()
+    machine.send()
+    machine.grant(40)
+    machine.deal()
     for name, number in steps:
         machine.step(name, number)
     machine.reconnect()
+    machine.send()
+    while machine.asked:
+        machine.answer()
+        machine.send()
     while machine.core.held or machine.open:
         before = (machine.core.held, len(machine.open))
         machine.deal()

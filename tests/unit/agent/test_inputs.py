@@ -1,17 +1,21 @@
 """Inputs of workflows' tasks: fetched once, put where they belong, and waited for without harm to anything else."""
 
 import pytest
+from msgspec import structs
 from msgspec.structs import replace
 from trio.testing import MockClock
 
 from taskd.agent import inputs as room
 from taskd.agent.core import AgentCore, ToSend
 from taskd.agent.executors.coroutine import _in_frames
+from taskd.agent.wire import Handed, handed
+from taskd.client.family import Found
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.errors import PayloadTooLarge, PayloadUnpackable, TaskCodes, UnexpectedMessage
-from taskd_protocol.messages import Drain, Error, InputPage, InputQuery, Nack, Offered
+from taskd_protocol.messages import Drain, Error, InputPage, InputQuery, Missed, Nack, Offered
 from taskd_protocol.payload import Input, pack, pack_arguments, unpack_arguments
-from taskd_protocol.task import COMMAND_NAME, FailureReport, Given, Grant, Member, Pool, Report, Rules
+from taskd_protocol.task import COMMAND_NAME, Failure, FailureReport, Given, Grant, Member, Pool, Report, Rules, Spawned
+from taskd_protocol.workflow import NIL
 from unit.agent.conftest import Hire
 from unit.agent.making import grant, lease, task_id, welcome
 from unit.agent.stage import SYNC, Stage, playing
@@ -329,3 +333,50 @@ def test_large_arguments_of_coroutines_go_in_frames_of_their_own() -> None:
     parts = list(_in_frames([grant(2), large, replace(large, token=3), grant(4), grant(5)]))
     assert [[each.token for each in part] for part in parts] == [[2, 1], [3, 4, 5]]
     assert list(_in_frames([])) == []
+
+
+SPAWNED = Spawned(task_id(904), 3, b"d" * 16)
+
+
+def parent(token: int, *given: Given) -> Grant:
+    """A lease of a task that has spawned three tasks."""
+    return replace(wanting(token, *given), spawned=SPAWNED)
+
+
+def test_what_was_spawned_comes_with_the_lease_and_is_asked_for_anew_by_each() -> None:
+    core = connected(4)
+    core.receive(lease(1, [parent(1, ONE)]))
+    assert queries(core) == [InputQuery(1, 1, 0), InputQuery(2, 1, -1)]
+    pending = Missed(1, Failure(TaskCodes.PENDING, "it has not ended"))
+    core.receive(InputPage(2, [pack(0), NIL], last=False, missed=[pending]))
+    assert queries(core) == [InputQuery(3, 1, -1, after=2)]
+    core.receive(InputPage(1, [pack("one")]))
+    assert core.pools[0].take() is None
+    core.receive(InputPage(3, [pack(2)]))
+    taken = core.pools[0].take()
+    assert isinstance(taken, Handed)
+    assert taken.found == Found([pack(0), NIL, pack(2)], [pending])
+    assert arguments(taken) == ["one"]
+    assert (taken.token, taken.attempt, taken.spawned) == (1, 1, SPAWNED)
+    core.receive(lease(2, [parent(2, ONE)]))
+    assert queries(core) == [InputQuery(4, 2, -1)]
+
+
+def test_a_lease_with_what_was_spawned_keeps_all_else() -> None:
+    given = Grant(1, 2, grant(1).spec, 3, b"details", mark_start=True, spawned=SPAWNED)
+    with_found = handed(given, Found([]))
+    assert structs.astuple(with_found)[: len(structs.fields(Grant))] == structs.astuple(given)
+    assert len(structs.fields(Handed)) == len(structs.fields(Grant)) + 1
+
+
+def test_what_was_spawned_counts_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results, and why there are none."""
+    monkeypatch.setattr(room, "ARGUMENTS_BYTES_MAX", 300)
+    core = connected(4)
+    core.receive(lease(1, [parent(1), parent(2, Given(pack(bytes(200))))]))
+    queries(core)
+    core.receive(InputPage(1, [NIL], last=False, missed=[Missed(0, Failure("task.raised", "m" * 301))]))
+    core.receive(InputPage(2, [pack(bytes(100))] * 3))
+    reports = failures(core.messages())
+    assert [(report.token, report.final) for report in reports] == [(1, True), (2, True)]
+    assert {report.failure.code for report in reports if report.failure} == {PayloadTooLarge.code}

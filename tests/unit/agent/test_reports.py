@@ -117,3 +117,23 @@ def test_output_that_was_under_way_is_sent_again_before_what_came_later() -> Non
     reports.add_after_output(ack(1))
     reports.connect(1_000)
     assert words(reports.messages()) == [("logs", [b"bb", b"cc", b"dd"]), ("ack", [1])]
+
+
+def test_a_report_that_is_held_up_is_kept_and_sent_when_it_is_let_go() -> None:
+    """As what it has turned into; on a new connection before that it still waits."""
+    reports = Reports()
+    reports.add_held_up(ack(1, b"result"))
+    reports.add([ack(2)])
+    assert words(reports.messages()) == [("ack", [2])]
+    assert [held.token for held in reports.holding()] == [1, 2]
+    reports.connect(1_000)
+    assert words(reports.messages()) == [("ack", [2])]
+    reports.release(1, lambda report: nack(report.token))
+    reports.release(1, lambda report: report)
+    assert words(reports.messages()) == [("nack", [1])]
+    reports.recorded([1, 2])
+    assert reports.unrecorded_bytes == 0
+    reports.add_held_up(ack(3))
+    reports.recorded([3])
+    reports.release(3, lambda report: report)
+    assert reports.messages() == []

@@ -256,6 +256,40 @@ async def atimely():
     except TimeoutError:
         return asyncio.current_task().cancelling()
 
+@app.task(name="parent")
+def parent(count, then="wait"):
+    """Spawn, and then wait, or end in another way."""
+    me = current()
+    children = [me.spawn(echo, "x" * 1000, number) for number in range(count)]
+    if then == "die":
+        os._exit(7)
+    if then == "raise":
+        raise KeyError("later")
+    if then == "fork" and os.fork() == 0:
+        me.spawn(echo, "of the fork")
+        os._exit(0)
+    return me.wait(children) if then == "wait" else then
+
+@app.task(name="aparent")
+async def aparent(count, then="wait"):
+    """Wait within a task group, which raises a group of what was raised in it."""
+    async def wait():
+        await asyncio.sleep(0)
+        return parent(count, then)
+    async with asyncio.TaskGroup() as group:
+        waits = group.create_task(wait())
+    return waits.result()
+
+@app.task(name="tparent")
+async def tparent(count, then="wait"):
+    found = []
+    async def wait():
+        await trio.sleep(0)
+        found.extend(parent(count, then))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+    return found
+
 @app.task(name="techo")
 async def techo(value):
     await trio.sleep(0)
