@@ -29,6 +29,9 @@ CACHE_BYTES = 256 * 1024 * 1024
 """Results kept for leases to come: those of one node mostly go to many."""
 
 
+ASKED_MAX: Final = 32
+"""Under way at a time: servers read so many for an agent, and put off the others."""
+
 SPAWNED: Final = -1
 """In place of an input's number: what the task has spawned."""
 
@@ -172,14 +175,15 @@ class Inputs:
 
     @property
     def has_news(self) -> bool:
-        """There is something to ask."""
-        return bool(self._unsent)
+        """There is something to ask now."""
+        return bool(self._unsent) and len(self._asked) < ASKED_MAX
 
     def messages(self) -> list[InputQuery]:
         """Take what is to be asked now."""
         queries: list[InputQuery] = []
-        unsent, self._unsent = self._unsent, {}
-        for key in unsent:
+        while self._unsent and len(self._asked) < ASKED_MAX:
+            key = next(iter(self._unsent))
+            del self._unsent[key]
             fetch = self._fetches.get(key)
             if fetch is None:
                 continue

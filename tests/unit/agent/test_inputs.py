@@ -380,3 +380,12 @@ def test_what_was_spawned_counts_to_the_bound(monkeypatch: pytest.MonkeyPatch) -
     reports = failures(core.messages())
     assert [(report.token, report.final) for report in reports] == [(1, True), (2, True)]
     assert {report.failure.code for report in reports if report.failure} == {PayloadTooLarge.code}
+
+
+def test_no_more_is_asked_at_a_time_than_servers_read() -> None:
+    core = connected(100)
+    core.receive(lease(1, [parent(token) for token in range(1, 41)]))
+    assert [query.token for query in queries(core)] == list(range(1, 33))
+    assert queries(core) == []
+    core.receive(InputPage(1, [NIL] * 3))
+    assert [query.token for query in queries(core)] == [33]
