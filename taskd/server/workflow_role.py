@@ -305,7 +305,9 @@ async def read_input(services: Services, agent: str, message: m.InputQuery) -> m
         for outcome in await read_outcomes(services, ids):
             succeeded = outcome.state == State.SUCCEEDED
             if message.input < 0 and not succeeded:
-                missed.append(m.Missed(after + len(parts), _why(outcome)))
+                why = _why(outcome)
+                missed.append(m.Missed(after + len(parts), why))
+                page_bytes += len(why.message) + len(why.traceback)
             parts.append(outcome.result if succeeded else NIL)
             page_bytes += len(parts[-1])
             if page_bytes >= PAGE_BYTES:

@@ -7,6 +7,7 @@ import pytest
 
 from taskd import App, Retry, SpawnChanged, TaskFailed, current
 from taskd.client.middleware import Around
+from taskd.server import workflow_role
 from taskd.testing import inline, server
 from taskd_protocol.errors import TaskCodes
 
@@ -144,3 +145,27 @@ def test_middleware_sees_no_error_that_is_an_exception(family: Family, place: Pl
         assert family.top.submit(0).result() == 0
         assert family.stages.submit(1).result() == [1]
     assert seen == ["returned 0", "returned 0", "returned 1", "returned [1]"]
+
+
+def test_why_children_failed_comes_in_pages_of_bounded_size(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow_role, "PAGE_BYTES", 2_000)
+    pages: list[int] = []
+    read = workflow_role.read_input
+
+    async def counted(*words: object) -> object:
+        page = await read(*words)  # type: ignore[arg-type]
+        pages.append(len(page.missed))
+        return page
+
+    monkeypatch.setattr("taskd.testing.house.read_input", counted)
+    app, bad = family.app, family.bad
+
+    @app.task(name="f.many")
+    def many(count: int) -> int:
+        me = current()
+        return len(me.wait([me.spawn(bad, "x" * 900) for _ in range(count)], return_errors=True))
+
+    with server(app):
+        assert many.submit(10).result() == 10
+    assert sum(pages) == 10
+    assert max(pages) < 4
