@@ -1,0 +1,40 @@
+"""Orders in the core: what is resumed, or run again, while other things happen, and after a crash."""
+
+import pytest
+
+from harness.agent import FakeAgent
+from harness.core import Shell
+from harness.fsck import check_disk
+from harness.workflows import Graph, Run, inputs
+from taskd.core import records
+from taskd.core.commands import OrderWorkflow
+from taskd_protocol.payload import pack
+
+
+def items(count: int, **fields: object) -> Graph:
+    """Return a node that maps over so many."""
+    graph = Graph().add("items", kind="value", packed=pack(list(range(count))))
+    return graph.add("each", "items", kind="map", over=0, **fields)
+
+
+def test_a_success_that_is_run_again_is_accounted_for(shell: Shell) -> None:
+    """With attempts before and after it that failed: all that is kept of them is found, and what it weighs."""
+    run = Run(shell, Graph().add("a"))
+    for _ in range(2):
+        grant = run.take()["a"]
+        shell.do(run.agent.nack(grant))
+        run.agent.held.pop(grant.token)
+        shell.pass_ms(10_000)
+        run.work()
+        shell.do(OrderWorkflow(run.id, "rerun", "a"))
+        check_disk(shell.disk)
+    run.work()
+    assert len(shell.disk.scan(records.ATTEMPT)) == 2
+
+
+def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a").add("b")).work(["b"])
+    shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    run.work()
+    assert run.ran == ["a", "b", "a"]
+    assert (run.record.state, run.record.failed_name) == ("failed", "b")
