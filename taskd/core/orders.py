@@ -64,6 +64,7 @@ def _void(w: Working, flow: Flow, node: int, *, afresh: bool) -> None:
     if fan is not None and (afresh or not fan.missed):
         flow.refanned[node] = max(fan.released, fan.made)
         del flow.fans[node]
+        flow.spreading.pop(node, None)
         w.put(records.NODE, node_id, NodeRecord("blocked", 0, made=flow.refanned[node]))
     elif fan is not None:
         w.put(records.NODE, node_id, NodeRecord("blocked", 0, total=len(fan.statuses), made=fan.made))
