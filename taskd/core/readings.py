@@ -29,6 +29,9 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     _rule_out(flow)
     flow.count_anew()
     w.moving[stem_of(command.id)] = flow
+    late, flow.late = flow.late, []
+    for event in late:  # before an order voids what they tell of
+        moves.take_up(w, flow, event, now)
     if flow.record.order:
         carry_out(w, flow)
     else:
@@ -38,9 +41,6 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
         waits.signal(w, flow, name, packed, now)
     for position in flow.unsized:
         fans.want_items(w, flow, position, flow.node(position), 0)
-    late, flow.late = flow.late, []
-    for event in late:
-        moves.take_up(w, flow, event, now)
 
 
 def _statuses(flow: Flow, command: TakeFlow) -> dict[int, int]:

@@ -32,6 +32,38 @@ def test_a_success_that_is_run_again_is_accounted_for(shell: Shell) -> None:
     assert len(shell.disk.scan(records.ATTEMPT)) == 2
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_node_that_maps_is_run_again(shell: Shell, *, crash: bool) -> None:
+    """Itself, and not for one before it."""
+    run = Run(shell, items(3)).work()
+    run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "rerun", "each"))
+    if crash:
+        run.crash()
+    run.work()
+    assert run.ran == ["each[0]", "each[1]", "each[2]"]
+    assert run.record.state == "succeeded"
+
+
+def test_a_node_that_ends_while_it_is_read_is_run_again(shell: Shell) -> None:
+    """Its end comes after a start, before its workflow is read, and so does the order."""
+    run = Run(shell, Graph().add("a").add("b"))
+    grant = run.take()["a"]
+    shell.crash()
+    shell.ask(run.agent.offer())
+    shell.ask(run.agent.ack(grant))
+    shell.turn()
+    shell.ask(OrderWorkflow(run.id, "rerun", "a"))
+    [waiting] = shell.waiting
+    shell.feed(waiting)
+    shell.settle()
+    run.crash()
+    shell.pass_ms(20_000)
+    run.work()
+    assert sorted(run.ran) == ["a", "a", "b", "b"]
+    assert run.record.state == "succeeded"
+
+
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
     run = Run(shell, Graph().add("a").add("b")).work(["b"])
     shell.do(OrderWorkflow(run.id, "rerun", "a"))
