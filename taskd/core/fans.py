@@ -7,6 +7,8 @@ from their positions: so there are no edges, and what is in memory is a byte a c
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from taskd.core import records
 from taskd.core.commands import MapItems, Now
 from taskd.core.effects import WantItems
@@ -33,7 +35,7 @@ def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
     if fan is not None:
         fan.stopped = fan.reading = False
         flow.spreading[position] = None
-        w.put(records.NODE, node_id, NodeRecord("running", now.wall_ms, total=len(fan.statuses)))
+        w.put(records.NODE, node_id, noted(fan, NodeRecord("running", now.wall_ms)))
         for child, status in enumerate(fan.statuses):
             if status == FAILED:
                 child_id = member_id(flow.id, position, child)
@@ -61,11 +63,10 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
     if position in flow.unsized and command.first == 0:
         made = flow.unsized.pop(position)
         if not 0 <= command.total <= CHILDREN_MAX:
-            _refuse(w, flow, position, command.total, now)
+            _refuse(w, flow, position, made, command.total, now)
             return
         fan = flow.fans[position] = Fan(bytearray(command.total), made, now.wall_ms)
-        record = NodeRecord("running", now.wall_ms, total=command.total, made=made)
-        w.put(records.NODE, member_id(flow.id, position), record)
+        w.put(records.NODE, member_id(flow.id, position), noted(fan, NodeRecord("running", now.wall_ms)))
     else:
         known = flow.fans.get(position)
         if known is None or known.stopped or not known.reading or command.first != known.released + len(known.items):
@@ -77,11 +78,23 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
     w.moving[flow.stem] = flow
 
 
-def _refuse(w: Working, flow: Flow, position: int, total: int, now: Now) -> None:
+def _refuse(w: Working, flow: Flow, position: int, made: int, total: int, now: Now) -> None:  # noqa: PLR0917 - as its fellows
     text = "what it was to map over is no list" if total < 0 else f"{total} items; a node has up to {CHILDREN_MAX}"
     failure = Failure(TaskCodes.NOT_A_LIST, text)
-    w.put(records.NODE, member_id(flow.id, position), NodeRecord("dead", 0, now.wall_ms, failure=failure))
-    end_node(w, flow, position, FAILED, failure=failure)
+    _end_unsized(w, flow, position, made, NodeRecord("dead", 0, now.wall_ms, failure=failure))
+
+
+def _end_unsized(w: Working, flow: Flow, position: int, made: int, record: NodeRecord) -> None:
+    """End a node before it is known how many children it has; those of before are there for when it maps anew."""
+    if made:
+        flow.refanned[position] = made
+    w.put(records.NODE, member_id(flow.id, position), replace(record, made=made))
+    end_node(w, flow, position, FAILED, failure=record.failure)
+
+
+def noted(fan: Fan, record: NodeRecord) -> NodeRecord:
+    """Return a record of a node with what it alone tells of the children."""
+    return replace(record, total=len(fan.statuses), made=fan.made, released=fan.released if fan.made else 0)
 
 
 def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: Now) -> int:  # noqa: PLR0917 - as its fellows
@@ -106,8 +119,7 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
             inputs[node.over] = Given(item)
             make(node.task, child_id, list(inputs))
     if spent and fan.made:
-        record = NodeRecord("running", fan.started_at_ms, total=len(fan.statuses), made=fan.made, released=fan.released)
-        w.put(records.NODE, member_id(flow.id, position), record)
+        w.put(records.NODE, member_id(flow.id, position), noted(fan, NodeRecord("running", fan.started_at_ms)))
     known = fan.released + len(fan.items)
     if len(fan.items) < ITEMS // 2 and known < len(fan.statuses) and not (fan.reading or fan.stopped):
         fan.reading = True
@@ -123,21 +135,17 @@ def end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
     failed = fan.missed
     failure = Failure(TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed")
     state = "dead" if failed else "succeeded"
-    w.put(
-        records.NODE,
-        member_id(flow.id, position),
-        NodeRecord(state, fan.started_at_ms, now.wall_ms, total=len(fan.statuses), failure=failure if failed else None),
-    )
+    record = NodeRecord(state, fan.started_at_ms, now.wall_ms, failure=failure if failed else None)
+    w.put(records.NODE, member_id(flow.id, position), noted(fan, record))
     end_node(w, flow, position, FAILED if failed else SUCCEEDED, failure=failure if failed else None)
 
 
 def stop(w: Working, flow: Flow, position: int, now: Now) -> list[bytes]:
     """Have a node begin no more children, whose workflow was stopped; return those that run."""
     if position in flow.unsized:
-        del flow.unsized[position]
-        failure = SKIPS[STOPPED]
-        w.put(records.NODE, member_id(flow.id, position), NodeRecord("cancelled", 0, now.wall_ms, failure=failure))
-        end_node(w, flow, position, FAILED, failure=failure)
+        made = flow.unsized.pop(position)
+        record = NodeRecord("cancelled", 0, now.wall_ms, failure=SKIPS[STOPPED])
+        _end_unsized(w, flow, position, made, record)
         return []
     fan = flow.fans[position]
     fan.stopped = True

@@ -73,6 +73,8 @@ def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -
         statuses[: len(begun)] = begun
         flow.fans[position] = Fan(statuses, record.made, record.started_at_ms)
         flow.spreading[position] = None
+    elif record.made and record.state != "running":
+        flow.refanned[position] = record.made
     match record.state:
         case "waiting":
             flow.waits[position] = record
@@ -88,8 +90,6 @@ def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -
             assert record.failure is not None
             return SKIP_CODES[record.failure.code]
         case "blocked":
-            if record.total < 0 and record.made:
-                flow.refanned[position] = record.made
             return BLOCKED
         case _:
             return FAILED

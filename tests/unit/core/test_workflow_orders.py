@@ -64,6 +64,57 @@ def test_a_node_that_ends_while_it_is_read_is_run_again(shell: Shell) -> None:
     assert run.record.state == "succeeded"
 
 
+def halt(run: Run) -> None:
+    """Cancel, and end what runs."""
+    run.shell.do(OrderWorkflow(run.id, "cancel"))
+    run.agent.receive()
+    for grant in list(run.agent.held.values()):
+        run.shell.do(run.agent.nack(grant, outcome="cancelled"))
+    run.agent.held.clear()
+    assert run.record.state == "cancelled"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_children_of_before_do_not_count_in_a_map_that_was_stopped_halfway(shell: Shell, *, crash: bool) -> None:
+    run = Run(shell, items(10, in_flight_max=2)).work()
+    shell.do(OrderWorkflow(run.id, "rerun", "each"))
+    for grant in run.take().values():
+        run.ack(grant)
+    run.take()
+    halt(run)
+    run.ran.clear()
+    for _ in range(2):
+        shell.do(OrderWorkflow(run.id, "resume"))
+        if crash:
+            run.crash()
+        run.take()
+        halt(run)
+        assert run.ran == ["each[2]", "each[3]"]
+        run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "resume"))
+    run.work()
+    assert sorted(run.ran) == [f"each[{child}]" for child in range(2, 10)]
+    assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("end", ["fails", "no list"])
+def test_children_of_before_run_again_when_there_was_nothing_to_map_over_meanwhile(
+    shell: Shell, end: str, *, crash: bool
+) -> None:
+    run = Run(shell, Graph().add("find").add("each", "find", kind="map", over=0)).work(results={"find": pack([1, 2])})
+    shell.do(OrderWorkflow(run.id, "rerun", "find"))
+    run.work(["find"] if end == "fails" else [], {"find": pack("no list")})
+    assert run.record.state == "failed"
+    shell.do(OrderWorkflow(run.id, "rerun", "find"))
+    if crash:
+        run.crash()
+    run.ran.clear()
+    run.work(results={"find": pack([3, 4, 5])})
+    assert sorted(run.ran) == ["each[0]", "each[1]", "each[2]", "find"]
+    assert run.record.state == "succeeded"
+
+
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
     run = Run(shell, Graph().add("a").add("b")).work(["b"])
     shell.do(OrderWorkflow(run.id, "rerun", "a"))
