@@ -136,8 +136,8 @@ def end_waiting(
     _note_ended(w, spec, record)
 
 
-def put_ready(w: Working, task: Task, last: StateRecord) -> None:
-    """Write and enter a task that is ready again; a limit to its waiting is the caller's to start."""
+def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
+    """Write, enter and return a task that is ready again; a limit to its waiting is the caller's to start."""
     state = StateRecord(
         State.READY,
         task.attempt,
@@ -156,6 +156,7 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> None:
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
     w.enter_line(task)
+    return state
 
 
 def charge(

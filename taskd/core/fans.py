@@ -35,7 +35,7 @@ def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
     if fan is not None:
         fan.stopped = fan.reading = False
         flow.spreading[position] = None
-        w.put(records.NODE, node_id, noted(fan, NodeRecord("running", now.wall_ms)))
+        w.put(records.NODE, node_id, fan.noted(NodeRecord("running", now.wall_ms)))
         for child, status in enumerate(fan.statuses):
             if status == FAILED:
                 child_id = member_id(flow.id, position, child)
@@ -66,7 +66,7 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
             _refuse(w, flow, position, made, command.total, now)
             return
         fan = flow.fans[position] = Fan(bytearray(command.total), made, now.wall_ms)
-        w.put(records.NODE, member_id(flow.id, position), noted(fan, NodeRecord("running", now.wall_ms)))
+        w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", now.wall_ms)))
     else:
         known = flow.fans.get(position)
         if known is None or known.stopped or not known.reading or command.first != known.released + len(known.items):
@@ -92,11 +92,6 @@ def _end_unsized(w: Working, flow: Flow, position: int, made: int, record: NodeR
     end_node(w, flow, position, FAILED, failure=record.failure)
 
 
-def noted(fan: Fan, record: NodeRecord) -> NodeRecord:
-    """Return a record of a node with what it alone tells of the children."""
-    return replace(record, total=len(fan.statuses), made=fan.made, released=fan.released if fan.made else 0)
-
-
 def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: Now) -> int:  # noqa: PLR0917 - as its fellows
     """Make tasks of a node's next items, as far as there is room; end it when all have ended. Return how many."""
     fan = flow.fans[position]
@@ -119,7 +114,7 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
             inputs[node.over] = Given(item)
             make(node.task, child_id, list(inputs))
     if spent and fan.made:
-        w.put(records.NODE, member_id(flow.id, position), noted(fan, NodeRecord("running", fan.started_at_ms)))
+        w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", fan.started_at_ms)))
     known = fan.released + len(fan.items)
     if len(fan.items) < ITEMS // 2 and known < len(fan.statuses) and not (fan.reading or fan.stopped):
         fan.reading = True
@@ -136,7 +131,7 @@ def end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
     failure = Failure(TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed")
     state = "dead" if failed else "succeeded"
     record = NodeRecord(state, fan.started_at_ms, now.wall_ms, failure=failure if failed else None)
-    w.put(records.NODE, member_id(flow.id, position), noted(fan, record))
+    w.put(records.NODE, member_id(flow.id, position), fan.noted(record))
     end_node(w, flow, position, FAILED if failed else SUCCEEDED, failure=failure if failed else None)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED, Graph, Verdict
 from taskd.core.records import NodeRecord, WorkflowRecord
@@ -95,6 +96,10 @@ class Fan:
     def missed(self) -> int:
         """So many have not succeeded, or were not begun."""
         return self.failed + len(self.statuses) - self.released
+
+    def noted(self, record: NodeRecord) -> NodeRecord:
+        """Return a record of its node with what that alone tells of the children."""
+        return replace(record, total=len(self.statuses), made=self.made, released=self.released if self.made else 0)
 
     def release(self) -> int:
         """Note that the next child has a task; return its position."""

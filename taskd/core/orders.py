@@ -7,7 +7,7 @@ that is still to be carried out, or one that is.
 
 from msgspec.structs import replace
 
-from taskd.core import fans, records
+from taskd.core import records
 from taskd.core.flows import Flow
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
@@ -67,7 +67,7 @@ def _void(w: Working, flow: Flow, node: int, *, afresh: bool) -> None:
         flow.spreading.pop(node, None)
         w.put(records.NODE, node_id, NodeRecord("blocked", 0, made=flow.refanned[node]))
     elif fan is not None:
-        w.put(records.NODE, node_id, fans.noted(fan, NodeRecord("blocked", 0)))
+        w.put(records.NODE, node_id, fan.noted(NodeRecord("blocked", 0)))
     elif flow.made[node] or node in flow.refanned:
         w.put(records.NODE, node_id, NodeRecord("blocked", 0, made=flow.refanned.get(node, 0)))
     else:

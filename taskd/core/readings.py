@@ -2,13 +2,13 @@
 
 from msgspec.structs import replace
 
-from taskd.core import fans, moves, records, retry, waits
+from taskd.core import cancel, fans, moves, records, retry, waits
 from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
 from taskd.core.flows import Fan, Flow, read_in, stem_of
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
-from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord
+from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord
 from taskd.core.settling import SKIP_CODES, end_node, note_failures
 from taskd.core.working import Working
 from taskd_protocol.errors import ResultGone
@@ -122,6 +122,7 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
     """
     keys: list[Key] = [(kind, task_id) for task_id, _ in command.tasks for kind in (records.SPEC, records.STATE)]
     w.need(keys, loaded)
+    stopped: dict[Key, Record | bytes | None] = {}
     for task_id, inputs in command.tasks:
         spec, last = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         flow = w.flows.get(stem_of(task_id))
@@ -140,5 +141,8 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
                 w.put(records.SPEC, task_id, spec)
             if last.result_apart:
                 w.delete(records.RESULT, task_id)
-            retry.revive(w, spec, last, now)
+            state = retry.revive(w, spec, last, now)
+            if flow.record.stopped and flow.record.stage == 0:  # since it was told to run again
+                stopped |= {(records.SPEC, task_id): spec, (records.STATE, task_id): state}
+    cancel.cancel_some(w, [task_id for kind, task_id in stopped if kind == records.SPEC], now, stopped)
     w.counters_dirty = True

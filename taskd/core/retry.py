@@ -65,8 +65,8 @@ def revivable(w: Working, specs: Sequence[SpecRecord], needed: Sequence[Key], lo
     return [spec for spec in specs if spec.spec.id not in held]
 
 
-def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
-    """Put a task that has ended back in line; its time limits run from now.
+def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRecord:
+    """Put a task that has ended back in line, and return it; its time limits run from now.
 
     Without success, and ``revivable``; or its workflow is to run it again.
     """
@@ -80,12 +80,13 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> None:
     task.revived_attempt = last.attempt
     if last.state == State.SUCCEEDED:
         attempts.pass_over(task)
-    endings.put_ready(w, task, last)
+    state = endings.put_ready(w, task, last)
     unique = spec.spec.rules.unique
     if unique is not None and unique.mode != WINDOW:
         claims.begin(w, spec.spec, unique, now)
     expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
+    return state
 
 
 def _refuse_members(ids: Sequence[bytes], loaded: Loaded) -> None:

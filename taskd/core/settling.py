@@ -76,8 +76,9 @@ def skip(w: Working, flow: Flow, node: int, status: int, now: Now) -> None:
     """Note for good that a node is not to run."""
     failure = SKIPS[status]
     node_id = member_id(flow.id, node)
-    made = flow.refanned.get(node, 0)  # of before, for when it maps anew
-    w.put(records.NODE, node_id, NodeRecord("skipped", 0, now.wall_ms, made=made, failure=failure))
+    record = NodeRecord("skipped", 0, now.wall_ms, made=flow.refanned.get(node, 0), failure=failure)
+    fan = flow.fans.get(node)  # of before, for when it maps again
+    w.put(records.NODE, node_id, record if fan is None else fan.noted(record))
     w.told.append(Outcome(node_id, "skipped", failure=failure))
     settle(w, flow, node, status)
 

@@ -209,7 +209,7 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
         raise WorkflowEnded(f"node {command.node[:64]!r} of {name} has not ended: it cannot be run again")
     reruns = record.reruns + 1
     flow.record = replace(
-        record, state=State.RUNNING, finished_at_ms=0, order=command.action, order_node=node, reruns=reruns
+        record, state=State.RUNNING, finished_at_ms=0, stage=0, order=command.action, order_node=node, reruns=reruns
     )
     _go_on(w, flow, now)
 

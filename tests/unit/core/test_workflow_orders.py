@@ -2,19 +2,18 @@
 
 import pytest
 
-from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
-from harness.workflows import Graph, Run, inputs
+from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
 from taskd_protocol.payload import pack
 
 
-def items(count: int, **fields: object) -> Graph:
+def items(count: int, in_flight_max: int = 0) -> Graph:
     """Return a node that maps over so many."""
     graph = Graph().add("items", kind="value", packed=pack(list(range(count))))
-    return graph.add("each", "items", kind="map", over=0, **fields)
+    return graph.add("each", "items", kind="map", over=0, in_flight_max=in_flight_max)
 
 
 def test_a_success_that_is_run_again_is_accounted_for(shell: Shell) -> None:
@@ -112,6 +111,33 @@ def test_children_of_before_run_again_when_there_was_nothing_to_map_over_meanwhi
     run.ran.clear()
     run.work(results={"find": pack([3, 4, 5])})
     assert sorted(run.ran) == ["each[0]", "each[1]", "each[2]", "find"]
+    assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize("turns", range(1, 7))
+def test_what_is_to_run_again_is_not_begun_when_it_is_cancelled_meanwhile(
+    shell: Shell, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are more than one turn deals with: those that had no turn yet are cancelled, too."""
+    run = Run(shell, items(50)).work([f"each[{child}]" for child in range(50)])
+    monkeypatch.setattr("taskd.core.moves.STEP_NODES", 10)
+    monkeypatch.setattr("taskd.core.moves.SLICE_NODES", 10)
+    shell.ask(OrderWorkflow(run.id, "resume"))
+    for _ in range(turns):
+        for waiting in shell.waiting.copy():
+            shell.feed(waiting)
+        for read in shell.reads.copy():
+            while read in shell.reads:
+                shell.step(read)
+        shell.turn()
+    shell.do(OrderWorkflow(run.id, "cancel"))
+    for grant in run.agent.receive():
+        shell.do(run.agent.nack(grant, outcome="cancelled"))
+    assert not run.take()
+    assert run.record.state == "cancelled"
+    check_disk(shell.disk)
+    shell.do(OrderWorkflow(run.id, "resume"))
+    run.work()
     assert run.record.state == "succeeded"
 
 
