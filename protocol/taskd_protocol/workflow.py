@@ -29,6 +29,9 @@ NUMBER_BITS: Final = 20
 CHILDREN_MAX: Final = (1 << NUMBER_BITS) - 1
 """Of one node that maps."""
 
+CHOICE_BYTES_MAX: Final = 512
+"""Of a value, packed, that a branch goes by: a longer result is not at hand when it is decided anew."""
+
 NIL: Final = b"\xc0"
 """The packed value of what has none."""
 
@@ -73,7 +76,7 @@ class Choice(msgspec.Struct, array_like=True, frozen=True, gc=False):
     node: int
     """Whose result."""
     packed: bytes
-    """The value, packed; compared byte by byte."""
+    """The value, packed, up to ``CHOICE_BYTES_MAX``; compared byte by byte."""
 
 
 class Node(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -227,8 +230,11 @@ def _check_edges(node: Node, position: int) -> None:
     if node.only_if:
         if node.when not in WHOLE:
             raise BadRequest(f"only_if goes with a trigger rule that waits for all: {', '.join(WHOLE)}")
-        if any(choice.node not in parents for choice in node.only_if):
+        before = set(parents)
+        if any(choice.node not in before for choice in node.only_if):
             raise BadRequest("only_if goes by the result of a node that it comes after; name that among needs or after")
+        if max(len(choice.packed) for choice in node.only_if) > CHOICE_BYTES_MAX:
+            raise BadRequest(f"only_if compares values of up to {CHOICE_BYTES_MAX} bytes: have it go by a shorter one")
     if node.phase not in PHASES:
         raise BadRequest(f"phase {node.phase[:32]!r} is unknown; use one of {', '.join(PHASES[1:])}, or none")
     if (node.phase == COMPENSATE) != (node.compensates >= 0) or node.compensates >= position:

@@ -140,7 +140,7 @@ class Flow:
         signals: Those that came.
         results: Small ones, for the nodes after them.
         deciding: By node, whose results decide whether these run.
-        ruled_out: Nodes whose branch was not taken.
+        ruled_out: Nodes whose branch was not taken; with those whose results decided so.
         phases: Nodes of each phase, with those that they take back.
         reruns: Tasks that have ended and are to run again; with the item that a child is given now, if any.
         tally: Nodes by their statuses, see ``graph``; that of those that are blocked is not kept.
@@ -162,7 +162,7 @@ class Flow:
     results: dict[int, bytes] = field(default_factory=dict)
     results_bytes: int = 0
     deciding: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
-    ruled_out: set[int] = field(default_factory=set)
+    ruled_out: dict[int, set[int]] = field(default_factory=dict)
     may_fail: set[int] = field(default_factory=set)
     phases: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     reruns: deque[tuple[bytes, bytes]] = field(default_factory=deque)
@@ -198,11 +198,29 @@ class Flow:
         assert self.graph is not None
         self.tally = [self.graph.statuses.count(status) for status in range(len(STATES))]
 
+    def decide(self, node: int, result: bytes | None) -> None:
+        """Rule out the nodes whose branch is not taken, by the result of a node that has ended; None: it has none."""
+        for other, packed in self.deciding.get(node, ()):
+            if result != packed:
+                self.ruled_out.setdefault(other, set()).add(node)
+
+    def undecide(self, node: int) -> None:
+        """Take back what the result of a node has ruled out."""
+        for other, _ in self.deciding.get(node, ()):
+            deciders = self.ruled_out.get(other, set())
+            deciders.discard(node)
+            if not deciders:
+                self.ruled_out.pop(other, None)
+
     def keep_result(self, node: int, result: bytes) -> None:
         """Keep a small result for the nodes that need it."""
         if len(result) <= RESULT_BYTES_MAX and self.results_bytes <= RESULTS_BYTES_MAX:
             self.results[node] = result
             self.results_bytes += len(result)
+
+    def forget_result(self, node: int) -> None:
+        """Forget a result that is void."""
+        self.results_bytes -= len(self.results.pop(node, b""))
 
 
 class Draft:

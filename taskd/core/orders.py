@@ -31,7 +31,6 @@ def carry_out(w: Working, flow: Flow) -> None:
         _void(w, flow, node, afresh=record.order != "resume")
     graph.hold(node for node in held if graph.statuses[node] != RELEASED)
     graph.restore((node, BLOCKED) for node in again)
-    flow.ruled_out -= again
     flow.verdicts.clear()
     flow.count_anew()
     flow.halted = False
@@ -59,7 +58,8 @@ def _failed_and_after(flow: Flow) -> set[int]:
 def _void(w: Working, flow: Flow, node: int, *, afresh: bool) -> None:
     """Void what a node came to."""
     node_id = member_id(flow.id, node)
-    flow.results.pop(node, None)
+    flow.forget_result(node)
+    flow.undecide(node)
     fan = flow.fans.get(node)
     if fan is not None and (afresh or not fan.missed):
         flow.refanned[node] = max(fan.released, fan.made)

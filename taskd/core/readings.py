@@ -26,7 +26,7 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     graph = read_in(flow, list(command.nodes))
     graph.restore(_statuses(flow, command).items())
     flow.signals = {**command.signals, **flow.signals}
-    _rule_out(flow)
+    _decide(flow, command)
     flow.count_anew()
     w.moving[stem_of(command.id)] = flow
     late, flow.late = flow.late, []
@@ -95,16 +95,18 @@ def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -
             return FAILED
 
 
-def _rule_out(flow: Flow) -> None:
+def _decide(flow: Flow, command: TakeFlow) -> None:
     """Find the nodes again whose branch was not taken."""
     graph = flow.graph
     assert graph is not None
-    for position, deciding in flow.deciding.items():
+    if not flow.deciding:
+        return
+    results = {position: result for position, _, result in command.ended}
+    results |= {position: record.packed for position, record in command.records}
+    for position in flow.deciding:
         status = graph.statuses[position]
         if status > RELEASED:
-            for other, packed in deciding:
-                if status != SUCCEEDED or flow.results.get(position) != packed:
-                    flow.ruled_out.add(other)
+            flow.decide(position, results.get(position) if status == SUCCEEDED else None)
 
 
 def take_items(w: Working, command: MapItems, now: Now) -> None:

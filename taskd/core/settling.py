@@ -44,9 +44,8 @@ def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None 
     w.dirty_flows[flow.stem] = w.moving[flow.stem] = flow
     if status == SUCCEEDED and result is not None and graph.has_children(node):
         flow.keep_result(node, result)
-    for other, packed in flow.deciding.get(node, ()) if flow.deciding else ():
-        if status != SUCCEEDED or result != packed:
-            flow.ruled_out.add(other)
+    if flow.deciding:
+        flow.decide(node, result if status == SUCCEEDED else None)
     flow.verdicts.extend(graph.settle(node, status))
     if status == FAILED and node not in flow.may_fail:
         _note_failure(flow, node)

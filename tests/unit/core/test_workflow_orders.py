@@ -8,6 +8,7 @@ from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
 from taskd_protocol.payload import pack
+from taskd_protocol.workflow import Choice
 
 
 def items(count: int, in_flight_max: int = 0) -> Graph:
@@ -139,6 +140,34 @@ def test_what_is_to_run_again_is_not_begun_when_it_is_cancelled_meanwhile(
     shell.do(OrderWorkflow(run.id, "resume"))
     run.work()
     assert run.record.state == "succeeded"
+
+
+@pytest.mark.parametrize("turn", ["right", "r" * 500])
+def test_a_branch_that_was_taken_is_taken_after_a_crash(
+    shell: Shell, turn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much else there was to remember."""
+    graph = Graph().add("choose").add("slow").add("side", "choose", after=["slow"], only_if=[Choice(0, pack(turn))])
+    run = Run(shell, graph)
+    run.ack(run.take()["choose"], pack(turn))
+    monkeypatch.setattr("taskd.core.flows.RESULTS_BYTES_MAX", -1)
+    run.crash()
+    shell.pass_ms(20_000)
+    run.work()
+    assert run.record.counts == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_branch_that_was_not_taken_is_not_taken_by_a_resumed_workflow(shell: Shell, *, crash: bool) -> None:
+    """Though it was skipped for what failed, too."""
+    graph = Graph().add("choose").add("bad").add("side", "choose", after=["bad"], only_if=[Choice(0, pack("right"))])
+    run = Run(shell, graph).work(["bad"], {"choose": pack("left")})
+    shell.do(OrderWorkflow(run.id, "resume"))
+    if crash:
+        run.crash()
+    run.work()
+    assert run.record.state == "succeeded"
+    assert "side" not in run.ran
 
 
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:

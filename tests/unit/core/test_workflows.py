@@ -494,6 +494,12 @@ def test_the_same_workflow_again_is_known(shell: Shell) -> None:
     assert len(run.ran) == 4
 
 
+def test_a_branch_by_a_long_value(shell: Shell) -> None:
+    graph = Graph().add("a").add("b", "a", only_if=[Choice(0, pack("x" * 600))])
+    with pytest.raises(WorkflowInvalid, match="'b': only_if compares"):
+        Run(shell, graph)
+
+
 def test_two_nodes_of_one_name(shell: Shell) -> None:
     with pytest.raises(WorkflowInvalid, match="'a' stands twice"):
         Run(shell, Graph().add("a").add("a"))
