@@ -229,6 +229,7 @@ class Draft:
     Attributes:
         names: Of those that have.
         signals: That they wait for.
+        phases: Of those that have one.
         starts: Where each part of it begins.
     """
 
@@ -239,6 +240,7 @@ class Draft:
         self.packed_bytes = 0
         self.names: dict[str, None] = {}
         self.signals: dict[str, None] = {}
+        self.phases: dict[int, str] = {}
         self.starts: list[int] = []
 
 

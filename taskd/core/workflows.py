@@ -40,7 +40,7 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import check_name
-from taskd_protocol.workflow import SIGNAL, Node, check_nodes, check_workflow
+from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, check_nodes, check_workflow
 
 DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
@@ -76,6 +76,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     if draft is None or len(draft.packed) != first or (draft.spec, draft.owner) != (spec, command.owner):
         raise BadRequest(f"nodes before number {first} of this workflow have not come; send it from the first on")
     _check_names(nodes, draft)
+    _check_phases(nodes, first, draft)
     for node in nodes:
         if node.task is not None and node.task.queue in w.queues:
             raise QueueDraining(
@@ -93,6 +94,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
         return NodesTaken(taken)
     draft.packed += packed
     draft.packed_bytes = packed_bytes
+    draft.phases.update(_phases_of(nodes, first))
     draft.starts.append(first)
     draft.names.update(dict.fromkeys(node.name for node in nodes))
     draft.signals.update(dict.fromkeys(node.signal for node in nodes if node.kind == SIGNAL))
@@ -112,6 +114,23 @@ def _check_names(nodes: Sequence[Node], draft: Draft) -> None:
             if name in seen:
                 raise WorkflowInvalid(f"node {name[:64]!r} stands twice; each node has a name of its own")
             seen[name] = None
+
+
+def _phases_of(nodes: Sequence[Node], first: int) -> dict[int, str]:
+    return {position: node.phase for position, node in enumerate(nodes, first) if node.phase}
+
+
+def _check_phases(nodes: Sequence[Node], first: int, draft: Draft) -> None:
+    """Refuse a node that would wait for one whose phase comes only when the other has ended, or never."""
+    phases = draft.phases | _phases_of(nodes, first)
+    for node in nodes if phases else ():
+        for parent in (*node.needs, *node.after):
+            phase = phases.get(parent, "")
+            if phase and (phase != node.phase or phase == COMPENSATE):
+                raise WorkflowInvalid(
+                    f"node {node.name[:64]!r} comes after node number {parent}, whose phase is {phase}: only nodes of"
+                    " that phase may, and none after one that compensates"
+                )
 
 
 def _digest(packed: Sequence[msgspec.Raw]) -> bytes:

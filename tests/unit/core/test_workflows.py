@@ -500,6 +500,27 @@ def test_a_branch_by_a_long_value(shell: Shell) -> None:
         Run(shell, graph)
 
 
+@pytest.mark.parametrize("phase", ["", "on_success", "compensate"])
+@pytest.mark.parametrize("part", [1, 3])
+def test_a_node_that_would_wait_for_a_later_phase(shell: Shell, phase: str, part: int) -> None:
+    """Else its workflow would never end."""
+    graph = Graph().add("a").add("sorry", phase="on_failure")
+    graph.add("b", "sorry", phase=phase, compensates=0 if phase == "compensate" else -1)
+    with pytest.raises(WorkflowInvalid, match="'b' comes after node number 1, whose phase is on_failure"):
+        Run(shell, graph, part=part)
+
+
+def test_a_node_that_would_wait_for_another_compensation(shell: Shell) -> None:
+    graph = Graph().add("a").add("undo", phase="compensate", compensates=0)
+    with pytest.raises(WorkflowInvalid, match="none after one that compensates"):
+        Run(shell, graph.add("more", after=["undo"], phase="compensate", compensates=0))
+
+
+def test_nodes_of_one_phase_may_wait_for_each_other(shell: Shell) -> None:
+    graph = Graph().add("a").add("sorry", phase="on_failure").add("so-sorry", "sorry", phase="on_failure")
+    assert Run(shell, graph).work(["a"]).ran == ["a", "sorry", "so-sorry"]
+
+
 def test_two_nodes_of_one_name(shell: Shell) -> None:
     with pytest.raises(WorkflowInvalid, match="'a' stands twice"):
         Run(shell, Graph().add("a").add("a"))
