@@ -70,6 +70,9 @@ COMPENSATE: Final = "compensate"
 PHASES: Final = ("", ON_SUCCESS, ON_FAILURE, COMPENSATE)
 
 
+_skip = msgspec.msgpack.Decoder(msgspec.Raw).decode
+
+
 class Choice(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """That a node runs only if another one's result is this: a branch."""
 
@@ -217,6 +220,18 @@ def check_nodes(nodes: Sequence[Node], first: int, payload_bytes_max: int) -> No
             raise WorkflowInvalid(f"node {node.name[:64]!r}: {error.message}") from None
 
 
+def check_packed(what: str, packed: bytes) -> None:
+    """Refuse bytes that are not one packed value.
+
+    Raises:
+        BadRequest: They are not.
+    """
+    try:
+        _skip(packed)
+    except (msgspec.MsgspecError, RecursionError):
+        raise BadRequest(f"{what} is not one value in MessagePack, or nested too deeply") from None
+
+
 def _check_edges(node: Node, position: int) -> None:
     parents = node.needs + node.after
     if parents and not 0 <= min(parents) <= max(parents) < position:
@@ -254,6 +269,8 @@ def _check_kind(node: Node, payload_bytes_max: int) -> None:
         raise BadRequest(f"in_flight_max of {node.in_flight_max} is out of range; it goes from 0, for any")
     if len(node.packed) > payload_bytes_max:
         raise BadRequest(f"a value of {len(node.packed)} bytes; the limit is {payload_bytes_max}")
+    if node.kind == VALUE:
+        check_packed("its value", node.packed)
     if node.kind == SIGNAL:
         check_name("signal name", node.signal)
     if not 0 <= node.wait_ms <= limits.DELAY_MS_MAX or (node.kind == SLEEP and not node.wait_ms):

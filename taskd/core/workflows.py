@@ -40,7 +40,7 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import check_name
-from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, check_nodes, check_workflow
+from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, check_nodes, check_packed, check_workflow
 
 DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
@@ -283,6 +283,7 @@ def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> Non
     check_name("signal name", command.name)
     if len(command.packed) > SIGNAL_BYTES_MAX:
         raise BadRequest(f"a signal of {len(command.packed)} bytes; the limit is {SIGNAL_BYTES_MAX}: pass a reference")
+    check_packed("a signal's value", command.packed)
     record = _record_of(w, command.id, loaded)
     flow = w.flows.get(stem_of(command.id))
     if flow is None or record.state == State.CANCELLING:

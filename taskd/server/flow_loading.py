@@ -18,10 +18,14 @@ from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import Kind, NodeRecord, NodesRecord, StateRecord
 from taskd.store import codec
 from taskd.store.interface import Store
-from taskd_protocol.workflow import NIL, STEM_BYTES, member_id, place_of
+from taskd_protocol.workflow import CHILDREN_MAX, NIL, STEM_BYTES, member_id, place_of
 
 PAGE: Final = 1_000
 """Entries read at once."""
+
+_SHORT_LIST: Final = 0x90
+_LIST_HEADS: Final = {0xDC: 2, 0xDD: 4}
+"""How MessagePack begins a list: of up to 15 items; of more, in so many bytes."""
 
 _items = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
@@ -90,9 +94,12 @@ class FlowLoader:
             return MapItems(id=want.id, node=want.node, total=want.children, first=want.first, items=items)
         if self._list[0] != want.source or want.first == 0:
             (packed,) = await read_results(self._store, [want.source])
+            count = _count(packed or NIL)
+            if not 0 <= count <= CHILDREN_MAX:  # each item would take some hundred bytes to be refused
+                return MapItems(id=want.id, node=want.node, total=count, first=0, items=[])
             try:
                 self._list = want.source, _items.decode(packed or NIL)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, RecursionError):
                 return MapItems(id=want.id, node=want.node, total=-1, first=0, items=[])
         whole = self._list[1]
         items = [bytes(item) for item in whole[want.first : want.first + want.limit]]
@@ -132,6 +139,15 @@ async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
     for index, value in zip(apart, await store.load([(records.RESULT, ids[i]) for i in apart]), strict=True):
         results[index] = value
     return results
+
+
+def _count(packed: bytes) -> int:
+    """Return how many items a packed list says that it has; -1: it is none."""
+    first = packed[0] if packed else 0
+    if first & 0xF0 == _SHORT_LIST:
+        return first & 0x0F
+    head = _LIST_HEADS.get(first, 0)
+    return int.from_bytes(packed[1 : 1 + head], "big") if head else -1
 
 
 def _set(statuses: bytearray, child: int, status: int) -> None:

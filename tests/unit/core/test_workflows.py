@@ -218,11 +218,31 @@ def test_a_map_of_a_map(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("packed", "state"), [(pack([]), "succeeded"), (pack("no list"), "failed"), (pack({}), "failed")]
+    ("packed", "state"),
+    [
+        (pack([]), "succeeded"),
+        (pack("no list"), "failed"),
+        (pack({}), "failed"),
+        (b"", "failed"),
+        (b"\xdc\x00", "failed"),
+        (b"\x93\x01", "failed"),
+        (b"\xdd\x00\x00\x00\x01" + b"\x91" * 100_000 + b"\xc0", "failed"),  # nested deeper than can be read
+        (b"\xdd\x00\x10\x00\x00" + b"\xc0" * (1 << 20), "failed"),  # an item more than a node may have
+    ],
 )
 def test_a_map_over_nothing_or_no_list(shell: Shell, packed: bytes, state: str) -> None:
-    run = Run(shell, Graph().add("items", kind="value", packed=packed).add("each", "items", kind="map", over=0))
+    run = Run(shell, Graph().add("find").add("each", "find", kind="map", over=0)).work(results={"find": packed})
     assert run.record.state == state
+
+
+@pytest.mark.parametrize("packed", [b"", b"\xc0\xc0", b"\x91", b"\x91" * 100_000 + b"\xc0"])
+def test_what_is_no_value(shell: Shell, packed: bytes) -> None:
+    """Is refused by who gives it, and not by who would use it."""
+    with pytest.raises(WorkflowInvalid, match="'v': its value is not one value"):
+        Run(shell, Graph().add("v", kind="value", packed=packed))
+    run = Run(shell, Graph().add("s", kind="signal", signal="go"))
+    with pytest.raises(BadRequest, match="a signal's value is not one value"):
+        shell.do(SignalWorkflow(run.id, "go", packed[:50_000]))
 
 
 def test_a_map_fails_when_all_have_ended_and_one_has_failed(shell: Shell) -> None:
