@@ -31,6 +31,7 @@ from taskd.core.working import Working
 from taskd_protocol.errors import (
     BadRequest,
     QueueDraining,
+    ServerBusy,
     SubmitConflict,
     SubmitTooOld,
     WorkflowEnded,
@@ -46,8 +47,8 @@ DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
 
 SIGNAL_BYTES_MAX: Final = 64 * 1024
-SIGNALS_MAX: Final = 100
-"""Signals of one workflow that came and that no node waits for yet."""
+SIGNALS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Values of the signals that came to one workflow: they are in memory until it ends."""
 
 DIGEST_BYTES: Final = 16
 
@@ -189,11 +190,17 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
         BadRequest: The action is unknown.
         WorkflowUnknown: There is no such workflow, or no such node.
         WorkflowEnded: It stands where that cannot be done.
+        ServerBusy: Another order is still to be carried out.
         NeedRecords: It is not in memory.
     """
     if command.action not in ACTIONS:
         raise BadRequest(f"action {command.action[:32]!r} is unknown; use one of {', '.join(ACTIONS)}")
     record = _record_of(w, command.id, loaded)
+    if record.parent:
+        raise BadRequest(
+            f"these are the {record.spec.name[:64]}, which go with it: `taskd task show|cancel|retry"
+            f" {format_task_id(record.parent)}`"
+        )
     if command.action == "cancel":
         _cancel(w, record)
     else:
@@ -219,8 +226,14 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
         raise WorkflowEnded(f"what {name} had done was taken back: submit it anew")
     if command.action == "resume" and record.state == State.SUCCEEDED:
         raise WorkflowEnded(f"{name} has succeeded: there is nothing to resume; rerun a node of it")
+    if record.swept:
+        raise WorkflowEnded(f"{name} is being removed, since it ended long ago: submit it anew")
     flow = w.flows.get(stem_of(command.id))
     node = -1 if command.action == "resume" else _position_of(w, command, record, flow, loaded)
+    if record.order:
+        if (record.order, record.order_node) == (command.action, node):
+            return  # the same again
+        raise ServerBusy(f"{name} is about to carry out another order, {record.order}: give this one when it has")
     if flow is None:
         flow = w.flows[stem_of(command.id)] = Flow(record)
         w.put(records.OPEN, command.id, b"")
@@ -291,6 +304,12 @@ def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> Non
     if command.name not in record.signals:
         known = ", ".join(record.signals[:8]) or "none"
         raise WorkflowUnknown(f"no node of {record.spec.name[:64]!r} waits for {command.name[:64]!r}; signals: {known}")
+    others_bytes = sum(len(value) for name, value in flow.signals.items() if name != command.name)
+    if others_bytes + len(command.packed) > SIGNALS_BYTES_MAX:
+        raise BadRequest(
+            f"the signals that came to {record.spec.name[:64]!r} are {others_bytes} bytes; with this one they would be"
+            f" more than {SIGNALS_BYTES_MAX}: pass references"
+        )
     w.put(records.SIGNAL, command.id + command.name.encode(), command.packed)
     flow.signals[command.name] = command.packed
     if flow.graph is not None:

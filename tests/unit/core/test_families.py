@@ -6,7 +6,7 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import CancelTasks, RetryTasks, SpawnTasks
+from taskd.core.commands import CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks
 from taskd.core.effects import TasksEnded
 from taskd.core.lifecycle import State
 from taskd.core.records import WorkflowRecord
@@ -205,6 +205,21 @@ def test_a_parent_that_is_retried_after_its_end_begins_anew(house: House) -> Non
     families = house.shell.disk.scan(records.WORKFLOW)
     assert len(families) == 2
     assert all(is_workflow_id(family) for family in families)
+
+
+@pytest.mark.parametrize("action", ["resume", "rerun", "cancel"])
+def test_a_family_takes_no_orders(house: House, action: str) -> None:
+    """It would wait for ever: what is ordered of its parent is carried out with it."""
+    parent = house.next()
+    house.spawn(parent, child())
+    for _ in range(2):
+        family = house.family.spec.id
+        with pytest.raises(BadRequest, match=r"children of m\.f, which go with it"):
+            house.shell.do(OrderWorkflow(family, action, "children"))
+        if parent.token in house.agent.held:
+            house.shell.do(house.agent.nack(house.next(), final=True))
+            house.ack(parent)
+    assert house.family.state == "failed"
 
 
 def test_what_is_told(house: House) -> None:

@@ -7,6 +7,7 @@ from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
+from taskd_protocol.errors import ServerBusy
 from taskd_protocol.payload import pack
 from taskd_protocol.workflow import Choice
 
@@ -168,6 +169,24 @@ def test_a_branch_that_was_not_taken_is_not_taken_by_a_resumed_workflow(shell: S
     run.work()
     assert run.record.state == "succeeded"
     assert "side" not in run.ran
+
+
+def test_a_second_order_does_not_replace_one_that_is_still_to_be_carried_out(shell: Shell) -> None:
+    """Only the same again is nothing new."""
+    run = Run(shell, Graph().add("a").add("b")).work(["b"])
+    for action, node in (("resume", ""), ("resume", ""), ("rerun", "a")):
+        shell.ask(OrderWorkflow(run.id, action, node))
+        if action == "rerun":
+            [waiting] = shell.waiting
+            with pytest.raises(ServerBusy, match="another order, resume"):
+                shell.feed(waiting)
+        else:
+            for waiting in shell.waiting.copy():
+                shell.feed(waiting)
+    shell.settle()
+    run.work()
+    assert run.ran == ["a", "b", "b"]
+    assert run.record.state == "succeeded"
 
 
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:

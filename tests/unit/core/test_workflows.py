@@ -291,6 +291,18 @@ def test_a_signal_lets_a_node_go_on(shell: Shell, *, early: bool) -> None:
         shell.do(SignalWorkflow(run.id, "go", pack("yes")))
 
 
+def test_signals_have_a_limit_together(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one again takes the place of the one before."""
+    monkeypatch.setattr("taskd.core.workflows.SIGNALS_BYTES_MAX", 5)
+    graph = Graph().add("s", kind="signal", signal="s").add("t", kind="signal", signal="t")
+    run = Run(shell, graph.add("slow"))
+    for _ in range(2):
+        shell.do(SignalWorkflow(run.id, "s", pack("abc")))
+    with pytest.raises(BadRequest, match="pass references"):
+        shell.do(SignalWorkflow(run.id, "t", pack("a")))
+    assert run.record.counts["succeeded"] == 1
+
+
 def test_a_signal_that_does_not_come_in_time(shell: Shell) -> None:
     graph = Graph().add("approve", kind="signal", signal="go", wait_ms=5_000).add("late", "approve", when="all_failed")
     run = Run(shell, graph)
