@@ -61,7 +61,8 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     finished = loaded[finished_key]
     if not isinstance(finished, FinishedRecord):
         return
-    aged = int.from_bytes(command.finished_id[:8], "big") < now.wall_ms - w.settings.retention_age_ms
+    ended_at_ms = int.from_bytes(command.finished_id[:8], "big")
+    aged = ended_at_ms < now.wall_ms - w.settings.retention_age_ms
     if not aged and w.counters.finished_bytes <= w.settings.retention_bytes:
         return
     tasks: list[Key] = [(kind, task_id) for task_id in finished.ids for kind in (records.SPEC, records.STATE)]
@@ -69,7 +70,7 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
         (records.WORKFLOW, i) for i in dict.fromkeys(workflow_of(i) for i in finished.ids if is_made_id(i))
     ]
     w.need([finished_key, *tasks, *flows], loaded)
-    ids = _put_off(w, finished, now, loaded, aged=aged) if flows else finished.ids
+    ids, moved = _put_off(w, finished, ended_at_ms, now, loaded) if flows else (finished.ids, False)
     order = int.from_bytes(command.finished_id[8:], "big")
     ended = ended_of(ids, loaded, order)
     rest = take_away_some(w, ended)
@@ -84,24 +85,28 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     gone_bytes = finished.stored_bytes * len(ids) // len(finished.ids) - rest_bytes
     w.counters.finished_bytes -= gone_bytes
     w.counters_dirty = True
-    if ids:
+    if ids or moved:
         w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
 
 
-def _put_off(w: Working, finished: FinishedRecord, now: Now, loaded: Loaded, *, aged: bool) -> list[bytes]:
+def _put_off(
+    w: Working, finished: FinishedRecord, ended_at_ms: int, now: Now, loaded: Loaded
+) -> tuple[list[bytes], bool]:
     """Return those of these that may be taken away now: what is of a workflow is kept for as long as that is.
 
-    The others are entered anew: where their workflow's end stands, or, if that has not ended, as if they ended now.
+    The others are entered anew: behind their workflow's end, so that no part of it is gone while it can be resumed; or,
+    if that has not ended, as if they ended now. Tells, too, whether any was of a workflow that has ended.
     """
     going: list[bytes] = []
     later: dict[int, list[bytes]] = {}
+    ending = {task_id for task_id in finished.ids if is_workflow_id(task_id)}
     for task_id in finished.ids:
         record = loaded[records.WORKFLOW, workflow_of(task_id)] if is_made_id(task_id) else None
         if not isinstance(record, WorkflowRecord):
             going.append(task_id)
         elif not record.finished_at_ms:
             later.setdefault(now.wall_ms, []).append(task_id)
-        elif aged and record.finished_at_ms >= now.wall_ms - w.settings.retention_age_ms:
+        elif ended_at_ms < record.finished_at_ms or workflow_of(task_id) not in ending:
             later.setdefault(record.finished_at_ms, []).append(task_id)
         else:
             going.append(task_id)
@@ -109,7 +114,7 @@ def _put_off(w: Working, finished: FinishedRecord, now: Now, loaded: Loaded, *, 
     for instant_ms, ids in later.items():
         share = left_bytes * len(ids) // (len(finished.ids) - len(going))
         w.enter_finished(instant_ms, ids, share)
-    return going
+    return going, any(instant_ms != now.wall_ms for instant_ms in later)
 
 
 def _take_workflow_away(w: Working, record: Record | bytes | None) -> bool:

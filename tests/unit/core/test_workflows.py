@@ -598,6 +598,24 @@ def test_what_is_of_a_workflow_is_kept_for_as_long_as_that(monkeypatch: pytest.M
         shell.do(OrderWorkflow(run.id, "rerun", "a"))
 
 
+def test_no_part_of_a_workflow_is_taken_away_while_it_can_be_resumed() -> None:
+    """Also when finished tasks weigh too much: what had succeeded would run again."""
+    graph = Graph().add("n0")
+    for n in range(1, 8):
+        graph.add(f"n{n}", f"n{n - 1}")
+    run = Run(Shell(settings=Settings(retention_bytes=2_000)), graph)
+    shell = run.shell
+    run.work(["n7"])
+    for _ in range(300):
+        shell.pass_ms(500)
+        there = [name for name in graph.names if (records.SPEC, run.node_id(name)) in shell.disk.values]
+        assert len(there) == 8 or (records.WORKFLOW, run.id) not in shell.disk.values
+    assert len(there) < 8
+    check_disk(shell.disk)
+    with pytest.raises(WorkflowUnknown):
+        shell.do(OrderWorkflow(run.id, "resume"))
+
+
 def test_a_workflow_that_was_resumed_is_not_taken_away() -> None:
     run = aged(Graph().add("a").add("b", "a")).work(["b"])
     run.shell.pass_ms(AGE_MS // 2)
