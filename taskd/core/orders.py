@@ -34,8 +34,9 @@ def carry_out(w: Working, flow: Flow) -> None:
     flow.verdicts.clear()
     flow.count_anew()
     flow.halted = False
-    flow.record = replace(record, order="", order_node=-1, failed_node=-1, failed_name="", stopped=False, stage=0)
+    flow.record = replace(record, order="", order_node=-1, failed_node=-1, failed_name="", stage=0)
     note_failures(w, flow)
+    flow.record = replace(flow.record, stopped=False)  # by what failed before the order, too
     flow.verdicts.extend(graph.judge_all())
     stem = flow.stem
     w.dirty_flows[stem] = w.moving[stem] = flow

@@ -52,8 +52,10 @@ def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None 
 
 
 def note_failures(w: Working, flow: Flow) -> None:
-    """Note the first node that has failed, of a flow whose nodes' ends were not noted one by one."""
+    """Note the first node that has failed, of a flow whose nodes' ends were not noted one by one, unless one is."""
     assert flow.graph is not None
+    if flow.record.failed_node >= 0:
+        return
     for node, status in enumerate(flow.graph.statuses):
         if status == FAILED and node not in flow.may_fail:
             _note_failure(flow, node)

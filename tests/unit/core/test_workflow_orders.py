@@ -189,6 +189,21 @@ def test_a_second_order_does_not_replace_one_that_is_still_to_be_carried_out(she
     assert run.record.state == "succeeded"
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_what_failed_before_an_order_does_not_stop_it(shell: Shell, *, crash: bool) -> None:
+    run = Run(shell, Graph().add("a").add("b"), policy="fail_fast")
+    grants = run.take()
+    run.ack(grants["a"])
+    run.fail(grants["b"])
+    shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    if crash:
+        run.crash()
+    run.work()
+    assert run.ran == ["a", "b", "a"]
+    assert run.record.counts == {"succeeded": 1, "failed": 1}
+    assert (run.record.state, run.record.failed_name) == ("failed", "b")
+
+
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
     run = Run(shell, Graph().add("a").add("b")).work(["b"])
     shell.do(OrderWorkflow(run.id, "rerun", "a"))
