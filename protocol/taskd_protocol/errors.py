@@ -189,6 +189,12 @@ class UniqueHeld(_Coded):
     code = "unique.held"
 
 
+class SubmitTooNew(_Coded):
+    """The id lies ahead of the server's clock, which was put back: ask it for the time, and make a new one."""
+
+    code = "submit.too_new"
+
+
 class SubmitTooOld(_Coded):
     """The id is older than what the server keeps, so it cannot tell a resend from a new task."""
 

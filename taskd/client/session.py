@@ -27,6 +27,7 @@ from taskd_protocol.errors import (
     ConnectionLost,
     HandshakeTimedOut,
     ProtocolViolation,
+    SubmitTooNew,
     TaskdError,
     UnexpectedMessage,
     UnknownKind,
@@ -279,6 +280,8 @@ class Session:
         if request is None:
             return
         told = _told(error)
+        if isinstance(told, SubmitTooNew):  # its clock was put back
+            self._reply(Ping(self._asked.number()))
         if told.retryable:
             self._asked.put_off(request, told, now_s)
         else:

@@ -34,7 +34,14 @@ from taskd.core.schedule_looks import (
 )
 from taskd.core.working import Working
 from taskd_protocol import limits
-from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleLimit, ScheduleUnknown
+from taskd_protocol.errors import (
+    BadRequest,
+    QueueDraining,
+    ScheduleExists,
+    ScheduleLimit,
+    ScheduleUnknown,
+    SubmitTooNew,
+)
 from taskd_protocol.ids import TaskId, is_task_id, task_id_unix_ms
 from taskd_protocol.schedule import NO_TASK_ID, Schedule, check_schedule
 from taskd_protocol.task import check_name
@@ -275,7 +282,7 @@ def _check_id(raw: bytes, now: Now) -> None:
     if not is_task_id(raw):
         raise BadRequest("an id is a new UUID of version 7 for each request")
     if task_id_unix_ms(TaskId(raw)) > now.wall_ms + FUTURE_MS_MAX:
-        raise BadRequest("an id lies in the future; make ids from the server's time, as WELCOME tells it")
+        raise SubmitTooNew("an id lies in the future; make ids from the server's time, as PONG tells it")
 
 
 def _stored(w: Working, name: str, ids: list[bytes], loaded: Loaded) -> set[bytes]:

@@ -14,7 +14,7 @@ from taskd.core.lifecycle import State
 from taskd.core.lines import Task, rank_of
 from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import Working
-from taskd_protocol.errors import BadRequest, QueueDraining
+from taskd_protocol.errors import BadRequest, QueueDraining, SubmitTooNew
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import Rules, TaskSpec, check_specs
 
@@ -135,4 +135,4 @@ def _check_ids(ids: Sequence[bytes], now: Now) -> None:
         raise BadRequest(f"task id {format_task_id(twice)} stands twice in one submit; ids are made once a task")
     future_ms = now.wall_ms + FUTURE_MS_MAX
     if max(ids)[:6] > future_ms.to_bytes(6, "big"):
-        raise BadRequest("a task id lies in the future; make ids from the server's time, as WELCOME tells it")
+        raise SubmitTooNew("a task id lies in the future; make ids from the server's time, as PONG tells it")

@@ -33,6 +33,7 @@ from taskd_protocol.errors import (
     QueueDraining,
     ServerBusy,
     SubmitConflict,
+    SubmitTooNew,
     SubmitTooOld,
     WorkflowEnded,
     WorkflowInvalid,
@@ -69,7 +70,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     spec, first, nodes = command.spec, command.first, command.nodes
     check_workflow(spec, w.settings.workflow_nodes_max)
     if int.from_bytes(spec.id[:6], "big") > now.wall_ms + FUTURE_MS_MAX:
-        raise BadRequest("a workflow's id lies in the future; make ids from the server's time, as WELCOME tells it")
+        raise SubmitTooNew("a workflow's id lies in the future; make ids from the server's time, as PONG tells it")
     if not 0 < len(nodes) <= NODES_MAX or first + len(nodes) > spec.nodes:
         raise BadRequest(f"{len(nodes)} nodes from number {first} on; a part holds 1 to {NODES_MAX} of {spec.nodes}")
     check_nodes(nodes, first, w.settings.payload_bytes_max)

@@ -13,7 +13,7 @@ from simulation.schedules import ask_of_schedules, remove_schedules
 from simulation.tasks import TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
-from taskd_protocol.errors import QueueDraining, SubmitConflict, SubmitTooOld, TaskdError
+from taskd_protocol.errors import QueueDraining, SubmitConflict, SubmitTooNew, SubmitTooOld, TaskdError
 from taskd_protocol.messages import (
     AgentDrain,
     Cancel,
@@ -102,8 +102,8 @@ class Load:
         world.note_submit(specs)
         try:
             [accepted] = await perform(operations.submit(machine.link, [specs], None))
-        except (SubmitConflict, SubmitTooOld, QueueDraining):
-            return  # a key of other work, an id of long ago, or nobody wants more of it
+        except (SubmitConflict, SubmitTooOld, SubmitTooNew, QueueDraining):
+            return  # a key of other work, an id of long ago or of a clock that was put back, or nobody wants more of it
         firsts = dict(accepted.existing)
         ids = [firsts.get(index, spec.id) for index, spec in enumerate(specs)]
         world.note_accepted({task_id: world.known.get(task_id, spec) for task_id, spec in zip(ids, specs, strict=True)})

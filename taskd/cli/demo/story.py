@@ -128,7 +128,7 @@ def _work(console: Console, stage: stages.Stage, root: str, count: int) -> Run:
     began_s = mono_s()
     graph = steps.Graph(root)
     console.print(
-        f"submit   split → measure, {count:,} times → merge → report, safe on disk after {mono_s() - began_s:.2f} s"
+        f"submit   split → measure, {count:,} times → merge → report, safe on disk after {mono_s() - began_s:.2f} s\n"
     )
     rate = 0.0
     with _Progress(console, count) as progress:

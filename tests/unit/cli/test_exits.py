@@ -45,6 +45,7 @@ EXPECTED = {
     "store.too_new": 65,
     "store.too_old": 65,
     "submit.conflict": 65,
+    "submit.too_new": 65,
     "submit.too_old": 65,
     "unique.held": 2,
     "task.unknown": 2,

@@ -26,6 +26,7 @@ from taskd_protocol.errors import (
     RoleRefused,
     ServerBusy,
     ServerTooOld,
+    SubmitTooNew,
     TaskdError,
     UnexpectedMessage,
     UnknownKind,
@@ -500,6 +501,19 @@ def test_the_servers_clock_is_kept_as_an_offset_of_the_local_one() -> None:
     wire.now_s += 1
     wire.tell(Pong(1, 5_001_500))
     assert wire.session.clock_offset_ms == 5_001_500 - 101.0 * 1000
+
+
+def test_a_server_whose_clock_was_put_back_is_asked_for_the_time() -> None:
+    """By whoever is told so: else every id would be ahead of it until the connection is lost."""
+    wire = live_wire()
+    request = a_submit()
+    wire.session.ask(request)
+    wire.heard()
+    [ping] = wire.tell(Error(request.number, "submit.too_new", "an id lies in the future"))
+    assert isinstance(request.error, SubmitTooNew)
+    assert isinstance(ping, Ping)
+    wire.tell(Pong(ping.nonce, 7_000))
+    assert wire.session.clock_offset_ms == 7_000 - wire.now_s * 1000
 
 
 @pytest.mark.parametrize(

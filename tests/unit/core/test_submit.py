@@ -13,7 +13,7 @@ from taskd.core.lifecycle import State
 from taskd.core.records import LineRecord
 from taskd.core.submit import FUTURE_MS_MAX
 from taskd.core.working import RecentIds, Settings
-from taskd_protocol.errors import BadRequest, PayloadTooLarge, SubmitConflict, SubmitTooOld, TaskdError
+from taskd_protocol.errors import BadRequest, PayloadTooLarge, SubmitConflict, SubmitTooNew, SubmitTooOld, TaskdError
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.task import TaskSpec
 
@@ -81,7 +81,7 @@ def test_an_id_from_the_future_is_refused(shell: Shell) -> None:
         [task_id] = make_task_ids(1, shell.wall_ms + ahead_ms, b"0123456789")
         spec = TaskSpec(task_id, "m.f")
         if is_refused:
-            assert isinstance(refused(shell, spec), BadRequest)
+            assert isinstance(refused(shell, spec), SubmitTooNew)
         else:
             assert shell.submit(spec).existing == []
 
