@@ -23,10 +23,16 @@ from msgspec.structs import replace
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED, Graph, Verdict
 from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd_protocol.task import Given
-from taskd_protocol.workflow import NIL, STEM_BYTES, Node, WorkflowSpec, member_id
+from taskd_protocol.workflow import NIL, STEM_BYTES, TASK, Node, WorkflowSpec, member_id
 
 RESULT_BYTES_MAX = 2_048
 """Results up to this are kept until they are handed on; larger ones are asked for by who needs them."""
+
+INPUTS_BYTES_MAX = 128 * 1024
+"""Results that travel with one task; more is asked for. A lease with the largest arguments has room for so much."""
+
+FAN_INPUTS_BYTES_MAX = 4 * 1024
+"""And with each child of a node that maps: they are written as often as it has children."""
 
 RESULTS_BYTES_MAX = 8 * 1024 * 1024
 """Kept of one workflow; more is asked for."""
@@ -275,7 +281,8 @@ def _noted(flow: Flow) -> Iterator[Node]:
 
 
 def inputs_of(flow: Flow, node: Node) -> list[Given]:
-    """Return what takes its place among a node's arguments, as far as it is at hand."""
+    """Return what takes its place among a node's arguments: small results themselves, as far as they are at hand."""
+    room = INPUTS_BYTES_MAX if node.kind == TASK else FAN_INPUTS_BYTES_MAX
     graph = flow.graph
     assert graph is not None
     inputs: list[Given] = []
@@ -287,8 +294,9 @@ def inputs_of(flow: Flow, node: Node) -> list[Given]:
             # results that are still to come, and those of a run again, make another list of the same length
             version = 2 * flow.record.reruns + (graph.statuses[parent] <= RELEASED)
             inputs.append(Given(id=member_id(flow.id, parent), count=len(fan.statuses), version=version))
-        elif parent in flow.results:
-            inputs.append(Given(flow.results[parent]))
+        elif (packed := flow.results.get(parent)) is not None and len(packed) <= room:
+            room -= len(packed)
+            inputs.append(Given(packed))
         else:
             inputs.append(Given(id=member_id(flow.id, parent), version=2 * flow.record.reruns))
     return inputs

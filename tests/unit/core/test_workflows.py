@@ -52,6 +52,22 @@ def test_large_results_are_referred_to(shell: Shell) -> None:
     assert inputs(run.take()["left"]) == [Given(id=run.node_id("raw"))]
 
 
+def test_many_small_results_are_referred_to_beyond_a_bound(shell: Shell) -> None:
+    """A lease is one message, and what a node that maps needs is written with each child."""
+    graph = Graph()
+    names = [f"n{n}" for n in range(100)]
+    for name in names:
+        graph.add(name, kind="value", packed=pack("x" * 2_000))
+    graph.add("items", kind="value", packed=pack([1, 2])).add("all", *names).add(
+        "each", "items", *names, kind="map", over=0
+    )
+    grants = Run(shell, graph).take()
+    for grant, most in ((grants["all"], 128 * 1024), (grants["each[0]"], 4 * 1024)):
+        given = inputs(grant)
+        assert 0.9 * most < sum(len(each.packed) for each in given) < most
+        assert all(bool(each.packed) != bool(each.id) for each in given)
+
+
 @pytest.mark.parametrize("at", range(5))
 def test_a_crash_at_any_end_changes_nothing(shell: Shell, at: int) -> None:
     """Each node runs to its end; what was durable is not run again."""
