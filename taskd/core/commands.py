@@ -413,6 +413,8 @@ class TakeFlow:
     void: Sequence[tuple[int, int, bytes]]
     """Children (node, child, item or nothing) that have ended and are to run again."""
     signals: Mapping[str, bytes]
+    broken: str = ""
+    """Why it cannot be read, and nothing else is told; empty: it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

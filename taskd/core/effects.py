@@ -45,6 +45,14 @@ class AgentQuarantined(NamedTuple):
     tasks: int
 
 
+class WorkflowBroken(NamedTuple):
+    """A workflow cannot be read: it goes on no further. For the log."""
+
+    id: bytes
+    name: str
+    why: str
+
+
 class AgentReadmitted(NamedTuple):
     """The agent is granted to again. For the log."""
 
@@ -188,5 +196,6 @@ Effect = (
     | WantItems
     | JobsMoved
     | ScheduleStopped
+    | WorkflowBroken
     | Continue
 )

@@ -152,6 +152,7 @@ class Flow:
         tally: Nodes by their statuses, see ``graph``; that of those that are blocked is not kept.
         halted: What was in motion when it was stopped has been told to end.
         late: What happened while it was read.
+        broken: It cannot be read, and stays as it is until the next start.
     """
 
     record: WorkflowRecord
@@ -176,6 +177,7 @@ class Flow:
     halted: bool = False
     late: list[Happened] = field(default_factory=list)
     reading: bool = False
+    broken: bool = False
     id: bytes = field(init=False)
     stem: bytes = field(init=False)
 

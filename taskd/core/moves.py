@@ -46,8 +46,9 @@ def advance(w: Working, now: Now) -> None:  # noqa: C901 - one case a kind of ev
         if node < 0:
             families.parent_ended(w, flow, event.status)
         elif flow.graph is None:
-            flow.late.append(event)
-            want(w, flow)
+            if not flow.broken:
+                flow.late.append(event)
+                want(w, flow)
         elif child < 0 and event.status > RELEASED:
             if flow.graph.statuses[node] <= RELEASED:
                 settle(w, flow, node, event.status, event.result)

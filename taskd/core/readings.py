@@ -1,11 +1,15 @@
 """Readings: what was read of workflows, and of tasks of theirs, and how they go on with it."""
 
+from collections.abc import Sequence
+
+import msgspec
 from msgspec.structs import replace
 
 from taskd.core import cancel, fans, moves, records, retry, waits
 from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
+from taskd.core.effects import WorkflowBroken
 from taskd.core.flows import Fan, Flow, read_in, stem_of
-from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED
+from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED, Graph
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
 from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord
@@ -23,7 +27,12 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     if flow is None or flow.graph is not None:
         return
     flow.reading = False
-    graph = read_in(flow, list(command.nodes))
+    graph = command.broken or _take_nodes(flow, command.nodes)
+    if isinstance(graph, str):
+        flow.broken = True
+        flow.late.clear()
+        w.effects.append(WorkflowBroken(flow.id, flow.record.spec.name, graph))
+        return
     graph.restore(_statuses(flow, command).items())
     flow.signals = {**command.signals, **flow.signals}
     _decide(flow, command)
@@ -41,6 +50,16 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
         waits.signal(w, flow, name, packed, now)
     for position in flow.unsized:
         fans.want_items(w, flow, position, flow.node(position), 0)
+
+
+def _take_nodes(flow: Flow, nodes: Sequence[msgspec.Raw]) -> Graph | str:
+    """Make a flow's graph, and return it, or why that cannot be."""
+    if len(nodes) != flow.record.spec.nodes:
+        return f"it has {flow.record.spec.nodes} nodes, and {len(nodes)} are there; run `taskd fsck`"
+    try:
+        return read_in(flow, list(nodes))
+    except msgspec.MsgspecError as error:
+        return f"a node of it does not decode: {error}; run `taskd fsck`"
 
 
 def _statuses(flow: Flow, command: TakeFlow) -> dict[int, int]:

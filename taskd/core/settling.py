@@ -28,7 +28,7 @@ SKIP_CODES: Final = {failure.code: status for status, failure in SKIPS.items()}
 
 def want(w: Working, flow: Flow) -> None:
     """Have a workflow's nodes read."""
-    if not flow.reading:
+    if not (flow.reading or flow.broken):
         flow.reading = True
         w.reads += 1
         w.unread.pop(flow.stem, None)

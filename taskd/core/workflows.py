@@ -190,6 +190,7 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
     Raises:
         BadRequest: The action is unknown.
         WorkflowUnknown: There is no such workflow, or no such node.
+        WorkflowInvalid: It cannot be read.
         WorkflowEnded: It stands where that cannot be done.
         ServerBusy: Another order is still to be carried out.
         NeedRecords: It is not in memory.
@@ -261,6 +262,10 @@ def _go_on(w: Working, flow: Flow, now: Now | None = None) -> None:
 def _record_of(w: Working, workflow: bytes, loaded: Loaded) -> WorkflowRecord:
     flow = w.flows.get(stem_of(workflow))
     if flow is not None and flow.id == workflow:
+        if flow.broken:
+            raise WorkflowInvalid(
+                f"workflow {flow.record.spec.name[:64]!r} cannot be read: run `taskd fsck`, and submit it anew"
+            )
         return flow.record
     key: Key = (records.WORKFLOW, workflow)
     w.need([key], loaded)
@@ -291,6 +296,7 @@ def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> Non
     Raises:
         BadRequest: The name or the value is out of range.
         WorkflowUnknown: There is no such workflow, or no node of it waits for that.
+        WorkflowInvalid: It cannot be read.
         WorkflowEnded: It has ended.
         NeedRecords: It is not in memory.
     """

@@ -18,6 +18,7 @@ from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import Kind, NodeRecord, NodesRecord, StateRecord
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.workflow import CHILDREN_MAX, NIL, STEM_BYTES, member_id, place_of
 
 PAGE: Final = 1_000
@@ -38,7 +39,23 @@ class FlowLoader:
         self._list: tuple[bytes, list[msgspec.Raw]] = b"", []  # read last: it is asked for in pieces
 
     async def read_flow(self, want: WantFlow) -> TakeFlow:
-        """Read a workflow's nodes, and what is stored of each."""
+        """Read a workflow's nodes, and what is stored of each; one that cannot be read stops nothing else."""
+        try:
+            return await self._read_flow(want)
+        except StoreCorrupt as error:
+            return TakeFlow(
+                id=want.id,
+                nodes=[],
+                made=[],
+                ended=[],
+                records=[],
+                children={},
+                void=[],
+                signals={},
+                broken=error.message,
+            )
+
+    async def _read_flow(self, want: WantFlow) -> TakeFlow:
         workflow, stem = want.id, want.id[:STEM_BYTES]
         nodes: list[msgspec.Raw] = []
         async for record_id, value in self._walk(records.NODES, workflow):

@@ -32,8 +32,10 @@ from taskd.core.effects import (
     WantLine,
     WantTasks,
     WantTimers,
+    WorkflowBroken,
 )
 from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
+from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import Drain, HostStats, Lease, Message, Revoke
 from taskd_protocol.task import Outcome
 
@@ -165,6 +167,10 @@ class Hub:
             case ScheduleStopped():
                 event = "schedule cannot be read" if effect.broken else "schedule paused"
                 log.warning(event, schedule=effect.name, reason=effect.why)
+            case WorkflowBroken():
+                log.error(
+                    "workflow cannot be read", id=format_task_id(effect.id), workflow=effect.name, reason=effect.why
+                )
             case (
                 WantLine()
                 | WantTimers()

@@ -1,15 +1,20 @@
 """Workflows in the core: turns, rules, what is handed on, ends, and what a crash leaves."""
 
+import msgspec
 import pytest
 
-from harness.core import Shell
+from harness.core import Scanned, Shell, at_once
 from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, Run, inputs, task
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, StartJob, SubmitWorkflow
+from taskd.core.effects import WantFlow, WorkflowBroken
+from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import State
-from taskd.core.records import CountersRecord
+from taskd.core.records import CountersRecord, NodesRecord
 from taskd.core.working import Settings
+from taskd.server.flow_loading import FlowLoader
+from taskd.store.keys import make_key
 from taskd_protocol.errors import BadRequest, SubmitConflict, WorkflowEnded, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Given, TaskFilter
@@ -580,6 +585,44 @@ def test_too_many_nodes(shell: Shell) -> None:
         graph.add(str(n))
     with pytest.raises(WorkflowInvalid, match="1 to 10000"):
         Run(shell, graph)
+
+
+# -- what cannot be read ----------------------------------------------------------------
+
+
+def test_a_workflow_that_cannot_be_read_stops_nothing_else(shell: Shell) -> None:
+    """It is told of, takes no orders, and stays as it is."""
+    broken, whole = Run(shell, diamond()), Run(shell, diamond())
+    nodes = records.NODES, nodes_id(broken.id, 0)
+    for record in (None, NodesRecord([msgspec.Raw(b"\x90")] * 4)):
+        if record is None:
+            del shell.disk.values[nodes]
+        else:
+            shell.disk.values[nodes] = record
+        whole.crash()
+        [told] = shell.take_told(WorkflowBroken)
+        assert (told.id, told.name) == (broken.id, "report")
+        assert "taskd fsck" in told.why
+        for order in (OrderWorkflow(broken.id, "cancel"), SignalWorkflow(broken.id, "go", pack(1))):
+            with pytest.raises(WorkflowInvalid, match="cannot be read"):
+                shell.do(order)
+    whole.agent.join()
+    shell.do(whole.agent.credit(2))
+    for grant in whole.agent.receive():
+        whole.ack(grant)
+    while grants := whole.take():
+        for grant in grants.values():
+            whole.ack(grant)
+    assert (whole.record.state, broken.record.state) == ("succeeded", "running")
+    assert not shell.working.flows[broken.id[:11]].late
+
+
+def test_a_record_that_does_not_decode_is_told(shell: Shell) -> None:
+    run = Run(shell, diamond())
+    store = Scanned(shell.disk)
+    store.stage([(make_key(records.NODES, nodes_id(run.id, 0)), b"\xc1")])
+    told = at_once(FlowLoader(store).read_flow(WantFlow(run.id)))
+    assert "does not decode" in told.broken
 
 
 # -- retention --------------------------------------------------------------------------
