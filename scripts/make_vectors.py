@@ -140,7 +140,9 @@ def build(kind: type[msgspec.Struct], *, full: bool) -> msgspec.Struct:
     hints = get_type_hints(kind)
     fields = msgspec.structs.fields(kind)
     values = {
-        field.name: sample(hints[field.name], field.name, full=full, position=position)
+        field.name: not full
+        if field.default is True
+        else sample(hints[field.name], field.name, full=full, position=position)
         for position, field in enumerate(fields)
         if full or field.required
     }
@@ -314,6 +316,7 @@ def payload_values() -> list[Described]:
         ("path", {"path": "/srv/a b"}, pathlib.Path("/srv/a b")),
         ("large integer", {"int": str(2**64)}, 2**64),
         ("large negative integer", {"int": str(-(2**70) - 5)}, -(2**70) - 5),
+        ("input", {"input": 300}, payload.Input(300)),
         ("registered type", {"registered": ["example.fraction", [1, 3]]}, fractions.Fraction(1, 3)),
     ]
 
