@@ -70,8 +70,8 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
         (records.WORKFLOW, i) for i in dict.fromkeys(workflow_of(i) for i in finished.ids if is_made_id(i))
     ]
     w.need([finished_key, *tasks, *flows], loaded)
-    ids, moved = _put_off(w, finished, ended_at_ms, now, loaded) if flows else (finished.ids, False)
     order = int.from_bytes(command.finished_id[8:], "big")
+    ids, moved = _put_off(w, finished, ended_at_ms, now, loaded, order=order) if flows else (finished.ids, False)
     ended = ended_of(ids, loaded, order)
     rest = take_away_some(w, ended)
     gone = [spec.spec.id for spec, _ in ended[: len(ended) - len(rest)]]
@@ -90,19 +90,22 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
 
 
 def _put_off(
-    w: Working, finished: FinishedRecord, ended_at_ms: int, now: Now, loaded: Loaded
+    w: Working, finished: FinishedRecord, ended_at_ms: int, now: Now, loaded: Loaded, *, order: int
 ) -> tuple[list[bytes], bool]:
     """Return those of these that may be taken away now: what is of a workflow is kept for as long as that is.
 
     The others are entered anew: behind their workflow's end, so that no part of it is gone while it can be resumed; or,
-    if that has not ended, as if they ended now. Tells, too, whether any was of a workflow that has ended.
+    if that has not ended, as if they ended now. Not tasks that have run again since: their new end has its own entry.
+    Tells, too, whether any was of a workflow that has ended.
     """
+    standing = {spec.spec.id for spec, _ in ended_of(finished.ids, loaded, order)}
     going: list[bytes] = []
     later: dict[int, list[bytes]] = {}
     ending = {task_id for task_id in finished.ids if is_workflow_id(task_id)}
     for task_id in finished.ids:
         record = loaded[records.WORKFLOW, workflow_of(task_id)] if is_made_id(task_id) else None
-        if not isinstance(record, WorkflowRecord):
+        is_void = task_id not in standing and not is_workflow_id(task_id)
+        if not isinstance(record, WorkflowRecord) or is_void:
             going.append(task_id)
         elif not record.finished_at_ms:
             later.setdefault(now.wall_ms, []).append(task_id)

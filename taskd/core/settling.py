@@ -88,6 +88,6 @@ def end_node(
     w: Working, flow: Flow, node: int, status: int, *, result: bytes | None = None, failure: Failure | None = None
 ) -> None:
     """Tell of the end of a node that is no task, whose record is written, and note it."""
-    state = "succeeded" if status == SUCCEEDED else "dead"
+    state = "succeeded" if status == SUCCEEDED else "cancelled" if failure == SKIPS[STOPPED] else "dead"
     w.told.append(Outcome(member_id(flow.id, node), state, 0, result or b"", failure))
     settle(w, flow, node, status, result)

@@ -62,18 +62,15 @@ def go_on(w: Working, flow: Flow, graph: Graph, now: Now) -> None:
         _pass_over(w, flow, held, now)
         flow.record = replace(flow.record, stage=2)
         return
-    taken = ON_FAILURE if record.failed_node >= 0 else ON_SUCCESS
-    passed = ON_SUCCESS if record.failed_node >= 0 else ON_FAILURE
+    taken, passed = (ON_FAILURE, [ON_SUCCESS]) if record.failed_node >= 0 else (ON_SUCCESS, [ON_FAILURE])
     if record.state == State.CANCELLING:
-        taken = ""
+        taken, passed = "", [ON_SUCCESS, ON_FAILURE]
     going = [node for node, _ in flow.phases.get(taken, ()) if graph.is_held(node)]
     if going:
         flow.verdicts.extend(graph.let_go(going))
         return
-    rest = (
-        [*flow.phases.get(passed, ()), *flow.phases.get(ON_SUCCESS, ())] if not taken else flow.phases.get(passed, ())
-    )
-    _pass_over(w, flow, [node for node, _ in rest if graph.is_held(node)], now)
+    rest = [node for phase in passed for node, _ in flow.phases.get(phase, ())]
+    _pass_over(w, flow, [node for node in rest if graph.is_held(node)], now)
     _end(w, flow, now)
 
 

@@ -11,7 +11,7 @@ from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, Start
 from taskd.core.effects import WantFlow, WorkflowBroken
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import State
-from taskd.core.records import CountersRecord, NodesRecord
+from taskd.core.records import CountersRecord, NodeRecord, NodesRecord
 from taskd.core.working import Settings
 from taskd.server.flow_loading import FlowLoader
 from taskd.store.keys import make_key
@@ -162,7 +162,7 @@ def test_a_workflow_that_fails_fast_ends_what_runs(shell: Shell) -> None:
     assert run.agent.revoked == {grants["long"].token}
     shell.do(run.agent.nack(grants["long"], outcome="cancelled"))
     assert run.record.state == "failed"
-    assert run.told() == {"bad": "dead", "long": "cancelled", "next": "skipped", "nap": "dead", "report": "failed"}
+    assert run.told() == {"bad": "dead", "long": "cancelled", "next": "skipped", "nap": "cancelled", "report": "failed"}
 
 
 def test_cancel_goes_down_the_graph(shell: Shell) -> None:
@@ -683,6 +683,32 @@ def test_a_workflow_that_was_resumed_is_not_taken_away() -> None:
     run.crash()
     run.work()
     assert run.record.state == "succeeded"
+
+
+def test_what_ran_again_is_taken_away_once() -> None:
+    """What is put off of a first end is not what was void by then."""
+    run = aged(Graph().add("a").add("b", "a").add("wait", kind="signal", signal="go"))
+    run.work()
+    run.shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    run.work()
+    run.shell.pass_ms(2 * AGE_MS)
+    check_disk(run.shell.disk)
+    run.shell.do(SignalWorkflow(run.id, "go", pack(1)))
+    run.shell.pass_ms(2 * AGE_MS)
+    check_disk(run.shell.disk)
+    assert {kind for kind, _ in run.shell.disk.values} == {records.META}
+
+
+def test_what_waits_in_a_workflow_that_is_cancelled_is_told_as_it_is_kept(shell: Shell) -> None:
+    """And what was for its success, or its failure, has ended, too."""
+    graph = Graph().add("a").add("approve", kind="signal", signal="go")
+    graph.add("cheer", phase="on_success").add("mourn", phase="on_failure")
+    run = Run(shell, graph).work(["a"])
+    run.told()
+    shell.do(OrderWorkflow(run.id, "cancel"))
+    told = run.told()
+    assert told == {"approve": "cancelled", "cheer": "skipped", "mourn": "skipped", "report": "cancelled"}
+    assert shell.disk.get(records.NODE, run.node_id("approve"), NodeRecord).state == "cancelled"
 
 
 def test_a_workflow_s_task_is_not_retried_alone(shell: Shell) -> None:
