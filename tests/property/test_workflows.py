@@ -1,52 +1,21 @@
 """Workflows of any shape: what runs, and what is skipped, agrees with what became of the nodes before it (S8)."""
 
-# ruff: noqa: ARG005 - each rule is told all three counts
-
 import random
 from collections import Counter
-from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core import Shell
 from harness.fsck import check_disk
+from harness.trigger_rules import agrees, may_begin
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.graph import FAILED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
+from taskd.core.graph import FAILED, SUCCEEDED
 from taskd.core.records import NodeRecord, StateRecord
 from taskd.core.settling import SKIP_CODES
 from taskd_protocol.payload import pack
 from taskd_protocol.workflow import TRIGGERS, WHOLE, Choice
-
-Allows = Callable[[int, int, int], bool]
-
-MAY_RUN: dict[str, Allows] = {
-    "all_succeeded": lambda s, f, k: not f and not k,
-    "all_done": lambda s, f, k: True,
-    "one_failed": lambda s, f, k: f > 0,
-    "one_succeeded": lambda s, f, k: s > 0,
-    "none_failed": lambda s, f, k: not f,
-    "none_failed_min_one_succeeded": lambda s, f, k: not f and s > 0,
-    "all_failed": lambda s, f, k: not s and not k,
-    "always": lambda s, f, k: True,
-}
-"""Whether a node may run by its parents: succeeded, failed, skipped."""
-
-MAY_FAIL_UPSTREAM: dict[str, Allows] = {
-    "all_succeeded": lambda s, f, k: f > 0,
-    "one_succeeded": lambda s, f, k: not s and f > 0,
-    "none_failed": lambda s, f, k: f > 0,
-    "none_failed_min_one_succeeded": lambda s, f, k: f > 0,
-}
-
-MAY_BE_SKIPPED: dict[str, Allows] = {
-    "all_succeeded": lambda s, f, k: k > 0,
-    "one_failed": lambda s, f, k: not f,
-    "one_succeeded": lambda s, f, k: not s and not f,
-    "none_failed_min_one_succeeded": lambda s, f, k: not s and not f,
-    "all_failed": lambda s, f, k: s + k > 0,
-}
 
 
 @st.composite
@@ -87,7 +56,7 @@ def test_every_node_ends_as_its_rule_says(graph: Graph, failing: set[int], seed:
         grants = run.take(chance.randint(1, 3))
         for name, grant in sorted(grants.items(), key=lambda _: chance.random()):
             position = graph.names[name]
-            _check_start(graph, position, _statuses(run))
+            assert may_begin(graph.nodes[position], _statuses(run))
             if position in failing:
                 run.fail(grant)
             else:
@@ -119,31 +88,9 @@ def _statuses(run: Run) -> dict[int, int]:
     return found
 
 
-def _counts(graph: Graph, position: int, ended: dict[int, int]) -> tuple[int, int, int]:
-    node = graph.nodes[position]
-    parents = Counter(ended[p] for p in (*node.needs, *node.after) if p in ended)
-    return parents[SUCCEEDED], parents[FAILED] + parents[UPSTREAM_FAILED] + parents[STOPPED], parents[SKIPPED]
-
-
-def _check_start(graph: Graph, position: int, ended: dict[int, int]) -> None:
-    """No task is granted before all before it are durably terminal, as its rule demands."""
-    node = graph.nodes[position]
-    if node.when in {*WHOLE, "all_failed"}:
-        assert {*node.needs, *node.after} <= ended.keys()
-    if node.needs or node.after:
-        assert MAY_RUN[node.when](*_counts(graph, position, ended))
-
-
 def _check_end(graph: Graph, run: Run, position: int, status: int, ended: dict[int, int]) -> None:
-    node = graph.nodes[position]
-    counts = _counts(graph, position, ended)
-    if status in {SUCCEEDED, FAILED}:
-        assert not (node.needs or node.after) or MAY_RUN[node.when](*counts)
-    elif status == UPSTREAM_FAILED:
-        assert MAY_FAIL_UPSTREAM[node.when](*counts)
-    elif node.only_if and MAY_RUN[node.when](*counts):
-        [choice] = node.only_if
-        parent = run.shell.disk.find(records.STATE, run.node_id(f"n{choice.node}"), StateRecord)
-        assert parent is None or parent.result != choice.packed
-    else:
-        assert MAY_BE_SKIPPED[node.when](*counts)
+    def result_of(parent: int) -> bytes | None:
+        state = run.shell.disk.find(records.STATE, run.node_id(f"n{parent}"), StateRecord)
+        return None if state is None else state.result
+
+    assert agrees(graph.nodes[position], status, ended, result_of)

@@ -25,6 +25,8 @@ class Body(NamedTuple):
     """It ends soon when it is told to."""
     beat_ms: int = 0
     """It tells so often how far it has come; 0: never."""
+    gives: str = ""
+    """What it returns: digits: a list of so many; letters: one of them; empty: it tells of itself."""
 
     def pack(self) -> bytes:
         """Return it as a call's arguments."""

@@ -174,12 +174,15 @@ class ClientMachine(Machine):
 
     def make_ids(self, count: int) -> list[bytes]:
         """Make ids for new tasks, from the server's time."""
+        return list(make_task_ids(count, self.unix_ms(), self.rng.randbytes(count * RANDOM_BYTES_PER_TASK_ID)))
+
+    def unix_ms(self) -> int:
+        """Return the server's time."""
         assert self.link is not None
         assert self.link.session is not None
         offset_ms = self.link.session.clock_offset_ms
         assert offset_ms is not None, "connect first"
-        unix_ms = round(trio.current_time() * 1000 + offset_ms)
-        return list(make_task_ids(count, unix_ms, self.rng.randbytes(count * RANDOM_BYTES_PER_TASK_ID)))
+        return round(trio.current_time() * 1000 + offset_ms)
 
 
 async def perform(steps: Steps[R]) -> R:

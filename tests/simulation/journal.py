@@ -6,17 +6,34 @@ with a crash was never told to anyone, and does not count.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
+import msgspec
 from msgspec import structs
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, QueueRecord, SpecRecord, StateRecord
+from taskd.core.records import (
+    AgentRecord,
+    EpochRecord,
+    LeaseRecord,
+    NodeRecord,
+    NodesRecord,
+    QueueRecord,
+    SpecRecord,
+    StateRecord,
+    WorkflowRecord,
+)
 from taskd.store import codec
 from taskd.store.interface import Write
 from taskd.store.keys import ID_START
+from taskd_protocol.ids import TASK_ID_BYTES
+from taskd_protocol.workflow import Node
 
+R = TypeVar("R")
+
+_FLOW, _NODES, _NODE, _RESULT = records.WORKFLOW[0], records.NODES[0], records.NODE[0], records.RESULT[0]
+_FLOWS = {_FLOW, _NODES, _NODE, _RESULT}
 _SPEC, _LEASE, _STATE, _META = records.SPEC[0], records.LEASE[0], records.STATE[0], records.META[0]
 
 
@@ -72,6 +89,12 @@ class Reader(Protocol):
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         """A batch has changed what is stored of a task."""
 
+    def flow_moved(self, workflow: bytes, before: WorkflowRecord | None, after: WorkflowRecord | None) -> None:
+        """A batch has changed what is stored of a workflow."""
+
+    def node_moved(self, node_id: bytes, before: NodeRecord | None, after: NodeRecord | None) -> None:
+        """A batch has changed what is stored of a node that is no task, or whose task is void."""
+
     def ordered(self, kind: str, name: str, *, drained: bool) -> None:
         """What a person ordered of a queue or an agent is durable."""
 
@@ -84,12 +107,20 @@ class Journal:
 
     Attributes:
         tasks: What is durable of each task that is stored.
+        flows: Of each workflow that is stored.
+        graphs: Nodes of each, in order.
+        nodes: Of each node that is no task, or whose task is void.
+        results: Those that do not lie with the end of their tasks.
         leases: Every lease that ever was durable: (task, attempt, agent) by token.
         epoch: Of the server's life that wrote last.
     """
 
     def __init__(self, reader: Reader) -> None:
         self.tasks: dict[bytes, Standing] = {}
+        self.flows: dict[bytes, WorkflowRecord] = {}
+        self.graphs: dict[bytes, list[Node]] = {}
+        self.nodes: dict[bytes, NodeRecord] = {}
+        self.results: dict[bytes, bytes] = {}
         self.leases: dict[int, tuple[bytes, int, str]] = {}
         self.epoch = 0
         self._reader = reader
@@ -119,19 +150,24 @@ class Journal:
         """Return what is durable of a task."""
         return self.tasks.get(task_id, NOTHING)
 
-    def _apply(self, writes: Sequence[Write]) -> None:
+    def _apply(self, writes: Sequence[Write]) -> None:  # noqa: C901 - one case a kind of record
         last = {key: value for key, value in writes if key[1] in _ORDERS}
         orders = [self._order(key, value) for key, value in last.items()]
         for kind, name, drained in orders:
             if not drained:  # what the turn granted after it is in the same batch
                 self._reader.ordered(kind, name, drained=False)
         changed: dict[bytes, Standing] = {}
+        flowed: list[Write] = []
         self._tell_kept(writes)
         for key, value in writes:
             if key[1] in {_SPEC, _LEASE, _STATE}:
                 self._change(changed, key, value)
+            elif key[1] in _FLOWS:
+                flowed.append((key, value))
             elif key[1] == _META and key[ID_START:] == _EPOCH and value is not None:
                 self.epoch = codec.decode_as(EpochRecord, records.META, _EPOCH, value).epoch
+        for key, value in flowed:
+            self._flow(key[1], key[ID_START:], value)
         for task_id, after in changed.items():
             before = self.tasks.get(task_id, NOTHING)
             if after == NOTHING:
@@ -148,6 +184,24 @@ class Journal:
         for key, value in writes:
             if key[1] == _SPEC and value is not None:
                 self._reader.kept(codec.decode_as(SpecRecord, records.SPEC, key[ID_START:], value))
+
+    def _flow(self, kind: int, record_id: bytes, value: bytes | None) -> None:
+        """Take in what is written of a workflow, beside its tasks."""
+        if kind == _FLOW:
+            flow = None if value is None else codec.decode_as(WorkflowRecord, records.WORKFLOW, record_id, value)
+            before = _put(self.flows, record_id, flow)
+            if flow is None:
+                self.graphs.pop(record_id, None)
+            self._reader.flow_moved(record_id, before, flow)
+        elif kind == _NODE:
+            node = None if value is None else codec.decode_as(NodeRecord, records.NODE, record_id, value)
+            self._reader.node_moved(record_id, _put(self.nodes, record_id, node), node)
+        elif kind == _RESULT:
+            _put(self.results, record_id, value)
+        elif value is not None:
+            part = codec.decode_as(NodesRecord, records.NODES, record_id, value)
+            nodes = [msgspec.msgpack.decode(packed, type=Node) for packed in part.nodes]
+            self.graphs.setdefault(record_id[:TASK_ID_BYTES], []).extend(nodes)
 
     @staticmethod
     def _order(key: bytes, value: bytes | None) -> tuple[str, str, bool]:
@@ -181,3 +235,11 @@ class Journal:
             self._reader.leased(task_id, lease, standing.lease)
             self.leases[lease.token] = (task_id, lease.attempt, lease.agent)
         return standing._replace(lease=lease)
+
+
+def _put(into: dict[bytes, R], record_id: bytes, record: R | None) -> R | None:
+    """Note what is stored under an id from now on; return what was."""
+    before = into.pop(record_id, None)
+    if record is not None:
+        into[record_id] = record
+    return before

@@ -9,11 +9,20 @@ import trio
 
 from simulation.bodies import ASYNC, BLOCKING, COMMAND
 from simulation.clients import ClientMachine, perform
+from simulation.graphs import SIGNALS, GraphMaker
 from simulation.schedules import ask_of_schedules, remove_schedules
 from simulation.tasks import TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
-from taskd_protocol.errors import QueueDraining, SubmitConflict, SubmitTooNew, SubmitTooOld, TaskdError
+from taskd_protocol.errors import (
+    BadRequest,
+    QueueDraining,
+    SubmitConflict,
+    SubmitTooNew,
+    SubmitTooOld,
+    TaskdError,
+    WorkflowInvalid,
+)
 from taskd_protocol.messages import (
     AgentDrain,
     Cancel,
@@ -27,8 +36,12 @@ from taskd_protocol.messages import (
     TaskRetried,
     TaskRetry,
     TaskViews,
+    WorkflowOrder,
+    WorkflowSignal,
 )
+from taskd_protocol.payload import pack
 from taskd_protocol.task import TaskFilter, TaskSpec
+from taskd_protocol.workflow import member_id, workflow_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,6 +69,7 @@ class Load:
         self._plan: Plan = world.plan
         self._rng = rng
         self._maker = TaskMaker(self._plan, rng)
+        self._graphs = GraphMaker(self._plan, rng)
 
     async def __call__(self, machine: ClientMachine) -> None:
         """Be the client's program, until the process ends."""
@@ -84,6 +98,7 @@ class Load:
             ("jobs", 0.01, self._start_job),
             ("orders", 0.02, self._order),
             ("schedules", 0.05, self._schedule),
+            ("workflows", 0.04, self._run_workflow),
         ]
         chance = self._rng.random() if self._world.known else 1.0
         with trio.move_on_after(PATIENCE_SECONDS if self._rng.random() < 0.2 else inf):
@@ -130,7 +145,10 @@ class Load:
             self._world.waits -= 1
 
     async def _cancel(self, machine: ClientMachine) -> None:
-        await self._cancel_these(machine, self._some())
+        members = list(self._world.members)[-20:]
+        some = self._rng.sample(members, 2) if len(members) > 1 and self._rng.random() < 0.2 else []
+        self._world.steered.update(workflow_of(task_id) for task_id in some)
+        await self._cancel_these(machine, [*self._some(), *some])
 
     async def _cancel_these(self, machine: ClientMachine, ids: list[bytes], *, force: bool = False) -> None:
         assert machine.link is not None
@@ -167,10 +185,43 @@ class Load:
     async def _schedule(self, machine: ClientMachine) -> None:
         await ask_of_schedules(machine, self._rng)
 
-    async def _tell(self, machine: ClientMachine, order: AgentDrain | QueueDrain) -> None:
+    async def _tell(
+        self, machine: ClientMachine, order: AgentDrain | QueueDrain | WorkflowOrder | WorkflowSignal
+    ) -> None:
         assert machine.link is not None
-        with suppress(TaskdError):  # no such agent
+        with suppress(TaskdError):  # no such agent, or workflow, or it stands where that cannot be done
             await perform(operations.call(machine.link, order, Done, None))
+
+    async def _run_workflow(self, machine: ClientMachine) -> None:
+        """Submit a workflow, perhaps do something to it, and wait for its end."""
+        assert machine.link is not None
+        world, rng = self._world, self._rng
+        spec, nodes = self._graphs.make(machine.unix_ms())
+        world.flows[spec.id] = nodes
+        part = rng.choice([len(nodes), 1 + len(nodes) // 3])
+        parts = [nodes[first : first + part] for first in range(0, len(nodes), part)]
+        try:
+            await perform(operations.submit_workflow(machine.link, spec, parts, None))
+        except (QueueDraining, SubmitTooNew, SubmitTooOld, BadRequest, WorkflowInvalid):
+            return  # nobody wants it, or its parts got lost again and again
+        ids = [spec.id, *[member_id(spec.id, rng.randrange(len(nodes))) for _ in range(rng.randrange(3))]]
+        if rng.random() < 0.5:
+            await trio.sleep(rng.choice([0.0, 0.5, 5.0]))
+            await self._steer(machine, spec.id)
+        await self._wait(machine, [Awaited(task_id) for task_id in dict.fromkeys(ids)])
+        if rng.random() < 0.3:
+            await self._steer(machine, spec.id)
+            await self._wait(machine, [Awaited(spec.id)])
+
+    async def _steer(self, machine: ClientMachine, workflow: bytes) -> None:
+        """Signal a workflow, end it, or have it, or a node of it, run again."""
+        action = self._rng.choice(["signal", "signal", "cancel", "resume", "resume", "rerun", "rerun"])
+        if action == "signal":
+            await self._tell(machine, WorkflowSignal(0, workflow, self._rng.choice(SIGNALS), pack(1)))
+        else:
+            self._world.steered.add(workflow)
+            node = self._rng.choice(self._world.flows[workflow]).name if action == "rerun" else ""
+            await self._tell(machine, WorkflowOrder(0, workflow, action, node))
 
     async def _tidy(self, machine: ClientMachine) -> None:
         """Be the person who lets go on what was drained, and ends what would never end."""
@@ -185,6 +236,9 @@ class Load:
             endless = [task_id for task_id in world.left() if task_id in world.endless]
             if endless:
                 await self._cancel_these(machine, endless)
+            for workflow in world.left_flows():
+                for signal in world.journal.flows[workflow].signals:
+                    await self._tell(machine, WorkflowSignal(0, workflow, signal, pack(2)))
             gone = [task_id for task_id in world.left() if world.is_held_up(task_id)]
             if gone:
                 await self._cancel_these(machine, gone, force=True)

@@ -70,7 +70,8 @@ FEATURES = (
 )
 
 
-SCHEDULES_SHARE = 0.4
+LATER = {"schedules": 0.4, "workflows": 0.5}
+"""Features that came later, and how many seeds have them."""
 
 
 def make_plan(seed: int, mode: Mode | None = None) -> Plan:
@@ -95,4 +96,4 @@ def make_plan(seed: int, mode: Mode | None = None) -> Plan:
 
 def _later(seed: int) -> list[str]:
     """Choose features that came later by a chance of their own: the rest of a seed's plan stays as it was."""
-    return ["schedules"] if random.Random(f"schedules of {seed}").random() < SCHEDULES_SHARE else []
+    return [name for name, share in LATER.items() if random.Random(f"{name} of {seed}").random() < share]

@@ -37,6 +37,9 @@ class Watch(Protocol):
     def began(self, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt begins to run."""
 
+    def given(self, task_id: bytes, inputs: list[bytes]) -> None:
+        """An attempt of a workflow's task, which has just begun, has these inputs."""
+
     def gone(self, token: int) -> None:
         """Nothing of an attempt runs any more."""
 
@@ -212,6 +215,9 @@ class PlayedWorker(Program):
         token = grant.token
         await self._be_alive()
         self._begin_attempt(grant.spec.id, grant.attempt, token)
+        member = grant.spec.rules.member
+        if member is not None:
+            self._watch.given(grant.spec.id, [given.packed for given in member.inputs])
         if timed:
             self._say(wire.Started(token))
         body = read_body(grant.spec.payload)
@@ -340,5 +346,9 @@ class PlayedSpawner:
 
 
 def result_of(grant: Grant, body: Body) -> bytes:
-    """Return what an attempt returns: it tells of itself."""
+    """Return what an attempt returns: it tells of itself, unless it is to give something else."""
+    if body.gives.isdigit():
+        return pack([grant.token, *range(grant.token, grant.token + 10)][: int(body.gives)])
+    if body.gives:
+        return pack(body.gives[grant.token % len(body.gives)])
     return pack([grant.attempt, grant.token, bytes(body.result_bytes)])

@@ -12,22 +12,25 @@ from simulation.checkers import every
 from simulation.clients import ClientMachine
 from simulation.clock import Alarms
 from simulation.faults import CORE_AGENTS, Faults
+from simulation.graphs import graph_cost_s
 from simulation.journal import Journal, Standing
 from simulation.load import Load
 from simulation.machines import Machine
 from simulation.net import Net
 from simulation.plan import Plan, make_plan
 from simulation.rare import Rare
+from simulation.rare_graphs import RareGraphs
 from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
 from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
 from taskd.core.lifecycle import State
-from taskd.core.records import LeaseRecord, SpecRecord
+from taskd.core.records import LeaseRecord, NodeRecord, SpecRecord, WorkflowRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome, TaskSpec
+from taskd_protocol.workflow import Node, workflow_of
 
 CALM_SECONDS = 75.0
 """From the last fault until all that was acknowledged must have ended, beside what it takes to run: an agent is
@@ -45,6 +48,10 @@ class AgentWatch:
         """See ``Watch``."""
         self._world.ran(self._name, task_id, attempt, token)
 
+    def given(self, task_id: bytes, inputs: list[bytes]) -> None:
+        """See ``Watch``."""
+        self._world.given(task_id, inputs)
+
     def gone(self, token: int) -> None:
         """See ``Watch``."""
         self._world.gone(token)
@@ -55,6 +62,9 @@ class World:
 
     Attributes:
         known: Every task that was submitted, by the id that it is known under.
+        members: Tasks of workflows, as they were made.
+        flows: Nodes of every workflow that was submitted.
+        steered: Those of which a client asked that they, or a task of theirs, end or run again.
         purged: Tasks that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
         put_away: Those at whom nobody has looked since.
@@ -88,6 +98,9 @@ class World:
         self.waits = 0
         self.known: dict[bytes, TaskSpec] = {}
         self.accepted: dict[bytes, TaskSpec] = {}
+        self.members: dict[bytes, TaskSpec] = {}
+        self.flows: dict[bytes, list[Node]] = {}
+        self.steered: set[bytes] = set()
         self.purged: set[bytes] = set()
         self.quarantined: set[str] = set()
         self.put_away: set[str] = set()
@@ -109,10 +122,10 @@ class World:
         )
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
         self.clients = [self._client(number, nursery) for number in range(plan.clients)]
-        self.checkers = [*every(self), Rare(self)]
-        self._heard, self._said, self._moved, self._committed = (
+        self.checkers = [*every(self), Rare(self), RareGraphs(self)]
+        self._heard, self._said, self._moved, self._node_moved, self._flow_moved, self._committed = (
             [getattr(checker, what) for checker in self.checkers if what in vars(type(checker))]
-            for what in ("heard", "said", "moved", "committed")
+            for what in ("heard", "said", "moved", "node_moved", "flow_moved", "committed")
         )
         self.faults = Faults(self)
         self.server.recovered = self.recovered
@@ -159,20 +172,23 @@ class World:
 
     async def _end_all(self) -> None:
         """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
-        costs_s = [cost_s(self.accepted[task_id]) for task_id in self.left()]
+        costs_s = [cost_s(self.find_spec(task_id)) for task_id in self.left()]
+        costs_s += [graph_cost_s(self.flows[workflow]) for workflow in self.left_flows()]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         calm_s = trio.current_time()
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
             left = self.left()
-            while left or self.waits:
+            while left or self.left_flows() or self.waits:
                 await trio.sleep(0.5)
                 self._let_in()
                 for checker in self.checkers:
                     checker.looked(calm_s)
                 left = self._open(left) or self.left()  # those that had ended may run again
             return
-        left = self.left()
-        if left:
+        left, flows = self.left(), self.left_flows()
+        if not left and flows:
+            self.violated("L1", f"{len(flows)} workflows have not ended, such as {flows[0].hex()}")
+        elif left:
             stand = Counter(self.journal.find(task_id).name for task_id in left)
             self.violated("L1", f"{len(left)} tasks have not ended: {dict(stand)}, such as {left[0].hex()}")
         else:
@@ -186,12 +202,24 @@ class World:
         self.put_away.clear()
 
     def left(self) -> list[bytes]:
-        """Return what was acknowledged and has not ended."""
-        return self._open(self.accepted)
+        """Return what was acknowledged, or made for a workflow, and has not ended."""
+        return self._open([*self.accepted, *self.members])
+
+    def left_flows(self) -> list[bytes]:
+        """Return the workflows that have not ended."""
+        return [workflow for workflow, flow in self.journal.flows.items() if not flow.finished_at_ms]
+
+    def find_spec(self, task_id: bytes) -> TaskSpec:
+        """Return what was submitted, or made for a workflow, under an id."""
+        return self.members[task_id] if task_id in self.members else self.known[task_id]
 
     def may_run_again(self, task_id: bytes) -> bool:
         """Tell whether a task that has ended may have gone back in line."""
-        return task_id in self.revived or task_id in self.retried or self.retries_some
+        return task_id in self.revived or task_id in self.retried or self.retries_some or self.is_steered(task_id)
+
+    def is_steered(self, task_id: bytes) -> bool:
+        """Tell whether a task is of a workflow of which a client asked that it ends, or runs again."""
+        return workflow_of(task_id) in self.steered
 
     def is_held_up(self, task_id: bytes) -> bool:
         """Tell whether a task is to be cancelled on an agent of which nobody will hear again."""
@@ -236,8 +264,10 @@ class World:
             check(conversation, message)
 
     def kept(self, spec: SpecRecord) -> None:
-        """See ``Reader``: what a schedule submits, no client does, and it must end all the same."""
-        if is_scheduled(spec.spec):
+        """See ``Reader``: what a schedule or a workflow submits, no client does, and it must end all the same."""
+        if spec.spec.rules.member is not None:
+            self.members[spec.spec.id] = spec.spec
+        elif is_scheduled(spec.spec):
             self.known[spec.spec.id] = self.accepted[spec.spec.id] = spec.spec
 
     def leased(self, task_id: bytes, lease: LeaseRecord, over: LeaseRecord | None) -> None:
@@ -251,6 +281,21 @@ class World:
             self.purged.add(task_id)
         for check in self._moved:
             check(task_id, before, after)
+
+    def node_moved(self, node_id: bytes, before: NodeRecord | None, after: NodeRecord | None) -> None:
+        """See ``Reader``."""
+        for check in self._node_moved:
+            check(node_id, before, after)
+
+    def flow_moved(self, workflow: bytes, before: WorkflowRecord | None, after: WorkflowRecord | None) -> None:
+        """See ``Reader``."""
+        for check in self._flow_moved:
+            check(workflow, before, after)
+
+    def given(self, task_id: bytes, inputs: list[bytes]) -> None:
+        """An attempt of a workflow's task has these inputs."""
+        for checker in self.checkers:
+            checker.given(task_id, inputs)
 
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt has begun to run."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd.core.records import LeaseRecord
+from taskd.core.records import LeaseRecord, NodeRecord, WorkflowRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome
 
@@ -37,8 +37,17 @@ class Checker:
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         """A batch has changed what is stored of a task."""
 
+    def flow_moved(self, workflow: bytes, before: WorkflowRecord | None, after: WorkflowRecord | None) -> None:
+        """A batch has changed what is stored of a workflow."""
+
+    def node_moved(self, node_id: bytes, before: NodeRecord | None, after: NodeRecord | None) -> None:
+        """A batch has changed what is stored of a node that is no task, or whose task is void."""
+
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         """An attempt has begun to run."""
+
+    def given(self, task_id: bytes, inputs: list[bytes]) -> None:
+        """An attempt of a workflow's task, which has just begun, has these inputs."""
 
     def gone(self, token: int) -> None:
         """Nothing of an attempt runs any more."""

@@ -100,7 +100,7 @@ class Regrants(Checker):
             if silent_s > SILENCE_SECONDS + REGRANT_SECONDS:
                 self.broken(f"{task_id.hex()} is {agent}'s, of whom nobody has heard for {silent_s:.1f} s")
         for task_id, lost_s in self._lost_s.items():
-            spec = self.world.known[task_id]
+            spec = self.world.find_spec(task_id)
             free = [since_s for offer in self._offers.values() for since_s in self._free(offer, spec)]
             free_s = min(free, default=now_s)
             waits_s = now_s - max(lost_s, free_s, self._started_s, calm_s)

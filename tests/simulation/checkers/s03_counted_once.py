@@ -33,7 +33,9 @@ class CountedOnce(Checker):
             return
         for token in message.tokens:
             task_id = self._reported.get(token)
-            if task_id is not None and self._recorded.setdefault(task_id, token) != token:
+            if task_id is None or self.world.is_steered(task_id):
+                continue
+            if self._recorded.setdefault(task_id, token) != token:
                 self.broken(f"{task_id.hex()} was recorded as done under {token} and {self._recorded[task_id]}")
         for token in message.stale:
             task_id = self._reported.get(token, b"")

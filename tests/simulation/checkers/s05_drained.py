@@ -25,5 +25,7 @@ class Drained(Checker):
             self.broken(f"{task_id.hex()} was leased to {lease.agent}, which is drained")
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
-        if before.spec is None and after.spec is not None and ("queue", after.spec.spec.queue) in self._drained:
+        if before.spec is not None or after.spec is None or after.spec.spec.rules.member is not None:
+            return  # a workflow was taken as a whole
+        if ("queue", after.spec.spec.queue) in self._drained:
             self.broken(f"{task_id.hex()} was taken into {after.spec.spec.queue!r}, which is drained")

@@ -7,6 +7,9 @@ from taskd.core.lifecycle import RETRIABLE, TERMINAL, TRANSITIONS, State
 from taskd_protocol.messages import Cancel, JobStart, Message, Outcomes, TaskQuery, TaskRetry, TaskViews
 from taskd_protocol.task import Outcome
 
+_ENDS = {*TERMINAL, "failed", "skipped"}
+"""Of tasks; and of workflows, and nodes of theirs."""
+
 _ORDER = (State.RUNNING, State.CANCELLING, State.SCHEDULED, State.READY)
 """How one attempt goes on until the next begins."""
 
@@ -29,8 +32,9 @@ class Terminal(Checker):
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
         if before.has_ended and after.spec is not None and after.end != before.end:
+            is_member = before.spec is not None and before.spec.spec.rules.member is not None
             asked = task_id in self.world.retried or self.world.retries_some
-            if not asked or before.name not in RETRIABLE:
+            if not (self.world.is_steered(task_id) if is_member else asked and before.name in RETRIABLE):
                 self.broken(f"{task_id.hex()} had ended as {before.name} and is {after.name}")
                 return
             self.world.revived.add(task_id)
@@ -73,9 +77,9 @@ class Terminal(Checker):
         self._shown[task_id] = max(age, self._shown.get(task_id, age))
 
     def _check_end(self, outcome: Outcome) -> None:
-        if outcome.state == "unknown" or outcome.id in self.world.revived:
+        if outcome.state == "unknown" or outcome.id in self.world.revived or self.world.is_steered(outcome.id):
             return
-        if outcome.state not in TERMINAL:
+        if outcome.state not in _ENDS:
             self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}")
         if self._ends.setdefault(outcome.id, outcome) != outcome:
             self.broken(f"{outcome.id.hex()} was said to have ended as {self._ends[outcome.id]} and as {outcome}")
@@ -83,7 +87,7 @@ class Terminal(Checker):
 
 
 def _age(state: str, attempt: int) -> Age:
-    return (True, attempt, 0) if state in TERMINAL else (False, attempt, _ORDER.index(State(state)))
+    return (True, attempt, 0) if state in _ENDS else (False, attempt, _ORDER.index(State(state)))
 
 
 def _leads(start: str, end: str) -> bool:

@@ -4,6 +4,8 @@ from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
 from taskd_protocol.messages import Accepted, Ack, Cancel, Cancelled, Lease, Message, Outcomes, Recorded, Submit
+from taskd_protocol.task import Outcome
+from taskd_protocol.workflow import is_workflow_id, workflow_of
 
 
 class Durable(Checker):
@@ -51,11 +53,27 @@ class Durable(Checker):
 
     def _outcomes(self, message: Outcomes) -> None:
         for outcome in message.outcomes:
+            if workflow_of(outcome.id) in self.world.journal.flows:
+                self._end_of_workflow(outcome)
+                continue
             state = self.world.journal.find(outcome.id).state
             if outcome.state == "unknown" or outcome.id in self.world.purged or outcome.id in self.world.revived:
                 continue
             if state is None or (state.state, state.attempt) != (outcome.state, outcome.attempt):
                 self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}, which was not durable")
+
+    def _end_of_workflow(self, outcome: Outcome) -> None:
+        """Check what is told of a workflow, or of a node of one."""
+        world, journal = self.world, self.world.journal
+        workflow = journal.flows[workflow_of(outcome.id)]
+        if outcome.state == "unknown" or world.is_steered(outcome.id) or workflow.swept:
+            return
+        node, state = journal.nodes.get(outcome.id), journal.find(outcome.id).state
+        stored = workflow if is_workflow_id(outcome.id) else node or state
+        if outcome.id not in world.purged and (stored is None or stored.state != outcome.state):
+            self.broken(
+                f"{outcome.id.hex()} was said to have ended as {outcome.state}, which was not durable: {stored}"
+            )
 
     def _recorded(self, message: Recorded) -> None:
         for token in message.tokens:

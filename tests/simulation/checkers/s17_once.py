@@ -22,7 +22,7 @@ class Once(Checker):
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
         if token <= self._void.get(task_id, 0):
             return
-        if self.world.known[task_id].rules.at_most_once:
+        if self.world.find_spec(task_id).rules.at_most_once:
             if task_id in self._ran:
                 self.broken(f"{task_id.hex()} may run once, and ran under {self._ran[task_id]} and {token}")
             self._ran[task_id] = token

@@ -39,7 +39,7 @@ class Bodies(Checker):
         self._tokens: dict[bytes, set[int]] = {}
 
     def ran(self, agent: str, task_id: bytes, attempt: int, token: int) -> None:
-        spec = self.world.known[task_id]
+        spec = self.world.find_spec(task_id)
         others = self._tokens.setdefault(task_id, set())
         if others and spec.rules.exclusive:
             self.broken(f"{task_id.hex()} is exclusive, and runs under {token} and {sorted(others)}")
