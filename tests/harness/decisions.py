@@ -4,6 +4,7 @@ Shown a disk from batch to batch, also in the simulation. It remembers what it h
 history's bound nor a crash hides a second decision, or one that is gone.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -80,10 +81,10 @@ class Decisions:
         timing = plan(record.schedule.timing, record.created_at_ms)
         assert standing.decided_to_ms >= seen.decided_to_ms, f"{name} forgot what was decided"
         new: list[int] = []
+        own = _own(record, kept)
         for sequence, firing in kept.items():
             assert firing.outcome in OUTCOMES
-            is_beside = firing.outcome in BESIDE or firing.at_ms <= record.created_at_ms
-            if is_beside or seen.kept.get(sequence) == firing:
+            if sequence not in own or seen.kept.get(sequence) == firing:
                 continue
             seen.kept[sequence] = firing
             times = [each.at_ms for each in timing.after(firing.at_ms - 1, firing.until_ms)]
@@ -101,6 +102,24 @@ class Decisions:
         due = [each.at_ms for each in timing.after(after_ms, standing.decided_to_ms)]
         assert due == sorted(new), f"{name} has not decided on each of its times, in their order"
         seen.decided_to_ms = standing.decided_to_ms
+
+
+def _own(record: ScheduleRecord, kept: dict[int, FiringRecord]) -> set[int]:
+    """Return which decisions are on times of the schedule as it is now.
+
+    Times rise with the decisions on them; under a wall clock that was put back, those of before a change lie later.
+    """
+    own: set[int] = set()
+    next_ms = math.inf
+    for sequence in sorted(kept, reverse=True):
+        firing = kept[sequence]
+        if firing.outcome in BESIDE:
+            continue
+        if not record.created_at_ms < firing.at_ms < next_ms:
+            break
+        own.add(sequence)
+        next_ms = firing.at_ms
+    return own
 
 
 def _may_follow(before: FiringRecord, after: FiringRecord) -> bool:
