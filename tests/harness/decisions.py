@@ -25,6 +25,8 @@ class Seen:
     """What was decided of the times of one schedule since its timing became what it is."""
 
     created_at_ms: int
+    foreign: set[bytes] = field(default_factory=set)
+    """Tasks of one of its name before it, whose ids a clock that was put back may make younger than it."""
     decided: dict[int, FiringRecord] = field(default_factory=dict)
     """By nominal time."""
     kept: dict[int, FiringRecord] = field(default_factory=dict)
@@ -71,9 +73,11 @@ class Decisions:
             _check_numbers(name, standings[name], kept)
             seen = self._seen.get(name)
             if seen is None or seen.created_at_ms != record.created_at_ms:
-                seen = self._seen[name] = Seen(record.created_at_ms)
+                ids = {firing.task_id for firing in kept.values()}
+                foreign = {task_id for task_id in submitted.get(name, ()) if task_id not in ids}
+                seen = self._seen[name] = Seen(record.created_at_ms, foreign)
             self._check_one(name, record, standings[name], kept, seen)
-            _check_tasks(record, kept, submitted.get(name, ()))
+            _check_tasks(record, kept, set(submitted.get(name, ())) - seen.foreign)
 
     def _check_one(
         self, name: str, record: ScheduleRecord, standing: StandingRecord, kept: dict[int, FiringRecord], seen: Seen
