@@ -58,7 +58,7 @@ def spawn(w: Working, command: SpawnTasks, now: Now) -> None:
         check_template(spec, w.settings.payload_bytes_max)
     family = task.past.family if task.past is not None else b""
     known = w.flows[stem_of(family)].record.spawned if family else 0
-    if command.first > known or command.first + len(command.specs) > CHILDREN_MAX:
+    if not 0 <= command.first <= known or command.first + len(command.specs) > CHILDREN_MAX:
         raise BadRequest(f"tasks from number {command.first} on; {known} are known, and {CHILDREN_MAX} are the most")
     fresh = command.specs[known - command.first :]
     if fresh:

@@ -108,8 +108,9 @@ def test_what_was_spawned_before_is_not_made_again(house: House) -> None:
 
 def test_a_gap_is_refused(house: House) -> None:
     grant = house.next()
-    with pytest.raises(BadRequest, match="0 are known"):
-        house.spawn(grant, child(), first=1)
+    for first in (1, -1):
+        with pytest.raises(BadRequest, match="0 are known"):
+            house.spawn(grant, child(), child(), first=first)
     assert len(house.shell.disk.scan(records.SPEC)) == 1
 
 
