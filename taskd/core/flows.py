@@ -238,6 +238,7 @@ class Draft:
         names: Of those that have.
         signals: That they wait for.
         phases: Of those that have one.
+        edges: How many others they come after, in all.
         starts: Where each part of it begins.
     """
 
@@ -249,6 +250,7 @@ class Draft:
         self.names: dict[str, None] = {}
         self.signals: dict[str, None] = {}
         self.phases: dict[int, str] = {}
+        self.edges = 0
         self.starts: list[int] = []
 
 

@@ -48,6 +48,9 @@ DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
 
 SIGNAL_BYTES_MAX: Final = 64 * 1024
+EDGES_MAX: Final = 1_000_000
+"""Of one workflow: its graph is made in one turn, each time that it is read."""
+
 SIGNALS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Values of the signals that came to one workflow: they are in memory until it ends."""
 
@@ -85,17 +88,13 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
                 f"node {node.name[:64]!r}: queue {node.task.queue[:64]!r} is drained and takes no new tasks"
             )
     packed = [msgspec.Raw(msgspec.msgpack.encode(node)) for node in nodes]
-    packed_bytes = draft.packed_bytes + sum(map(len, packed))
-    if packed_bytes > DRAFT_BYTES_MAX:
-        raise WorkflowInvalid(
-            f"its nodes are more than {DRAFT_BYTES_MAX >> 20} MiB: store large arguments elsewhere and pass a reference"
-        )
+    packed_bytes, edges = _sizes(nodes, packed, draft)
     taken = first + len(nodes)
     if taken == spec.nodes and _is_known(w, draft, packed, loaded):
         w.drafts.pop(spec.id, None)
         return NodesTaken(taken)
     draft.packed += packed
-    draft.packed_bytes = packed_bytes
+    draft.packed_bytes, draft.edges = packed_bytes, edges
     draft.phases.update(_phases_of(nodes, first))
     draft.starts.append(first)
     draft.names.update(dict.fromkeys(node.name for node in nodes))
@@ -133,6 +132,22 @@ def _check_phases(nodes: Sequence[Node], first: int, draft: Draft) -> None:
                     f"node {node.name[:64]!r} comes after node number {parent}, whose phase is {phase}: only nodes of"
                     " that phase may, and none after one that compensates"
                 )
+
+
+def _sizes(nodes: Sequence[Node], packed: Sequence[msgspec.Raw], draft: Draft) -> tuple[int, int]:
+    """Return what all nodes weigh, with these, in bytes, and how many edges there are; refuse too many."""
+    packed_bytes = draft.packed_bytes + sum(map(len, packed))
+    if packed_bytes > DRAFT_BYTES_MAX:
+        raise WorkflowInvalid(
+            f"its nodes are more than {DRAFT_BYTES_MAX >> 20} MiB: store large arguments elsewhere and pass a reference"
+        )
+    edges = draft.edges + sum(len(node.needs) + len(node.after) for node in nodes)
+    if edges > EDGES_MAX:
+        raise WorkflowInvalid(
+            f"its nodes come after {edges} others in all, {EDGES_MAX} are the most: put a node between those of one"
+            " layer and those of the next"
+        )
+    return packed_bytes, edges
 
 
 def _digest(packed: Sequence[msgspec.Raw]) -> bytes:

@@ -574,6 +574,15 @@ def test_nodes_of_one_phase_may_wait_for_each_other(shell: Shell) -> None:
     assert Run(shell, graph).work(["a"]).ran == ["a", "sorry", "so-sorry"]
 
 
+@pytest.mark.parametrize("part", [1, 100])
+def test_too_many_edges(shell: Shell, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskd.core.workflows.EDGES_MAX", 5)
+    graph = Graph().add("a").add("b").add("c", "a", "b").add("d", "a", after=["b", "c"])
+    assert Run(shell, graph, part=part).record.state == "running"
+    with pytest.raises(WorkflowInvalid, match="6 others in all, 5 are the most"):
+        Run(shell, graph.add("e", "d"), part=part)
+
+
 def test_two_nodes_of_one_name(shell: Shell) -> None:
     with pytest.raises(WorkflowInvalid, match="'a' stands twice"):
         Run(shell, Graph().add("a").add("a"))
