@@ -207,7 +207,7 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
         WorkflowUnknown: There is no such workflow, or no such node.
         WorkflowInvalid: It cannot be read.
         WorkflowEnded: It stands where that cannot be done.
-        ServerBusy: Another order is still to be carried out.
+        ServerBusy: Another order is still to be carried out, or it is still to be read.
         NeedRecords: It is not in memory.
     """
     if command.action not in ACTIONS:
@@ -254,8 +254,8 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
     if flow is None:
         flow = w.flows[stem_of(command.id)] = Flow(record)
         w.put(records.OPEN, command.id, b"")
-    elif flow.graph is not None and node >= 0 and flow.graph.statuses[node] <= RELEASED:
-        raise WorkflowEnded(f"node {command.node[:64]!r} of {name} has not ended: it cannot be run again")
+    elif node >= 0:
+        _check_still(flow, node, name)
     reruns = record.reruns + 1
     flow.record = replace(
         record, state=State.RUNNING, finished_at_ms=0, stage=0, order=command.action, order_node=node, reruns=reruns
@@ -272,6 +272,21 @@ def _go_on(w: Working, flow: Flow, now: Now | None = None) -> None:
     w.moving[stem] = flow
     if now is not None:
         carry_out(w, flow)
+
+
+def _check_still(flow: Flow, node: int, name: str) -> None:
+    """Refuse to run a node again that has not ended, or while one after it runs, on what it gave before."""
+    if flow.graph is None:
+        raise ServerBusy(f"{name} is being read after a start: give the order again in a moment")
+    statuses = flow.graph.statuses
+    if statuses[node] <= RELEASED:
+        raise WorkflowEnded(f"node {flow.node(node).name[:64]!r} of {name} has not ended: it cannot be run again")
+    running = next((other for other in flow.graph.after_of(node) if statuses[other] == RELEASED), -1)
+    if running >= 0:
+        raise WorkflowEnded(
+            f"node {flow.node(running).name[:64]!r} of {name} comes after {flow.node(node).name[:64]!r} and runs:"
+            " wait for its end, or cancel its task, and run it again then"
+        )
 
 
 def _record_of(w: Working, workflow: bytes, loaded: Loaded) -> WorkflowRecord:

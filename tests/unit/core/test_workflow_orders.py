@@ -7,7 +7,7 @@ from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
-from taskd_protocol.errors import ServerBusy
+from taskd_protocol.errors import ServerBusy, WorkflowEnded
 from taskd_protocol.payload import pack
 from taskd_protocol.workflow import Choice
 
@@ -46,17 +46,19 @@ def test_a_node_that_maps_is_run_again(shell: Shell, *, crash: bool) -> None:
     assert run.record.state == "succeeded"
 
 
-def test_a_node_that_ends_while_it_is_read_is_run_again(shell: Shell) -> None:
+def test_a_node_that_fails_while_it_is_read_is_resumed(shell: Shell) -> None:
     """Its end comes after a start, before its workflow is read, and so does the order."""
     run = Run(shell, Graph().add("a").add("b"))
     grant = run.take()["a"]
     shell.crash()
     shell.ask(run.agent.offer())
-    shell.ask(run.agent.ack(grant))
+    shell.ask(run.agent.nack(grant, final=True))
     shell.turn()
     shell.ask(OrderWorkflow(run.id, "rerun", "a"))
     [waiting] = shell.waiting
-    shell.feed(waiting)
+    with pytest.raises(ServerBusy, match="is being read"):
+        shell.feed(waiting)
+    shell.ask(OrderWorkflow(run.id, "resume"))
     shell.settle()
     run.crash()
     shell.pass_ms(20_000)
@@ -202,6 +204,23 @@ def test_what_failed_before_an_order_does_not_stop_it(shell: Shell, *, crash: bo
     assert run.ran == ["a", "b", "a"]
     assert run.record.counts == {"succeeded": 1, "failed": 1}
     assert (run.record.state, run.record.failed_name) == ("failed", "b")
+
+
+def test_a_node_is_not_run_again_while_one_after_it_runs(shell: Shell) -> None:
+    """That runs on what the node gave before; what has not begun may wait for the node again."""
+    run = Run(shell, Graph().add("a").add("b", "a").add("c", "b").add("d", "c"))
+    run.ack(run.take()["a"], pack(1))
+    run.ack(run.take()["b"])
+    grant = run.take()["c"]
+    with pytest.raises(WorkflowEnded, match="node 'c' of workflow 'report' comes after 'a' and runs"):
+        shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    with pytest.raises(WorkflowEnded, match=r"node 'd' .* has not ended"):
+        shell.do(OrderWorkflow(run.id, "rerun", "d"))
+    run.ack(grant)
+    run.work()
+    shell.do(OrderWorkflow(run.id, "rerun", "a"))
+    run.work()
+    assert run.ran == ["a", "b", "c", "d"] * 2
 
 
 def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
