@@ -425,6 +425,8 @@ class MapItems:
     node: int
     total: int
     """Items in all; -1: it is no list."""
+    longest: int = 0
+    """Bytes of the longest of all; 0: not known."""
     first: int
     items: Sequence[bytes]
     """Packed, from ``first`` on."""

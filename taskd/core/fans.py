@@ -17,7 +17,7 @@ from taskd.core.graph import FAILED, RELEASED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
 from taskd.core.settling import SKIPS, end_node
 from taskd.core.working import Working
-from taskd_protocol.errors import TaskCodes
+from taskd_protocol.errors import PayloadTooLarge, TaskCodes
 from taskd_protocol.task import Failure, Given, TaskSpec
 from taskd_protocol.workflow import CHILDREN_MAX, Node, member_id
 
@@ -62,8 +62,9 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
     position = command.node
     if position in flow.unsized and command.first == 0:
         made = flow.unsized.pop(position)
-        if not 0 <= command.total <= CHILDREN_MAX:
-            _refuse(w, flow, position, made, command.total, now)
+        failure = _failure_of(w, flow, command)
+        if failure is not None:
+            _end_unsized(w, flow, position, made, NodeRecord("dead", 0, now.wall_ms, failure=failure))
             return
         fan = flow.fans[position] = Fan(bytearray(command.total), made, now.wall_ms)
         w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", now.wall_ms)))
@@ -78,10 +79,19 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
     w.moving[flow.stem] = flow
 
 
-def _refuse(w: Working, flow: Flow, position: int, made: int, total: int, now: Now) -> None:  # noqa: PLR0917 - as its fellows
-    text = "what it was to map over is no list" if total < 0 else f"{total} items; a node has up to {CHILDREN_MAX}"
-    failure = Failure(TaskCodes.NOT_A_LIST, text)
-    _end_unsized(w, flow, position, made, NodeRecord("dead", 0, now.wall_ms, failure=failure))
+def _failure_of(w: Working, flow: Flow, command: MapItems) -> Failure | None:
+    """Return why a node cannot map over that, or None."""
+    if command.total < 0:
+        return Failure(TaskCodes.NOT_A_LIST, "what it was to map over is no list")
+    if command.total > CHILDREN_MAX:
+        return Failure(TaskCodes.NOT_A_LIST, f"{command.total} items; a node has up to {CHILDREN_MAX}")
+    task = flow.node(command.node).task
+    assert task is not None
+    size, most = len(task.payload) + command.longest, w.settings.payload_bytes_max
+    if command.total and size > most:  # a lease is one message
+        text = f"an item with the other arguments is {size} bytes, the limit is {most}: map over references"
+        return Failure(PayloadTooLarge.code, text)
+    return None
 
 
 def _end_unsized(w: Working, flow: Flow, position: int, made: int, record: NodeRecord) -> None:

@@ -120,9 +120,10 @@ class FlowLoader:
                 return MapItems(id=want.id, node=want.node, total=-1, first=0, items=[])
         whole = self._list[1]
         items = [bytes(item) for item in whole[want.first : want.first + want.limit]]
+        longest = max([memoryview(item).nbytes for item in whole], default=0) if want.first == 0 else 0
         if want.first + len(items) == len(whole):
             self._list = b"", []
-        return MapItems(id=want.id, node=want.node, total=len(whole), first=want.first, items=items)
+        return MapItems(id=want.id, node=want.node, total=len(whole), longest=longest, first=want.first, items=items)
 
     async def _walk(self, kind: Kind, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
         after = b""

@@ -17,7 +17,7 @@ from taskd.server.flow_loading import FlowLoader
 from taskd.store.keys import make_key
 from taskd_protocol.errors import BadRequest, SubmitConflict, WorkflowEnded, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.payload import pack
-from taskd_protocol.task import Given, TaskFilter
+from taskd_protocol.task import Given, TaskFilter, TaskSpec
 from taskd_protocol.workflow import Choice, Node
 
 
@@ -254,6 +254,19 @@ def test_a_map_of_a_map(shell: Shell) -> None:
 def test_a_map_over_nothing_or_no_list(shell: Shell, packed: bytes, state: str) -> None:
     run = Run(shell, Graph().add("find").add("each", "find", kind="map", over=0)).work(results={"find": packed})
     assert run.record.state == state
+
+
+def test_a_map_over_an_item_that_is_too_long(shell: Shell) -> None:
+    """With the other arguments it would be no message: each agent that was granted it would lose its connection."""
+    graph = Graph().add("items", kind="value", packed=pack([b"", bytes(15 << 20)]))
+    graph.add("small", "items", kind="map", over=0)
+    graph.add("large", "items", kind="map", over=0, task=TaskSpec(b"", "m.f", bytes(2 << 20)))
+    run = Run(shell, graph).work()
+    assert run.ran == ["small[0]", "small[1]"]
+    assert run.record.failed_name == "large"
+    failure = shell.disk.get(records.NODE, run.node_id("large"), NodeRecord).failure
+    assert failure is not None
+    assert failure.code == "payload.too_large"
 
 
 @pytest.mark.parametrize("packed", [b"", b"\xc0\xc0", b"\x91", b"\x91" * 100_000 + b"\xc0"])
