@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from taskd.core import families, records
 from taskd.core.commands import Answer, NodesTaken, OrderWorkflow, SignalWorkflow, SubmitWorkflow
 from taskd.core.flows import nodes_id, stem_of
-from taskd.core.graph import FAILED, SUCCEEDED
+from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import Task
 from taskd.core.records import Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.settling import SKIPS
 from taskd.core.stages import why_failed
 from taskd.server.flow_loading import read_results
 from taskd.server.loading import Found
@@ -272,8 +273,8 @@ def _outcome(services: Services, member: bytes, found: Found) -> Outcome:  # noq
         result = found.get((records.RESULT, member)) if state.result_apart else state.result
         packed = result if isinstance(result, bytes) else b""
         return Outcome(member, state.state, state.attempt, packed, state.failure)
-    if workflow.finished_at_ms and child < 0:
-        return Outcome(member, "unknown")
+    if workflow.finished_at_ms:
+        return Outcome(member, "unknown") if child < 0 else Outcome(member, "skipped", failure=SKIPS[STOPPED])
     return Outcome(member, "running" if member in services.working.tasks else "blocked")
 
 

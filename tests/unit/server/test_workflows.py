@@ -70,6 +70,21 @@ async def test_waiting_for_nodes_and_for_the_whole(server: Server) -> None:
     }
 
 
+async def test_waiting_for_a_child_that_was_never_begun(server: Server) -> None:
+    """Its workflow was cancelled before its turn came: who waits for it is told so."""
+    client, agent = await server.client(), await server.agent(credit=10)
+    graph = Graph().add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
+    graph.nodes[1] = msgspec.structs.replace(graph.nodes[1], in_flight_max=1)
+    await submit(client, graph)
+    await client.ask(m.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
+    [grant] = [grant for lease in agent.told(m.Lease) for grant in lease.grants]
+    await agent.send(m.Ack([report(grant)]))
+    await agent.take(m.Recorded)
+    await agent.settle()
+    ids = [ID, member_id(ID, 1, 0), member_id(ID, 1, 1)]
+    assert await outcomes(client, ids) == dict(zip(ids, ["cancelled", "succeeded", "skipped"], strict=True))
+
+
 async def test_an_agent_asks_for_what_is_referred_to(server: Server) -> None:
     """A list of results page by page; only what it holds a lease for."""
     client, agent = await server.client(), await server.agent(credit=10)
