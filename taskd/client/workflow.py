@@ -268,7 +268,7 @@ class Workflow:
         self._mark(refs, ON_SUCCESS)
 
     def on_failure(self, *refs: NodeRef[object]) -> None:
-        """Have these nodes run only when all others have ended and the workflow has failed, or was cancelled.
+        """Have these nodes run only when all others have ended and the workflow has failed; not when it was cancelled.
 
         Unless they say otherwise they run whatever became of the nodes that they name: ``when="all_done"``.
         """
