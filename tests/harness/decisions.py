@@ -4,7 +4,6 @@ Shown a disk from batch to batch, also in the simulation. It remembers what it h
 history's bound nor a crash hides a second decision, or one that is gone.
 """
 
-import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -85,7 +84,7 @@ class Decisions:
         timing = plan(record.schedule.timing, record.created_at_ms)
         assert standing.decided_to_ms >= seen.decided_to_ms, f"{name} forgot what was decided"
         new: list[int] = []
-        own = _own(record, kept)
+        own = _own(record, standing, kept)
         for sequence, firing in kept.items():
             assert firing.outcome in OUTCOMES
             if sequence not in own or seen.kept.get(sequence) == firing:
@@ -108,13 +107,14 @@ class Decisions:
         seen.decided_to_ms = standing.decided_to_ms
 
 
-def _own(record: ScheduleRecord, kept: dict[int, FiringRecord]) -> set[int]:
+def _own(record: ScheduleRecord, standing: StandingRecord, kept: dict[int, FiringRecord]) -> set[int]:
     """Return which decisions are on times of the schedule as it is now.
 
-    Times rise with the decisions on them; under a wall clock that was put back, those of before a change lie later.
+    Times rise with the decisions on them, up to how far is decided; under a wall clock that was put back, those of
+    before a change lie later.
     """
     own: set[int] = set()
-    next_ms = math.inf
+    next_ms = standing.decided_to_ms + 1
     for sequence in sorted(kept, reverse=True):
         firing = kept[sequence]
         if firing.outcome in BESIDE:
