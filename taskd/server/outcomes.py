@@ -229,6 +229,8 @@ class Outcomes:
         if not isinstance(state, StateRecord):
             return self._unknown(task_id, found)
         result = found.get((records.RESULT, task_id)) if state.result_apart else state.result
+        if state.result_apart and not isinstance(result, bytes):
+            return self._unknown(task_id, found)  # it was taken away between the two reads
         return Outcome(task_id, state.state, state.attempt, result if isinstance(result, bytes) else b"", state.failure)
 
     def _unknown(self, task_id: bytes, found: Found) -> Outcome:

@@ -271,6 +271,8 @@ def _outcome(services: Services, member: bytes, found: Found) -> Outcome:  # noq
         return Outcome(member, node.state, 0, node.packed if ended else b"", node.failure if ended else None)
     if isinstance(state, StateRecord) and state.state in TERMINAL and member not in services.working.tasks:
         result = found.get((records.RESULT, member)) if state.result_apart else state.result
+        if state.result_apart and not isinstance(result, bytes):
+            return Outcome(member, "unknown")  # it was taken away between the two reads
         packed = result if isinstance(result, bytes) else b""
         return Outcome(member, state.state, state.attempt, packed, state.failure)
     if workflow.finished_at_ms:

@@ -5,6 +5,7 @@ from trio.testing import lockstep_stream_pair
 
 from harness.peer import Peer, hello
 from harness.server import Server, leased, report
+from taskd.core import records
 from taskd.server import outcomes as outcomes_module
 from taskd_protocol.limits import MESSAGE_BYTES_MAX, OUTBOX_BYTES_MAX, OUTCOME_CREDIT
 from taskd_protocol.messages import (
@@ -180,6 +181,18 @@ async def test_results_that_cannot_be_told_yet_wait_on_disk(server: Server, monk
         told += await outcomes(client, 9)
     assert {outcome.id: outcome.result for outcome in told} == results
     assert len(told) == len(results)
+
+
+async def test_a_result_that_is_taken_away_while_it_is_read_is_gone(server: Server) -> None:
+    """It is not told as a success with another result."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    [spec] = await finish(server, client, agent, 1, bytes(2_000))
+    pusher = next(peer for peer in server.hub._peers.values() if peer.connection == 1)._role._outcomes  # type: ignore[attr-defined]
+    found = await server.loop.loader.read([(records.STATE, spec.id), (records.RESULT, spec.id)])
+    assert pusher._outcome(spec.id, found).result == bytes(2_000)
+    server.working.counters.purged_to_ms = 1 << 48
+    gone = pusher._outcome(spec.id, {**found, (records.RESULT, spec.id): None})
+    assert (gone.state, gone.failure.code, gone.result) == ("unknown", "result.gone", b"")
 
 
 async def test_large_results_are_told_one_at_a_time(server: Server) -> None:
