@@ -1,6 +1,7 @@
 """S11: what anybody is told is durable when it leaves the server."""
 
 from simulation.checkers.checker import Checker
+from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
 from taskd_protocol.messages import Accepted, Ack, Cancel, Cancelled, Lease, Message, Outcomes, Recorded, Submit
@@ -78,9 +79,12 @@ class Durable(Checker):
     def _recorded(self, message: Recorded) -> None:
         for token in message.tokens:
             task_id = self._acked.get(token)
-            if task_id is None or task_id in self.world.purged or self.world.is_steered(task_id):
-                continue  # a rerun may have come while the disk was slow
-            state = self.world.journal.find(task_id).state
+            if task_id is None or task_id in self.world.purged:
+                continue
+            standing = self.world.journal.find(task_id)
+            if self.world.is_steered(task_id) and _has_run_again(standing, token):
+                continue  # a rerun came before the flush that covers both
+            state = standing.state
             if state is None or (state.state, state.token) != (State.SUCCEEDED, token):
                 self.broken(f"the success of {task_id.hex()} under {token} was called recorded, and was not")
 
@@ -94,3 +98,10 @@ class Durable(Checker):
                 continue
             if standing.name != state:
                 self.broken(f"{task_id.hex()} was said to be {state} by a cancel, and was {standing.name!r} on disk")
+
+
+def _has_run_again(standing: Standing, token: int) -> bool:
+    """Tell whether a task shows that the attempt of that token was recorded, and is void by now."""
+    if standing.lease is not None:
+        return standing.lease.token > token
+    return standing.state is not None and standing.state.token >= token
