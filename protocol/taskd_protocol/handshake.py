@@ -17,8 +17,10 @@ import msgspec
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
+from taskd_protocol import workflow_messages as wm
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
 from taskd_protocol.ids import SESSION_ID_BYTES
+from taskd_protocol.mark import Mark
 from taskd_protocol.task import check_name
 
 Messages = frozenset[type[msgspec.Struct]]
@@ -56,9 +58,9 @@ _READS: Messages = _ALWAYS | {
     m.FollowMore,
     m.StatsQuery,
     m.CertQuery,
-    m.WorkflowList,
-    m.WorkflowQuery,
-    m.ChildrenQuery,
+    wm.WorkflowList,
+    wm.WorkflowQuery,
+    wm.ChildrenQuery,
     sm.ScheduleList,
     sm.ScheduleHistory,
     sm.SchedulePreview,
@@ -74,9 +76,9 @@ _WORK: Messages = (
         m.Cancel,
         m.TaskRetry,
         m.JobStart,
-        m.WorkflowSubmit,
-        m.WorkflowOrder,
-        m.WorkflowSignal,
+        wm.WorkflowSubmit,
+        wm.WorkflowOrder,
+        wm.WorkflowSignal,
     }
 )
 _ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain, m.Backup})
@@ -98,8 +100,8 @@ ALLOWED: Final[Mapping[str, Messages]] = {
         m.Logs,
         m.Checkpoints,
         m.Started,
-        m.InputQuery,
-        m.Spawn,
+        wm.InputQuery,
+        wm.Spawn,
     },
 }
 """Token role to the messages that its connections may send after WELCOME. The one table that is enforced.
@@ -180,7 +182,7 @@ def check_allowed(role: str, message: msgspec.Struct) -> None:
     raise RoleRefused(f"{kind.__name__} needs another role than {role}; use a token whose role allows it")
 
 
-def make_mark(key: bytes, lineage: bytes, sequence: int, epoch: int = 0) -> m.Mark:
+def make_mark(key: bytes, lineage: bytes, sequence: int, epoch: int = 0) -> Mark:
     """Make the commit mark of a durable sequence number.
 
     Args:
@@ -189,15 +191,15 @@ def make_mark(key: bytes, lineage: bytes, sequence: int, epoch: int = 0) -> m.Ma
         sequence: A commit that is durable, 0 to 2**64 - 1.
         epoch: Of the server's start; 0 leaves it open.
     """
-    return m.Mark(lineage, sequence, _mac(key, lineage, sequence, epoch), epoch)
+    return Mark(lineage, sequence, _mac(key, lineage, sequence, epoch), epoch)
 
 
-def newest_mark(kept: m.Mark | None, told: m.Mark) -> m.Mark:
+def newest_mark(kept: Mark | None, told: Mark) -> Mark:
     """Return which of a server's marks a peer keeps: within a lineage the higher, else the one told last."""
     return told if kept is None or kept.lineage != told.lineage or kept.sequence < told.sequence else kept
 
 
-def mark_is_ours(key: bytes, mark: m.Mark) -> bool:
+def mark_is_ours(key: bytes, mark: Mark) -> bool:
     """Tell, in constant time, whether the mark was made with this key; anything may be in it."""
     numbers_max = 1 << 8 * _SEQUENCE_BYTES
     if len(mark.lineage) != LINEAGE_BYTES or not (0 <= mark.sequence < numbers_max and 0 <= mark.epoch < numbers_max):
@@ -206,7 +208,7 @@ def mark_is_ours(key: bytes, mark: m.Mark) -> bool:
 
 
 def check_mark(
-    key: bytes, mark: m.Mark | None, lineage: bytes, sequence: int, lives: Sequence[tuple[int, int]] = ()
+    key: bytes, mark: Mark | None, lineage: bytes, sequence: int, lives: Sequence[tuple[int, int]] = ()
 ) -> None:
     """Compare the mark that a peer shows with how far the store has come.
 
@@ -241,7 +243,7 @@ def epoch_of(sequence: int, lives: Sequence[tuple[int, int]]) -> int:
     return next((epoch for epoch, commits in reversed(lives) if commits < sequence), 0)
 
 
-def _reached(mark: m.Mark, sequence: int, lives: Sequence[tuple[int, int]]) -> int:
+def _reached(mark: Mark, sequence: int, lives: Sequence[tuple[int, int]]) -> int:
     """Return the last commit of the start that gave the mark: what was committed later proves nothing of it."""
     if not mark.epoch or not lives:
         return sequence

@@ -10,7 +10,7 @@ Pure: messages and ends of attempts come in, messages and kills go out; knows no
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Final, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from msgspec import structs
 
@@ -34,24 +34,24 @@ from taskd_protocol.messages import (
     Error,
     Heartbeat,
     HostStats,
-    InputPage,
-    InputQuery,
     Lease,
     LeaseCredit,
     Logs,
     LogsRecorded,
-    Mark,
     Nack,
     Offer,
     Offered,
     Recorded,
     Revoke,
-    Spawn,
     Started,
     StartRecorded,
     Welcome,
 )
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn
+
+if TYPE_CHECKING:
+    from taskd_protocol.mark import Mark
 
 REPORTS_BYTES = 64 * 1024 * 1024
 """Results that the server has not recorded; while there are more, no more work is asked for."""

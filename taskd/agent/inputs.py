@@ -22,8 +22,9 @@ from taskd.agent.slots import argument_bytes, failure_bytes
 from taskd.agent.wire import ARGUMENTS_BYTES_MAX, handed
 from taskd.client.family import Found
 from taskd_protocol.errors import PayloadTooLarge, UnexpectedMessage
-from taskd_protocol.messages import Error, InputPage, InputQuery, Missed
+from taskd_protocol.messages import Error
 from taskd_protocol.task import Failure, Given, Grant
+from taskd_protocol.workflow_messages import InputPage, InputQuery, Missed
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Results kept for leases to come: those of one node mostly go to many."""

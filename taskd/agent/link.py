@@ -38,7 +38,6 @@ from taskd_protocol.messages import (
     Error,
     HeartbeatSeen,
     Hello,
-    InputPage,
     Lease,
     LogsRecorded,
     Nack,
@@ -51,6 +50,7 @@ from taskd_protocol.messages import (
     ToPeer,
     Welcome,
 )
+from taskd_protocol.workflow_messages import InputPage
 
 log = structlog.get_logger("taskd.agent")
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 from taskd.agent.reports import Ended
 from taskd_protocol.errors import LeaseStale, UnexpectedMessage
-from taskd_protocol.messages import Done, Error, Spawn
+from taskd_protocol.messages import Done, Error
 from taskd_protocol.task import Failure, FailureReport, Report, TaskSpec
+from taskd_protocol.workflow_messages import Spawn
 
 _TURNED = ("failed", "waiting")
 """Outcomes that are others when what was spawned is refused; else the attempt's processes are what is told of."""

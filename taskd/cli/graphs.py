@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from taskd_protocol.messages import NodeView
 from taskd_protocol.workflow import COMPENSATE, ON_FAILURE, ON_SUCCESS, Node
+from taskd_protocol.workflow_messages import NodeView
 
 DRAWN_MAX: Final = 60
 """Nodes that are told one a line; of more, each layer is told in one."""

@@ -14,20 +14,11 @@ from typing import Final, TypeAlias
 from taskd.cli.output import Json
 from taskd_protocol.errors import PayloadUnpackable
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import (
-    AgentView,
-    CertView,
-    DeadGroupView,
-    JobView,
-    NodeView,
-    QueueView,
-    TaskView,
-    TokenView,
-    WorkflowView,
-)
+from taskd_protocol.messages import AgentView, CertView, DeadGroupView, JobView, QueueView, TaskView, TokenView
 from taskd_protocol.payload import Input, unpack, unpack_arguments
 from taskd_protocol.task import Failure
 from taskd_protocol.workflow import MAP
+from taskd_protocol.workflow_messages import NodeView, WorkflowView
 
 Document: TypeAlias = dict[str, Json]
 

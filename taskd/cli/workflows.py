@@ -18,8 +18,11 @@ from taskd_protocol.command import read_command
 from taskd_protocol.errors import BadRequest, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import (
-    Done,
+from taskd_protocol.messages import Done
+from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
+from taskd_protocol.task import COMMAND_NAME
+from taskd_protocol.workflow import MAP, SLEEP, VALUE, Node, is_workflow_id, member_id
+from taskd_protocol.workflow_messages import (
     NodeView,
     WorkflowList,
     WorkflowNodes,
@@ -29,9 +32,6 @@ from taskd_protocol.messages import (
     WorkflowSignal,
     WorkflowView,
 )
-from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
-from taskd_protocol.task import COMMAND_NAME
-from taskd_protocol.workflow import MAP, SLEEP, VALUE, Node, is_workflow_id, member_id
 
 STATES: Final = ("running", "cancelling", "succeeded", "failed", "cancelled")
 

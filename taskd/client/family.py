@@ -19,9 +19,9 @@ import msgspec
 from taskd.client.outcome import error_of, value_of
 from taskd_protocol.errors import BadRequest, TaskCodes, TaskdError
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Missed
 from taskd_protocol.task import Failure, Grant, Outcome, TaskSpec
 from taskd_protocol.workflow import CHILDREN_MAX, member_id, place_of, spawn_digest, workflow_of
+from taskd_protocol.workflow_messages import Missed
 
 R_co = TypeVar("R_co", covariant=True)
 

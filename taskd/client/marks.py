@@ -17,7 +17,7 @@ import msgspec
 from taskd.client.profile import Profile, config_dir, write_whole
 from taskd_protocol.errors import ConfigInvalid
 from taskd_protocol.handshake import newest_mark
-from taskd_protocol.messages import Mark
+from taskd_protocol.mark import Mark
 
 KEEP_EVERY_S: Final = 5.0
 """Between two writes of one process; the last mark is written at its end."""

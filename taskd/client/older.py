@@ -4,17 +4,16 @@ It reads what it does not know of a task, and drops it without a word: that is r
 """
 
 from taskd_protocol.errors import ServerTooOld
-from taskd_protocol.messages import (
+from taskd_protocol.messages import Submit, ToServer
+from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
+from taskd_protocol.workflow_messages import (
     ChildrenQuery,
-    Submit,
-    ToServer,
     WorkflowList,
     WorkflowOrder,
     WorkflowQuery,
     WorkflowSignal,
     WorkflowSubmit,
 )
-from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
 
 _WORKFLOWS = (WorkflowSubmit, WorkflowOrder, WorkflowSignal, WorkflowList, WorkflowQuery, ChildrenQuery)
 

@@ -25,11 +25,10 @@ from taskd_protocol.messages import (
     ToPeer,
     ToServer,
     Welcome,
-    WorkflowAccepted,
-    WorkflowSubmit,
 )
 from taskd_protocol.task import Outcome, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
+from taskd_protocol.workflow_messages import WorkflowAccepted, WorkflowSubmit
 
 if TYPE_CHECKING:
     from taskd.client.session import Session

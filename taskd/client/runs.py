@@ -14,10 +14,13 @@ from taskd.client.workflow import NodeRef, Workflow
 from taskd_protocol.errors import BadRequest, TaskdError, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import (
+from taskd_protocol.messages import Done
+from taskd_protocol.payload import pack
+from taskd_protocol.task import Outcome
+from taskd_protocol.workflow import MAP, is_workflow_id, member_id
+from taskd_protocol.workflow_messages import (
     ChildrenPage,
     ChildrenQuery,
-    Done,
     NodeView,
     WorkflowNodes,
     WorkflowOrder,
@@ -25,9 +28,6 @@ from taskd_protocol.messages import (
     WorkflowSignal,
     WorkflowView,
 )
-from taskd_protocol.payload import pack
-from taskd_protocol.task import Outcome
-from taskd_protocol.workflow import MAP, is_workflow_id, member_id
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

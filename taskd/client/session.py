@@ -12,6 +12,7 @@ Invariants:
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from taskd.client.asked import Asked
 from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
@@ -43,7 +44,6 @@ from taskd_protocol.messages import (
     FollowMore,
     Hello,
     LogPage,
-    Mark,
     OutcomeCredit,
     Outcomes,
     PeerLimits,
@@ -53,8 +53,11 @@ from taskd_protocol.messages import (
     ToServer,
     Wait,
     Welcome,
-    WorkflowAccepted,
 )
+from taskd_protocol.workflow_messages import WorkflowAccepted
+
+if TYPE_CHECKING:
+    from taskd_protocol.mark import Mark
 
 
 class Session:

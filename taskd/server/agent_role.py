@@ -33,7 +33,6 @@ from taskd_protocol.messages import (
     Heartbeat,
     HeartbeatSeen,
     Hello,
-    InputQuery,
     LeaseCredit,
     Logs,
     LogsRecorded,
@@ -41,12 +40,12 @@ from taskd_protocol.messages import (
     Offer,
     Offered,
     Recorded,
-    Spawn,
     Started,
     StartRecorded,
     ToServer,
 )
 from taskd_protocol.task import Outcome
+from taskd_protocol.workflow_messages import InputQuery, Spawn
 
 MARKS_VERSION = 2
 """Of the protocol: agents mark starts from it on."""

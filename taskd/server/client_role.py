@@ -42,6 +42,7 @@ from taskd.server.workflow_role import WorkflowRole, list_workflows, show_childr
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
+from taskd_protocol import workflow_messages as wm
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.task import Outcome
@@ -136,17 +137,17 @@ class ClientRole:
                 self._read(message.request_id, partial(self._back_up, message))
             case m.StatsQuery():
                 self._tell(self._stats(message.request_id))
-            case m.WorkflowSubmit():
+            case wm.WorkflowSubmit():
                 self._workflows.submit(message)
-            case m.WorkflowOrder():
+            case wm.WorkflowOrder():
                 self._workflows.order(message)
-            case m.WorkflowSignal():
+            case wm.WorkflowSignal():
                 self._workflows.signal(message)
-            case m.WorkflowList():
+            case wm.WorkflowList():
                 self._read(message.request_id, partial(list_workflows, self._services, message))
-            case m.WorkflowQuery():
+            case wm.WorkflowQuery():
                 self._read(message.request_id, partial(show_workflow, self._services, message))
-            case m.ChildrenQuery():
+            case wm.ChildrenQuery():
                 self._read(message.request_id, partial(show_children, self._services, message))
             case (
                 sm.ScheduleSet()

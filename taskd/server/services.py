@@ -13,7 +13,8 @@ from taskd.server.platform import Offload, Platform
 from taskd.store.interface import Store
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.handshake import epoch_of, make_mark
-from taskd_protocol.messages import Mark, PeerLimits
+from taskd_protocol.mark import Mark
+from taskd_protocol.messages import PeerLimits
 
 if TYPE_CHECKING:
     from taskd.server.backups import Backups

@@ -24,6 +24,7 @@ from taskd.server.views import in_short
 from taskd.store import codec
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol import workflow_messages as wm
 from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, TaskCodes, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
 from taskd_protocol.task import Failure, Given, Outcome
@@ -45,7 +46,7 @@ class WorkflowRole:
         self._session = session
         self._services = session.services
 
-    def submit(self, message: m.WorkflowSubmit) -> None:
+    def submit(self, message: wm.WorkflowSubmit) -> None:
         """Answer WORKFLOW_SUBMIT."""
         full = self._services.room_on_disk()
         if full is not None:
@@ -55,17 +56,17 @@ class WorkflowRole:
 
     def _submitted(self, request_id: int, answer: Answer | TaskdError) -> None:
         if isinstance(answer, NodesTaken):
-            self._session.send(m.WorkflowAccepted(request_id, self._services.mark(), answer.nodes))
+            self._session.send(wm.WorkflowAccepted(request_id, self._services.mark(), answer.nodes))
         elif isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
 
-    def order(self, message: m.WorkflowOrder) -> None:
+    def order(self, message: wm.WorkflowOrder) -> None:
         """Answer WORKFLOW_ORDER."""
         check_id(message.id)
         command = OrderWorkflow(message.id, message.action, message.node)
         self._services.loop.ask(command, partial(self._done, message.request_id))
 
-    def signal(self, message: m.WorkflowSignal) -> None:
+    def signal(self, message: wm.WorkflowSignal) -> None:
         """Answer WORKFLOW_SIGNAL."""
         check_id(message.id)
         command = SignalWorkflow(message.id, message.name, message.packed)
@@ -88,10 +89,10 @@ def check_id(workflow: bytes) -> None:
         raise BadRequest("a workflow's id is 16 bytes, a UUID of version 8 that ends in five zero bytes")
 
 
-async def list_workflows(services: Services, message: m.WorkflowList) -> m.WorkflowPage:
+async def list_workflows(services: Services, message: wm.WorkflowList) -> wm.WorkflowPage:
     """Answer WORKFLOW_LIST."""
     limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
-    views: list[m.WorkflowView] = []
+    views: list[wm.WorkflowView] = []
     cursor, budget = message.cursor, SCANNED_MAX
     while budget > 0:
         step = min(limits.PAGE_ROWS_MAX, budget)
@@ -102,20 +103,20 @@ async def list_workflows(services: Services, message: m.WorkflowList) -> m.Workf
             if (message.state or view.state) == view.state and fnmatchcase(view.name, message.name or "*"):
                 views.append(view)
             if len(views) == limit:
-                return m.WorkflowPage(message.request_id, views, cursor)
+                return wm.WorkflowPage(message.request_id, views, cursor)
         if len(page) < step:
-            return m.WorkflowPage(message.request_id, views, b"")
+            return wm.WorkflowPage(message.request_id, views, b"")
         budget -= len(page)
-    return m.WorkflowPage(message.request_id, views, cursor)
+    return wm.WorkflowPage(message.request_id, views, cursor)
 
 
-def workflow_view(services: Services, stored: WorkflowRecord) -> m.WorkflowView:
+def workflow_view(services: Services, stored: WorkflowRecord) -> wm.WorkflowView:
     """Return a workflow as it stands: by memory, if it has not ended."""
     flow = services.working.flows.get(stem_of(stored.spec.id))
     record = stored if flow is None else flow.record
     counts = record.counts if flow is None else flow.standing
     blocked = record.spec.nodes - sum(counts.values())
-    return m.WorkflowView(
+    return wm.WorkflowView(
         record.spec.id,
         record.spec.name,
         record.state,
@@ -129,13 +130,13 @@ def workflow_view(services: Services, stored: WorkflowRecord) -> m.WorkflowView:
     )
 
 
-async def show_workflow(services: Services, message: m.WorkflowQuery) -> m.WorkflowNodes:
+async def show_workflow(services: Services, message: wm.WorkflowQuery) -> wm.WorkflowNodes:
     """Answer WORKFLOW_QUERY."""
     check_id(message.id)
     key: Key = (records.WORKFLOW, message.id)
     record = (await services.reader.read_now([key]))[key]
     if not isinstance(record, WorkflowRecord):
-        return m.WorkflowNodes(message.request_id, None, [])
+        return wm.WorkflowNodes(message.request_id, None, [])
     first = min(max(message.first, 0), record.spec.nodes)
     end = min(first + min(max(message.limit, 1), limits.PAGE_ROWS_MAX), record.spec.nodes)
     nodes = await _read_nodes(services, record, first, end)
@@ -143,7 +144,7 @@ async def show_workflow(services: Services, message: m.WorkflowQuery) -> m.Workf
     kinds = (records.SPEC, records.STATE, records.NODE)
     found = await services.reader.read_now([(kind, i) for i in ids for kind in kinds])
     views = [_node_view(services, node, i, found) for node, i in zip(nodes, ids, strict=True)]
-    return m.WorkflowNodes(message.request_id, workflow_view(services, record), views)
+    return wm.WorkflowNodes(message.request_id, workflow_view(services, record), views)
 
 
 async def _read_nodes(services: Services, record: WorkflowRecord, first: int, end: int) -> list[Node]:
@@ -163,12 +164,12 @@ async def _read_nodes(services: Services, record: WorkflowRecord, first: int, en
     return nodes
 
 
-def _node_view(services: Services, node: Node, node_id: bytes, found: Found) -> m.NodeView:
+def _node_view(services: Services, node: Node, node_id: bytes, found: Found) -> wm.NodeView:
     w = services.working
     spec, state, record = (found[kind, node_id] for kind in (records.SPEC, records.STATE, records.NODE))
     flow = w.flows.get(stem_of(node_id))
     task = w.tasks.get(node_id)
-    view = m.NodeView(
+    view = wm.NodeView(
         node.name,
         node.kind,
         "blocked",
@@ -216,14 +217,14 @@ def _node_view(services: Services, node: Node, node_id: bytes, found: Found) -> 
     )
 
 
-async def show_children(services: Services, message: m.ChildrenQuery) -> m.ChildrenPage:
+async def show_children(services: Services, message: wm.ChildrenQuery) -> wm.ChildrenPage:
     """Answer CHILDREN_QUERY."""
     if len(message.id) != TASK_ID_BYTES or not is_made_id(message.id):
         raise BadRequest("the id of a node that maps is 16 bytes, a UUID of version 8")
     key: Key = (records.NODE, message.id)
     record = (await services.reader.read_now([key]))[key]
     if not isinstance(record, NodeRecord) or record.total < 0:
-        return m.ChildrenPage(message.request_id, -1, [])
+        return wm.ChildrenPage(message.request_id, -1, [])
     first = min(max(message.first, 0), record.total)
     end = min(first + min(max(message.limit, 1), limits.PAGE_ROWS_MAX), record.total)
     workflow, (node, _) = workflow_of(message.id), place_of(message.id)
@@ -234,9 +235,9 @@ async def show_children(services: Services, message: m.ChildrenQuery) -> m.Child
         for outcome in await read_outcomes(services, ids):
             page_bytes += len(outcome.result)
             if outcomes and page_bytes > PAGE_BYTES:
-                return m.ChildrenPage(message.request_id, record.total, outcomes)
+                return wm.ChildrenPage(message.request_id, record.total, outcomes)
             outcomes.append(outcome)
-    return m.ChildrenPage(message.request_id, record.total, outcomes)
+    return wm.ChildrenPage(message.request_id, record.total, outcomes)
 
 
 async def read_outcomes(services: Services, ids: list[bytes]) -> list[Outcome]:
@@ -280,7 +281,7 @@ def _outcome(services: Services, member: bytes, found: Found) -> Outcome:  # noq
     return Outcome(member, "running" if member in services.working.tasks else "blocked")
 
 
-async def read_input(services: Services, agent: str, message: m.InputQuery) -> m.InputPage:
+async def read_input(services: Services, agent: str, message: wm.InputQuery) -> wm.InputPage:
     """Answer INPUT_QUERY of an agent.
 
     Raises:
@@ -296,9 +297,9 @@ async def read_input(services: Services, agent: str, message: m.InputQuery) -> m
         (result,) = await read_results(services.store, [given.id])
         if result is None:
             raise ResultGone("the result that it needs was removed; keep large results elsewhere")
-        return m.InputPage(message.request_id, [result])
+        return wm.InputPage(message.request_id, [result])
     parts: list[bytes] = []
-    missed: list[m.Missed] = []
+    missed: list[wm.Missed] = []
     page_bytes = 0
     workflow, (node, _) = workflow_of(given.id), place_of(given.id)
     after = max(message.after, 0)
@@ -309,13 +310,13 @@ async def read_input(services: Services, agent: str, message: m.InputQuery) -> m
             succeeded = outcome.state == State.SUCCEEDED
             if message.input < 0 and not succeeded:
                 why = _why(outcome)
-                missed.append(m.Missed(after + len(parts), why))
+                missed.append(wm.Missed(after + len(parts), why))
                 page_bytes += len(why.message) + len(why.traceback)
             parts.append(outcome.result if succeeded else NIL)
             page_bytes += len(parts[-1])
             if page_bytes >= PAGE_BYTES:
                 break
-    return m.InputPage(message.request_id, parts, after + len(parts) >= given.count, missed)
+    return wm.InputPage(message.request_id, parts, after + len(parts) >= given.count, missed)
 
 
 def _given(services: Services, task: Task, number: int) -> Given | None:

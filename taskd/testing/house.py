@@ -31,7 +31,8 @@ from taskd.server.views import Reasons, task_keys, task_view
 from taskd.server.workflow_role import read_input
 from taskd.store.memory import MemoryStore
 from taskd_protocol.errors import BadRequest, TaskdError
-from taskd_protocol.messages import InputPage, InputQuery, PeerLimits, TaskView
+from taskd_protocol.messages import PeerLimits, TaskView
+from taskd_protocol.workflow_messages import InputPage, InputQuery
 
 if TYPE_CHECKING:
     from taskd.server.certificates import CertificateFacts

@@ -19,9 +19,9 @@ from taskd.core.attempts import maybe_ran
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
 from taskd.testing.instant import InstantLine
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Missed
 from taskd_protocol.task import DEFAULT_RETRY, Failure, Grant, Outcome, Spawned, TaskSpec
 from taskd_protocol.workflow import NIL, make_workflow_id, member_id, spawn_digest
+from taskd_protocol.workflow_messages import Missed
 
 
 class _Children:

@@ -14,22 +14,21 @@ from taskd.client.session import Session
 from taskd.core.claims import claim_id
 from taskd_protocol.errors import BadRequest, SubmitConflict, TaskdError, TaskUnknown, TimedOut
 from taskd_protocol.handshake import BOOT_ID_BYTES
+from taskd_protocol.mark import Mark
 from taskd_protocol.messages import (
     Accepted,
     Cancel,
     Cancelled,
-    Mark,
     Submit,
     TaskQuery,
     TaskView,
     TaskViews,
     ToPeer,
     ToServer,
-    WorkflowAccepted,
-    WorkflowSubmit,
 )
 from taskd_protocol.task import DEFAULT_RETRY, WINDOW, Failure, Outcome, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec, workflow_of
+from taskd_protocol.workflow_messages import WorkflowAccepted, WorkflowSubmit
 
 _MARK: Final = Mark(bytes(16), 0, bytes(32))
 

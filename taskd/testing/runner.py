@@ -25,8 +25,9 @@ from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import Error, InputPage, InputQuery, Lease, Message, Revoke
+from taskd_protocol.messages import Error, Lease, Message, Revoke
 from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
+from taskd_protocol.workflow_messages import InputPage, InputQuery
 
 if TYPE_CHECKING:
     from taskd.agent.worker.calls import Functions

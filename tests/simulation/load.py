@@ -36,12 +36,11 @@ from taskd_protocol.messages import (
     TaskRetried,
     TaskRetry,
     TaskViews,
-    WorkflowOrder,
-    WorkflowSignal,
 )
 from taskd_protocol.payload import pack
 from taskd_protocol.task import TaskFilter, TaskSpec
 from taskd_protocol.workflow import member_id, workflow_of
+from taskd_protocol.workflow_messages import WorkflowOrder, WorkflowSignal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

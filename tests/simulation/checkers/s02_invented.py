@@ -3,8 +3,9 @@
 from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
 from simulation.tasks import is_scheduled
-from taskd_protocol.messages import Message, Submit, WorkflowSubmit
+from taskd_protocol.messages import Message, Submit
 from taskd_protocol.workflow import workflow_of
+from taskd_protocol.workflow_messages import WorkflowSubmit
 
 
 class Invented(Checker):

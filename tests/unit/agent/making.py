@@ -1,7 +1,8 @@
 """Grants and messages, made short."""
 
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import Lease, Mark, PeerLimits, Welcome
+from taskd_protocol.mark import Mark
+from taskd_protocol.messages import Lease, PeerLimits, Welcome
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import Grant, TaskSpec
 

@@ -9,8 +9,9 @@ from taskd.agent.core import AgentCore
 from taskd.agent.crew import Crew, Member
 from taskd.agent.wire import Returned
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Ack, Done, LeaseCredit, Nack, Offered, Recorded, Revoke, Spawn
+from taskd_protocol.messages import Ack, Done, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.task import Failure, Pool
+from taskd_protocol.workflow_messages import Spawn
 from unit.agent.making import grant, lease, welcome
 
 Step = Callable[[], object]

@@ -12,10 +12,11 @@ from taskd.agent.wire import Handed, handed
 from taskd.client.family import Found
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.errors import PayloadTooLarge, PayloadUnpackable, TaskCodes, UnexpectedMessage
-from taskd_protocol.messages import Drain, Error, InputPage, InputQuery, Missed, Nack, Offered
+from taskd_protocol.messages import Drain, Error, Nack, Offered
 from taskd_protocol.payload import Input, pack, pack_arguments, unpack_arguments
 from taskd_protocol.task import COMMAND_NAME, Failure, FailureReport, Given, Grant, Member, Pool, Report, Rules, Spawned
 from taskd_protocol.workflow import NIL
+from taskd_protocol.workflow_messages import InputPage, InputQuery, Missed
 from unit.agent.conftest import Hire
 from unit.agent.making import grant, lease, task_id, welcome
 from unit.agent.stage import SYNC, Stage, playing

@@ -8,8 +8,11 @@ from msgspec.structs import replace
 
 from taskd_protocol.errors import TimedOut, WorkflowEnded
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import (
-    Done,
+from taskd_protocol.messages import Done
+from taskd_protocol.payload import unpack
+from taskd_protocol.task import Failure, Outcome
+from taskd_protocol.workflow import make_workflow_id, member_id
+from taskd_protocol.workflow_messages import (
     NodeView,
     WorkflowList,
     WorkflowNodes,
@@ -19,9 +22,6 @@ from taskd_protocol.messages import (
     WorkflowSignal,
     WorkflowView,
 )
-from taskd_protocol.payload import unpack
-from taskd_protocol.task import Failure, Outcome
-from taskd_protocol.workflow import make_workflow_id, member_id
 from unit.cli.fake_client import FakeClient, Taskd
 
 RAW = make_workflow_id(1_800_000_000_000, bytes(5))

@@ -18,8 +18,6 @@ from taskd_protocol.messages import (
     AttemptView,
     Cancel,
     Cancelled,
-    ChildrenPage,
-    ChildrenQuery,
     Done,
     Error,
     Follow,
@@ -27,7 +25,6 @@ from taskd_protocol.messages import (
     Hello,
     LogEntry,
     LogPage,
-    NodeView,
     OutcomeCredit,
     Outcomes,
     PeerLimits,
@@ -45,6 +42,14 @@ from taskd_protocol.messages import (
     ToServer,
     Wait,
     Welcome,
+)
+from taskd_protocol.payload import pack, unpack_arguments
+from taskd_protocol.task import Failure, Outcome, TaskSpec
+from taskd_protocol.workflow import Node, member_id, workflow_of
+from taskd_protocol.workflow_messages import (
+    ChildrenPage,
+    ChildrenQuery,
+    NodeView,
     WorkflowAccepted,
     WorkflowNodes,
     WorkflowOrder,
@@ -53,9 +58,6 @@ from taskd_protocol.messages import (
     WorkflowSubmit,
     WorkflowView,
 )
-from taskd_protocol.payload import pack, unpack_arguments
-from taskd_protocol.task import Failure, Outcome, TaskSpec
-from taskd_protocol.workflow import Node, member_id, workflow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

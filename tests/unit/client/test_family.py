@@ -8,10 +8,10 @@ from taskd.client.context import TaskContext
 from taskd.client.family import Found
 from taskd_protocol.errors import BadRequest, TaskCodes
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Missed
 from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
 from taskd_protocol.task import Failure, Grant, Rules, Spawned, TaskSpec
 from taskd_protocol.workflow import NIL, make_workflow_id, member_id, spawn_digest
+from taskd_protocol.workflow_messages import Missed
 
 FAMILY = make_workflow_id(1_000, b"12345")
 app = App()

@@ -5,7 +5,7 @@ import pytest
 
 from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd.client.profile import Profile
-from taskd_protocol.messages import Mark
+from taskd_protocol.mark import Mark
 
 PROFILE = Profile(name="shop", address="127.0.0.1:7070", token="t")
 

@@ -32,6 +32,7 @@ from taskd_protocol.errors import (
     UnknownKind,
     VersionUnsupported,
 )
+from taskd_protocol.mark import Mark
 from taskd_protocol.messages import (
     Accepted,
     Done,
@@ -42,7 +43,6 @@ from taskd_protocol.messages import (
     Joined,
     LogEntry,
     LogPage,
-    Mark,
     OutcomeCredit,
     Outcomes,
     PeerLimits,

@@ -11,12 +11,12 @@ from taskd.client.promise import Request
 from taskd.client.session import Session
 from taskd_protocol.connection import Connection, server_side
 from taskd_protocol.errors import ConnectionLost
+from taskd_protocol.mark import Mark
 from taskd_protocol.messages import (
     Accepted,
     Done,
     Error,
     Hello,
-    Mark,
     OutcomeCredit,
     Outcomes,
     PeerLimits,

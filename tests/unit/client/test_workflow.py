@@ -19,14 +19,15 @@ from taskd import (
 )
 from taskd.client import workflow as room
 from taskd_protocol.ids import format_task_id, parse_task_id
-from taskd_protocol.messages import ToServer, WorkflowOrder, WorkflowSignal, WorkflowSubmit
 from taskd_protocol.payload import Input, pack, unpack, unpack_arguments
 from taskd_protocol.task import Failure, Outcome
 from taskd_protocol.workflow import Choice, Node, is_workflow_id, member_id
+from taskd_protocol.workflow_messages import WorkflowOrder, WorkflowSignal, WorkflowSubmit
 from unit.client.faces import Face
 
 if TYPE_CHECKING:
     from taskd_protocol.connection import UnknownMessage
+    from taskd_protocol.messages import ToServer
 
 from taskd.client.middleware import Submission
 from taskd.client.operations import WORKFLOW_TRIES

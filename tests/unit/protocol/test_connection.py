@@ -10,6 +10,7 @@ from taskd_protocol import messages as m
 from taskd_protocol.connection import Connection, UnknownMessage, encode, peer_side, server_side
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.framing import FrameDecoder, frame
+from taskd_protocol.mark import Mark
 from taskd_protocol.task import Grant, Retry, TaskSpec
 
 TASK_ID = bytes.fromhex("019aa8a95c007abc8def0123456789ab")
@@ -35,7 +36,7 @@ def framed(*values: object) -> bytes:
 
 def test_hello_fits_before_the_peer_is_known() -> None:
     """A HELLO with every field at its longest fits the bytes that an unknown peer has."""
-    mark = m.Mark(bytes(16), 2**64 - 1, bytes(32))
+    mark = Mark(bytes(16), 2**64 - 1, bytes(32))
     name = "\N{SNOWMAN}" * limits.NAME_CHARS_MAX
     hello = m.Hello(1, 2**63, "agent", "t" * 128, name, bytes(16), bytes(16), mark, "taskd 0.1.0")
     assert server_side().receive(frame(encode(hello))) == [hello]

@@ -22,6 +22,7 @@ from taskd_protocol.handshake import (
     mark_is_ours,
     newest_mark,
 )
+from taskd_protocol.mark import Mark
 
 KEY = bytes(range(32))
 LINEAGE = bytes(range(16))
@@ -147,7 +148,7 @@ def test_mark_is_what_the_document_says() -> None:
     """The MAC is keyed BLAKE2b with 32 bytes over the lineage and the sequence in 8 bytes, big-endian."""
     mark = make_mark(KEY, LINEAGE, 0x0102030405)
     expected = hashlib.blake2b(LINEAGE + bytes([0, 0, 0, 1, 2, 3, 4, 5]), key=KEY, digest_size=32).digest()
-    assert mark == m.Mark(LINEAGE, 0x0102030405, expected)
+    assert mark == Mark(LINEAGE, 0x0102030405, expected)
     assert mark_is_ours(KEY, mark)
 
 
@@ -158,19 +159,19 @@ def test_marks_cannot_be_changed(sequence: int) -> None:
     assert mark_is_ours(KEY, mark)
     assert not mark_is_ours(bytes(32), mark)
     for other in (
-        m.Mark(LINEAGE, sequence ^ 1, mark.mac),
-        m.Mark(bytes(16), sequence, mark.mac),
-        m.Mark(LINEAGE, sequence, bytes(32)),
-        m.Mark(LINEAGE, sequence, mark.mac[:31]),
-        m.Mark(LINEAGE, sequence, b""),
-        m.Mark(LINEAGE[:15], sequence, mark.mac),
-        m.Mark(LINEAGE + b"\0", sequence, mark.mac),
-        m.Mark(LINEAGE, -1, mark.mac),
-        m.Mark(LINEAGE, 2**64, mark.mac),
-        m.Mark(LINEAGE, sequence, mark.mac, 1),
-        m.Mark(LINEAGE, sequence, mark.mac, -1),
-        m.Mark(LINEAGE, sequence, mark.mac, 2**64),
-        m.Mark(LINEAGE, sequence, make_mark(KEY, LINEAGE, sequence, 7).mac),
+        Mark(LINEAGE, sequence ^ 1, mark.mac),
+        Mark(bytes(16), sequence, mark.mac),
+        Mark(LINEAGE, sequence, bytes(32)),
+        Mark(LINEAGE, sequence, mark.mac[:31]),
+        Mark(LINEAGE, sequence, b""),
+        Mark(LINEAGE[:15], sequence, mark.mac),
+        Mark(LINEAGE + b"\0", sequence, mark.mac),
+        Mark(LINEAGE, -1, mark.mac),
+        Mark(LINEAGE, 2**64, mark.mac),
+        Mark(LINEAGE, sequence, mark.mac, 1),
+        Mark(LINEAGE, sequence, mark.mac, -1),
+        Mark(LINEAGE, sequence, mark.mac, 2**64),
+        Mark(LINEAGE, sequence, make_mark(KEY, LINEAGE, sequence, 7).mac),
     ):
         assert not mark_is_ours(KEY, other)
 
@@ -182,7 +183,7 @@ def test_rolled_back() -> None:
     check_mark(KEY, make_mark(KEY, LINEAGE, 4), LINEAGE, 5)
     check_mark(KEY, make_mark(bytes(32), LINEAGE, 6), LINEAGE, 5)
     check_mark(KEY, make_mark(KEY, bytes(16), 6), LINEAGE, 5)
-    check_mark(KEY, m.Mark(LINEAGE, 2**64 - 1, bytes(32)), LINEAGE, 5)
+    check_mark(KEY, Mark(LINEAGE, 2**64 - 1, bytes(32)), LINEAGE, 5)
     with pytest.raises(ServerRolledBack) as caught:
         check_mark(KEY, make_mark(KEY, LINEAGE, 6), LINEAGE, 5)
     assert "commit 6" in caught.value.message

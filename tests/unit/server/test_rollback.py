@@ -11,7 +11,7 @@ from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
 from taskd_protocol.errors import ServerRolledBack
 from taskd_protocol.handshake import check_mark, epoch_of, make_mark
-from taskd_protocol.messages import Mark
+from taskd_protocol.mark import Mark
 
 KEY = bytes(range(32))
 LINEAGE = b"l" * 16

@@ -17,6 +17,7 @@ from taskd.server.session import GOODBYE_SECONDS
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
+from taskd_protocol import workflow_messages as wm
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.errors import DiskFull
 from taskd_protocol.framing import frame
@@ -324,14 +325,14 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.Checkpoints([]),
     m.Started([]),
     m.Offer([]),
-    m.InputQuery(5, 1, 0),
-    m.Spawn(5, 1, 0, [TaskSpec(b"", "m.f")]),
-    m.WorkflowSubmit(5, WorkflowSpec(WORKFLOW, "report", 1), 0, [Node("wait", kind="sleep", wait_ms=5)]),
-    m.WorkflowOrder(5, WORKFLOW, "cancel"),
-    m.WorkflowSignal(5, WORKFLOW, "go"),
-    m.WorkflowList(5),
-    m.WorkflowQuery(5, WORKFLOW),
-    m.ChildrenQuery(5, WORKFLOW),
+    wm.InputQuery(5, 1, 0),
+    wm.Spawn(5, 1, 0, [TaskSpec(b"", "m.f")]),
+    wm.WorkflowSubmit(5, WorkflowSpec(WORKFLOW, "report", 1), 0, [Node("wait", kind="sleep", wait_ms=5)]),
+    wm.WorkflowOrder(5, WORKFLOW, "cancel"),
+    wm.WorkflowSignal(5, WORKFLOW, "go"),
+    wm.WorkflowList(5),
+    wm.WorkflowQuery(5, WORKFLOW),
+    wm.ChildrenQuery(5, WORKFLOW),
 ]
 
 

@@ -8,6 +8,7 @@ from harness.peer import Peer
 from harness.server import Server, report
 from harness.workflows import Graph
 from taskd_protocol import messages as m
+from taskd_protocol import workflow_messages as wm
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.task import Grant
 from taskd_protocol.workflow import WorkflowSpec, make_workflow_id, member_id
@@ -18,8 +19,8 @@ ID = make_workflow_id(1_763_760_000_000, b"\x01\x02\x03\x04\x05")
 async def submit(client: Peer, graph: Graph, workflow: bytes = ID) -> bytes:
     """Submit a workflow whole."""
     spec = WorkflowSpec(workflow, "report", len(graph.nodes))
-    message = m.WorkflowSubmit(client.number(), spec, 0, graph.nodes)
-    accepted = await client.ask(message, m.WorkflowAccepted)
+    message = wm.WorkflowSubmit(client.number(), spec, 0, graph.nodes)
+    accepted = await client.ask(message, wm.WorkflowAccepted)
     assert accepted.nodes == len(graph.nodes)
     return workflow
 
@@ -76,7 +77,7 @@ async def test_waiting_for_a_child_that_was_never_begun(server: Server) -> None:
     graph = Graph().add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
     graph.nodes[1] = msgspec.structs.replace(graph.nodes[1], in_flight_max=1)
     await submit(client, graph)
-    await client.ask(m.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
+    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
     [grant] = [grant for lease in agent.told(m.Lease) for grant in lease.grants]
     await agent.send(m.Ack([report(grant)]))
     await agent.take(m.Recorded)
@@ -94,12 +95,12 @@ async def test_an_agent_asks_for_what_is_referred_to(server: Server) -> None:
     await work(agent, {member_id(ID, 1, n): large for n in range(3)})
     [lease] = agent.told(m.Lease)
     [total] = lease.grants
-    page = await agent.ask(m.InputQuery(7, total.token, 0), m.InputPage)
+    page = await agent.ask(wm.InputQuery(7, total.token, 0), wm.InputPage)
     assert (page.parts, page.last) == ([large, large], False)
-    rest = await agent.ask(m.InputQuery(8, total.token, 0, 2), m.InputPage)
+    rest = await agent.ask(wm.InputQuery(8, total.token, 0, 2), wm.InputPage)
     assert (rest.parts, rest.last) == ([large], True)
-    assert (await agent.ask(m.InputQuery(9, total.token + 1, 0), m.Error)).code == "lease.stale"
-    assert (await agent.ask(m.InputQuery(10, total.token, 1), m.Error)).code == "lease.stale"
+    assert (await agent.ask(wm.InputQuery(9, total.token + 1, 0), m.Error)).code == "lease.stale"
+    assert (await agent.ask(wm.InputQuery(10, total.token, 1), m.Error)).code == "lease.stale"
 
 
 async def test_how_a_workflow_is_shown(server: Server) -> None:
@@ -110,7 +111,7 @@ async def test_how_a_workflow_is_shown(server: Server) -> None:
     await work(agent, {member_id(ID, 0): pack(["a", "b", "c"])})
     await agent.send(m.LeaseCredit(0, 1))
     await agent.settle()
-    shown = await client.ask(m.WorkflowQuery(client.number(), ID), m.WorkflowNodes)
+    shown = await client.ask(wm.WorkflowQuery(client.number(), ID), wm.WorkflowNodes)
     assert shown.view is not None
     assert shown.view.counts == {"succeeded": 1, "running": 1, "blocked": 2}
     assert [(n.name, n.kind, n.state, n.children) for n in shown.nodes] == [
@@ -119,37 +120,37 @@ async def test_how_a_workflow_is_shown(server: Server) -> None:
         ("total", "task", "blocked", 0),
         ("never", "task", "blocked", 0),
     ]
-    page = await client.ask(m.WorkflowList(client.number(), name="rep*", limit=1), m.WorkflowPage)
+    page = await client.ask(wm.WorkflowList(client.number(), name="rep*", limit=1), wm.WorkflowPage)
     assert [(view.name, view.state) for view in page.views] == [("report", "running")]
-    rest = await client.ask(m.WorkflowList(client.number(), cursor=page.cursor), m.WorkflowPage)
+    rest = await client.ask(wm.WorkflowList(client.number(), cursor=page.cursor), wm.WorkflowPage)
     assert [view.id for view in rest.views] == [ID]
-    children = await client.ask(m.ChildrenQuery(client.number(), member_id(ID, 1), 0, 2), m.ChildrenPage)
+    children = await client.ask(wm.ChildrenQuery(client.number(), member_id(ID, 1), 0, 2), wm.ChildrenPage)
     assert (children.total, [o.state for o in children.outcomes]) == (3, ["running", "running"])
     await agent.send(m.LeaseCredit(0, 9))
     await agent.settle()
     await work(agent, {member_id(ID, 1, n): pack(n) for n in range(3)})
     await work(agent, {})
-    children = await client.ask(m.ChildrenQuery(client.number(), member_id(ID, 1)), m.ChildrenPage)
+    children = await client.ask(wm.ChildrenQuery(client.number(), member_id(ID, 1)), wm.ChildrenPage)
     assert [unpack(o.result) for o in children.outcomes] == [0, 1, 2]
-    shown = await client.ask(m.WorkflowQuery(client.number(), ID, 1, 2), m.WorkflowNodes)
+    shown = await client.ask(wm.WorkflowQuery(client.number(), ID, 1, 2), wm.WorkflowNodes)
     assert shown.view is not None
     assert (shown.view.state, [n.state for n in shown.nodes]) == ("succeeded", ["succeeded", "succeeded"])
-    nothing = await client.ask(m.WorkflowQuery(client.number(), ID[:9] + b"xx" + bytes(5)), m.WorkflowNodes)
+    nothing = await client.ask(wm.WorkflowQuery(client.number(), ID[:9] + b"xx" + bytes(5)), wm.WorkflowNodes)
     assert nothing.view is None
 
 
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        (m.WorkflowOrder(5, ID, "cancel"), "workflow.unknown"),
-        (m.WorkflowOrder(5, ID, "stop"), "request.invalid"),
-        (m.WorkflowOrder(5, member_id(ID, 0), "cancel"), "request.invalid"),
-        (m.WorkflowSignal(5, ID, "go"), "workflow.unknown"),
-        (m.WorkflowSignal(5, ID, "go", bytes(100_000)), "request.invalid"),
-        (m.WorkflowQuery(5, b"short"), "request.invalid"),
-        (m.ChildrenQuery(5, b"short"), "request.invalid"),
-        (m.WorkflowSubmit(5, WorkflowSpec(ID, "w", 1), 0, []), "request.invalid"),
-        (m.WorkflowSubmit(5, WorkflowSpec(ID, "w", 0), 0, []), "workflow.invalid"),
+        (wm.WorkflowOrder(5, ID, "cancel"), "workflow.unknown"),
+        (wm.WorkflowOrder(5, ID, "stop"), "request.invalid"),
+        (wm.WorkflowOrder(5, member_id(ID, 0), "cancel"), "request.invalid"),
+        (wm.WorkflowSignal(5, ID, "go"), "workflow.unknown"),
+        (wm.WorkflowSignal(5, ID, "go", bytes(100_000)), "request.invalid"),
+        (wm.WorkflowQuery(5, b"short"), "request.invalid"),
+        (wm.ChildrenQuery(5, b"short"), "request.invalid"),
+        (wm.WorkflowSubmit(5, WorkflowSpec(ID, "w", 1), 0, []), "request.invalid"),
+        (wm.WorkflowSubmit(5, WorkflowSpec(ID, "w", 0), 0, []), "workflow.invalid"),
     ],
 )
 async def test_what_is_refused(server: Server, message: m.Message, code: str) -> None:
@@ -182,7 +183,7 @@ async def test_a_hostile_list(server: Server) -> None:
     await submit(client, Graph().add("find").add("each", "find", kind="map", over=0))
     await work(agent, {member_id(ID, 0): b"\xdd\xff\xff\xff\xff"})
     assert await outcomes(client, [ID]) == {ID: "failed"}
-    shown = await client.ask(m.WorkflowQuery(client.number(), ID), m.WorkflowNodes)
+    shown = await client.ask(wm.WorkflowQuery(client.number(), ID), wm.WorkflowNodes)
     assert shown.nodes[1].failure is not None
     assert shown.nodes[1].failure.code == "workflow.not_a_list"
     assert msgspec.structs.asdict(shown.nodes[1])["state"] == "dead"
