@@ -21,7 +21,7 @@ from taskd.agent.executors import Executor
 from taskd.agent.executors.command import CommandExecutor
 from taskd.agent.executors.coroutine import CoroutineExecutor
 from taskd.agent.executors.process import ProcessExecutor
-from taskd.agent.executors.seat import Hand, hire
+from taskd.agent.executors.seat import Hand, hire_first
 from taskd.agent.host import host_stats, oom_kills
 from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
@@ -119,7 +119,7 @@ class Agent:
 
     async def _first_worker(self) -> tuple[Hand, dict[bool, list[str]]]:
         """Start a worker to learn what tasks there are."""
-        hand, ready = await hire(self._platform)
+        hand, ready = await hire_first(self._platform)
         if ready.error:
             hand.process.close()
             raise ConfigInvalid(ready.error)

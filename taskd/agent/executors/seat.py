@@ -3,6 +3,7 @@
 Invariants:
 - What a worker wrote before it died is taken in before it is judged.
 - A worker that dies of itself is followed by another, after a pause that grows while none of them gets anything done.
+- An agent's first worker may be killed as any other; only what it says itself, or its own exit, is about the modules.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import structlog
 import trio
 
 from taskd.agent import wire
+from taskd.agent.executors.crash import signal_name
 from taskd.agent.platform import Exit, Platform, WorkerProcess
 from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.framing import FrameDecoder
@@ -22,6 +24,10 @@ log = structlog.get_logger("taskd.agent")
 PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 30.0
 """Between two workers that got nothing done: a module that no longer imports is no reason to be busy."""
+
+FIRST_MAX = 5
+"""Of an agent's first workers, so many may be killed before they are ready: some two seconds, in which who is short of
+memory may have got it back; what takes every one of them down is in the modules."""
 
 SOFT_S = 2.0
 """From a blocking call's being told that it is cancelled to TERM: time for one that looks to end in its own way."""
@@ -80,6 +86,10 @@ class Hand:
         return messages
 
 
+class WorkerKilled(Exception):
+    """A signal ended a worker before it was ready: that says nothing of what is configured."""
+
+
 class Occupant(Protocol):
     """Whom the worker works for."""
 
@@ -100,11 +110,33 @@ class Occupant(Protocol):
         ...
 
 
+async def hire_first(platform: Platform) -> tuple[Hand, wire.Ready]:
+    """Start an agent's first worker, again where one is killed before it is ready.
+
+    Raises:
+        ConfigInvalid: As ``hire``; or each of several was killed.
+    """
+    killed, pause_s = 0, PAUSE_MIN_S
+    while True:
+        try:
+            return await hire(platform)
+        except WorkerKilled as error:
+            killed += 1
+            if killed == FIRST_MAX:
+                raise ConfigInvalid(
+                    f"{error}, as were those before it: is memory short, or does a module crash when it is imported?"
+                ) from None
+            log.warning("worker_not_started", reason=str(error), again_in_s=pause_s)
+        await trio.sleep(pause_s)
+        pause_s *= 2
+
+
 async def hire(platform: Platform) -> tuple[Hand, wire.Ready]:
     """Start a worker and wait until it has imported the modules, or failed to.
 
     Raises:
         ConfigInvalid: It cannot be started, or is no worker of this release.
+        WorkerKilled: It was ended by a signal before it was ready.
     """
     process = await platform.spawner.worker()
     hand = Hand(process)
@@ -121,6 +153,8 @@ async def _readiness(hand: Hand) -> wire.Ready:
         messages = await hand.messages()
     if messages is None:
         how = await hand.process.wait()
+        if how.code < 0:
+            raise WorkerKilled(f"a worker was ended by {signal_name(-how.code)} before it was ready")
         raise ConfigInvalid(
             f"a worker ended before it was ready (exit code {how.code}):"
             " is taskd installed for the Python that --python names?"
@@ -165,8 +199,8 @@ class Seat:
         """Start a worker that knows the modules; None when that failed, and was logged."""
         try:
             hand, ready = await hire(self._platform)
-        except ConfigInvalid as error:
-            log.warning("worker_not_started", reason=error.message, again_in_s=self._pause_s)
+        except (ConfigInvalid, WorkerKilled) as error:
+            log.warning("worker_not_started", reason=str(error), again_in_s=self._pause_s)
             return None
         if ready.error:
             log.warning("worker_not_started", reason=ready.error, again_in_s=self._pause_s)

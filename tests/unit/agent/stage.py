@@ -178,7 +178,7 @@ _TO_WORKER: msgspec.msgpack.Decoder[wire.ToWorker] = msgspec.msgpack.Decoder(wir
 class PlayedWorker(PlayedProcess):
     """A worker that keeps its batches and returns what the test says; at once, where ``quick_us`` is its run time."""
 
-    def __init__(self, pid: int, ready: wire.Ready) -> None:
+    def __init__(self, pid: int, ready: wire.Ready | None) -> None:
         super().__init__(pid)
         self.setup: wire.Setup | None = None
         self.grants: list[Grant] = []
@@ -193,7 +193,8 @@ class PlayedWorker(PlayedProcess):
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         self._out = bytearray()
         self._said = trio.Event()
-        self.say(ready)
+        if ready is not None:
+            self.say(ready)
 
     # -- the test's side ----------------------------------------------------------------
 
@@ -240,8 +241,12 @@ class PlayedWorker(PlayedProcess):
     async def pump(self) -> None:
         await trio.sleep_forever()
 
+    def exit(self, code: int, *, ordered: bool = False) -> None:
+        super().exit(code, ordered=ordered)
+        self._said.set()
+
     async def receive(self) -> bytes:
-        while not self._out:
+        while not self._out and self._exit is None:
             if self._said.is_set():
                 self._said = trio.Event()
             await self._said.wait()
@@ -306,6 +311,8 @@ class Stage:
         self.refusals: list[TaskdError] = []
         self.dials: list[float] = []
         self.kills_for_memory = 0
+        self.killed = 0
+        """So many workers are killed before they are ready."""
         self.cannot_start: OSError | None = None
         self._peers_in, self._peers_out = trio.open_memory_channel[Peer](1_000)
         self._grown = trio.Event()
@@ -339,7 +346,10 @@ class Stage:
         await trio.lowlevel.checkpoint()
         known = [wire.Known(name, is_async) for name, is_async in self.tasks.items()]
         ready = wire.Ready(self.version, known, self.error)
-        self.workers.append(PlayedWorker(100 + len(self.workers), ready))
+        is_killed = len(self.workers) < self.killed
+        self.workers.append(PlayedWorker(100 + len(self.workers), None if is_killed else ready))
+        if is_killed:
+            self.workers[-1].exit(-signal.SIGKILL)
         self._grown.set()
         return self.workers[-1]
 

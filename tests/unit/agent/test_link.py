@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from taskd.agent.executors.seat import FIRST_MAX
 from taskd_protocol.errors import (
     AgentDuplicate,
     AuthRefused,
@@ -268,6 +269,25 @@ async def test_a_worker_of_another_release_ends_the_agent(autojump_clock: MockCl
     stage.version = 999
     with pytest.raises(ConfigInvalid, match="another release"):
         await stage.agent().run()
+
+
+async def test_a_first_worker_that_is_killed_is_followed_by_another(autojump_clock: MockClock) -> None:
+    """Whoever killed it, it was not the modules."""
+    stage = Stage(autojump_clock, SYNC)
+    stage.killed = FIRST_MAX - 1
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await peer.lease(grant(1))
+        await stage.workers[FIRST_MAX - 1].has(1)
+    assert all(worker.closed for worker in stage.workers)
+
+
+async def test_modules_that_take_every_first_worker_down_end_the_agent(autojump_clock: MockClock) -> None:
+    stage = Stage(autojump_clock, SYNC)
+    stage.killed = FIRST_MAX
+    with pytest.raises(ConfigInvalid, match="ended by SIGKILL before it was ready, as were those before it"):
+        await stage.agent().run()
+    assert len(stage.workers) == FIRST_MAX
 
 
 async def test_an_agent_that_cannot_reach_its_server_can_still_be_stopped(autojump_clock: MockClock) -> None:
