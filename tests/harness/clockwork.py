@@ -1,6 +1,6 @@
 """Schedules over the core's shell: made and looked at, with every decision checked between batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from harness.core import Disk, Shell
 from harness.decisions import Decisions
@@ -57,8 +57,8 @@ def outcomes_of(disk: Disk, name: str = "tick") -> list[tuple[str, int]]:
     return [(firing.outcome, firing.count) for firing in firings_of(disk, name)]
 
 
-def check_schedules(disk: Disk, decisions: Decisions) -> None:
-    """Check the decisions on a disk, between two batches."""
+def check_schedules(disk: Disk, decisions: Decisions, begun: Mapping[str, int] | None = None) -> None:
+    """Check the decisions on a disk, between two batches; ``begun`` as ``Decisions.check`` has it."""
     schedules = {i.decode(): record for i, record in disk.of(records.SCHEDULE, ScheduleRecord).items()}
     names = {firing_prefix(name): name for name in schedules}
     firings: dict[str, dict[int, FiringRecord]] = {}
@@ -66,7 +66,7 @@ def check_schedules(disk: Disk, decisions: Decisions) -> None:
         name = names.get(firing_id[:16], firing_id[:16].hex())
         firings.setdefault(name, {})[int.from_bytes(firing_id[16:], "big")] = firing
     standings = {i.decode(): record for i, record in disk.of(records.STANDING, StandingRecord).items()}
-    decisions.check(schedules, standings, firings, _specs(disk))
+    decisions.check(schedules, standings, firings, _specs(disk), begun or {})
     _check_running(disk, standings)
 
 

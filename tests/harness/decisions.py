@@ -4,7 +4,7 @@ Shown a disk from batch to batch, also in the simulation. It remembers what it h
 history's bound nor a crash hides a second decision, or one that is gone.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from taskd.core.firings import plan
@@ -52,6 +52,7 @@ class Decisions:
         standings: dict[str, StandingRecord],
         firings: dict[str, dict[int, FiringRecord]],
         specs: Iterable[TaskSpec],
+        begun: Mapping[str, int],
     ) -> None:
         """Compare with what was seen before.
 
@@ -60,6 +61,8 @@ class Decisions:
             standings: By name.
             firings: By name and sequence.
             specs: Of all tasks that are stored.
+            begun: By name, the sequence of the first decision under the timing of now, where somebody has followed
+                each batch; else it is inferred.
         """
         assert schedules.keys() == standings.keys(), "of each schedule it is known where it stands"
         assert {name for name, kept in firings.items() if kept} <= schedules.keys(), "decisions are of a schedule"
@@ -69,13 +72,15 @@ class Decisions:
                 del self._seen[name]
         for name, record in schedules.items():
             kept = firings.get(name, {})
+            assert {firing.outcome for firing in kept.values()} <= OUTCOMES
             _check_numbers(name, standings[name], kept)
             seen = self._seen.get(name)
             if seen is None or seen.created_at_ms != record.created_at_ms:
                 ids = {firing.task_id for firing in kept.values()}
                 foreign = {task_id for task_id in submitted.get(name, ()) if task_id not in ids}
                 seen = self._seen[name] = Seen(record.created_at_ms, foreign)
-            self._check_one(name, record, standings[name], kept, seen)
+            own = _own(record, standings[name], kept, begun.get(name))
+            self._check_one(name, record, standings[name], {each: kept[each] for each in own}, seen)
             _check_tasks(record, kept, set(submitted.get(name, ())) - seen.foreign)
 
     def _check_one(
@@ -84,10 +89,8 @@ class Decisions:
         timing = plan(record.schedule.timing, record.created_at_ms)
         assert standing.decided_to_ms >= seen.decided_to_ms, f"{name} forgot what was decided"
         new: list[int] = []
-        own = _own(record, standing, kept)
         for sequence, firing in kept.items():
-            assert firing.outcome in OUTCOMES
-            if sequence not in own or seen.kept.get(sequence) == firing:
+            if seen.kept.get(sequence) == firing:
                 continue
             seen.kept[sequence] = firing
             times = [each.at_ms for each in timing.after(firing.at_ms - 1, firing.until_ms)]
@@ -107,13 +110,17 @@ class Decisions:
         seen.decided_to_ms = standing.decided_to_ms
 
 
-def _own(record: ScheduleRecord, standing: StandingRecord, kept: dict[int, FiringRecord]) -> set[int]:
-    """Return which decisions are on times of the schedule as it is now.
+def _own(
+    record: ScheduleRecord, standing: StandingRecord, kept: dict[int, FiringRecord], begun: int | None
+) -> list[int]:
+    """Return which decisions are on times of the schedule as it is now, in order.
 
-    Times rise with the decisions on them, up to how far is decided; under a wall clock that was put back, those of
-    before a change lie later.
+    Where nobody knows where they begin: times rise with the decisions on them, up to how far is decided; under a wall
+    clock that was put back, those of before a change lie later, mostly.
     """
-    own: set[int] = set()
+    if begun is not None:
+        return [sequence for sequence in sorted(kept) if sequence >= begun and kept[sequence].outcome not in BESIDE]
+    own: list[int] = []
     next_ms = standing.decided_to_ms + 1
     for sequence in sorted(kept, reverse=True):
         firing = kept[sequence]
@@ -121,9 +128,9 @@ def _own(record: ScheduleRecord, standing: StandingRecord, kept: dict[int, Firin
             continue
         if not record.created_at_ms < firing.at_ms < next_ms:
             break
-        own.add(sequence)
+        own.append(sequence)
         next_ms = firing.at_ms
-    return own
+    return own[::-1]
 
 
 def _may_follow(before: FiringRecord, after: FiringRecord) -> bool:

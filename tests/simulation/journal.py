@@ -20,7 +20,9 @@ from taskd.core.records import (
     NodeRecord,
     NodesRecord,
     QueueRecord,
+    ScheduleRecord,
     SpecRecord,
+    StandingRecord,
     StateRecord,
     WorkflowRecord,
 )
@@ -32,6 +34,7 @@ from taskd_protocol.workflow import Node
 
 R = TypeVar("R")
 
+_SCHEDULE, _STANDING = records.SCHEDULE[0], records.STANDING[0]
 _FLOW, _NODES, _NODE, _RESULT = records.WORKFLOW[0], records.NODES[0], records.NODE[0], records.RESULT[0]
 _FLOWS = {_FLOW, _NODES, _NODE, _RESULT}
 _SPEC, _LEASE, _STATE, _META = records.SPEC[0], records.LEASE[0], records.STATE[0], records.META[0]
@@ -111,6 +114,7 @@ class Journal:
         graphs: Nodes of each, in order.
         nodes: Of each node that is no task, or whose task is void.
         results: Those that do not lie with the end of their tasks.
+        begun: Of each schedule the number of its first decision under the timing that it has.
         leases: Every lease that ever was durable: (task, attempt, agent) by token.
         epoch: Of the server's life that wrote last.
     """
@@ -122,7 +126,9 @@ class Journal:
         self.nodes: dict[bytes, NodeRecord] = {}
         self.results: dict[bytes, bytes] = {}
         self.leases: dict[int, tuple[bytes, int, str]] = {}
+        self.begun: dict[str, int] = {}
         self.epoch = 0
+        self._timings: dict[str, tuple[object, int]] = {}
         self._reader = reader
         self._staged: deque[tuple[int, Sequence[Write]]] = deque()
 
@@ -150,7 +156,7 @@ class Journal:
         """Return what is durable of a task."""
         return self.tasks.get(task_id, NOTHING)
 
-    def _apply(self, writes: Sequence[Write]) -> None:  # noqa: C901 - one case a kind of record
+    def _apply(self, writes: Sequence[Write]) -> None:  # noqa: C901, PLR0912 - one case a kind of record
         last = {key: value for key, value in writes if key[1] in _ORDERS}
         orders = [self._order(key, value) for key, value in last.items()]
         for kind, name, drained in orders:
@@ -164,6 +170,8 @@ class Journal:
                 self._change(changed, key, value)
             elif key[1] in _FLOWS:
                 flowed.append((key, value))
+            elif key[1] in {_SCHEDULE, _STANDING}:
+                self._schedule(key[1], key[ID_START:], value)
             elif key[1] == _META and key[ID_START:] == _EPOCH and value is not None:
                 self.epoch = codec.decode_as(EpochRecord, records.META, _EPOCH, value).epoch
         for key, value in flowed:
@@ -184,6 +192,21 @@ class Journal:
         for key, value in writes:
             if key[1] == _SPEC and value is not None:
                 self._reader.kept(codec.decode_as(SpecRecord, records.SPEC, key[ID_START:], value))
+
+    def _schedule(self, kind: int, record_id: bytes, value: bytes | None) -> None:
+        """Note from which decision on a schedule has its timing: where it stands is written right after what it is."""
+        name = record_id.decode()
+        if value is None:
+            self._timings.pop(name, None)
+            self.begun.pop(name, None)
+        elif kind == _SCHEDULE:
+            record = codec.decode_as(ScheduleRecord, records.SCHEDULE, record_id, value)
+            timing = (record.schedule.timing, record.created_at_ms)
+            if self._timings.get(name) != timing:
+                self._timings[name] = timing
+                self.begun.pop(name, None)
+        elif name not in self.begun:
+            self.begun[name] = codec.decode_as(StandingRecord, records.STANDING, record_id, value).sequence
 
     def _flow(self, kind: int, record_id: bytes, value: bytes | None) -> None:
         """Take in what is written of a workflow, beside its tasks."""

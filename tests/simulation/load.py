@@ -232,7 +232,7 @@ class Load:
         while True:
             if "schedules" in self._plan.features:
                 await remove_schedules(machine)
-            endless = [task_id for task_id in world.left() if task_id in world.endless]
+            endless = world.left_endless()
             if endless:
                 await self._cancel_these(machine, endless)
             for workflow in world.left_flows():

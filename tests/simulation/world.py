@@ -205,6 +205,10 @@ class World:
         """Return what was acknowledged, or made for a workflow, and has not ended."""
         return self._open([*self.accepted, *self.members])
 
+    def left_endless(self) -> list[bytes]:
+        """Return what runs until somebody cancels it, and is kept; its client may have died before it heard so."""
+        return [task_id for task_id in self._open(self.endless) if self.journal.find(task_id).spec is not None]
+
     def left_flows(self) -> list[bytes]:
         """Return the workflows that have not ended."""
         return [workflow for workflow, flow in self.journal.flows.items() if not flow.finished_at_ms]

@@ -23,6 +23,6 @@ class Schedules(Checker):
 
     def _check(self) -> None:
         try:
-            check_schedules(read_disk(self.world), self._decisions)
+            check_schedules(read_disk(self.world), self._decisions, self.world.journal.begun)
         except AssertionError as error:
             self.broken(f"decisions on schedules: {error}")
