@@ -1,4 +1,4 @@
-"""Graphs of workflows for people: layers, the chain that took longest, and lines for a terminal.
+"""Graphs of workflows for people: layers, and lines for a terminal.
 
 Knows neither servers nor files: both give shapes.
 """
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from taskd.client.progress import ran_ms
 from taskd_protocol.workflow import COMPENSATE, ON_FAILURE, ON_SUCCESS, Node
 from taskd_protocol.workflow_messages import NodeView
 
@@ -57,9 +58,7 @@ class Shape:
 
 def shape_of_view(view: NodeView) -> Shape:
     """Return the shape of a node as it stands."""
-    started, finished = view.started_at_ms, view.finished_at_ms
-    ran_ms = 0 if started is None or finished is None else max(0, finished - started)
-    return Shape(view.name, view.state, [*view.needs, *view.after], view.phase, _note(view), ran_ms)
+    return Shape(view.name, view.state, [*view.needs, *view.after], view.phase, _note(view), ran_ms(view))
 
 
 def shape_of_node(node: Node, note: str = "") -> Shape:
@@ -83,24 +82,6 @@ def layers(shapes: Sequence[Shape]) -> list[list[int]]:
             for depth in sorted({depths[position] for position in of_phase})
         ]
     return found
-
-
-def critical_path(shapes: Sequence[Shape]) -> list[int]:
-    """Return the chain of nodes whose runs took longest together, from the first on; empty: nothing ran."""
-    together: list[int] = []
-    before: list[int] = []
-    for shape in shapes:
-        slowest = max(shape.parents, key=together.__getitem__, default=-1)
-        before.append(slowest)
-        together.append(shape.ran_ms + (together[slowest] if slowest >= 0 else 0))
-    if not any(together):
-        return []
-    at = max(range(len(shapes)), key=together.__getitem__)
-    chain: list[int] = []
-    while at >= 0:
-        chain.append(at)
-        at = before[at]
-    return [position for position in reversed(chain) if shapes[position].ran_ms]
 
 
 def drawn(shapes: Sequence[Shape]) -> list[list[Piece]]:

@@ -14,6 +14,7 @@ from taskd.cli.options import duration_ms, json_option, json_value, server_optio
 from taskd.cli.output import Json, hint, say, say_json, say_pieces, say_rows
 from taskd.cli.views import arguments_text, error_text, iso, node_document, result_text, workflow_document
 from taskd.client.client import Client
+from taskd.client.progress import critical_path, ended_count, ran_ms
 from taskd_protocol.command import read_command
 from taskd_protocol.errors import BadRequest, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
@@ -325,15 +326,8 @@ def _say_end(client: Client, raw_id: bytes, timeout_ms: int | None, *, as_json: 
 
 def _row(view: WorkflowView) -> tuple[str, ...]:
     created = (iso(view.created_at_ms) or "-").replace("T", " ")[:19]
-    done, failed = f"{_ended(view):,}", view.failed_node or "-"
+    done, failed = f"{ended_count(view):,}", view.failed_node or "-"
     return format_task_id(view.id), view.name, view.state, f"{view.nodes:,}", done, failed, created
-
-
-_MOVING: Final = ("blocked", "waiting", "running", "ready", "scheduled", "cancelling")
-
-
-def _ended(view: WorkflowView) -> int:
-    return sum([count for state, count in view.counts.items() if state not in _MOVING])
 
 
 def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
@@ -344,7 +338,7 @@ def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
     say_pieces([(f"{'workflow':<10} {view.name}, {text}", "")])
     say_pieces([(f"{'state':<10} ", ""), (view.state, view.state)])
     facts = [
-        ("nodes", f"{_ended(view):,} of {view.nodes:,} have ended{counts and f': {counts}'}"),
+        ("nodes", f"{ended_count(view):,} of {view.nodes:,} have ended{counts and f': {counts}'}"),
         ("policy", view.policy),
         ("trace", view.traceparent[3:35]),
         ("created", iso(view.created_at_ms)),
@@ -366,13 +360,12 @@ def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
 
 def _longest(nodes: Sequence[NodeView]) -> Iterator[tuple[str, str]]:
     """Tell the chain of nodes that took longest together."""
-    from taskd.cli.graphs import critical_path, seconds_text, shape_of_view
+    from taskd.cli.graphs import seconds_text
 
-    shapes = [shape_of_view(node) for node in nodes]
-    chain = critical_path(shapes)
+    chain = [nodes[position] for position in critical_path(nodes)]
     if len(chain) > 1:
-        each = [f"{shapes[position].name} {seconds_text(shapes[position].ran_ms)}" for position in chain]
-        together = seconds_text(sum([shapes[position].ran_ms for position in chain]))
+        each = [f"{node.name} {seconds_text(ran_ms(node))}" for node in chain]
+        together = seconds_text(sum([ran_ms(node) for node in chain]))
         yield "longest", f"{' → '.join(each)}: {together} together"
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
+    from taskd.client.progress import WorkflowProgress
     from taskd.client.raising import NonRetryable, RetryAfter
-    from taskd.client.runs import MapItem, WorkflowRun, WorkflowStatus
+    from taskd.client.runs import MapItem, NodeStatus, WorkflowRun, WorkflowStatus
     from taskd.client.schedule import Schedule, ScheduleHandle
     from taskd.client.task import Task
     from taskd.client.timing import At, Cron, Every
@@ -52,6 +53,7 @@ _ROOMS = {
     "Client": "taskd.client.client",
     "MapItem": "taskd.client.runs",
     "NodeRef": "taskd.client.workflow",
+    "NodeStatus": "taskd.client.runs",
     "NonRetryable": "taskd.client.raising",
     "PayloadTooLarge": "taskd_protocol.errors",
     "PayloadUnpackable": "taskd_protocol.errors",
@@ -72,6 +74,7 @@ _ROOMS = {
     "Workflow": "taskd.client.workflow",
     "WorkflowEnded": "taskd_protocol.errors",
     "WorkflowInvalid": "taskd_protocol.errors",
+    "WorkflowProgress": "taskd.client.progress",
     "WorkflowRun": "taskd.client.runs",
     "WorkflowStatus": "taskd.client.runs",
     "WorkflowUnknown": "taskd_protocol.errors",
@@ -94,6 +97,7 @@ __all__ = [
     "Every",
     "MapItem",
     "NodeRef",
+    "NodeStatus",
     "NonRetryable",
     "PayloadTooLarge",
     "PayloadUnpackable",
@@ -116,6 +120,7 @@ __all__ = [
     "Workflow",
     "WorkflowEnded",
     "WorkflowInvalid",
+    "WorkflowProgress",
     "WorkflowRun",
     "WorkflowStatus",
     "WorkflowUnknown",

@@ -9,6 +9,7 @@ from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited
 from taskd.client.line import Line
 from taskd.client.outcome import error_of, value_of
+from taskd.client.progress import WorkflowProgress, critical_path, progress_of
 from taskd.client.waiting import Steps, arun, run
 from taskd.client.workflow import NodeRef, Workflow
 from taskd_protocol.errors import BadRequest, TaskdError, WorkflowUnknown
@@ -61,6 +62,13 @@ class NodeStatus:
     """Of those."""
     failed: int
     """Of those."""
+
+    @property
+    def ran(self) -> dt.timedelta | None:
+        """How long it took, its last attempt if it was tried again; None: it has not ended, or never began."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return max(self.finished_at - self.started_at, dt.timedelta(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +186,32 @@ class WorkflowRun:
         """Ask how all nodes stand; see ``status``."""
         return await arun(self._status())
 
+    def progress(self) -> WorkflowProgress:
+        """Ask how far the workflow is.
+
+        Raises:
+            WorkflowUnknown: It is not stored.
+        """
+        return run(self._progress())
+
+    async def aprogress(self) -> WorkflowProgress:
+        """Ask how far the workflow is; see ``progress``."""
+        return await arun(self._progress())
+
+    def critical_path(self) -> list[NodeStatus]:
+        """Ask for the chain of nodes, each after the one before, whose runs took longest together: what to make faster.
+
+        Nodes that have not ended, or took no time, are left out; so it is empty as long as none has.
+
+        Raises:
+            WorkflowUnknown: It is not stored.
+        """
+        return run(self._critical_path())
+
+    async def acritical_path(self) -> list[NodeStatus]:
+        """Ask for the chain of nodes that took longest; see ``critical_path``."""
+        return await arun(self._critical_path())
+
     @overload
     def partial(self, node: NodeRef[list[R]]) -> list[MapItem[R]]: ...
     @overload
@@ -278,9 +312,7 @@ class WorkflowRun:
         return (yield from self._page(0, 1))[0].state
 
     def _status(self) -> Steps[WorkflowStatus]:
-        view, nodes = yield from self._page(0, PAGE_ROWS_MAX)
-        while len(nodes) < view.nodes:
-            nodes += (yield from self._page(len(nodes), PAGE_ROWS_MAX))[1]
+        view, nodes = yield from self._whole()
         return WorkflowStatus(
             id=self.id,
             name=view.name,
@@ -291,6 +323,14 @@ class WorkflowRun:
             counts=dict(view.counts),
             nodes=[_status_of(node) for node in nodes],
         )
+
+    def _progress(self) -> Steps[WorkflowProgress]:
+        view, nodes = yield from self._whole()
+        return progress_of(view, nodes)
+
+    def _critical_path(self) -> Steps[list[NodeStatus]]:
+        _, nodes = yield from self._whole()
+        return [_status_of(nodes[position]) for position in critical_path(nodes)]
 
     def _partial(self, node: NodeRef[object] | str) -> Steps[list[MapItem[object]]]:
         position, is_map = yield from self._place(node)
@@ -313,6 +353,13 @@ class WorkflowRun:
             outcomes += page.outcomes
             if len(outcomes) >= page.total or not page.outcomes:
                 return outcomes
+
+    def _whole(self) -> Steps[tuple[WorkflowView, list[NodeView]]]:
+        """Ask for the workflow with all its nodes, page by page."""
+        view, nodes = yield from self._page(0, PAGE_ROWS_MAX)
+        while len(nodes) < view.nodes:
+            nodes += (yield from self._page(len(nodes), PAGE_ROWS_MAX))[1]
+        return view, nodes
 
     def _page(self, first: int, limit: int) -> Steps[tuple[WorkflowView, list[NodeView]]]:
         query = WorkflowQuery(0, self.raw_id, first, limit)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from taskd.cli.graphs import Shape, critical_path, drawn, layers, seconds_text
+from taskd.cli.graphs import Shape, drawn, layers, seconds_text
 from taskd.cli.output import say_pieces
 from taskd.cli.pictures import dot, mermaid, svg
 
@@ -23,10 +23,8 @@ def text(shapes: list[Shape]) -> list[str]:
     return ["".join(piece for piece, _ in line) for line in drawn(shapes)]
 
 
-def test_layers_and_the_longest_chain() -> None:
+def test_layers() -> None:
     assert layers(DIAMOND) == [[0], [1, 2], [3], [4]]
-    assert critical_path(DIAMOND) == [0, 1]
-    assert critical_path([Shape("a", "ready", [])]) == []
     assert layers([]) == []
     assert drawn([]) == []
 

@@ -14,6 +14,7 @@ from taskd import (
     TimedOut,
     Workflow,
     WorkflowInvalid,
+    WorkflowProgress,
     WorkflowRun,
     WorkflowUnknown,
 )
@@ -506,6 +507,10 @@ def test_a_run_is_found_again_by_its_id(app: App, tasks: Tasks, server: FakeServ
         names = [node.name for node in nodes]
         assert names == ["parse", "parse-2", "parse-3", "parse-4", "parse-5", "mapped-items", "mapped"]
         assert [node.kind for node in nodes[-2:]] == ["value", "map"]
+        progress = await face.call(run, "progress")
+        assert isinstance(progress, WorkflowProgress)
+        assert (progress.state, progress.nodes, progress.ended, progress.share) == ("running", 7, 0, 0.0)
+        assert await face.call(run, "critical_path") == []
         end(server, run, 4, "five")
         assert await face.call(run, "result", "parse-5", 10) == "five"
         task_id = member_id(run.raw_id, 6)
@@ -559,7 +564,7 @@ def test_orders(app: App, tasks: Tasks, server: FakeServer, face: Face) -> None:
 def test_what_is_not_there(app: App, tasks: Tasks, face: Face) -> None:
     async def scenario() -> None:
         run = app.workflow_run("019aa8a9-5c00-8f01-bf02-030000000000")
-        for method in ("state", "status", "cancel", "resume"):
+        for method in ("state", "status", "progress", "critical_path", "cancel", "resume"):
             with pytest.raises(WorkflowUnknown):
                 await face.call(run, method)
         with pytest.raises(WorkflowUnknown):

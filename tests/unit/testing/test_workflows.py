@@ -93,6 +93,28 @@ def test_a_map_over_what_a_node_found(works: Works) -> None:
     assert len(items) == 300
 
 
+def test_how_far_it_is_and_what_took_longest(works: Works, local: LocalServer) -> None:
+    with works.app.workflow("report") as wf:
+        slow = wf.sleep(3600, name="slow")
+        wf.sleep(60, name="quick")
+        approved = wf.signal("approve", after=slow)
+        works.double.node.map([1, 2, 3], after=approved, name="mapped")
+    run = wf.submit()
+    local.advance(61)
+    progress = run.progress()
+    assert (progress.nodes, progress.ended, progress.share) == (5, 2, 2 / 5)  # the items of the map are a node
+    assert [node.name for node in run.critical_path()] == ["quick"]
+    local.advance(3600)
+    run.signal("approve")
+    assert run.wait() == "succeeded"
+    progress = run.progress()
+    assert (progress.state, progress.share, progress.children, progress.children_ended) == ("succeeded", 1.0, 3, 3)
+    first, *_ = run.critical_path()
+    assert first.name == "slow"
+    assert first.ran is not None
+    assert 3600 <= first.ran.total_seconds() < 3700
+
+
 @pytest.mark.usefixtures("local")
 def test_large_results_are_fetched_for_who_wants_them(works: Works) -> None:
     with works.app.workflow("report") as wf:
