@@ -65,6 +65,20 @@ NAME_CHARS_MAX = 256
 
 LABELS_MAX = 64
 
+REQUESTS_MAX = 8
+"""Alternatives that one task names."""
+
+RESOURCES_MAX = 32
+"""Named by one request, or had by one agent."""
+
+RESOURCE_ITEMS_MAX = 1_024
+"""Of one resource, that can be told apart."""
+
+AMOUNT_MAX = 1 << 60
+"""Of one resource; an exabyte of memory."""
+
+WEIGHT_MAX = 100
+
 TASK_HEARTBEAT_MS_MIN = 500
 """Shortest limit between two heartbeats of a task: what is told in between is told in this time's third."""
 

@@ -13,6 +13,7 @@ import msgspec
 
 from taskd_protocol import limits
 from taskd_protocol.mark import Mark
+from taskd_protocol.resources import Supply
 from taskd_protocol.schedule_messages import (
     FiringPage,
     PreviewPage,
@@ -337,7 +338,7 @@ class QueuePage(msgspec.Struct, array_like=True, frozen=True, tag=28):
 
 
 class HostStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an agent measures of its host, with each heartbeat. For display; never more than a hint."""
+    """What an agent measures of its host, with each heartbeat. What others use of it lowers what is granted there."""
 
     cpu_percent: float = 0.0
     """0 to 100, over all cores, since the last heartbeat."""
@@ -345,6 +346,10 @@ class HostStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_used: int = 0
     """Bytes, of the host or the agent's cgroup."""
     memory_total: int = 0
+    cpu_outside: int = 0
+    """Thousandths of a CPU, of those that the agent may use, that others than its tasks are using."""
+    memory_outside: int = 0
+    """Bytes that others than its tasks use."""
 
 
 class AgentView(msgspec.Struct, array_like=True, frozen=True):
@@ -699,6 +704,10 @@ class Offer(msgspec.Struct, array_like=True, frozen=True, tag=64):
     resources: dict[str, float] = {}
     holding: list[Held] = []
     """Every lease of earlier connections that is not recorded: they are taken up again. In the first OFFER only."""
+    supplies: list[Supply] = []
+    """What it has that tasks may ask for. Empty: what ``resources`` says, and nothing else."""
+    life_ms: int = 0
+    """Its machine is there for so long from now; 0: no end is known."""
 
 
 class Offered(msgspec.Struct, array_like=True, frozen=True, tag=65):

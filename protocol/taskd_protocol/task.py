@@ -11,6 +11,7 @@ import msgspec
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import TASK_ID_BYTES, is_task_id
+from taskd_protocol.resources import Granted, Where, check_where
 
 TRACEPARENT_CHARS = 55
 """Of W3C trace context, version 00: ``00-<32 digits>-<16 digits>-<2 digits>``, hexadecimal."""
@@ -107,6 +108,8 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """None: it may be there any number of times."""
     member: Member | None = None
     """Said by the server alone, of the tasks that it makes for a workflow. None: it is a task by itself."""
+    where: Where | None = None
+    """None: any agent that has its name, in one slot."""
 
 
 NO_RULES = Rules()
@@ -217,6 +220,8 @@ class Grant(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The attempt before was lost: run this one alone, and start it only after STARTED was answered."""
     spawned: Spawned | None = None
     """None: nothing yet."""
+    granted: Granted | None = None
+    """None: a slot, and nothing else."""
 
 
 class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -228,6 +233,8 @@ class Report(msgspec.Struct, array_like=True, frozen=True, gc=False):
     result: bytes
     started_at_ms: int = 0
     """By the agent's clock, corrected to the server's."""
+    peak_bytes: int = 0
+    """The most memory that the attempt held; 0: not known."""
 
 
 class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -250,6 +257,8 @@ class FailureReport(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Wait so long before the next attempt; None: as the policy says."""
     unstarted: bool = False
     """Of ``released``: it is certain that it never started."""
+    peak_bytes: int = 0
+    """As in ``Report``."""
 
 
 class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -422,10 +431,16 @@ def _check_rules(spec: TaskSpec, rules: Rules) -> None:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
     if 0 < rules.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
         raise BadRequest(f"heartbeat of {rules.heartbeat_ms} ms is too short; it goes from half a second")
+    _check_parts(spec, rules)
+
+
+def _check_parts(spec: TaskSpec, rules: Rules) -> None:
     if rules.headers is not None:
         check_headers(rules.headers)
     if rules.unique is not None:
         _check_unique(rules.unique, spec.key)
+    if rules.where is not None:
+        check_where(rules.where)
     if rules.member is not None:
         raise BadRequest("a task becomes member of a workflow by that alone: submit the workflow")
 

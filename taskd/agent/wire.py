@@ -68,6 +68,7 @@ def handed(grant: Grant, found: Found) -> Handed:
         grant.details,
         grant.mark_start,
         grant.spawned,
+        grant.granted,
         found,
     )
 

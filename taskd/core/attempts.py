@@ -93,7 +93,7 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
     crashes, losses = past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST)
-    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted, past.family)
+    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted, past.family, past.memory)
     task.failures += outcome == FAILED
 
 

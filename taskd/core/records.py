@@ -19,6 +19,7 @@ from typing import NewType
 
 import msgspec
 
+from taskd_protocol.resources import Granted
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, TaskFilter, TaskSpec
 from taskd_protocol.workflow import WorkflowSpec
@@ -119,6 +120,8 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     succeeded before an order to their workflow."""
     family: bytes = b""
     """The workflow of what it has spawned; empty: nothing."""
+    memory: int = 0
+    """Bytes that it asks for at least, since an attempt died for want of memory; 0: what its spec says."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -184,6 +187,8 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     past: Past | None = None
     started: bool = False
     """The agent was about to start it; only attempts that were granted with ``mark_start`` say so."""
+    granted: Granted | None = None
+    """What it holds of its agent's resources; None: a slot."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -193,6 +198,8 @@ class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     name: str
     ready: int
     """Entries in READY."""
+    where: bytes = b""
+    """Which agents may run them, packed; empty: any that has the name."""
 
 
 class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):

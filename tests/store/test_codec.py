@@ -12,6 +12,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
 from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
 from taskd_protocol.workflow import Node, WorkflowSpec
@@ -50,6 +51,16 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                     5_000,
                     headers={"user": "u-1"},
                     unique=Unique("window", 60_000, "u-1", replace=True),
+                    where=Where(
+                        [Request([Need("cpu", 500), Need("gpu", 1_000, "a100")]), Request([Need("cpu", 8_000)])],
+                        [LabelRule("zone", "in", ["a", "b"])],
+                        [Preference(LabelRule("disk", "=", ["ssd"]), 10)],
+                        60_000,
+                        True,  # noqa: FBT003 - in the order of the fields
+                        "db",
+                        "rack",
+                        True,  # noqa: FBT003
+                    ),
                 ),
             ),
         ),
@@ -102,7 +113,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             "agent-1",
             10,
             failure=FAILURE,
-            past=records.Past(3, 1, 2, 0, 1, WORKFLOW_ID),
+            past=records.Past(3, 1, 2, 0, 1, WORKFLOW_ID, 1 << 30),
             revived_attempt=3,
         ),
     ),
@@ -110,11 +121,26 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.LEASE, TASK_ID),
         records.LeaseRecord(5, 2, 0, "agent-2", 30, past=records.Past(1, 0, 1), started=True),
     ),
+    "lease, of resources": (
+        (records.LEASE, TASK_ID),
+        records.LeaseRecord(
+            5,
+            1,
+            0,
+            "agent-2",
+            30,
+            granted=Granted([Hold("cpu", 500), Hold("gpu", 1_000, ["0"])], 1, True),  # noqa: FBT003
+        ),
+    ),
     "attempt": (
         (records.ATTEMPT, TASK_ID + bytes((0, 0, 0, 2))),
         records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE, 1),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
+    "line, of resources": (
+        (records.LINE, bytes(16)),
+        records.LineRecord("default", "app.tasks.add", 12, b"\x91\x01"),
+    ),
     "key": (
         (records.KEY, b"order-42"),
         records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000, 1_763_846_400_000),

@@ -16,6 +16,7 @@ from taskd_protocol import (
     limits,
     messages,
     payload,
+    resources,
     schedule,
     schedule_messages,
     task,
@@ -32,7 +33,7 @@ DIRECTIONS = {(True, False): "→ server", (False, True): "→ peer", (True, Tru
 def records() -> dict[str, type[msgspec.Struct]]:
     """Return the structs that travel inside messages."""
     found: dict[str, type[msgspec.Struct]] = {}
-    for room in (messages, task, workflow, workflow_messages, schedule, schedule_messages):
+    for room in (messages, resources, task, workflow, workflow_messages, schedule, schedule_messages):
         for value in vars(room).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in SERVER_GETS | PEER_GETS:
                 found[value.__name__] = value
