@@ -17,7 +17,17 @@ from taskd_protocol.task import TaskFilter
 
 C = TypeVar("C", bound=click.Command)
 
-STATES: Final = ("ready", "scheduled", "running", "cancelling", "succeeded", "dead", "cancelled", "expired")
+STATES: Final = (
+    "blocked",
+    "ready",
+    "scheduled",
+    "running",
+    "cancelling",
+    "succeeded",
+    "dead",
+    "cancelled",
+    "expired",
+)
 
 _FILTER: Final = "taskd.filter"
 _DONE: Final = {"cancel": "cancelled", "retry": "retried", "purge": "purged"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import click
 from msgspec.structs import replace
 
+from taskd.cli.blocked import nodes_that_wait
 from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import reach, server
 from taskd.cli.copying import Output
@@ -54,14 +55,18 @@ def task() -> None:
 def list_tasks(*, limit: int, as_json: bool) -> None:
     """List tasks, newest first."""
     with server() as client:
-        views = list(list_pages(client, TaskList(0, limit=limit, filter=chosen_filter(client))))
+        wanted = chosen_filter(client)
+        views = list(list_pages(client, TaskList(0, limit=limit, filter=wanted)))
+        others = nodes_that_wait(client) if wanted.state == "blocked" else ""
     if as_json:
         say_json([task_document(view) for view in views])
-        return
-    headers = ("ID", "NAME", "QUEUE", "STATE", "ATTEMPT", "AGENT", "CREATED")
-    say_rows(headers, [_row(view) for view in views])
-    if len(views) == limit:
-        hint(f"shown are the newest {limit}; --limit shows more")
+    else:
+        headers = ("ID", "NAME", "QUEUE", "STATE", "ATTEMPT", "AGENT", "CREATED")
+        say_rows(headers, [_row(view) for view in views])
+        if len(views) == limit:
+            hint(f"shown are the newest {limit}; --limit shows more")
+    if others:
+        hint(others)
 
 
 @json_option

@@ -15,7 +15,7 @@ SEARCHED_CHARS: Final = 500
 """Of a failure's message: as much as listings show."""
 
 ACTIONS: Final = {
-    "cancel": frozenset({State.SCHEDULED, State.READY, State.RUNNING}),
+    "cancel": frozenset({State.BLOCKED, State.SCHEDULED, State.READY, State.RUNNING}),
     "retry": RETRIABLE,
     "purge": frozenset({State.DEAD}),
 }

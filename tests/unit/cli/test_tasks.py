@@ -20,6 +20,8 @@ from taskd_protocol.messages import (
 )
 from taskd_protocol.payload import pack, pack_arguments
 from taskd_protocol.task import Failure, Outcome, TaskFilter
+from taskd_protocol.workflow import make_workflow_id
+from taskd_protocol.workflow_messages import WorkflowList, WorkflowPage, WorkflowView
 from unit.cli.fake_client import FakeClient, Taskd
 
 ONE, TWO = make_task_ids(2, 1_800_000_000_000, bytes(range(20)))
@@ -325,3 +327,26 @@ def test_a_wait_with_a_limit_tells_in_the_end_that_nobody_answers(taskd: Taskd, 
     client.unreachable = 1
     ended = taskd("task", "wait", ID, "--timeout", "100ms")
     assert (ended.code, "nobody answers" in ended.complaint) == (3, True)
+
+
+def test_what_is_blocked(taskd: Taskd, client: FakeClient) -> None:
+    """Tasks that wait for what they have spawned are listed; nodes of workflows are none yet, and are counted."""
+    waits = msgspec.structs.replace(VIEW, state="blocked", result=None)
+    flow = make_workflow_id(1_800_000_000_000, bytes(5))
+    show = f"taskd workflow show {format_task_id(flow)}"
+    counts = {"succeeded": 3, "blocked": 1_200}
+    view = WorkflowView(flow, "w", "running", 1_203, counts, 0, None, "", "")
+    count = "nodes are no tasks yet, waiting for others"
+    everywhere = f"at least 1,201 {count}, in 2 workflows: taskd workflow ls --state running\n"
+    for views, more, told in (
+        ([], b"", ""),
+        ([view], b"", f"1,200 {count}: {show}\n"),
+        ([view, msgspec.structs.replace(view, id=bytes(16), counts={"blocked": 1})], b"more", everywhere),
+    ):
+        client.asked.clear()
+        client.replies = [TaskPage(0, [waits], b""), *[WorkflowPage(0, views, more)] * (10 if more else 1)]
+        ended = taskd("task", "ls", "--state", "blocked", "--json")
+        assert (ended.code, ended.err) == (0, told)
+        assert [row["state"] for row in json.loads(ended.out)] == ["blocked"]
+        assert client.replies == []
+    assert client.asked[-1] == WorkflowList(0, "running", limit=1_000, cursor=b"more")

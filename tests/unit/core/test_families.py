@@ -6,12 +6,12 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks
+from taskd.core.commands import CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks, StartJob
 from taskd.core.effects import TasksEnded
 from taskd.core.lifecycle import State
 from taskd.core.records import WorkflowRecord
 from taskd_protocol.errors import BadRequest, LeaseStale
-from taskd_protocol.task import Grant, TaskSpec
+from taskd_protocol.task import Grant, TaskFilter, TaskSpec
 from taskd_protocol.workflow import is_workflow_id, member_id, place_of, spawn_digest
 
 
@@ -173,6 +173,17 @@ def test_cancel_goes_down(house: House, *, crash: bool) -> None:
     house.shell.do(house.agent.nack(running, outcome="cancelled"))
     assert set(check_disk(house.shell.disk).values()) == {State.CANCELLED}
     assert house.family.state == "cancelled"
+
+
+def test_a_cancel_of_many_is_for_those_that_wait_too(house: House) -> None:
+    """A filter that a waiting task fits names it, as its id does."""
+    first = house.next()
+    house.spawn(first, child())
+    house.wait(first)
+    house.shell.do(StartJob("client", house.shell.new_id(), "cancel", TaskFilter(state="blocked")))
+    house.shell.settle()
+    assert house.state() == State.CANCELLED
+    assert set(check_disk(house.shell.disk).values()) == {State.CANCELLED}
 
 
 def test_a_task_that_waits_for_nothing_goes_back_in_line(house: House) -> None:
