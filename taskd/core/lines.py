@@ -39,6 +39,7 @@ REFILL_BYTES = WINDOW_BYTES_MAX // 2
 """Arguments that one refill is to read, roughly."""
 
 ORDER_BITS = 64
+ORDER_MASK = (1 << ORDER_BITS) - 1
 RANK_BYTES = 9
 """One byte of priority, eight of order."""
 

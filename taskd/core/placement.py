@@ -13,7 +13,7 @@ from taskd.core import claims, expiry, families, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
-from taskd.core.lines import RANK_BYTES, Line, Task, lease_record
+from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.task import Grant, Rules
@@ -96,8 +96,12 @@ class _Pass:
         group.taken += tasks
         group.room -= len(tasks)
         self.room -= len(tasks)
+        w = self._w
         kind, line_id = records.READY, line.id
-        self._w.mutations += [(kind, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in tasks]
+        old, first = tasks, w.entered_from
+        if w.entered:  # the entries of this turn's own are not written yet, and never will be
+            old = [task for task in tasks if not task.fresh or task.rank & ORDER_MASK < first]
+        w.mutations += [(kind, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in old]
         return True
 
     def deal(self, group: _Group) -> None:

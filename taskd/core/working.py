@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords
 from taskd.core.lifecycle import State
-from taskd.core.lines import RANK_BYTES, Line, Task, ready_id
+from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, ready_id
 from taskd.core.records import (
     AgentRecord,
     DeadGroupRecord,
@@ -264,6 +264,9 @@ class Working:
         self.told: list[Outcome] = []
         self.dirty_flows: dict[bytes, Flow] = {}
         self.dirty_lines: dict[bytes, Line] = {}
+        self.entered: list[tuple[bytes, list[Task]]] = []  # by line id, tasks that this turn submitted to it
+        self.entered_from = 0  # the lowest of their orders
+        self.entered_and_left: set[int] = set()  # the ranks of those that have left it since
         self.dirty_dead_groups: dict[bytes, None] = {}
         self.counters_dirty = False
         self.next_purge_mono_ms = 0
@@ -326,11 +329,15 @@ class Working:
         self.dirty_lines[line.id] = line
 
     def enter_fresh(self, queue: str, name: str, tasks: list[Task]) -> None:
-        """Put new tasks, of rising rank, into one line, in memory and on disk, and count them."""
+        """Put new tasks, of rising order and rank, into one line, in memory and on disk, and count them.
+
+        Their entries are written when the turn ends: of those that were granted in it, never.
+        """
         line = self.line(queue, name)
         line_id = line.id
-        ready = records.READY
-        self.mutations += [(ready, line_id + task.rank.to_bytes(RANK_BYTES, "big"), task.spec.id) for task in tasks]
+        if not self.entered:
+            self.entered_from = tasks[0].rank & ORDER_MASK
+        self.entered.append((line_id, tasks))
         count = line.extend(tasks)
         if count:
             self.tasks.update({task.spec.id: task for task in tasks[:count]})
@@ -348,6 +355,8 @@ class Working:
         """Take a task out of the middle of its line, in memory and on disk."""
         line = self.line(queue, name)
         self.delete(records.READY, ready_id(line.id, rank))
+        if self.entered and rank & ORDER_MASK >= self.entered_from:
+            self.entered_and_left.add(rank)
         task = line.remove(rank)
         if task is not None:
             self.tasks.pop(task.spec.id, None)
@@ -358,7 +367,8 @@ class Working:
     # -- the end of a turn --------------------------------------------------------------
 
     def close_turn(self, wall_ms: int) -> None:
-        """Write what is written once a turn: changed lines, finished tasks, counters."""
+        """Write what is written once a turn: new entries, changed lines, finished tasks, counters."""
+        self._write_entries()
         for line in self.dirty_lines.values():
             if line.ready:
                 self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready))
@@ -384,6 +394,17 @@ class Working:
             self.put(records.META, b"counters", self.counters.record())
             self.counters_dirty = False
         self.first_order = self.counters.next_order
+
+    def _write_entries(self) -> None:
+        ready, left = records.READY, self.entered_and_left
+        for line_id, tasks in self.entered:
+            self.mutations += [
+                (ready, line_id + task.rank.to_bytes(RANK_BYTES, "big"), task.spec.id)
+                for task in tasks
+                if not task.token and task.rank not in left
+            ]
+        self.entered = []
+        left.clear()
 
     def enter_finished(self, wall_ms: int, ids: list[bytes], stored_bytes: int) -> None:
         """Have retention find these, as if they had ended at an instant; what they weigh is the caller's to count."""

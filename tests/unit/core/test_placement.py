@@ -6,8 +6,9 @@ import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell
+from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import SubmitTasks
+from taskd.core.commands import CancelTasks, Command, RetryTasks, SubmitTasks
 from taskd.core.effects import SendLease
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.working import EPOCH_BITS
@@ -204,6 +205,40 @@ def tokens_of(shell: Shell, agent: FakeAgent, count: int) -> list[int]:
     shell.do(SubmitTasks("client", [shell.spec() for _ in range(count)]))
     shell.do(agent.credit(count))
     return [grant.token for grant in agent.receive()]
+
+
+def test_a_task_that_is_granted_in_the_turn_of_its_submit_never_stands_in_line_on_disk(shell: Shell) -> None:
+    agent = FakeAgent(shell)
+    agent.join()
+    shell.do(agent.credit(2))
+    specs = [shell.spec() for _ in range(3)]
+    shell.ask(SubmitTasks("client", specs))
+    entries = [(i, value) for kind, i, value in shell.turn().mutations if kind == records.READY]
+    assert [value for _, value in entries] == [specs[2].id]
+    check_disk(shell.disk)
+    shell.settle()
+    assert granted(agent) == [spec.id for spec in specs[:2]]
+
+
+def test_what_leaves_the_line_in_the_turn_of_its_submit_stands_there_only_if_it_came_back(shell: Shell) -> None:
+    agent = FakeAgent(shell)
+    agent.join()
+    specs = [shell.spec() for _ in range(4)]
+    shell.ask(SubmitTasks("client", specs))
+    commands: list[Command] = [
+        CancelTasks([spec.id for spec in specs[:3]]),
+        RetryTasks([spec.id for spec in specs[1:3]]),
+        CancelTasks([specs[2].id]),
+        agent.credit(1),
+    ]
+    for command in commands:  # all of them in one turn
+        shell.ask(command)
+        for waiting in list(shell.waiting):
+            shell.feed(waiting)
+    shell.turn()
+    states = check_disk(shell.disk)
+    assert [states[spec.id] for spec in specs] == ["cancelled", "running", "cancelled", "ready"]
+    assert [shell.disk.raw(records.READY, i) for i in shell.disk.scan(records.READY)] == [specs[3].id]
 
 
 def test_tokens_rise_over_restarts(shell: Shell) -> None:
