@@ -327,15 +327,25 @@ def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:
     check_specs([spec], payload_bytes_max)
 
 
-def check_template(spec: TaskSpec, payload_bytes_max: int) -> None:
+def check_template(spec: TaskSpec, payload_bytes_max: int, known: set[str] | None = None) -> None:
     """Refuse what a node is to submit, if it is out of range. Its id is given when it is submitted.
+
+    Args:
+        spec: What it is to submit.
+        payload_bytes_max: Of arguments.
+        known: Names that were found allowed, of tasks and queues, which most nodes share; this one's are added.
 
     Raises:
         BadRequest: A field is out of its range; it is named.
         PayloadTooLarge: The packed arguments exceed ``payload_bytes_max``.
     """
-    check_name("task name", spec.name)
-    check_name("queue", spec.queue)
+    known = set() if known is None else known
+    if spec.name not in known:
+        check_name("task name", spec.name)
+        known.add(spec.name)
+    if spec.queue not in known:
+        check_name("queue", spec.queue)
+        known.add(spec.queue)
     if spec.id:
         raise BadRequest("the task of a node has no id: it gets one by its place in the workflow")
     if spec.key or (spec.given is not None and spec.given.unique is not None):
@@ -411,6 +421,16 @@ def check_name(what: str, name: str) -> None:
     """
     if not name or len(name) > limits.NAME_CHARS_MAX or not name.isprintable():
         raise BadRequest(f"{what} {name[:64]!r} is not allowed; use 1 to {limits.NAME_CHARS_MAX} printable characters")
+
+
+def are_all_names(names: Sequence[str]) -> bool:
+    """Tell whether ``check_name`` refuses none of these: many together, in a tenth of the time of a call for each."""
+    lengths = [len(name) for name in names]
+    return (
+        min(lengths, default=1) > 0
+        and max(lengths, default=1) <= limits.NAME_CHARS_MAX
+        and "".join(names).isprintable()
+    )
 
 
 def _check_rules(spec: TaskSpec, rules: Rules) -> None:

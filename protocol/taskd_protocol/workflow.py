@@ -15,10 +15,12 @@ import msgspec
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge, WorkflowInvalid
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
-from taskd_protocol.task import TRACEPARENT_CHARS, TaskSpec, check_name, check_template
+from taskd_protocol.task import TRACEPARENT_CHARS, TaskSpec, are_all_names, check_name, check_template
 
 STEM_BYTES: Final = 11
 """Of a task's id, what it shares with all of its workflow."""
+
+_NUMBERS_BYTES: Final = TASK_ID_BYTES - STEM_BYTES
 
 ENTROPY_BYTES: Final = 5
 """That an id is made from."""
@@ -159,7 +161,7 @@ def workflow_of(task_id: bytes) -> bytes:
 def member_id(workflow: bytes, node: int, child: int = -1) -> bytes:
     """Return the id of a node's task, or of a child's of a node that maps; both are counted from 0."""
     number = (node + 1) << NUMBER_BITS | (child + 1)
-    return workflow[:STEM_BYTES] + number.to_bytes(TASK_ID_BYTES - STEM_BYTES, "big")
+    return workflow[:STEM_BYTES] + number.to_bytes(_NUMBERS_BYTES, "big")
 
 
 def place_of(task_id: bytes) -> tuple[int, int]:
@@ -209,11 +211,14 @@ def check_nodes(nodes: Sequence[Node], first: int, payload_bytes_max: int) -> No
     Raises:
         WorkflowInvalid: Says which node, and what is wrong with it.
     """
+    are_names = are_all_names([node.name for node in nodes])
+    known: set[str] = set()
     for position, node in enumerate(nodes, first):
         try:
-            check_name("node name", node.name)
+            if not are_names:
+                check_name("node name", node.name)
             _check_edges(node, position)
-            _check_kind(node, payload_bytes_max)
+            _check_kind(node, payload_bytes_max, known)
         except WorkflowInvalid:
             raise
         except (BadRequest, PayloadTooLarge) as error:
@@ -233,11 +238,12 @@ def check_packed(what: str, packed: bytes) -> None:
 
 
 def _check_edges(node: Node, position: int) -> None:
-    parents = node.needs + node.after
-    if parents and not 0 <= min(parents) <= max(parents) < position:
-        stray = next(parent for parent in parents if not 0 <= parent < position)
-        what = "itself" if stray == position else f"node number {stray}, which does not come before it"
-        raise BadRequest(f"it waits for {what}: the graph has a cycle, or its nodes are not in order")
+    needs, after = node.needs, node.after
+    parents = needs + after if needs and after else needs or after
+    for parent in parents:
+        if not 0 <= parent < position:
+            what = "itself" if parent == position else f"node number {parent}, which does not come before it"
+            raise BadRequest(f"it waits for {what}: the graph has a cycle, or its nodes are not in order")
     if len(parents) > 1 and len(set(parents)) < len(parents):
         raise BadRequest("it names a node before it twice")
     if node.when not in TRIGGERS:
@@ -250,19 +256,30 @@ def _check_edges(node: Node, position: int) -> None:
             raise BadRequest("only_if goes by the result of a node that it comes after; name that among needs or after")
         if max(len(choice.packed) for choice in node.only_if) > CHOICE_BYTES_MAX:
             raise BadRequest(f"only_if compares values of up to {CHOICE_BYTES_MAX} bytes: have it go by a shorter one")
+    if node.phase or node.compensates >= 0:
+        _check_phase(node, position)
+
+
+def _check_phase(node: Node, position: int) -> None:
     if node.phase not in PHASES:
         raise BadRequest(f"phase {node.phase[:32]!r} is unknown; use one of {', '.join(PHASES[1:])}, or none")
     if (node.phase == COMPENSATE) != (node.compensates >= 0) or node.compensates >= position:
         raise BadRequest("a node of the phase compensate names a node before it that it takes back, and no other does")
 
 
-def _check_kind(node: Node, payload_bytes_max: int) -> None:
+def _check_kind(node: Node, payload_bytes_max: int, known: set[str]) -> None:
+    task = node.task
+    if task is not None:
+        check_template(task, payload_bytes_max, known)
+    if task is None or node.kind != TASK or node.over >= 0 or node.in_flight_max or node.packed or node.wait_ms:
+        _check_other(node, payload_bytes_max)  # most are a task, and no more
+
+
+def _check_other(node: Node, payload_bytes_max: int) -> None:
     if node.kind not in KINDS:
         raise BadRequest(f"kind {node.kind[:32]!r} is unknown; use one of {', '.join(KINDS)}")
     if (node.task is not None) != (node.kind in {TASK, MAP}):
         raise BadRequest(f"a node of the kind {node.kind} {'has no' if node.task is not None else 'needs a'} task")
-    if node.task is not None:
-        check_template(node.task, payload_bytes_max)
     if (node.kind == MAP) != (0 <= node.over < len(node.needs)):
         raise BadRequest("a node that maps says which of its needs is the list, and no other does")
     if not 0 <= node.in_flight_max <= CHILDREN_MAX:

@@ -239,7 +239,7 @@ class Coordinator:
     def take_turn(self, now: Now) -> Turn:
         """Place what is ready; hand over what has changed since the last turn."""
         w = self.working
-        if w.happened or w.moving or w.unread:
+        if w.happened or w.succeeded or w.moving or w.unread:
             moves.advance(w, now)
         placement.place(w, now)
         for line in w.dirty_lines.values():

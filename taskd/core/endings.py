@@ -19,6 +19,7 @@ from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import DEFAULT_RETRY, Failure, FailureReport, Outcome, Report, TaskSpec
+from taskd_protocol.workflow import STEM_BYTES
 
 RECORD_BYTES = 250
 """What a finished task's keys and fields weigh beside its payload and result, roughly."""
@@ -76,7 +77,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
             if spec.given.unique is not None:
                 claims.note_end_leased(w, spec, spec.given.unique)
             if spec.given.member is not None:
-                w.happened.append(Happened(task_id, SUCCEEDED, packed))
+                w.succeeded.setdefault(task_id[:STEM_BYTES], {})[task_id] = packed
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)

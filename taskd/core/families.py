@@ -77,7 +77,7 @@ def _begin(w: Working, task: Task, now: Now) -> Flow:
     spec = WorkflowSpec(family, f"children of {task.spec.name}"[:256], 1, traceparent=task.spec.traceparent)
     record = WorkflowRecord(spec, task.owner, now.wall_ms, State.RUNNING, {}, parts=[0], parent=task.spec.id)
     flow = w.flows[stem_of(family)] = Flow(record)
-    read_in(flow, [packed]).release(NODE)
+    read_in(flow, [packed]).release((NODE,))
     flow.fans[NODE] = Fan(bytearray(), 0, now.wall_ms)
     flow.count_anew()
     w.put(records.NODES, nodes_id(family, 0), NodesRecord([packed]))

@@ -6,14 +6,15 @@ bounded number of these, over all workflows in turns; the rest comes in the next
 All of it lies in the batch of the turn in which it is done.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import families, fans, records, stages, submit, waits
+from taskd.core import families, fans, records, settling, stages, submit, waits
 from taskd.core.commands import MoveFlows, Now, RerunTasks
 from taskd.core.effects import Continue
-from taskd.core.flows import Flow, Happened, inputs_of
+from taskd.core.flows import Flow, Happened, decode_start, inputs_of
 from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
 from taskd.core.settling import end_node, settle, skip, want
@@ -30,30 +31,12 @@ SLICE_NODES: Final = 200
 READS: Final = 4
 """Workflows that are read at the same time because of a start."""
 
-
 _MEMBER_ALONE: Final = Rules(member=Member())
 
 
-def advance(w: Working, now: Now) -> None:  # noqa: C901 - one case a kind of event
+def advance(w: Working, now: Now) -> None:
     """Take up what has happened to workflows, and carry out what follows, as far as one turn goes."""
-    happened, w.happened = w.happened, []
-    flows = w.flows
-    for event in happened:
-        flow = flows.get(event.id[:STEM_BYTES])
-        if flow is None:
-            continue  # a task of a workflow that has ended
-        node, child = place_of(event.id)
-        if node < 0:
-            families.parent_ended(w, flow, event.status)
-        elif flow.graph is None:
-            if not flow.broken:
-                flow.late.append(event)
-                want(w, flow)
-        elif child < 0 and event.status > RELEASED:
-            if flow.graph.statuses[node] <= RELEASED:
-                settle(w, flow, node, event.status, event.result)
-        else:
-            take_up(w, flow, event, now)
+    _take_up_all(w, now)
     left = STEP_NODES
     while w.moving and left > 0:
         stem, flow = next(iter(w.moving.items()))
@@ -68,17 +51,65 @@ def advance(w: Working, now: Now) -> None:  # noqa: C901 - one case a kind of ev
         w.effects.append(Continue(MoveFlows()))
 
 
+def _take_up_all(w: Working, now: Now) -> None:
+    """Take up what has happened: a workflow's successes together, since in which order they came changes nothing."""
+    flows = w.flows
+    happened, w.happened = w.happened, []
+    for event in happened:
+        flow = flows.get(event.id[:STEM_BYTES])
+        if flow is None:
+            continue  # a task of a workflow that has ended
+        if event.id == flow.id:
+            families.parent_ended(w, flow, event.status)
+        elif flow.graph is not None:
+            take_up(w, flow, event, now)
+        else:
+            _keep_for_later(w, flow, [event])
+    succeeded, w.succeeded = w.succeeded, {}
+    for stem, results in succeeded.items():
+        flow = flows.get(stem)
+        if flow is None:
+            continue
+        if flow.graph is not None:
+            _take_up_successes(w, flow, results)
+        else:
+            _keep_for_later(w, flow, [Happened(task_id, SUCCEEDED, result) for task_id, result in results.items()])
+
+
+def _keep_for_later(w: Working, flow: Flow, events: Sequence[Happened]) -> None:
+    """Keep what has happened to a workflow whose nodes are not read, and have them read."""
+    if not flow.broken:
+        flow.late += events
+        want(w, flow)
+
+
+def _take_up_successes(w: Working, flow: Flow, results: Mapping[bytes, bytes]) -> None:
+    nodes: dict[int, bytes | None] = {}
+    for task_id, result in results.items():
+        node, child = place_of(task_id)
+        if child < 0:
+            nodes[node] = result
+        else:
+            _note_child(w, flow, node, child, SUCCEEDED)
+    if nodes:
+        settling.succeed(w, flow, nodes)
+
+
+def _note_child(w: Working, flow: Flow, node: int, child: int, status: int) -> None:
+    fan = flow.fans.get(node)
+    if fan is not None and child < fan.released:
+        fan.note(child, status)
+        flow.spreading[node] = None
+        w.moving[flow.stem] = flow
+
+
 def take_up(w: Working, flow: Flow, event: Happened, now: Now) -> None:
     """Note what has happened to a workflow whose nodes are read; what was noted before changes nothing."""
     node, child = place_of(event.id)
     graph = flow.graph
     assert graph is not None
     if child >= 0:
-        fan = flow.fans.get(node)
-        if fan is not None and child < fan.released:
-            fan.note(child, event.status)
-            flow.spreading[node] = None
-            w.moving[flow.stem] = flow
+        _note_child(w, flow, node, child, event.status)
     elif event.status == BLOCKED:
         waits.time_has_come(w, flow, node, now)
     elif graph.statuses[node] <= RELEASED < event.status:
@@ -92,6 +123,7 @@ class _Making:
         self._w = w
         self._flow = flow
         self._now = now
+        self._trace = flow.record.spec.traceparent
         self._specs: list[TaskSpec] = []
 
     def add(self, template: TaskSpec, task_id: bytes, inputs: list[Given]) -> None:
@@ -99,7 +131,6 @@ class _Making:
             rules = Rules(member=Member(inputs)) if inputs else _MEMBER_ALONE
         else:
             rules = replace(template.given, member=Member(inputs))
-        trace = template.traceparent or self._flow.record.spec.traceparent
         self._specs.append(
             TaskSpec(
                 task_id,
@@ -110,7 +141,7 @@ class _Making:
                 template.delay_ms,
                 template.retry,
                 "",
-                trace,
+                template.traceparent or self._trace,
                 rules,
             )
         )
@@ -129,16 +160,7 @@ def _move(w: Working, flow: Flow, now: Now) -> int:
     making = _Making(w, flow, now)
     spent = 0
     while flow.verdicts and spent < SLICE_NODES:
-        spent += 1
-        node, verdict = flow.verdicts.popleft()
-        if verdict == RUN and flow.record.stopped and flow.record.stage == 0:
-            verdict = STOPPED
-        if verdict == RUN and node in flow.ruled_out:
-            verdict = SKIPPED
-        if verdict == RUN:
-            _begin(w, flow, node, making, now)
-        else:
-            skip(w, flow, node, verdict, now)
+        spent += _carry_out(w, flow, SLICE_NODES - spent, making, now)
     spreading, flow.spreading = flow.spreading, {}
     for node in spreading:
         if flow.record.parent:
@@ -153,23 +175,52 @@ def _move(w: Working, flow: Flow, now: Now) -> int:
     return spent
 
 
-def _begin(w: Working, flow: Flow, position: int, making: _Making, now: Now) -> None:
-    """Have a node's turn begin."""
+def _carry_out(w: Working, flow: Flow, room: int, making: _Making, now: Now) -> int:
+    """Carry out what is decided of nodes, as far as there is room; return of how many."""
+    verdicts, ruled_out = flow.verdicts, flow.ruled_out
+    is_stopped = flow.record.stopped and flow.record.stage == 0
+    spent = min(len(verdicts), room)
+    begun: list[int] = []
+    for _ in range(spent):
+        node, verdict = verdicts.popleft()
+        if verdict == RUN and is_stopped:
+            verdict = STOPPED
+        elif verdict == RUN and node in ruled_out:
+            verdict = SKIPPED
+        if verdict == RUN:
+            begun.append(node)
+        else:
+            skip(w, flow, node, verdict, now)
+    if begun:
+        _begin(w, flow, begun, making, now)
+    return spent
+
+
+def _begin(w: Working, flow: Flow, positions: Sequence[int], making: _Making, now: Now) -> None:
+    """Have the turns of nodes begin."""
     graph = flow.graph
     assert graph is not None
-    node = flow.node(position)
-    node_id = member_id(flow.id, position)
-    graph.release(position)
-    flow.tally[BLOCKED] -= 1
-    flow.tally[RELEASED] += 1
+    graph.release(positions)
+    flow.tally[BLOCKED] -= len(positions)
+    flow.tally[RELEASED] += len(positions)
     w.dirty_flows[flow.stem] = flow
-    if node.kind == TASK and node.task is not None:
-        if flow.made[position]:
+    made, packed, workflow, add = flow.made, flow.packed, flow.id, making.add
+    for position in positions:
+        start = decode_start(packed[position])
+        node_id = member_id(workflow, position)
+        if start.kind != TASK or start.task is None:
+            _begin_other(w, flow, position, node_id, now)
+        elif made[position]:
             flow.reruns.append((node_id, b""))
         else:
-            flow.made[position] = 1
-            making.add(node.task, node_id, inputs_of(flow, node) if node.needs else [])
-    elif node.kind == VALUE:
+            made[position] = 1
+            add(start.task, node_id, inputs_of(flow, start) if start.needs else [])
+
+
+def _begin_other(w: Working, flow: Flow, position: int, node_id: bytes, now: Now) -> None:
+    """Have the turn of a node begin that is no task."""
+    node = flow.node(position)
+    if node.kind == VALUE:
         w.put(records.NODE, node_id, NodeRecord("succeeded", now.wall_ms, now.wall_ms, packed=node.packed))
         end_node(w, flow, position, SUCCEEDED, result=node.packed)
     elif node.kind == MAP:

@@ -1,5 +1,6 @@
 """Settling: noting how the nodes of a workflow ended, and what is to become of others therefore."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -8,7 +9,7 @@ from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.effects import WantFlow
 from taskd.core.flows import Flow
-from taskd.core.graph import FAILED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
+from taskd.core.graph import FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
@@ -35,17 +36,35 @@ def want(w: Working, flow: Flow) -> None:
         w.effects.append(WantFlow(flow.id))
 
 
+def succeed(w: Working, flow: Flow, ended: Mapping[int, bytes | None]) -> None:
+    """Note nodes that succeeded, with their results, and what is to become of others; those that had ended, stay so."""
+    graph = flow.graph
+    assert graph is not None
+    statuses, tally, needed, deciding = graph.statuses, flow.tally, flow.needed, flow.deciding
+    nodes = [node for node in ended if statuses[node] <= RELEASED]
+    for node in nodes:
+        tally[statuses[node]] -= 1
+        if needed[node] and (result := ended[node]) is not None:
+            flow.keep_result(node, result)
+        if deciding:
+            flow.decide(node, ended[node])
+    tally[SUCCEEDED] += len(nodes)
+    w.dirty_flows[flow.stem] = w.moving[flow.stem] = flow
+    flow.verdicts.extend(graph.succeed(nodes))
+
+
 def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None = None) -> None:
     """Note how a node ended, and what is to become of others therefore."""
+    if status == SUCCEEDED:
+        succeed(w, flow, {node: result})
+        return
     graph = flow.graph
     assert graph is not None
     flow.tally[graph.statuses[node]] -= 1
     flow.tally[status] += 1
     w.dirty_flows[flow.stem] = w.moving[flow.stem] = flow
-    if status == SUCCEEDED and result is not None and graph.has_children(node):
-        flow.keep_result(node, result)
     if flow.deciding:
-        flow.decide(node, result if status == SUCCEEDED else None)
+        flow.decide(node, None)
     flow.verdicts.extend(graph.settle(node, status))
     if status == FAILED and node not in flow.may_fail:
         _note_failure(flow, node)

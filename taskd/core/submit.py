@@ -71,8 +71,9 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             _keep_key(w, spec, wall_ms)
-        if spec.given is not None:
-            _follow(w, spec, spec.given, now)
+        given = spec.given
+        if given is not None and (given.unique is not None or given.ttl_ms or given.deadline_ms):
+            _follow(w, spec, given, now)
         if spec.delay_ms:
             _schedule(w, spec, now)
         else:

@@ -58,6 +58,8 @@ DIGEST_BYTES: Final = 16
 
 ACTIONS: Final = ("cancel", "resume", "rerun")
 
+_encode = msgspec.msgpack.Encoder().encode
+
 
 def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> NodesTaken:
     """Take some nodes of a workflow; with the last of them, keep it.
@@ -77,24 +79,27 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     if not 0 < len(nodes) <= NODES_MAX or first + len(nodes) > spec.nodes:
         raise BadRequest(f"{len(nodes)} nodes from number {first} on; a part holds 1 to {NODES_MAX} of {spec.nodes}")
     check_nodes(nodes, first, w.settings.payload_bytes_max)
+    if first + len(nodes) == spec.nodes and stem_of(spec.id) not in w.flows:
+        w.need([(records.WORKFLOW, spec.id)], loaded)  # before all else: what follows takes time
     draft = Draft(spec, command.owner) if first == 0 else w.drafts.get(spec.id)
     if draft is None or len(draft.packed) != first or (draft.spec, draft.owner) != (spec, command.owner):
         raise BadRequest(f"nodes before number {first} of this workflow have not come; send it from the first on")
     _check_names(nodes, draft)
     _check_phases(nodes, first, draft)
-    for node in nodes:
+    for node in nodes if w.queues else ():
         if node.task is not None and node.task.queue in w.queues:
             raise QueueDraining(
                 f"node {node.name[:64]!r}: queue {node.task.queue[:64]!r} is drained and takes no new tasks"
             )
-    packed = [msgspec.Raw(msgspec.msgpack.encode(node)) for node in nodes]
-    packed_bytes, edges = _sizes(nodes, packed, draft)
+    packed = list(map(msgspec.Raw, map(_encode, nodes)))
+    packed_bytes = _size(nodes, packed, draft)
     taken = first + len(nodes)
     if taken == spec.nodes and _is_known(w, draft, packed, loaded):
         w.drafts.pop(spec.id, None)
         return NodesTaken(taken)
     draft.packed += packed
-    draft.packed_bytes, draft.edges = packed_bytes, edges
+    draft.packed_bytes = packed_bytes
+    draft.plan.add(nodes)
     draft.phases.update(_phases_of(nodes, first))
     draft.starts.append(first)
     draft.names.update(dict.fromkeys(node.name for node in nodes))
@@ -134,20 +139,20 @@ def _check_phases(nodes: Sequence[Node], first: int, draft: Draft) -> None:
                 )
 
 
-def _sizes(nodes: Sequence[Node], packed: Sequence[msgspec.Raw], draft: Draft) -> tuple[int, int]:
-    """Return what all nodes weigh, with these, in bytes, and how many edges there are; refuse too many."""
+def _size(nodes: Sequence[Node], packed: Sequence[msgspec.Raw], draft: Draft) -> int:
+    """Return what all nodes weigh, with these, in bytes; refuse too much, and too many edges."""
     packed_bytes = draft.packed_bytes + sum(map(len, packed))
     if packed_bytes > DRAFT_BYTES_MAX:
         raise WorkflowInvalid(
             f"its nodes are more than {DRAFT_BYTES_MAX >> 20} MiB: store large arguments elsewhere and pass a reference"
         )
-    edges = draft.edges + sum(len(node.needs) + len(node.after) for node in nodes)
+    edges = len(draft.plan.layout.edges) + sum([len(node.needs) + len(node.after) for node in nodes])
     if edges > EDGES_MAX:
         raise WorkflowInvalid(
             f"its nodes come after {edges} others in all, {EDGES_MAX} are the most: put a node between those of one"
             " layer and those of the next"
         )
-    return packed_bytes, edges
+    return packed_bytes
 
 
 def _digest(packed: Sequence[msgspec.Raw]) -> bytes:
@@ -187,7 +192,7 @@ def _keep(w: Working, draft: Draft, now: Now) -> None:
         signals=list(draft.signals),
     )
     flow = Flow(record)
-    graph = read_in(flow, draft.packed)
+    graph = read_in(flow, draft.packed, draft.plan)
     flow.verdicts.extend(graph.judge_all())
     stem = stem_of(draft.spec.id)
     w.flows[stem] = w.moving[stem] = w.dirty_flows[stem] = flow

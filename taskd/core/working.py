@@ -261,6 +261,7 @@ class Working:
         self.reads = 0
         self.moving: dict[bytes, Flow] = {}
         self.happened: list[Happened] = []
+        self.succeeded: dict[bytes, dict[bytes, bytes]] = {}  # tasks of workflows, by their stem, with their results
         self.told: list[Outcome] = []
         self.dirty_flows: dict[bytes, Flow] = {}
         self.dirty_lines: dict[bytes, Line] = {}

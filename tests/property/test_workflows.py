@@ -11,7 +11,8 @@ from harness.fsck import check_disk
 from harness.trigger_rules import agrees, may_begin
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.graph import FAILED, SUCCEEDED
+from taskd.core.graph import FAILED, RUN, SUCCEEDED, Layout
+from taskd.core.graph import Graph as Rules
 from taskd.core.records import NodeRecord, StateRecord
 from taskd.core.settling import SKIP_CODES
 from taskd_protocol.payload import pack
@@ -72,6 +73,37 @@ def test_every_node_ends_as_its_rule_says(graph: Graph, failing: set[int], seed:
     assert all(count == 1 for count in Counter(run.ran).values()) or run.shell.mono_ms > 60_000
     assert not run.shell.working.flows
     assert not run.shell.disk.scan(records.OPEN)
+
+
+@given(graphs(), st.integers(0, 2**32))
+def test_successes_that_are_noted_together_come_to_the_same_as_one_by_one(graph: Graph, seed: int) -> None:
+    """In any order, turn for turn, with failures and skips between."""
+    chance = random.Random(seed)
+    alone, together = rules_of(graph), rules_of(graph)
+    verdicts, at_once = dict(alone.judge_all()), dict(together.judge_all())
+    ended: set[int] = set()
+    while open_nodes := sorted(verdicts.keys() - ended):
+        some = [node for node in open_nodes if chance.random() < 0.6] or open_nodes
+        ends = {node: chance.choice([SUCCEEDED, FAILED]) if verdicts[node] == RUN else verdicts[node] for node in some}
+        succeeded = [node for node, status in ends.items() if status == SUCCEEDED]
+        for node, status in ends.items():
+            if status != SUCCEEDED:
+                verdicts.update(alone.settle(node, status))
+                at_once.update(together.settle(node, status))
+        for node in succeeded:
+            verdicts.update(alone.settle(node, SUCCEEDED))
+        chance.shuffle(succeeded)
+        at_once.update(together.succeed(succeeded))
+        ended.update(some)
+        assert (at_once, together.statuses, together.open_count) == (verdicts, alone.statuses, alone.open_count)
+    assert ended == set(range(len(graph.nodes)))
+
+
+def rules_of(graph: Graph) -> Rules:
+    """Return the rules of a graph, of which nothing has begun."""
+    layout = Layout()
+    layout.add(graph.nodes)
+    return Rules(layout)
 
 
 def _statuses(run: Run) -> dict[int, int]:
