@@ -27,6 +27,8 @@ class Body(NamedTuple):
     """It tells so often how far it has come; 0: never."""
     gives: str = ""
     """What it returns: digits: a list of so many; letters: one of them; empty: it tells of itself."""
+    brood: int = 0
+    """What it spawns, see ``broods``; 0: nothing."""
 
     def pack(self) -> bytes:
         """Return it as a call's arguments."""

@@ -21,6 +21,9 @@ from simulation.plan import Mode, Plan, make_plan
 from simulation.world import World
 from taskd.server.certificates import Certificates, open_certificates
 
+SMALL_AGENTS = {"taskd.client.family.TASKS_TOLD": 2}
+"""Bounds of agents and their workers that are small where those of the core are."""
+
 
 def run_campaign(seeds: Iterable[int], mode: Mode | None = None) -> Report:
     """Run these seeds, each in the mode asked for or in its own; return what came of them."""
@@ -79,7 +82,7 @@ def _determined(plan: Plan, alarms: Alarms) -> Iterator[None]:
         patches.enter_context(mock.patch.object(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True))
         patches.enter_context(mock.patch.object(trio, "sleep", alarms.sleep))
         if plan.small:
-            for where, bound in SMALL.items():
+            for where, bound in [*SMALL.items(), *SMALL_AGENTS.items()]:
                 patches.enter_context(mock.patch(where, bound))
         trio._core._run._r.seed(plan.seed)
         yield

@@ -4,6 +4,7 @@ import random
 from typing import TYPE_CHECKING
 
 from simulation.bodies import ASYNC, BLOCKING, Body
+from simulation.broods import new_brood
 from simulation.tasks import BACKOFF_MS_MAX, QUEUES, cost_s
 from taskd_protocol.payload import Input, pack, pack_arguments
 from taskd_protocol.task import Retry, TaskSpec
@@ -112,6 +113,8 @@ class GraphMaker:
             end, good_from = "exit", rng.choice([2, 1_000])
         gives = rng.choice(["", *WORDS, WORDS, *map(str, range(ITEMS_MAX + 1))])
         body = Body(rng.choice(RUNS_MS), end, good_from, rng.choice([0, 0, 40, 3_000]), rng.random() < 0.7, gives=gives)
+        if "families" in self._features and rng.random() < 0.15:
+            body = body._replace(brood=new_brood(rng))
         return TaskSpec(
             b"",
             rng.choice([BLOCKING, ASYNC]),

@@ -15,10 +15,14 @@ import msgspec
 import trio
 
 from simulation.bodies import ASYNC, BLOCKING, LATER_MS, Body, read_body
+from simulation.broods import brood_of
 from simulation.clock import MachineClock
 from simulation.lives import outside
 from taskd.agent import wire
 from taskd.agent.platform import CommandPlan, CommandProcess, Exit, WorkerProcess
+from taskd.agent.worker import calls
+from taskd.agent.worker.verdict import Verdict
+from taskd.client.family import AttemptWaiting, Family, Found
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.framing import FrameDecoder
 from taskd_protocol.ids import parse_task_id
@@ -39,6 +43,9 @@ class Watch(Protocol):
 
     def given(self, task_id: bytes, inputs: list[bytes]) -> None:
         """An attempt of a workflow's task, which has just begun, has these inputs."""
+
+    def found(self, task_id: bytes, node: bytes, found: Found) -> None:
+        """An attempt of a task, which has just begun, has this of what it has spawned under that node."""
 
     def gone(self, token: int) -> None:
         """Nothing of an attempt runs any more."""
@@ -221,23 +228,51 @@ class PlayedWorker(Program):
         if timed:
             self._say(wire.Started(token))
         body = read_body(grant.spec.payload)
-        end = body.end_of(grant.attempt)
-        stopped = await self._run(grant, body, told, math.inf if end == "never" else body.run_ms / 1_000)
+        how = body.end_of(grant.attempt)
+        stopped = await self._run(grant, body, told, math.inf if how == "never" else body.run_ms / 1_000)
         await self._be_alive()
-        if end == "exit" and not stopped:
+        family = Family(grant, wire.found_of(grant), lambda first, tasks: self._say(wire.Children(token, first, tasks)))
+        waiting = None if stopped else await self._raise_brood(grant, body, family, told)
+        await self._be_alive()
+        stopped = stopped or (body.heeds and told.is_set())
+        if how == "exit" and not stopped and waiting is None:
             self._running = token
             self.exit(self._rng.choice([1, -signal.SIGSEGV]))
             await trio.sleep_forever()
         self._end_attempt(token)
         run_us = (trio.current_time() - began_s) * 1e6
+        end: bytes | Failure | calls.Thrown
         if stopped:
-            self._say(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), started_at_ms, run_us))
-        elif end == "return":
-            self._say(wire.Returned(token, result_of(grant, body), started_at_ms, run_us))
+            end = Failure(TaskCodes.CANCELLED, "cancelled")
+        elif waiting is not None:
+            end = waiting
+        elif how == "return":
+            end = result_of(grant, body)
         else:
             failure = Failure(TaskCodes.RAISED, "no luck", "builtins.ValueError", "Traceback")
-            final, later_ms = end == "final", LATER_MS if end == "later" else None
-            self._say(wire.Raised(token, failure, started_at_ms, run_us, final, later_ms))
+            end = calls.Thrown(failure, Verdict(how == "final", LATER_MS if how == "later" else None))
+        end = calls.with_family(family, end)
+        if isinstance(end, bytes):
+            self._say(wire.Returned(token, end, started_at_ms, run_us))
+        else:
+            self._say(calls.bad_end(token, end, started_at_ms, run_us))
+
+    async def _raise_brood(self, grant: Grant, body: Body, family: Family, told: trio.Event) -> calls.Thrown | None:
+        """Spawn what the body spawns; return that the attempt ends to wait for it, if it does."""
+        found = wire.found_of(grant)
+        if grant.spawned is not None and found is not None:
+            self._watch.found(grant.spec.id, grant.spawned.node, found)
+        brood = brood_of(body.brood)
+        for stage in brood.stages:
+            for spec in stage:
+                family.spawn(spec)
+            await self._run(grant, body, told, brood.pause_s)
+            if brood.waits and not grant.spec.rules.at_most_once:
+                try:
+                    family.wait(None, return_errors=True)
+                except AttemptWaiting as error:
+                    return calls.raised(error, None)
+        return None
 
     async def _be_alive(self) -> None:
         """Go no step further if another coroutine has just taken the process down."""

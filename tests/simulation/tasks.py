@@ -4,6 +4,7 @@ import random
 from typing import TYPE_CHECKING
 
 from simulation.bodies import ASYNC, BLOCKING, COMMAND, Body, read_body
+from simulation.broods import brood_of, new_brood
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.schedule import SCHEDULE_HEADER
 from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, Rules, TaskSpec, Unique
@@ -82,7 +83,9 @@ class TaskMaker:
         elif "endless" in features and chance < 0.33:
             end = "never"
         beat_ms = rng.choice([0, 100, 400]) if "beats" in features and run_ms else 0
-        return Body(run_ms, end, good_from, rng.choice([0, 0, 40, 2_000]), rng.random() < 0.7, beat_ms)
+        spawns = "families" in features and end != "never" and rng.random() < 0.2
+        result_bytes, heeds = rng.choice([0, 0, 40, 2_000]), rng.random() < 0.7
+        return Body(run_ms, end, good_from, result_bytes, heeds, beat_ms, brood=new_brood(rng) if spawns else 0)
 
     def _limited(self, body: Body, delay_ms: int) -> tuple[Body, Rules | None]:
         """Choose rules that suit a body."""
@@ -115,8 +118,11 @@ def is_endless(spec: TaskSpec) -> bool:
 
 def cost_s(spec: TaskSpec) -> float:
     """Return how long it takes, at most, until a task has ended, beside what goes wrong."""
-    run_ms = int(read_command(spec.payload).argv[1]) if spec.name == COMMAND else read_body(spec.payload).run_ms
+    body = Body() if spec.name == COMMAND else read_body(spec.payload)
+    run_ms = int(read_command(spec.payload).argv[1]) if spec.name == COMMAND else body.run_ms
+    brood = brood_of(body.brood)
     limits = spec.rules
     run_ms += limits.timeout_ms + limits.soft_timeout_ms + limits.heartbeat_ms + limits.deadline_ms  # which it may need
-    attempts = 1 if spec.retry is None else spec.retry.max_attempts
-    return (attempts * (run_ms + 1.25 * BACKOFF_MS_MAX) + spec.delay_ms) / 1_000
+    attempts = (1 if spec.retry is None else spec.retry.max_attempts) + len(brood.stages)
+    alone_s = (attempts * (run_ms + 1.25 * BACKOFF_MS_MAX) + spec.delay_ms) / 1_000
+    return alone_s + attempts * len(brood.stages) * brood.pause_s + sum(map(cost_s, brood.all))

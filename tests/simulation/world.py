@@ -24,6 +24,7 @@ from simulation.server import ServerMachine
 from simulation.tap import Conversation, Tap
 from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
+from taskd.client.family import Found as ChildrenFound
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, NodeRecord, SpecRecord, WorkflowRecord
 from taskd.core.working import Settings
@@ -51,6 +52,11 @@ class AgentWatch:
     def given(self, task_id: bytes, inputs: list[bytes]) -> None:
         """See ``Watch``."""
         self._world.given(task_id, inputs)
+
+    def found(self, task_id: bytes, node: bytes, found: ChildrenFound) -> None:
+        """See ``Watch``."""
+        for checker in self._world.checkers:
+            checker.found(task_id, node, found)
 
     def gone(self, token: int) -> None:
         """See ``Watch``."""
@@ -173,7 +179,7 @@ class World:
     async def _end_all(self) -> None:
         """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
         costs_s = [cost_s(self.find_spec(task_id)) for task_id in self.left()]
-        costs_s += [graph_cost_s(self.flows[workflow]) for workflow in self.left_flows()]
+        costs_s += [graph_cost_s(self.flows[each]) for each in self.left_flows() if each in self.flows]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         calm_s = trio.current_time()
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):

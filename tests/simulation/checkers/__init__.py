@@ -13,6 +13,7 @@ from simulation.checkers.s05_drained import Drained
 from simulation.checkers.s05_leases import Leases
 from simulation.checkers.s07_keys import Keys
 from simulation.checkers.s07_unique import Only
+from simulation.checkers.s08_families import Families
 from simulation.checkers.s08_graphs import Graphs
 from simulation.checkers.s09_schedules import Schedules
 from simulation.checkers.s10_terminal import Terminal
@@ -39,6 +40,7 @@ def every(world: "World") -> list[Checker]:
         Keys,
         Only,
         Graphs,
+        Families,
         Schedules,
         Terminal,
         Durable,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulation.journal import Standing
 from simulation.tap import Conversation
+from taskd.client.family import Found
 from taskd.core.records import LeaseRecord, NodeRecord, WorkflowRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome
@@ -48,6 +49,9 @@ class Checker:
 
     def given(self, task_id: bytes, inputs: list[bytes]) -> None:
         """An attempt of a workflow's task, which has just begun, has these inputs."""
+
+    def found(self, task_id: bytes, node: bytes, found: Found) -> None:
+        """An attempt of a task, which has just begun, has this of what it has spawned under that node."""
 
     def gone(self, token: int) -> None:
         """Nothing of an attempt runs any more."""

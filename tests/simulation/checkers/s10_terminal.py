@@ -10,7 +10,7 @@ from taskd_protocol.task import Outcome
 _ENDS = {*TERMINAL, "failed", "skipped"}
 """Of tasks; and of workflows, and nodes of theirs."""
 
-_ORDER = (State.RUNNING, State.CANCELLING, State.SCHEDULED, State.READY)
+_ORDER = (State.RUNNING, State.CANCELLING, State.BLOCKED, State.SCHEDULED, State.READY)
 """How one attempt goes on until the next begins."""
 
 Age = tuple[bool, int, int]
