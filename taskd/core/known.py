@@ -12,6 +12,7 @@ from typing import Final
 from taskd.core import lapses, records
 from taskd.core.claims import claim_id
 from taskd.core.commands import Loaded, Now
+from taskd.core.lapses import key_of_id
 from taskd.core.lifecycle import State
 from taskd.core.records import Key, KeyRecord, Kind, SpecRecord, StateRecord, UniqueRecord
 from taskd.core.working import Working
@@ -86,17 +87,17 @@ class Known:
         key = (records.KEY, key_of_id(spec.id))
         self.needed.append(key)
         stored = self._loaded.get(key)
-        if not isinstance(stored, KeyRecord) or self._now.wall_ms >= stored.until_ms:
+        if not isinstance(stored, KeyRecord):
             return False
+        if self._now.wall_ms >= stored.until_ms:
+            raise _too_old()
         if stored.digest == digest_of(spec):
             return True
         raise SubmitConflict(f"task id {format_task_id(spec.id)} belonged to another task; make a new id for new work")
 
     def _refuse_purged(self, spec: TaskSpec) -> None:
         if task_id_unix_ms(TaskId(spec.id)) <= self._w.counters.purged_to_ms:
-            raise SubmitTooOld(
-                "the id is older than what is kept, so it may have run already; submit it under a new id"
-            )
+            raise _too_old()
 
     def _of_key(self, spec: TaskSpec) -> bytes | None:
         name = spec.key.encode()
@@ -145,16 +146,6 @@ class Known:
         return not isinstance(state, StateRecord) or state.state in {State.READY, State.SCHEDULED}
 
 
-def key_of_id(task_id: bytes) -> bytes:
-    """Return the KEY id under which a task's own id is kept; no key of a user's is the same, as it is no UTF-8."""
-    return b"\xff" + task_id
-
-
-def id_of_key(key: bytes) -> bytes:
-    """Return the task id of a KEY id that ``key_of_id`` gave; empty for a user's key."""
-    return key[1:] if key.startswith(b"\xff") else b""
-
-
 def keep_id(w: Working, spec: TaskSpec, now: Now) -> None:
     """Keep the id of a task that a person has taken away as long as a key: so long it may be sent again.
 
@@ -164,6 +155,10 @@ def keep_id(w: Working, spec: TaskSpec, now: Now) -> None:
         key, until_ms = key_of_id(spec.id), now.wall_ms + w.settings.key_retention_ms
         w.put(records.KEY, key, KeyRecord(spec.id, digest_of(spec), now.wall_ms, until_ms))
         lapses.start(w, until_ms, records.KEY, key)
+
+
+def _too_old() -> SubmitTooOld:
+    return SubmitTooOld("the id is older than what is kept, so it may have run already; submit it under a new id")
 
 
 def digest_of(spec: TaskSpec) -> bytes:

@@ -15,6 +15,7 @@ from taskd.core.commands import DropLapsed, Loaded, Now
 from taskd.core.effects import WantLapsed
 from taskd.core.records import Key, KeyRecord, Kind, UniqueRecord
 from taskd.core.working import Working
+from taskd_protocol.ids import TaskId, task_id_unix_ms
 
 CHECK_MS: Final = 60_000
 """How often the oldest entries are looked at; they are kept for hours."""
@@ -26,6 +27,16 @@ AGAIN_MS: Final = 100
 """After a full step there may be more; a look at once would find the same entries, still under way."""
 
 INSTANT_BYTES: Final = 8
+
+
+def key_of_id(task_id: bytes) -> bytes:
+    """Return the KEY id under which a task's own id is kept; no key of a user's is the same, as it is no UTF-8."""
+    return b"\xff" + task_id
+
+
+def id_of_key(key: bytes) -> bytes:
+    """Return the task id of a KEY id that ``key_of_id`` gave; empty for a user's key."""
+    return key[1:] if key.startswith(b"\xff") else b""
 
 
 def lapse_id(until_ms: int, kind: Kind, record_id: bytes) -> bytes:
@@ -70,6 +81,18 @@ def drop(w: Working, command: DropLapsed, now: Now, loaded: Loaded) -> None:
             continue  # the clock was set back since it was read
         if isinstance(record, KeyRecord | UniqueRecord) and record.until_ms == until_ms:
             w.delete(*key)
+            _forget_id(w, id_of_key(key[1]))
         w.delete(records.LAPSE, lapse)
     if len(command.ids) >= STEP:
         w.next_lapse_mono_ms = now.mono_ms + AGAIN_MS
+
+
+def _forget_id(w: Working, task_id: bytes) -> None:
+    """Have the id of a task that was taken away be refused as too old from now on; empty: it is none.
+
+    By now so is every id that is not younger, unless the wall clock was set forward: then it is better that some new
+    work has to be sent under other ids than that this one runs again.
+    """
+    if task_id:
+        w.counters.purged_to_ms = max(w.counters.purged_to_ms, task_id_unix_ms(TaskId(task_id)))
+        w.counters_dirty = True

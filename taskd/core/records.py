@@ -45,7 +45,7 @@ TIMER = Kind(b"d")
 """id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes). When a task that waits is looked at: what
 is due, its delay, its time to live or its deadline, shows then."""
 KEY = Kind(b"k")
-"""id: the idempotency key in UTF-8; or byte 255 and a task id, of one that a person took away (``known.key_of_id``)."""
+"""id: the idempotency key in UTF-8; or byte 255 and the id of a task that a person took away (``lapses.key_of_id``)."""
 UNIQUE = Kind(b"u")
 """id: claim id (16 bytes), see ``taskd.core.claims``."""
 LAPSE = Kind(b"p")

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from taskd.core import records
-from taskd.core.known import key_of_id
+from taskd.core.lapses import key_of_id
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import Key, Record, StateRecord
 from taskd.server.loading import Found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from taskd.core import records
-from taskd.core.known import id_of_key
+from taskd.core.lapses import id_of_key
 from taskd.core.records import (
     AgentRecord,
     CountersRecord,

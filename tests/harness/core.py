@@ -41,8 +41,7 @@ from taskd.core.effects import (
 )
 from taskd.core.filters import spec_fits
 from taskd.core.invariants import check_invariants
-from taskd.core.known import id_of_key
-from taskd.core.lapses import record_of
+from taskd.core.lapses import id_of_key, record_of
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
     AgentRecord,

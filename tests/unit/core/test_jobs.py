@@ -9,10 +9,10 @@ from harness.fsck import check_disk
 from taskd.core import records
 from taskd.core.commands import JobStarted, RetryTasks, StartJob, StepJob
 from taskd.core.effects import JobsMoved, SendRevoke
-from taskd.core.known import key_of_id
+from taskd.core.lapses import CHECK_MS, key_of_id
 from taskd.core.lifecycle import State
 from taskd.core.records import JobRecord
-from taskd_protocol.errors import BadRequest, JobLimit, SubmitConflict
+from taskd_protocol.errors import BadRequest, JobLimit, SubmitConflict, SubmitTooOld
 from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec
 
 ALL = TaskFilter()
@@ -119,6 +119,25 @@ def test_named_tasks_are_purged_with_all_that_was_kept_of_them(shell: Shell) -> 
     assert shell.disk.scan(records.KEY) == [b"k", key_of_id(dies.spec.id)], "keys are kept for their own time"
     assert not shell.working.dead_groups
     assert shell.working.counters.finished_bytes == 0, "what is gone makes nothing go early"
+
+
+@pytest.mark.parametrize("ms", [0, CHECK_MS + 1_000])
+def test_a_task_that_a_person_has_taken_away_never_runs_again(shell: Shell, ms: int) -> None:
+    """Even if the wall clock is set forward past the time for which its id is kept: it is refused then."""
+    agent = FakeAgent(shell).join(credit=1)
+    dies = shell.spec(retry=Retry(1))
+    shell.submit(dies)
+    shell.do(agent.nack(*agent.receive()))
+    job(shell, start(shell, "purge", TaskFilter(ids=[dies.id])))
+    shell.wall_ms += shell.settings.key_retention_ms
+    shell.pass_ms(ms)
+    assert bool(ms) == (not shell.disk.scan(records.KEY))
+    for _ in range(2):
+        with pytest.raises(SubmitTooOld):
+            shell.submit(dies)
+        shell.crash()
+        shell.settle()
+    assert shell.submit(shell.spec()) == ([],)
 
 
 @pytest.mark.parametrize("restarts", [False, True])
