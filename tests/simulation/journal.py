@@ -36,7 +36,8 @@ R = TypeVar("R")
 
 _SCHEDULE, _STANDING = records.SCHEDULE[0], records.STANDING[0]
 _FLOW, _NODES, _NODE, _RESULT = records.WORKFLOW[0], records.NODES[0], records.NODE[0], records.RESULT[0]
-_FLOWS = {_FLOW, _NODES, _NODE, _RESULT}
+_SIGNAL = records.SIGNAL[0]
+_FLOWS = {_FLOW, _NODES, _NODE, _RESULT, _SIGNAL}
 _SPEC, _LEASE, _STATE, _META = records.SPEC[0], records.LEASE[0], records.STATE[0], records.META[0]
 
 
@@ -113,6 +114,7 @@ class Journal:
         flows: Of each workflow that is stored.
         graphs: Nodes of each, in order.
         nodes: Of each node that is no task, or whose task is void.
+        signals: Values of those that came, by workflow and name.
         results: Those that do not lie with the end of their tasks.
         begun: Of each schedule the number of its first decision under the timing that it has.
         leases: Every lease that ever was durable: (task, attempt, agent) by token.
@@ -124,6 +126,7 @@ class Journal:
         self.flows: dict[bytes, WorkflowRecord] = {}
         self.graphs: dict[bytes, list[Node]] = {}
         self.nodes: dict[bytes, NodeRecord] = {}
+        self.signals: dict[bytes, bytes] = {}
         self.results: dict[bytes, bytes] = {}
         self.leases: dict[int, tuple[bytes, int, str]] = {}
         self.begun: dict[str, int] = {}
@@ -219,8 +222,8 @@ class Journal:
         elif kind == _NODE:
             node = None if value is None else codec.decode_as(NodeRecord, records.NODE, record_id, value)
             self._reader.node_moved(record_id, _put(self.nodes, record_id, node), node)
-        elif kind == _RESULT:
-            _put(self.results, record_id, value)
+        elif kind in {_RESULT, _SIGNAL}:
+            _put(self.results if kind == _RESULT else self.signals, record_id, value)
         elif value is not None:
             part = codec.decode_as(NodesRecord, records.NODES, record_id, value)
             nodes = [msgspec.msgpack.decode(packed, type=Node) for packed in part.nodes]

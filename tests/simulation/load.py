@@ -216,7 +216,7 @@ class Load:
         """Signal a workflow, end it, or have it, or a node of it, run again."""
         action = self._rng.choice(["signal", "signal", "cancel", "resume", "resume", "rerun", "rerun"])
         if action == "signal":
-            await self._tell(machine, WorkflowSignal(0, workflow, self._rng.choice(SIGNALS), pack(1)))
+            await self._tell(machine, WorkflowSignal(0, workflow, self._rng.choice(SIGNALS), self._value()))
         else:
             self._world.steered.add(workflow)
             node = self._rng.choice(self._world.flows[workflow]).name if action == "rerun" else ""
@@ -237,11 +237,16 @@ class Load:
                 await self._cancel_these(machine, endless)
             for workflow in world.left_flows():
                 for signal in world.journal.flows[workflow].signals:
-                    await self._tell(machine, WorkflowSignal(0, workflow, signal, pack(2)))
+                    await self._tell(machine, WorkflowSignal(0, workflow, signal, self._value()))
             gone = [task_id for task_id in world.left() if world.is_held_up(task_id)]
             if gone:
                 await self._cancel_these(machine, gone, force=True)
             await trio.sleep(TIDY_SECONDS)
+
+    def _value(self) -> bytes:
+        """Return what no signal had before."""
+        self._world.signals_sent += 1
+        return pack(self._world.signals_sent)
 
     def _some(self) -> list[bytes]:
         ids = list(self._world.known)

@@ -71,7 +71,7 @@ class World:
         members: Tasks of workflows, as they were made.
         flows: Nodes of every workflow that was submitted.
         steered: Those of which a client asked that they, or a task of theirs, end or run again.
-        purged: Tasks that had ended and are stored no more.
+        purged: Tasks, and workflows, that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
         put_away: Those at whom nobody has looked since.
         revived: Tasks that had ended and run again.
@@ -80,6 +80,7 @@ class World:
         forced: Tasks that a person has said to be dead with their agent.
         endless: Tasks that run until somebody cancels them.
         calm: Set when no more new work is to be submitted.
+        signals_sent: To workflows, so far.
         waits: Waits of clients that are not over.
     """
 
@@ -102,6 +103,7 @@ class World:
         self.calm = trio.Event()
         self.over = trio.Event()
         self.waits = 0
+        self.signals_sent = 0
         self.known: dict[bytes, TaskSpec] = {}
         self.accepted: dict[bytes, TaskSpec] = {}
         self.members: dict[bytes, TaskSpec] = {}
@@ -299,6 +301,8 @@ class World:
 
     def flow_moved(self, workflow: bytes, before: WorkflowRecord | None, after: WorkflowRecord | None) -> None:
         """See ``Reader``."""
+        if after is None:
+            self.purged.add(workflow)
         for check in self._flow_moved:
             check(workflow, before, after)
 

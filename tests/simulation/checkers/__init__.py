@@ -15,6 +15,7 @@ from simulation.checkers.s07_keys import Keys
 from simulation.checkers.s07_unique import Only
 from simulation.checkers.s08_families import Families
 from simulation.checkers.s08_graphs import Graphs
+from simulation.checkers.s08_signals import Signals
 from simulation.checkers.s09_schedules import Schedules
 from simulation.checkers.s10_terminal import Terminal
 from simulation.checkers.s11_durable import Durable
@@ -41,6 +42,7 @@ def every(world: "World") -> list[Checker]:
         Only,
         Graphs,
         Families,
+        Signals,
         Schedules,
         Terminal,
         Durable,

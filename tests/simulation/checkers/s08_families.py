@@ -28,6 +28,7 @@ class Families(Checker):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._woken: dict[bytes, bytes] = {}  # families of tasks that go on in this batch, by task
+        self._cancelled: set[bytes] = set()  # families whose parents were
         self._done: dict[bytes, bytes] = {}  # and of those that have succeeded
 
     def moved(self, task_id: bytes, before: Standing, after: Standing) -> None:
@@ -39,12 +40,17 @@ class Families(Checker):
             return
         if before.name == State.BLOCKED and after.name == State.READY:
             self._woken[task_id] = past.family
+        elif after.name == State.CANCELLED:
+            self._cancelled.add(past.family)
         elif after.name == State.SUCCEEDED:
             self._done[task_id] = past.family
 
     def flow_moved(self, workflow: bytes, before: WorkflowRecord | None, after: WorkflowRecord | None) -> None:
         if after is not None and after.parent and before is not None and after.spawned < before.spawned:
             self.broken(f"family {workflow.hex()} had {before.spawned} children and has {after.spawned}")
+        is_over = after is not None and after.finished_at_ms and not (before is not None and before.finished_at_ms)
+        if is_over and workflow in self._cancelled and after is not None and after.state != State.CANCELLED:
+            self.broken(f"the parent of family {workflow.hex()} was cancelled, and it is {after.state}")
 
     def committed(self) -> None:
         woken, self._woken = self._woken, {}

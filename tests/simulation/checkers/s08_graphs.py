@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from harness.trigger_rules import agrees, may_begin, parents_of
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
+from simulation.tap import Conversation
 from taskd.core.flows import STATES
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import State
 from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd.core.settling import SKIP_CODES
+from taskd_protocol.messages import Message
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.workflow import (
     COMPENSATE,
@@ -24,6 +26,7 @@ from taskd_protocol.workflow import (
     place_of,
     workflow_of,
 )
+from taskd_protocol.workflow_messages import WorkflowOrder
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -41,8 +44,13 @@ class Graphs(Checker):
         self._statuses: dict[bytes, Statuses] = {}  # after the last batch, by workflow
         self._orders: dict[bytes, int] = {}  # that were carried out, by workflow
         self._kept: dict[bytes, set[int]] = {}  # nodes whose ends an order has left, though those before them changed
+        self._rerun: set[bytes] = set()  # workflows of which a node was to run again
         self._changed: dict[bytes, None] = {}
         self._ending: set[bytes] = set()
+
+    def heard(self, conversation: Conversation, message: Message) -> None:
+        if isinstance(message, WorkflowOrder) and message.action == "rerun":
+            self._rerun.add(message.id)
 
     # -- what has changed ---------------------------------------------------------------
 
@@ -118,6 +126,9 @@ class Graphs(Checker):
 
     def _note_kept(self, workflow: bytes, nodes: list[Node], before: Statuses, now: Statuses) -> None:
         """Note which nodes an order has left as they were, though others before them are to run again."""
+        for position, node in enumerate(nodes):
+            if before[position] == SUCCEEDED != now[position] and not node.phase and workflow not in self._rerun:
+                self.broken(f"node {position} of {workflow.hex()} had succeeded, and runs again with a resume")
         kept = {position for position in self._kept.get(workflow, ()) if now[position] != BLOCKED}
         changed: set[int] = set()
         for position, node in enumerate(nodes):

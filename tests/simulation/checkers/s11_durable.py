@@ -57,8 +57,13 @@ class Durable(Checker):
             if workflow_of(outcome.id) in self.world.journal.flows:
                 self._end_of_workflow(outcome)
                 continue
-            state = self.world.journal.find(outcome.id).state
-            if outcome.state == "unknown" or outcome.id in self.world.purged or outcome.id in self.world.revived:
+            state, workflow = self.world.journal.find(outcome.id).state, workflow_of(outcome.id)
+            if (
+                outcome.state == "unknown"
+                or workflow in self.world.purged
+                or outcome.id in self.world.purged
+                or outcome.id in self.world.revived
+            ):
                 continue
             if state is None or (state.state, state.attempt) != (outcome.state, outcome.attempt):
                 self.broken(f"{outcome.id.hex()} was said to have ended as {outcome.state}, which was not durable")
