@@ -13,6 +13,7 @@ import msgspec
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.task import TaskSpec, check_name, check_spec
+from taskd_protocol.workflow import FINISH, POLICIES, Node, check_nodes
 
 CRON_CHARS_MAX: Final = 256
 """Of one cron line: far more than one that a person can read."""
@@ -23,13 +24,20 @@ EVERY_MS_MIN: Final = 1_000
 ZONE_CHARS_MAX: Final = 64
 SCHEDULE_PAYLOAD_BYTES_MAX: Final = 64 * 1024
 """Arguments of a schedule's work: they are read and written again at each firing."""
+SCHEDULE_WORKFLOW_BYTES_MAX: Final = 256 * 1024
+"""All nodes of a schedule's workflow, packed: as those."""
+SCHEDULE_NODES_AT_ONCE_MAX: Final = 10_000
+"""Of all workflows that one schedule starts in one commit."""
 NO_TASK_ID: Final = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 """What stands in place of a task's id: each firing has its own."""
 INSTANT_MS_MAX: Final = 100_000 * 86_400_000
 """UTC: the year 2243. Zones are asked for no later time."""
 
+NO_TASK: Final = TaskSpec(NO_TASK_ID, "")
+"""What stands in place of a task whose schedule submits a workflow: who does not know of those refuses it."""
+
 SCHEDULE_HEADER: Final = "taskd.schedule"
-"""Header of a task that a schedule submitted: the schedule's name."""
+"""Header of a task that a schedule submitted, itself or in a workflow: the schedule's name."""
 NOMINAL_HEADER: Final = "taskd.scheduled-for"
 """Of the same: the nominal time, ISO 8601, UTC."""
 
@@ -48,6 +56,7 @@ FOLDS: Final = ("auto", "first", "second", "both")
 OVERLAPS: Final = ("allow", "skip", "queue_one", "cancel_running")
 MISSED: Final = ("latest", "skip", "all")
 
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+\-]*(/[A-Za-z0-9_+\-]+)*", re.ASCII)
 
 
@@ -78,13 +87,23 @@ class Timing(msgspec.Struct, array_like=True, frozen=True):
     """Not at what these lines name; one of five fields names whole minutes."""
 
 
+class ScheduledWorkflow(msgspec.Struct, array_like=True, frozen=True):
+    """A workflow as each firing submits it."""
+
+    name: str
+    nodes: list[Node]
+    """As of a submit, 1 to ``NODES_MAX``."""
+    policy: str = FINISH
+    """As of a submit."""
+
+
 class Schedule(msgspec.Struct, array_like=True, frozen=True):
     """A schedule as its maker asked for it."""
 
     name: str
     timing: Timing
     task: TaskSpec
-    """What each firing submits; its id is not looked at."""
+    """What each firing submits; its id is not looked at. Of a schedule with a ``workflow``: ``NO_TASK``."""
     jitter_ms: int = 0
     """Each task waits up to so long, by its nominal time: the same one always as long."""
     overlap: str = "skip"
@@ -99,6 +118,14 @@ class Schedule(msgspec.Struct, array_like=True, frozen=True):
     """It is paused after so many tasks in a row have failed; 0: never."""
     source: str = ""
     """The module whose code defines it; empty: it was made by hand."""
+    workflow: ScheduledWorkflow | None = None
+    """What each firing submits in place of a task: the rules above are then about workflows. It has no jitter."""
+
+
+def firing_headers(name: str, at_ms: int) -> dict[str, str]:
+    """Return the headers of a task that a schedule of that name submits for a nominal time."""
+    at = _EPOCH + dt.timedelta(milliseconds=at_ms)
+    return {SCHEDULE_HEADER: name, NOMINAL_HEADER: at.isoformat(timespec="milliseconds")}
 
 
 def check_schedule(schedule: Schedule, payload_bytes_max: int) -> None:
@@ -107,6 +134,7 @@ def check_schedule(schedule: Schedule, payload_bytes_max: int) -> None:
     Raises:
         BadRequest: A field is out of its range; it is named.
         PayloadTooLarge: The arguments of its task are.
+        WorkflowInvalid: A node of its workflow is; it is named.
     """
     check_name("schedule name", schedule.name)
     check_timing(schedule.timing)
@@ -123,7 +151,10 @@ def check_schedule(schedule: Schedule, payload_bytes_max: int) -> None:
         raise BadRequest(f"pause_after {schedule.pause_after} is out of range; it goes from 0, for never, to 1,000,000")
     if schedule.source:
         check_name("source", schedule.source)
-    _check_task(schedule, payload_bytes_max)
+    if schedule.workflow is None:
+        _check_task(schedule, payload_bytes_max)
+    else:
+        _check_workflow(schedule, schedule.workflow, payload_bytes_max)
 
 
 def check_timing(timing: Timing) -> None:
@@ -196,3 +227,25 @@ def _check_task(schedule: Schedule, payload_bytes_max: int) -> None:
     for what, limit_ms in (("ttl", task.rules.ttl_ms), ("deadline", task.rules.deadline_ms)):
         if 0 < limit_ms <= longest_ms:
             raise BadRequest(f"{what} of {limit_ms} ms passes before delay and jitter of {longest_ms} ms do")
+
+
+def _check_workflow(schedule: Schedule, workflow: ScheduledWorkflow, payload_bytes_max: int) -> None:
+    check_name("workflow name", workflow.name)
+    _check_word("policy", workflow.policy, POLICIES)
+    count = len(workflow.nodes)
+    if not 0 < count <= limits.NODES_MAX:
+        raise BadRequest(
+            f"a workflow of {count} nodes; that of a schedule has 1 to {limits.NODES_MAX}: use map for many of a kind"
+        )
+    check_nodes(workflow.nodes, 0, payload_bytes_max)
+    weight = len(msgspec.msgpack.encode(workflow.nodes))
+    if weight > SCHEDULE_WORKFLOW_BYTES_MAX:
+        raise BadRequest(
+            f"a workflow of {weight} bytes; that of a schedule has at most {SCHEDULE_WORKFLOW_BYTES_MAX}: store large"
+            " arguments elsewhere and pass a reference"
+        )
+    if schedule.jitter_ms:
+        raise BadRequest("jitter is for tasks: let a workflow begin with a node that sleeps")
+    if schedule.missed_max * count > SCHEDULE_NODES_AT_ONCE_MAX:
+        most = SCHEDULE_NODES_AT_ONCE_MAX // count
+        raise BadRequest(f"missed all({schedule.missed_max}) of {count} nodes each is too much at once; {most} at most")

@@ -61,10 +61,10 @@ class FiringView(msgspec.Struct, array_like=True, frozen=True):
     reason: str
     """Empty: it fired in its time."""
     task_id: bytes
-    """Empty: none, or several."""
+    """Of the task, or workflow, that was submitted. Empty: none, or several."""
     decided_at_ms: int
     task_state: str = ""
-    """Of that task; empty: there is none, or it is not kept any more."""
+    """Of that task or workflow; empty: there is none, or it is not kept any more."""
 
 
 class ScheduleView(msgspec.Struct, array_like=True, frozen=True):
@@ -83,9 +83,9 @@ class ScheduleView(msgspec.Struct, array_like=True, frozen=True):
     """None: it does not fire any more, as it stands."""
     decided_to_ms: int
     failures: int
-    """Tasks that have failed since one succeeded, as far as it needs to know."""
+    """Tasks, or workflows, that have failed since one succeeded, as far as it needs to know."""
     running: list[bytes]
-    """Its tasks that have not ended, as far as it needs to know."""
+    """Its tasks and workflows that have not ended, as far as it needs to know."""
     waiting_at_ms: int | None
     """The nominal time that waits for the end of the task before."""
     last: FiringView | None
@@ -116,14 +116,15 @@ class ScheduleTrigger(msgspec.Struct, array_like=True, frozen=True, tag=118):
     request_id: int
     name: str
     id: bytes
-    """Of the task: 16 bytes, UUIDv7, by the client; the same again finds it."""
+    """Of the task: 16 bytes, UUIDv7, by the client; the same again finds it. A workflow's id follows from it."""
 
 
 class ScheduleTriggered(msgspec.Struct, array_like=True, frozen=True, tag=119):
-    """The task is durable."""
+    """The task, or workflow, is durable."""
 
     request_id: int
     id: bytes
+    """Of the task, or workflow."""
 
 
 class ScheduleBackfill(msgspec.Struct, array_like=True, frozen=True, tag=120):

@@ -121,6 +121,10 @@ class WorkflowView(msgspec.Struct, array_like=True, frozen=True):
     traceparent: str
     failed_node: str = ""
     """The first whose failure made it fail; empty: none."""
+    schedule: str = ""
+    """The schedule that submitted it; empty: none did."""
+    scheduled_for_ms: int | None = None
+    """The nominal time that it is for; None: no schedule submitted it."""
 
 
 class NodeView(msgspec.Struct, array_like=True, frozen=True):

@@ -19,6 +19,7 @@ from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
 from taskd.core.settling import end_node, settle, skip, want
 from taskd.core.working import Working
+from taskd_protocol.schedule import firing_headers
 from taskd_protocol.task import Given, Member, Rules, TaskSpec
 from taskd_protocol.workflow import MAP, STEM_BYTES, TASK, VALUE, member_id, place_of
 
@@ -125,12 +126,16 @@ class _Making:
         self._now = now
         self._trace = flow.record.spec.traceparent
         self._specs: list[TaskSpec] = []
+        record = flow.record
+        self._headers = firing_headers(record.schedule, record.scheduled_for_ms) if record.schedule else None
 
     def add(self, template: TaskSpec, task_id: bytes, inputs: list[Given]) -> None:
         if template.given is None:
             rules = Rules(member=Member(inputs)) if inputs else _MEMBER_ALONE
         else:
             rules = replace(template.given, member=Member(inputs))
+        if self._headers is not None:
+            rules = replace(rules, headers={**(rules.headers or {}), **self._headers})
         self._specs.append(
             TaskSpec(
                 task_id,

@@ -306,6 +306,10 @@ class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """So many nodes, from the first, have been taken away by retention."""
     reruns: int = 0
     """How often it was resumed, or a node of it ordered to run again: results may be others since."""
+    schedule: str = ""
+    """The schedule that submitted it; empty: a client, or a task, did."""
+    scheduled_for_ms: int = 0
+    """The nominal time that it is for, of one that a schedule submitted."""
 
 
 class NodesRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -360,7 +364,7 @@ class FiringRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     reason: str
     """Why, if it was not fired in its time; else empty."""
     task_id: bytes
-    """Of the task that was submitted; empty: none, or several."""
+    """Of the task, or workflow, that was submitted; empty: none, or several."""
     decided_at_ms: int
 
 
@@ -380,9 +384,9 @@ class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     pause_after: int = 0
     """As in the schedule."""
     failures: int = 0
-    """Tasks that have failed since one succeeded."""
+    """Tasks, or workflows, that have failed since one succeeded."""
     running: list[bytes] = []
-    """Its tasks that have not ended, as far as it needs to know."""
+    """Its tasks and workflows that have not ended, as far as it needs to know."""
     paused_at_ms: int = 0
     """0: it is not."""
     why_paused: str = ""

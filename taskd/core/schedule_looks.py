@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import firings, records, schedule_work
+from taskd.core import firings, records, schedule_work, workflows
 from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
 from taskd.core.firings import Firing, Plan
@@ -22,6 +22,7 @@ from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import LookAtSchedules
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.workflow import is_workflow_id
 
 LATE_MS: Final = 10_000
 """A nominal time that is decided later than this was missed: a restart of the server takes less."""
@@ -33,17 +34,24 @@ LOOKS_MAX: Final = 1_000
 """Schedules looked at in one turn: some 50 ms of it."""
 LOOK_AT_ONCE: Final = 100
 """By one command."""
+LOOK_NODES: Final = 2_000
+"""Nodes of workflows after whose submits a command leaves the rest to the next: some 20 ms."""
 
 TALLY_MAX: Final = 5_000
 """Missed firings, or days of them, that one look counts; then other work comes between."""
 
 RUNNING_MAX: Final = 100
-"""Tasks that a schedule waits for; of one that lets them overlap, the newest."""
+"""Tasks and workflows that a schedule waits for; of one that lets them overlap, the newest."""
+
+FAILED: Final = (State.DEAD, State.EXPIRED, "failed")
+"""How a task, or a workflow, ends that counts as a failure."""
 
 PAUSED: Final = "paused"
 MISSED: Final = "missed"
 OVERLAP: Final = "the task before has not ended"
+OVERLAP_WORKFLOW: Final = "the workflow before has not ended"
 WAITED: Final = "when the task before had ended"
+WAITED_WORKFLOW: Final = "when the workflow before had ended"
 
 NEVER_MONO_MS: Final = 1 << 62
 
@@ -92,11 +100,17 @@ def look(w: Working, command: LookAtSchedules, now: Now, loaded: Loaded) -> None
         NeedRecords: They are not loaded.
     """
     w.need([schedule_key(name) for name in command.names], loaded)
-    for name in command.names:
+    spent = 0
+    for position, name in enumerate(command.names):
+        if spent > LOOK_NODES:
+            w.effects.append(Continue(LookAtSchedules(command.names[position:])))
+            return
         is_first = w.schedules.begin_look(name)
         record, standing = loaded[schedule_key(name)], w.schedules.of.get(name)
         if standing is not None and isinstance(record, ScheduleRecord):
+            flows = len(w.flows)
             look_at(w, record, standing, now, is_first=is_first)
+            spent += (len(w.flows) - flows) * schedule_work.nodes_of(record)
 
 
 def look_at(
@@ -139,7 +153,7 @@ def look_at(
 
 
 def note_ended(w: Working, now: Now) -> None:
-    """Note which of the tasks that have ended in this turn a schedule waits for."""
+    """Note which of the tasks and workflows that have ended in this turn a schedule waits for."""
     schedules = w.schedules
     for ended in w.ended:
         name = schedules.of_task.get(ended.id)
@@ -149,11 +163,11 @@ def note_ended(w: Working, now: Now) -> None:
         failures = standing.failures
         if ended.state == State.SUCCEEDED:
             failures = 0
-        elif ended.state in {State.DEAD, State.EXPIRED}:
+        elif ended.state in FAILED:
             failures += 1
         moved = replace(standing, running=[i for i in standing.running if i != ended.id], failures=failures)
         if standing.pause_after and failures >= standing.pause_after and not standing.paused_at_ms:
-            why = f"{failures} tasks in a row have failed"
+            why = f"{failures} {'workflows' if is_workflow_id(ended.id) else 'tasks'} in a row have failed"
             moved = replace(moved, paused_at_ms=max(now.wall_ms, 1), why_paused=why)
             w.effects.append(ScheduleStopped(name, why, broken=False))
         keep_standing(w, name, moved)
@@ -194,6 +208,8 @@ class _Look:
         self._w = w
         self._record = record
         self._now = now
+        self._is_task = record.schedule.workflow is None
+        self._overlap = OVERLAP if self._is_task else OVERLAP_WORKFLOW
         self.standing = standing
 
     def start_waiting(self) -> None:
@@ -208,7 +224,8 @@ class _Look:
         why_not = schedule_work.why_not(self._w, self._record)
         decided = replace(waiting, outcome="skipped", reason=why_not)
         if not why_not:
-            decided = replace(waiting, outcome="fired", reason=WAITED, task_id=self._submit(waiting.at_ms))
+            reason = WAITED if self._is_task else WAITED_WORKFLOW
+            decided = replace(waiting, outcome="fired", reason=reason, task_id=self._submit(waiting.at_ms))
         self._settle_waiting(decided)
 
     def decide(self, plan: Plan, missed: str, *, is_first: bool) -> int | None:
@@ -263,9 +280,9 @@ class _Look:
         elif overlap == "allow" or not self.standing.running:
             self._note(replace(decided, task_id=self._submit(at_ms)))
         elif overlap == "skip" or (overlap == "queue_one" and self.standing.waiting is not None):
-            self._note(replace(decided, outcome="skipped", reason=OVERLAP))
+            self._note(replace(decided, outcome="skipped", reason=self._overlap))
         else:
-            self._wait(replace(decided, outcome="waiting", reason=OVERLAP))
+            self._wait(replace(decided, outcome="waiting", reason=self._overlap))
         self.standing = replace(self.standing, decided_to_ms=at_ms)
 
     def _wait(self, decided: FiringRecord) -> None:
@@ -278,7 +295,13 @@ class _Look:
             self._cancel_running()
 
     def _cancel_running(self) -> None:
-        self._w.effects.append(Continue(CancelTasks(self.standing.running)))
+        running = self.standing.running
+        tasks = [task_id for task_id in running if not is_workflow_id(task_id)]
+        if tasks:
+            self._w.effects.append(Continue(CancelTasks(tasks)))
+        for workflow in running:
+            if is_workflow_id(workflow):
+                workflows.cancel_if_open(self._w, workflow)
 
     def _settle_waiting(self, decided: FiringRecord) -> None:
         standing, name = self.standing, self._record.schedule.name
@@ -290,20 +313,20 @@ class _Look:
         )
 
     def _submit(self, at_ms: int) -> bytes:
-        task_id = schedule_work.task_id_of(self._record, at_ms, self._now)
-        schedule_work.start(self._w, self._record, [(task_id, at_ms)], self._now)
-        self.standing = followed(self.standing, self._record, [task_id])
-        return task_id
+        work = schedule_work.fresh_id(self._w, self._record, at_ms, self._now)
+        schedule_work.start(self._w, self._record, [(work, at_ms)], self._now)
+        self.standing = followed(self.standing, self._record, [work])
+        return work
 
     def _note(self, decided: FiringRecord) -> None:
         self.standing = noted(self._w, self._record.schedule.name, self.standing, decided)
 
 
-def followed(standing: StandingRecord, record: ScheduleRecord, task_ids: list[bytes]) -> StandingRecord:
-    """Have a schedule wait for these tasks, if it needs to know of their ends."""
+def followed(standing: StandingRecord, record: ScheduleRecord, ids: list[bytes]) -> StandingRecord:
+    """Have a schedule wait for these tasks or workflows, if it needs to know of their ends."""
     if record.schedule.overlap == "allow" and not record.schedule.pause_after:
         return standing
-    return replace(standing, running=[*standing.running, *task_ids][-RUNNING_MAX:])
+    return replace(standing, running=[*standing.running, *ids][-RUNNING_MAX:])
 
 
 def noted(w: Working, name: str, standing: StandingRecord, decided: FiringRecord) -> StandingRecord:

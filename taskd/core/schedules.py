@@ -5,13 +5,14 @@ When they fire is decided in ``schedule_looks``.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
 
 from taskd.core import firings, records, schedule_work
 from taskd.core.commands import Loaded, Now
-from taskd.core.records import FiringRecord, Key, ScheduleRecord, SpecRecord, StandingRecord
+from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
@@ -43,7 +44,7 @@ from taskd_protocol.errors import (
     SubmitTooNew,
 )
 from taskd_protocol.ids import TaskId, is_task_id, task_id_unix_ms
-from taskd_protocol.schedule import NO_TASK_ID, Schedule, check_schedule
+from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, check_schedule
 from taskd_protocol.task import check_name
 
 ACTIONS: Final = ("pause", "resume", "remove")
@@ -57,6 +58,7 @@ def put(w: Working, command: PutSchedule, now: Now, loaded: Loaded) -> Schedules
 
     Raises:
         BadRequest: A field is out of its range, or it would never fire.
+        WorkflowInvalid: Its workflow is no graph that can run.
         NeedRecords: The one of its name is not loaded.
         ScheduleExists: That one is defined in code, or is not to be changed.
         ScheduleLimit: There are too many.
@@ -83,6 +85,7 @@ def sync(w: Working, command: SyncSchedules, now: Now, loaded: Loaded) -> Schedu
 
     Raises:
         BadRequest: One is out of range, or stands twice.
+        WorkflowInvalid: The workflow of one is no graph that can run.
         NeedRecords: Those of their names are not loaded.
         ScheduleExists: One of the names is another's: of a module, or made by hand.
         ScheduleLimit: There are too many.
@@ -142,15 +145,15 @@ def trigger(w: Working, command: TriggerSchedule, now: Now, loaded: Loaded) -> S
     """
     name, standing = command.name, _standing(w, command.name)
     _check_id(command.id, now)
-    stored = _stored(w, name, [command.id], loaded)
     record = _record(w, name, loaded)
-    if stored:
-        return ScheduleTriggered(command.id)
+    work = schedule_work.id_of_trigger(record, command.id, _begun(command.id, now))
+    if schedule_work.stored(w, [work], loaded, [schedule_key(name)]):
+        return ScheduleTriggered(work)
     _check_queue(w, record)
-    schedule_work.start(w, record, [(command.id, now.wall_ms)], now)
-    fired = FiringRecord(now.wall_ms, now.wall_ms, 1, "triggered", "by hand", command.id, now.wall_ms)
-    keep_standing(w, name, followed(noted(w, name, standing, fired), record, [command.id]))
-    return ScheduleTriggered(command.id)
+    schedule_work.start(w, record, [(work, now.wall_ms)], now)
+    fired = FiringRecord(now.wall_ms, now.wall_ms, 1, "triggered", "by hand", work, now.wall_ms)
+    keep_standing(w, name, followed(noted(w, name, standing, fired), record, [work]))
+    return ScheduleTriggered(work)
 
 
 def backfill(w: Working, command: BackfillSchedule, now: Now, loaded: Loaded) -> ScheduleBackfilled:
@@ -168,15 +171,11 @@ def backfill(w: Working, command: BackfillSchedule, now: Now, loaded: Loaded) ->
         raise BadRequest("a backfill is of the past: it begins before it ends, and ends no later than now")
     record = _record(w, name, loaded)
     plan = firings.plan(record.schedule.timing, record.created_at_ms)
-    at_ms: list[int] = []
-    for firing in plan.after(command.from_ms - 1, command.until_ms):
-        if len(at_ms) == limits.SCHEDULE_BACKFILL_MAX:
-            break
-        at_ms.append(firing.at_ms)
-    until_ms = at_ms[-1] if len(at_ms) == limits.SCHEDULE_BACKFILL_MAX else command.until_ms
-    begun = Now(now.mono_ms, task_id_unix_ms(TaskId(command.id)))
-    ids = [schedule_work.task_id_of(record, each, begun, command.id) for each in at_ms]
-    stored = _stored(w, name, ids, loaded)
+    most = schedule_work.most_at_once(record)
+    at_ms = [firing.at_ms for firing in islice(plan.after(command.from_ms - 1, command.until_ms), most)]
+    until_ms = at_ms[-1] if len(at_ms) == most else command.until_ms
+    ids = [schedule_work.id_of(record, each, _begun(command.id, now), command.id) for each in at_ms]
+    stored = schedule_work.stored(w, ids, loaded, [schedule_key(name)])
     _check_queue(w, record)
     fresh = [(task_id, each) for task_id, each in zip(ids, at_ms, strict=True) if task_id not in stored]
     if fresh:
@@ -189,11 +188,14 @@ def backfill(w: Working, command: BackfillSchedule, now: Now, loaded: Loaded) ->
 
 def _check(w: Working, schedule: Schedule, now: Now) -> None:
     check_schedule(schedule, w.settings.payload_bytes_max)
+    schedule_work.check(w, schedule)
     firings.plan(schedule.timing, now.wall_ms)
 
 
 def _plain(schedule: Schedule) -> Schedule:
     """Return a schedule without what each firing has of its own."""
+    if schedule.workflow is not None:
+        return replace(schedule, task=NO_TASK)
     return replace(schedule, task=replace(schedule.task, id=NO_TASK_ID, traceparent=""))
 
 
@@ -285,12 +287,9 @@ def _check_id(raw: bytes, now: Now) -> None:
         raise SubmitTooNew("an id lies in the future; make ids from the server's time, as PONG tells it")
 
 
-def _stored(w: Working, name: str, ids: list[bytes], loaded: Loaded) -> set[bytes]:
-    """Return which of these ids are tasks already."""
-    asked = w.recent.may_be_stored(ids) if ids else set()
-    keys: list[Key] = [(records.SPEC, task_id) for task_id in ids if task_id in asked]
-    w.need([schedule_key(name), *keys], loaded)
-    return {task_id for _, task_id in keys if isinstance(loaded[records.SPEC, task_id], SpecRecord)}
+def _begun(request: bytes, now: Now) -> Now:
+    """Return when a request was begun: the ids that follow from it are of then."""
+    return Now(now.mono_ms, task_id_unix_ms(TaskId(request)))
 
 
 def _check_queue(w: Working, record: ScheduleRecord) -> None:

@@ -42,7 +42,7 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import check_name
-from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, check_nodes, check_packed, check_workflow
+from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, WorkflowSpec, check_nodes, check_packed, check_workflow
 
 DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
@@ -97,19 +97,48 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     if taken == spec.nodes and _is_known(w, draft, packed, loaded):
         w.drafts.pop(spec.id, None)
         return NodesTaken(taken)
-    draft.packed += packed
     draft.packed_bytes = packed_bytes
-    draft.plan.add(nodes)
-    draft.phases.update(_phases_of(nodes, first))
-    draft.starts.append(first)
-    draft.names.update(dict.fromkeys(node.name for node in nodes))
-    draft.signals.update(dict.fromkeys(node.signal for node in nodes if node.kind == SIGNAL))
+    _take_in(draft, nodes, packed)
     w.drafts[spec.id] = draft
     if taken == spec.nodes:
         _keep(w, w.drafts.pop(spec.id), now)
     elif len(w.drafts) > DRAFTS_MAX:
         del w.drafts[next(iter(w.drafts))]
     return NodesTaken(taken)
+
+
+def check_whole(w: Working, nodes: Sequence[Node]) -> None:
+    """Refuse all nodes of a workflow together, if that is no graph that can run; each has been looked at.
+
+    Raises:
+        WorkflowInvalid: Says why.
+    """
+    if len(nodes) > w.settings.workflow_nodes_max:
+        raise WorkflowInvalid(f"it has {len(nodes)} nodes; {w.settings.workflow_nodes_max} are the most here")
+    whole = Draft(WorkflowSpec(b"", "", len(nodes)), "")
+    _check_names(nodes, whole)
+    _check_phases(nodes, 0, whole)
+    _size(nodes, [], whole)
+
+
+def begin(
+    w: Working, spec: WorkflowSpec, nodes: Sequence[Node], owner: str, now: Now, *, schedule: str, for_ms: int
+) -> None:
+    """Keep a workflow whole that a schedule submits, which has been checked, and whose id is new."""
+    draft = Draft(spec, owner)
+    _take_in(draft, nodes, list(map(msgspec.Raw, map(_encode, nodes))))
+    _keep(w, draft, now, schedule, for_ms)
+
+
+def _take_in(draft: Draft, nodes: Sequence[Node], packed: list[msgspec.Raw]) -> None:
+    """Take the next nodes into a draft."""
+    first = len(draft.packed)
+    draft.packed += packed
+    draft.plan.add(nodes)
+    draft.phases.update(_phases_of(nodes, first))
+    draft.starts.append(first)
+    draft.names.update(dict.fromkeys(node.name for node in nodes))
+    draft.signals.update(dict.fromkeys(node.signal for node in nodes if node.kind == SIGNAL))
 
 
 def _check_names(nodes: Sequence[Node], draft: Draft) -> None:
@@ -180,7 +209,7 @@ def _is_known(w: Working, draft: Draft, last: Sequence[msgspec.Raw], loaded: Loa
     return False
 
 
-def _keep(w: Working, draft: Draft, now: Now) -> None:
+def _keep(w: Working, draft: Draft, now: Now, schedule: str = "", for_ms: int = 0) -> None:
     record = WorkflowRecord(
         draft.spec,
         draft.owner,
@@ -190,6 +219,8 @@ def _keep(w: Working, draft: Draft, now: Now) -> None:
         digest=_digest(draft.packed),
         parts=draft.starts,
         signals=list(draft.signals),
+        schedule=schedule,
+        scheduled_for_ms=for_ms,
     )
     flow = Flow(record)
     graph = read_in(flow, draft.packed, draft.plan)
@@ -227,6 +258,13 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
         _cancel(w, record)
     else:
         _run_again(w, command, record, now, loaded)
+
+
+def cancel_if_open(w: Working, workflow: bytes) -> None:
+    """Cancel a workflow, unless it is at its end, or past that."""
+    flow = w.flows.get(stem_of(workflow))
+    if flow is not None and not flow.record.stage and not flow.broken:
+        _cancel(w, flow.record)
 
 
 def _cancel(w: Working, record: WorkflowRecord) -> None:

@@ -5,17 +5,22 @@ from typing import Final
 
 from taskd.core import firings, records
 from taskd.core.commands import Loaded
-from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord, StateRecord
+from taskd.core.flows import stem_of
+from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord, StateRecord, WorkflowRecord
 from taskd.core.schedule_looks import firing_id, kept_from, schedule_key
 from taskd.core.working import Working
 from taskd.server.services import Services
 from taskd_protocol import limits
 from taskd_protocol import schedule_messages as sm
 from taskd_protocol.errors import BadRequest, ScheduleUnknown
-from taskd_protocol.schedule import Timing
+from taskd_protocol.schedule import Schedule, Timing
+from taskd_protocol.workflow import is_workflow_id
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """What a page of schedules may weigh, roughly: each carries its work's arguments."""
+
+NODE_BYTES: Final = 200
+"""What a node weighs beside its arguments, roughly."""
 
 
 async def list_schedules(services: Services, message: sm.ScheduleList) -> sm.SchedulePage:
@@ -31,7 +36,7 @@ async def list_schedules(services: Services, message: sm.ScheduleList) -> sm.Sch
         record, standing = found[schedule_key(name)], standings.get(name)
         if isinstance(record, ScheduleRecord) and standing is not None:
             views.append(_view(record, standing))
-            weight += len(record.schedule.task.payload)
+            weight += weight_of(record.schedule)
         if weight > PAGE_BYTES:
             break
     more = bool(views) and views[-1].schedule.name < names[-1]
@@ -52,11 +57,9 @@ async def list_firings(services: Services, message: sm.ScheduleHistory) -> sm.Fi
     found = await services.reader.read_now(keys)
     decided = [(int.from_bytes(key[1][-8:], "big"), found[key]) for key in keys]
     kept = [(sequence, firing) for sequence, firing in decided if isinstance(firing, FiringRecord)]
-    tasks: list[Key] = [
-        (kind, firing.task_id) for _, firing in kept if firing.task_id for kind in (records.SPEC, records.STATE)
-    ]
-    loaded = await services.reader.read_now(tasks)
-    views = [firing_view(n, firing, _task_state(services.working, firing.task_id, loaded)) for n, firing in kept]
+    work = [key for _, firing in kept if firing.task_id for key in _keys_of(firing.task_id)]
+    loaded = await services.reader.read_now(work)
+    views = [firing_view(n, firing, _work_state(services.working, firing.task_id, loaded)) for n, firing in kept]
     return sm.FiringPage(message.request_id, views, first > kept_from(standing))
 
 
@@ -97,6 +100,14 @@ async def dry_run(services: Services, message: sm.ScheduleBackfill) -> sm.Schedu
     return sm.ScheduleBackfilled(message.request_id, at_ms, reached_ms)
 
 
+def weight_of(schedule: Schedule) -> int:
+    """Return what a schedule weighs in a page, roughly, in bytes."""
+    if schedule.workflow is None:
+        return len(schedule.task.payload)
+    nodes = schedule.workflow.nodes
+    return sum([NODE_BYTES + len(n.packed) + (0 if n.task is None else len(n.task.payload)) for n in nodes])
+
+
 def firing_view(sequence: int, firing: FiringRecord, task_state: str = "") -> sm.FiringView:
     """Return a decision as clients see it."""
     return sm.FiringView(
@@ -135,9 +146,21 @@ def _view(record: ScheduleRecord, standing: StandingRecord) -> sm.ScheduleView:
     )
 
 
-def _task_state(w: Working, task_id: bytes, found: Loaded) -> str:
-    """Return the state of a task that a decision names; empty: it is not kept any more."""
-    if not task_id or found[records.SPEC, task_id] is None:
+def _keys_of(work: bytes) -> list[Key]:
+    """Return what tells the state of a task, or a workflow."""
+    return [(records.WORKFLOW, work)] if is_workflow_id(work) else [(records.SPEC, work), (records.STATE, work)]
+
+
+def _work_state(w: Working, task_id: bytes, found: Loaded) -> str:
+    """Return the state of the task, or workflow, that a decision names; empty: it is not kept any more."""
+    if not task_id:
+        return ""
+    if is_workflow_id(task_id):
+        flow, stored = w.flows.get(stem_of(task_id)), found[records.WORKFLOW, task_id]
+        if flow is not None:
+            return flow.record.state
+        return stored.state if isinstance(stored, WorkflowRecord) else ""
+    if found[records.SPEC, task_id] is None:
         return ""
     task, state = w.tasks.get(task_id), found[records.STATE, task_id]
     if task is not None and task.token:

@@ -127,6 +127,8 @@ def workflow_view(services: Services, stored: WorkflowRecord) -> wm.WorkflowView
         record.spec.policy,
         record.spec.traceparent,
         record.failed_name,
+        record.schedule,
+        record.scheduled_for_ms or None,
     )
 
 

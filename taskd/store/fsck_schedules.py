@@ -5,12 +5,13 @@ from typing import Final
 
 from rocksdict import Rdict
 
-from taskd.core.records import FIRING, SCHEDULE, STANDING, FiringRecord, Kind, ScheduleRecord, StandingRecord
+from taskd.core.records import FIRING, OPEN, SCHEDULE, STANDING, FiringRecord, Kind, ScheduleRecord, StandingRecord
 from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from
 from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import make_key, split_key, successor
 from taskd.store.stored_tasks import chunks, load_tasks
+from taskd_protocol.workflow import is_workflow_id
 
 Note = Callable[[str, bytes, str], None]
 """Takes a rule, a stored key and a text."""
@@ -51,8 +52,11 @@ def check_schedules(database: Rdict, note: Note) -> None:
 
 
 def _check_running(database: Rdict, standings: dict[bytes, StandingRecord], note: Note) -> None:
-    running = ((name, task_id) for name, standing in standings.items() for task_id in standing.running)
-    for chunk in chunks(running):
+    running = [(name, work) for name, standing in standings.items() for work in standing.running]
+    for name, work in running:
+        if is_workflow_id(work) and engine.get_many(database, [make_key(OPEN, work)]) == [None]:
+            note("schedule", make_key(STANDING, name), f"it waits for workflow {work.hex()}, which does not go on")
+    for chunk in chunks(each for each in running if not is_workflow_id(each[1])):
         for (name, _), task in zip(chunk, load_tasks(database, [task_id for _, task_id in chunk]), strict=True):
             if task.spec is None or task.has_ended:
                 note("schedule", make_key(STANDING, name), f"it waits for task {task.id.hex()}, which does not go on")

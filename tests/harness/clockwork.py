@@ -1,15 +1,16 @@
 """Schedules over the core's shell: made and looked at, with every decision checked between batches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.core import Disk, Shell
 from harness.decisions import Decisions
 from taskd.core import records
-from taskd.core.records import FiringRecord, ScheduleRecord, SpecRecord, StandingRecord
+from taskd.core.records import FiringRecord, ScheduleRecord, SpecRecord, StandingRecord, WorkflowRecord
 from taskd.core.schedule_commands import PutSchedule, SchedulesChanged
 from taskd.core.schedule_looks import firing_prefix
-from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
+from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import TaskSpec
+from taskd_protocol.workflow import Node, is_workflow_id
 
 MINUTE_MS = 60_000
 EACH_MINUTE = Timing(cron=("* * * * *",))
@@ -25,17 +26,19 @@ def a_schedule(
     missed_max: int = 0,
     pause_after: int = 0,
     jitter_ms: int = 0,
+    nodes: Sequence[Node] = (),
 ) -> Schedule:
-    """Return a schedule of ``m.f`` each minute, but for what is said."""
+    """Return a schedule of ``m.f``, or of a workflow of these nodes, each minute, but for what is said."""
     return Schedule(
         name,
         timing,
-        task or TaskSpec(NO_TASK_ID, "m.f", b"\x90"),
+        NO_TASK if nodes else task or TaskSpec(NO_TASK_ID, "m.f", b"\x90"),
         jitter_ms,
         overlap,
         missed,
         missed_max,
         pause_after,
+        workflow=ScheduledWorkflow("wf", list(nodes)) if nodes else None,
     )
 
 
@@ -66,7 +69,8 @@ def check_schedules(disk: Disk, decisions: Decisions, begun: Mapping[str, int] |
         name = names.get(firing_id[:16], firing_id[:16].hex())
         firings.setdefault(name, {})[int.from_bytes(firing_id[16:], "big")] = firing
     standings = {i.decode(): record for i, record in disk.of(records.STANDING, StandingRecord).items()}
-    decisions.check(schedules, standings, firings, _specs(disk), begun or {})
+    workflows = disk.of(records.WORKFLOW, WorkflowRecord)
+    decisions.check(schedules, standings, firings, _specs(disk), workflows.values(), begun=begun or {})
     _check_running(disk, standings)
 
 
@@ -74,6 +78,9 @@ def _check_running(disk: Disk, standings: dict[str, StandingRecord]) -> None:
     """What a schedule waits for goes on."""
     for standing in standings.values():
         for task_id in standing.running:
+            if is_workflow_id(task_id):
+                assert (records.OPEN, task_id) in disk.values
+                continue
             assert disk.find(records.SPEC, task_id, SpecRecord) is not None
             state = disk.find(records.STATE, task_id, records.StateRecord)
             assert state is None or not state.finished_at_ms

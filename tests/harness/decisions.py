@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from taskd.core.firings import plan
-from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord, WorkflowRecord
 from taskd.core.schedule_looks import HISTORY_KEPT
-from taskd_protocol.schedule import SCHEDULE_HEADER
+from taskd_protocol.schedule import SCHEDULE_HEADER, firing_headers
 from taskd_protocol.task import TaskSpec
+from taskd_protocol.workflow import workflow_of
 
 BESIDE = frozenset({"triggered", "backfilled"})
 """Outcomes of firings that are none of the nominal times."""
@@ -52,6 +53,8 @@ class Decisions:
         standings: dict[str, StandingRecord],
         firings: dict[str, dict[int, FiringRecord]],
         specs: Iterable[TaskSpec],
+        workflows: Iterable[WorkflowRecord],
+        *,
         begun: Mapping[str, int],
     ) -> None:
         """Compare with what was seen before.
@@ -61,12 +64,14 @@ class Decisions:
             standings: By name.
             firings: By name and sequence.
             specs: Of all tasks that are stored.
+            workflows: All that are.
             begun: By name, the sequence of the first decision under the timing of now, where somebody has followed
                 each batch; else it is inferred.
         """
         assert schedules.keys() == standings.keys(), "of each schedule it is known where it stands"
         assert {name for name, kept in firings.items() if kept} <= schedules.keys(), "decisions are of a schedule"
-        submitted = _submitted(specs)
+        started = {record.spec.id: record for record in workflows if record.schedule}
+        submitted = _submitted(specs, started)
         for name in list(self._seen):
             if name not in schedules:
                 del self._seen[name]
@@ -81,7 +86,8 @@ class Decisions:
                 seen = self._seen[name] = Seen(record.created_at_ms, foreign)
             own = _own(record, standings[name], kept, begun.get(name))
             self._check_one(name, record, standings[name], {each: kept[each] for each in own}, seen)
-            _check_tasks(record, kept, set(submitted.get(name, ())) - seen.foreign)
+            _check_work(record, kept, set(submitted.get(name, ())) - seen.foreign)
+            _check_workflows(name, kept, started)
 
     def _check_one(
         self, name: str, record: ScheduleRecord, standing: StandingRecord, kept: dict[int, FiringRecord], seen: Seen
@@ -149,22 +155,33 @@ def _check_numbers(name: str, standing: StandingRecord, kept: dict[int, FiringRe
     assert sum(firing.outcome == "waiting" for firing in kept.values()) <= (standing.waiting is not None)
 
 
-def _check_tasks(record: ScheduleRecord, kept: dict[int, FiringRecord], submitted: Collection[bytes]) -> None:
-    """No task without its decision, as far as those are kept; and of a decision one task."""
+def _check_work(record: ScheduleRecord, kept: dict[int, FiringRecord], submitted: Collection[bytes]) -> None:
+    """No task or workflow without its decision, as far as those are kept; and of a decision one of them."""
     name, firings = record.schedule.name, kept.values()
     ids = [firing.task_id for firing in firings if firing.task_id]
-    assert len(ids) == len(set(ids)), f"two decisions of {name} have one task"
+    assert len(ids) == len(set(ids)), f"two decisions of {name} have one task, or one workflow"
     if min(kept, default=0) or any(firing.outcome == "backfilled" for firing in firings):
         return  # some decisions are gone, or tell of several tasks
     own = {task_id for task_id in submitted if int.from_bytes(task_id[:6], "big") > record.created_at_ms}
-    assert own <= set(ids), f"{name} submitted a task that no decision tells of"
+    assert own <= set(ids), f"{name} submitted what no decision tells of"
 
 
-def _submitted(specs: Iterable[TaskSpec]) -> dict[str, list[bytes]]:
-    """Return the tasks of schedules, by schedule."""
+def _check_workflows(name: str, kept: dict[int, FiringRecord], started: dict[bytes, WorkflowRecord]) -> None:
+    """A workflow is of the schedule, and the time, that was decided on."""
+    for firing in kept.values():
+        workflow = started.get(firing.task_id)
+        assert workflow is None or (workflow.schedule, workflow.scheduled_for_ms) == (name, firing.at_ms)
+
+
+def _submitted(specs: Iterable[TaskSpec], started: dict[bytes, WorkflowRecord]) -> dict[str, list[bytes]]:
+    """Return what schedules have submitted, by schedule: tasks, and workflows, whose tasks say of which they are."""
     found: dict[str, list[bytes]] = {}
+    for workflow_id, record in started.items():
+        found.setdefault(record.schedule, []).append(workflow_id)
     for spec in specs:
-        headers = spec.rules.headers or {}
-        if SCHEDULE_HEADER in headers:
+        headers, workflow = spec.rules.headers or {}, started.get(workflow_of(spec.id))
+        if workflow is not None:
+            assert headers.items() >= firing_headers(workflow.schedule, workflow.scheduled_for_ms).items()
+        elif SCHEDULE_HEADER in headers:
             found.setdefault(headers[SCHEDULE_HEADER], []).append(spec.id)
     return found

@@ -11,6 +11,7 @@ from harness.clockwork import MINUTE_MS, a_schedule, check_schedules
 from harness.core import Shell
 from harness.decisions import Decisions
 from harness.fsck import check_disk
+from harness.workflows import Graph
 from taskd.core import records
 from taskd.core.commands import NeedRecords, OrderQueue
 from taskd.core.invariants import check_invariants
@@ -47,6 +48,20 @@ schedules = st.builds(
     missed_max=st.just(0),
     pause_after=st.sampled_from((0, 0, 2)),
     jitter_ms=st.sampled_from((0, 3_000)),
+) | st.builds(
+    a_schedule,
+    st.sampled_from(NAMES),
+    timings,
+    overlap=st.sampled_from(OVERLAPS),
+    missed=st.sampled_from(("latest", "skip", "all")),
+    pause_after=st.sampled_from((0, 2)),
+    nodes=st.sampled_from(
+        (
+            Graph().add("one").nodes,
+            Graph().add("one").add("two", "one").add("tell", after=["two"], phase="on_failure", when="all_done").nodes,
+            Graph().add("list", kind="value", packed=b"\x92\x01\x02").add("each", "list", kind="map", over=0).nodes,
+        )
+    ),
 )
 steps = st.one_of(
     st.tuples(st.just("put"), schedules),

@@ -13,7 +13,7 @@ from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
-from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
+from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
 from taskd_protocol.workflow import Node, WorkflowSpec
 
@@ -196,6 +196,18 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             swept=5,
         ),
     ),
+    "workflow of a schedule": (
+        (records.WORKFLOW, WORKFLOW_ID),
+        records.WorkflowRecord(
+            WorkflowSpec(WORKFLOW_ID, "etl", 1),
+            "key1",
+            1,
+            "running",
+            {},
+            schedule="nightly",
+            scheduled_for_ms=1_763_760_000_000,
+        ),
+    ),
     "nodes": (
         (records.NODES, WORKFLOW_ID + bytes(4)),
         records.NodesRecord([msgspec.Raw(msgspec.msgpack.encode(Node("wait", kind="sleep", after=[0], wait_ms=5)))]),
@@ -236,6 +248,19 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "schedule, interval": (
         (records.SCHEDULE, b"beat"),
         records.ScheduleRecord(Schedule("beat", Timing(every_ms=90_000), TaskSpec(NO_TASK_ID, "app.beat")), "key1", 7),
+    ),
+    "schedule of a workflow": (
+        (records.SCHEDULE, b"etl"),
+        records.ScheduleRecord(
+            Schedule(
+                "etl",
+                Timing(("@daily",)),
+                NO_TASK,
+                workflow=ScheduledWorkflow("etl", [Node("wait", kind="sleep", wait_ms=5)], "fail_fast"),
+            ),
+            "key1",
+            7,
+        ),
     ),
     "standing": (
         (records.STANDING, b"nightly"),

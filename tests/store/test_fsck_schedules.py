@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from harness.clockwork import MINUTE_MS, a_schedule, put
 from harness.core import Shell
+from harness.workflows import Graph
 from store.houses import RocksHouse
 from taskd.core import records
 from taskd.core.commands import CancelTasks
@@ -19,6 +20,7 @@ from taskd.core.schedule_looks import HISTORY_KEPT, firing_id
 from taskd.store.codec import encode
 from taskd.store.fsck import fsck
 from taskd_protocol.schedule import Timing
+from taskd_protocol.workflow import make_workflow_id
 
 
 class Sample(NamedTuple):
@@ -40,12 +42,14 @@ def build(shell: Shell) -> Sample:
     put(shell, a_schedule("other", overlap="skip", pause_after=2))
     shell.pass_ms(4 * MINUTE_MS)
     put(shell, a_schedule("other", Timing(every_ms=30_000), overlap="skip"))
+    put(shell, a_schedule("graph", overlap="skip", nodes=Graph().add("first").add("second", "first").nodes))
     shell.pass_ms((HISTORY_KEPT - 200) * 1_000)
     first = shell.working.schedules.of["tick"].running[0]
     shell.do(CancelTasks([first]))
     shell.pass_ms(3 * MINUTE_MS)
     shell.do(OrderSchedule("often", "pause"))
     disk = shell.disk
+    assert disk.get(records.STANDING, b"graph", StandingRecord).running
     standing = disk.get(records.STANDING, TICK, StandingRecord)
     assert standing.waiting is not None
     assert standing.running
@@ -82,6 +86,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "waits for nobody": (
         "does not go on",
         lambda s: (records.STANDING, TICK, replace(s.standing, running=[bytes(16)])),
+    ),
+    "waits for no workflow": (
+        "does not go on",
+        lambda s: (records.STANDING, TICK, replace(s.standing, running=[make_workflow_id(1, bytes(5))])),
     ),
     "decision lost": ("are there", lambda s: (records.FIRING, firing_id("tick", s.standing.sequence - 2), None)),
     "decision too many": ("none of those", lambda s: (records.FIRING, firing_id("tick", 999), s.firing)),
