@@ -1,24 +1,30 @@
-"""A nightly ETL with an approval, as a workflow.
+"""A nightly ETL with a schedule and an approval, as a workflow.
 
-Orders of each region are extracted and cleaned, all of them loaded into one table, and a person looks at the total
-before it is published. If publishing fails, the table is removed again, and somebody is told.
+At three in the morning, by the clock of Oslo, the orders that each region had the day before are extracted and
+cleaned, all of them loaded into one table, and a person looks at the total before it is published. If publishing fails,
+the table is removed again, and somebody is told. While one night waits for its approval, the next one waits for that.
 
     taskd dev nightly_etl                       # in this folder: a server, and an agent that has these tasks
-    python nightly_etl.py 2026-11-29            # in another terminal: prints the workflow's id
+    taskd schedule show nightly-etl             # in another terminal: when it starts
+    taskd schedule trigger nightly-etl          # does not wait for the night; prints the workflow's id
+    python nightly_etl.py 2026-11-29            # nor does this, which says the day
     taskd workflow show ID                      # the graph, and what it waits for
     taskd workflow signal ID approve '{"by": "ann"}'
     taskd workflow wait ID
 """
 
+import datetime as dt
 import json
 import os
 import sys
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from taskd import App, Retry, Workflow, WorkflowRun
+from taskd import App, Cron, Retry, Schedule, Workflow, WorkflowRun, current
 
 app = App()
 
+ZONE = "Europe/Oslo"
 REGIONS = ("north", "south", "west")
 
 Row = dict[str, object]
@@ -29,6 +35,17 @@ def warehouse() -> Path:
     folder = Path(os.environ.get("WAREHOUSE", "warehouse"))
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@app.task
+def day_of(said: str | None = None) -> str:
+    """Return the day that was said, else the one before the night that this is for, however late it runs."""
+    if said is not None:
+        return said
+    night = current().scheduled_for
+    if night is None:
+        raise ValueError("nobody has said which day: trigger a schedule, or give it")
+    return (night.astimezone(ZoneInfo(ZONE)).date() - dt.timedelta(days=1)).isoformat()
 
 
 @app.task(retry=Retry(max_attempts=5))
@@ -75,21 +92,23 @@ def publish(table: str, total: int, approval: dict[str, str]) -> str:
 
 
 @app.task
-def tell(text: str, total: int | None) -> None:
+def tell(day: str, total: int | None) -> None:
     """Tell somebody that it went wrong."""
-    (warehouse() / "trouble.txt").write_text(f"{text}, with a total of {total}")
+    (warehouse() / "trouble.txt").write_text(f"the night of {day} failed, with a total of {total}")
 
 
-def nightly(day: str) -> Workflow:
+@app.scheduled(Schedule(when=Cron("0 3 * * *", tz=ZONE), overlap="queue_one", missed="all", missed_max=7))
+def nightly(said: str | None = None) -> Workflow:
     """Return the graph of one night."""
     with app.workflow("nightly-etl") as wf:
+        day = day_of.node(said, name="day")
         raw = extract.node.map(REGIONS, day)
         batches = clean.node.map(raw, in_flight=2)
         table = load.node(batches, day, compensate=unload)
         total = check.node(table)
         approval = wf.signal("approve", timeout=8 * 3600, after=total)
         publish.node(table, total, approval)
-        wf.on_failure(tell.node(f"the night of {day} failed", total))
+        wf.on_failure(tell.node(day, total))
     return wf
 
 

@@ -25,6 +25,7 @@ from taskd_protocol.command import Word, pack_command
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.payload import Input, pack, pack_arguments
+from taskd_protocol.schedule import Schedule, ScheduledWorkflow
 from taskd_protocol.task import COMMAND_NAME, TaskSpec
 from taskd_protocol.workflow import (
     ALL_SUCCEEDED,
@@ -48,6 +49,7 @@ FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 REFERENCE: Final = "node"
 """The one key of a table that stands for a node's result."""
 
+_TOP: Final = ("name", "policy", "schedule", "nodes")
 _KINDS: Final = ("task", "command", "value", "sleep", "signal")
 _PHASES: Final = {"success": ON_SUCCESS, "failure": ON_FAILURE}
 
@@ -114,12 +116,14 @@ class FlowFile:
 
     Attributes:
         nodes: In an order that can run; complete only if there are no problems.
+        schedule: When the server is to start it; None: the file does not say.
     """
 
     name: str = ""
     policy: str = FINISH
     nodes: list[Node] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    schedule: Schedule | None = None
 
 
 class _Wrong(Exception):
@@ -191,11 +195,19 @@ class _Reader:
     def read(self, document: Mapping[str, object]) -> None:
         """Fill in the flow."""
         flow = self._flow
-        for key in document.keys() - {"name", "policy", "nodes"}:
-            flow.problems.append(
-                Problem(f"{key!r} is unknown{_meant(key, ['name', 'policy', 'nodes'])}", "", self._line("", key))
-            )
-        name, policy, nodes = document.get("name", ""), document.get("policy", FINISH), document.get("nodes")
+        for key in document.keys() - set(_TOP):
+            flow.problems.append(Problem(f"{key!r} is unknown{_meant(key, _TOP)}", "", self._line("", key)))
+        self._read_head(document)
+        nodes = document.get("nodes")
+        if not isinstance(nodes, dict) or not nodes:
+            flow.problems.append(Problem("it has no nodes: write a table [nodes.NAME] for each"))
+            return
+        self._read_nodes(nodes)
+        if "schedule" in document:
+            self._read_schedule(document["schedule"])
+
+    def _read_head(self, document: Mapping[str, object]) -> None:
+        flow, name, policy = self._flow, document.get("name", ""), document.get("policy", FINISH)
         if not isinstance(name, str) or not name:
             flow.problems.append(Problem('it has no name: write name = "…"', "", self._line("", "name")))
         else:
@@ -205,9 +217,9 @@ class _Reader:
             flow.problems.append(Problem(text, "", self._line("", "policy")))
         else:
             flow.policy = str(policy)
-        if not isinstance(nodes, dict) or not nodes:
-            flow.problems.append(Problem("it has no nodes: write a table [nodes.NAME] for each"))
-            return
+
+    def _read_nodes(self, nodes: Mapping[str, object]) -> None:
+        flow = self._flow
         for node, table in nodes.items():
             if isinstance(table, dict):
                 self._tables[node] = cast("dict[str, object]", table)
@@ -220,6 +232,23 @@ class _Reader:
                 check_phases(flow.nodes)
             except TaskdError as error:
                 flow.problems.append(Problem(error.message))
+
+    def _read_schedule(self, table: object) -> None:
+        from taskd.cli.flow_schedules import FIELDS, read_schedule
+
+        def wrong(message: str, key: str = "") -> None:
+            flow.problems.append(Problem(f"schedule: {message}", "", self._line_of_schedule(key)))
+
+        flow = self._flow
+        if not isinstance(table, dict):
+            wrong("it is no table: write [schedule], and below it cron or every")
+            return
+        for key in table.keys() - FIELDS.keys():
+            wrong(f"{key!r} is unknown{_meant(key, list(FIELDS))}", key)
+        workflow = ScheduledWorkflow(flow.name, flow.nodes, flow.policy)
+        found = len(flow.problems)
+        made = read_schedule(cast("dict[str, object]", table), workflow, wrong, is_whole=not found)
+        flow.schedule = made if not found else None
 
     # -- the order ------------------------------------------------------------------------
 
@@ -402,6 +431,13 @@ class _Reader:
                 return start
         wanted = rf"""["']{re.escape(key)}["']""" if quoted else rf"""(?:^|[{{,\s])["']?{re.escape(key)}["']?\s*[=:.]"""
         return self._search(wanted, start, r"^\s*\[\s*nodes\b" if node else "") or start
+
+    def _line_of_schedule(self, key: str) -> int:
+        heads = r"^\s*\[\s*schedule\s*\]", r"""(?:^|[{,\s])["']?schedule["']?\s*[:=]"""
+        start = next((line for head in heads if (line := self._search(head, 0))), 0)
+        if not start or not key:
+            return start
+        return self._search(rf"""(?:^|[{{,\s])["']?{re.escape(key)}["']?\s*[=:]""", start, r"^\s*\[") or start
 
     def _search(self, wanted: str, start: int, until: str = "") -> int:
         """Return the number of the first line from there on that has a pattern; 0: none has, before ``until``."""

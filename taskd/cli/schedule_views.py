@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from taskd.cli.timings import span_text, timing_text
 from taskd.cli.views import Document, arguments_text, iso
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.schedule import Timing
+from taskd_protocol.schedule import Schedule, Timing
 from taskd_protocol.schedule_messages import FiringView, ScheduleChanges, ScheduleView
+from taskd_protocol.workflow import is_workflow_id
 
 if TYPE_CHECKING:
     from taskd.cli.output import Json
@@ -14,21 +15,12 @@ if TYPE_CHECKING:
 
 def schedule_document(view: ScheduleView) -> Document:
     """Return a schedule as scripts see it."""
-    schedule = view.schedule
     return {
-        "name": schedule.name,
+        "name": view.schedule.name,
         "state": view.state,
         "reason": view.reason or None,
-        "source": schedule.source or None,
-        "task": schedule.task.name,
-        "queue": schedule.task.queue,
-        "priority": schedule.task.priority,
-        "timing": _timing_document(schedule.timing),
-        "jitter_s": schedule.jitter_ms / 1000,
-        "overlap": schedule.overlap,
-        "missed": schedule.missed,
-        "missed_max": schedule.missed_max or None,
-        "pause_after": schedule.pause_after or None,
+        "source": view.schedule.source or None,
+        **asked_document(view.schedule),
         "created_at": iso(view.created_at_ms),
         "next_at": iso(view.next_at_ms),
         "failures": view.failures,
@@ -38,16 +30,38 @@ def schedule_document(view: ScheduleView) -> Document:
     }
 
 
+def asked_document(schedule: Schedule) -> Document:
+    """Return what a schedule does, as it was asked for, as scripts see it."""
+    workflow = schedule.workflow
+    return {
+        "name": schedule.name,
+        "task": schedule.task.name or None,
+        "queue": schedule.task.queue if workflow is None else None,
+        "priority": schedule.task.priority if workflow is None else None,
+        "workflow": None if workflow is None else workflow.name,
+        "node_count": None if workflow is None else len(workflow.nodes),
+        "timing": _timing_document(schedule.timing),
+        "jitter_s": schedule.jitter_ms / 1000,
+        "overlap": schedule.overlap,
+        "missed": schedule.missed,
+        "missed_max": schedule.missed_max or None,
+        "pause_after": schedule.pause_after or None,
+    }
+
+
 def firing_document(view: FiringView) -> Document:
     """Return a decision as scripts see it."""
+    is_workflow = is_workflow_id(view.task_id)
     return {
         "at": iso(view.at_ms),
         "until": iso(view.until_ms),
         "count": view.count,
         "outcome": view.outcome,
         "reason": view.reason or None,
-        "task": format_task_id(view.task_id) if view.task_id else None,
-        "task_state": view.task_state or None,
+        "task": format_task_id(view.task_id) if view.task_id and not is_workflow else None,
+        "task_state": (view.task_state or None) if not is_workflow else None,
+        "workflow": format_task_id(view.task_id) if is_workflow else None,
+        "workflow_state": (view.task_state or None) if is_workflow else None,
         "decided_at": iso(view.decided_at_ms),
     }
 
@@ -72,6 +86,16 @@ def changes_text(changes: ScheduleChanges) -> str:
     return "; ".join([*told, f"{len(changes.same)} as before"])
 
 
+def change_text(changes: ScheduleChanges) -> str:
+    """Return what became of one schedule that was set."""
+    return "is as it was" if changes.same else "is changed" if changes.changed else "is made"
+
+
+def missed_text(schedule: Schedule) -> str:
+    """Return what becomes of missed times."""
+    return f"all, at most {schedule.missed_max}" if schedule.missed == "all" else schedule.missed
+
+
 def overview_row(view: ScheduleView) -> tuple[str, ...]:
     """Return a schedule as a row of the list."""
     schedule, last = view.schedule, view.last
@@ -81,7 +105,7 @@ def overview_row(view: ScheduleView) -> tuple[str, ...]:
         timing_text(schedule.timing),
         iso(view.next_at_ms) or "-",
         "-" if last is None else f"{last.outcome} {iso(last.until_ms)}",
-        schedule.task.name,
+        schedule.task.name if schedule.workflow is None else f"workflow {schedule.workflow.name}",
         f"defined in code: {schedule.source}" if schedule.source else "-",
     )
 
@@ -101,7 +125,8 @@ def firing_row(view: FiringView) -> tuple[str, ...]:
 
 def schedule_lines(view: ScheduleView) -> list[str]:
     """Return a schedule as lines for people."""
-    schedule, timing = view.schedule, view.schedule.timing
+    schedule, timing, workflow = view.schedule, view.schedule.timing, view.schedule.workflow
+    task = f"{schedule.task.name}({arguments_text(schedule.task.payload)}) in queue {schedule.task.queue}"
     facts = {
         "schedule": schedule.name,
         "state": f"{view.state}: {view.reason}" if view.reason else view.state,
@@ -111,10 +136,11 @@ def schedule_lines(view: ScheduleView) -> list[str]:
         "not on": ", ".join([*timing.not_dates, *timing.not_cron]),
         "from": iso(timing.start_ms or None) or "",
         "until": iso(timing.end_ms or None) or "",
-        "task": f"{schedule.task.name}({arguments_text(schedule.task.payload)}) in queue {schedule.task.queue}",
+        "task": task if workflow is None else "",
+        "workflow": "" if workflow is None else f"{workflow.name}, {len(workflow.nodes):,} nodes, {workflow.policy}",
         "jitter": span_text(schedule.jitter_ms) if schedule.jitter_ms else "",
         "overlap": schedule.overlap,
-        "missed": f"all, at most {schedule.missed_max}" if schedule.missed == "all" else schedule.missed,
+        "missed": missed_text(schedule),
         "pause": f"after {schedule.pause_after} failures, {view.failures} so far" if schedule.pause_after else "",
         "running": ", ".join(format_task_id(task_id) for task_id in view.running),
         "waiting": iso(view.waiting_at_ms) or "",

@@ -9,6 +9,7 @@ from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_list_or_object, json_option, server_options
 from taskd.cli.output import Json, hint, say, say_json, say_rows
 from taskd.cli.schedule_views import (
+    change_text,
     changes_document,
     changes_text,
     firing_document,
@@ -44,6 +45,7 @@ from taskd_protocol.schedule_messages import (
     ScheduleView,
 )
 from taskd_protocol.task import DEFAULT_QUEUE, Retry, Rules, TaskSpec
+from taskd_protocol.workflow import is_workflow_id
 
 C = TypeVar("C", bound=click.Command)
 
@@ -81,7 +83,7 @@ def list_schedules(*, as_json: bool) -> None:
     if as_json:
         say_json([schedule_document(view) for view in views])
     else:
-        say_rows(("NAME", "STATE", "WHEN", "NEXT (UTC)", "LAST", "TASK", "SOURCE"), [overview_row(v) for v in views])
+        say_rows(("NAME", "STATE", "WHEN", "NEXT (UTC)", "LAST", "WORK", "SOURCE"), [overview_row(v) for v in views])
 
 
 @json_option
@@ -165,8 +167,7 @@ def add(
     if as_json:
         say_json(schedule_document(view))
     else:
-        what = "is as it was" if changes.same else "is changed" if changes.changed else "is made"
-        say(f"schedule {name} {what}; it fires next at {iso(view.next_at_ms) or 'no time'}")
+        say(f"schedule {name} {change_text(changes)}; it fires next at {iso(view.next_at_ms) or 'no time'}")
 
 
 @json_option
@@ -192,7 +193,7 @@ def resume(*, name: str, as_json: bool) -> None:
 @_named
 @schedule.command("rm")
 def remove(*, name: str, as_json: bool) -> None:
-    """Remove a schedule with its history; tasks that it has submitted go on."""
+    """Remove a schedule with its history; what it has submitted goes on."""
     with server() as client:
         source = _one(client, name).schedule.source
         client.call(ScheduleOrder(0, name, "remove"), Done)
@@ -209,13 +210,14 @@ def remove(*, name: str, as_json: bool) -> None:
 @_named
 @schedule.command
 def trigger(*, name: str, as_json: bool) -> None:
-    """Submit a schedule's work now, beside its times; print the task's id."""
+    """Submit a schedule's work now, beside its times; print the id of the task, or workflow."""
     with server() as client:
         [task_id] = client.make_ids(1)
         triggered = client.call(ScheduleTrigger(0, name, task_id), ScheduleTriggered)
     text = format_task_id(triggered.id)
     if as_json:
-        say_json({"name": name, "task": text})
+        is_workflow = is_workflow_id(triggered.id)
+        say_json({"name": name, "task": None if is_workflow else text, "workflow": text if is_workflow else None})
     else:
         say(text)
 
@@ -231,7 +233,8 @@ def backfill(*, name: str, first: str, last: str, dry_run: bool, as_json: bool) 
     """Submit a schedule's work for all its times in a range of the past, whatever was decided on them then."""
     at_ms: list[int] = []
     with server() as client:
-        zone = _one(client, name).schedule.timing.zone
+        schedule = _one(client, name).schedule
+        zone, what = schedule.timing.zone, "task" if schedule.workflow is None else "workflow"
         from_ms, until_ms = instant_ms(first, zone), instant_ms(last, zone)
         while True:
             [request] = client.make_ids(1)
@@ -248,7 +251,7 @@ def backfill(*, name: str, first: str, last: str, dry_run: bool, as_json: bool) 
     if dry_run:
         for each in at_ms:
             say(iso(each) or "")
-    say(f"{'would submit' if dry_run else 'submitted'} {len(at_ms):,} task{'' if len(at_ms) == 1 else 's'}")
+    say(f"{'would submit' if dry_run else 'submitted'} {len(at_ms):,} {what}{'' if len(at_ms) == 1 else 's'}")
 
 
 @json_option
@@ -268,7 +271,7 @@ def history(*, name: str, limit: int, as_json: bool) -> None:
     if as_json:
         say_json([firing_document(firing) for firing in firings])
     else:
-        say_rows(("TIME (UTC)", "TIMES", "OUTCOME", "TASK", "STATE", "REASON"), [firing_row(f) for f in firings])
+        say_rows(("TIME (UTC)", "TIMES", "OUTCOME", "WORK", "STATE", "REASON"), [firing_row(f) for f in firings])
 
 
 @json_option

@@ -125,6 +125,8 @@ def workflow_document(view: WorkflowView) -> Document:
         "created_at": iso(view.created_at_ms),
         "finished_at": iso(view.finished_at_ms),
         "trace_id": view.traceparent[3:35] or None,
+        "schedule": view.schedule or None,
+        "scheduled_for": iso(view.scheduled_for_ms),
     }
 
 

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from msgspec.structs import replace
@@ -12,15 +12,18 @@ from taskd.cli.connection import server
 from taskd.cli.exits import Exit
 from taskd.cli.options import duration_ms, json_option, json_value, server_options
 from taskd.cli.output import Json, hint, say, say_json, say_pieces, say_rows
+from taskd.cli.timings import timing_text
 from taskd.cli.views import arguments_text, error_text, iso, node_document, result_text, workflow_document
 from taskd.client.client import Client
 from taskd.client.progress import critical_path, ended_count, ran_ms
 from taskd_protocol.command import read_command
-from taskd_protocol.errors import BadRequest, WorkflowInvalid, WorkflowUnknown
+from taskd_protocol.errors import BadRequest, ScheduleExists, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
+from taskd_protocol.schedule import Schedule
+from taskd_protocol.schedule_messages import ScheduleChanges, ScheduleList, SchedulePage, ScheduleSet
 from taskd_protocol.task import COMMAND_NAME
 from taskd_protocol.workflow import MAP, SLEEP, VALUE, Node, is_workflow_id, member_id
 from taskd_protocol.workflow_messages import (
@@ -33,6 +36,9 @@ from taskd_protocol.workflow_messages import (
     WorkflowSignal,
     WorkflowView,
 )
+
+if TYPE_CHECKING:
+    from taskd.cli.flowfiles import FlowFile
 
 STATES: Final = ("running", "cancelling", "succeeded", "failed", "cancelled")
 
@@ -100,8 +106,8 @@ def graph(*, what: str, form: str) -> None:
     from taskd.cli.pictures import FORMS
 
     if Path(what).suffix in {".toml", ".json"}:
-        name, _, file_nodes = _read(Path(what))
-        shapes = [shape_of_node(node) for node in file_nodes]
+        flow = _read(Path(what))
+        name, shapes = flow.name, [shape_of_node(node) for node in flow.nodes]
     else:
         with server() as client:
             view, nodes = _whole(client, _workflow_id(what))
@@ -159,11 +165,19 @@ def signal(*, workflow_id: str, name: str, value: object) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--wait", is_flag=True, help="Wait for the end, and print the state.")
 @click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
-def submit(*, file: Path, wait: bool, timeout_ms: int | None, as_json: bool) -> int:
-    """Start the workflow of a file, TOML or JSON; prints its id as soon as the server has it on disk."""
-    name, policy, nodes = _read(file)
+@click.option("--now", is_flag=True, help="Start it once, also if the file has a schedule, which stays as it is.")
+def submit(*, file: Path, wait: bool, timeout_ms: int | None, now: bool, as_json: bool) -> int:
+    """Start the workflow of a file, TOML or JSON; prints its id as soon as the server has it on disk.
+
+    If the file has a [schedule], that is made, or changed, and starts the workflow in its times.
+    """
+    flow = _read(file)
+    if flow.schedule is not None and not now:
+        if wait:
+            raise click.UsageError(f"{file} has a schedule: with --now it is started once, and --wait waits for that")
+        return _keep_schedule(flow.schedule, as_json=as_json)
     with server() as client:
-        raw_id = client.submit_workflow(name, nodes, policy)
+        raw_id = client.submit_workflow(flow.name, flow.nodes, flow.policy)
         if not wait:
             if as_json:
                 say_json(workflow_document(_page(client, raw_id, 0, 1)[0]))
@@ -210,7 +224,8 @@ def lint(*, file: Path, as_json: bool) -> int:
         for problem in flow.problems:
             say(problem.told(str(file)))
     else:
-        say(f"{file}: {len(flow.nodes):,} nodes, nothing is wrong")
+        when = "" if flow.schedule is None else f", scheduled {timing_text(flow.schedule.timing)}"
+        say(f"{file}: {len(flow.nodes):,} nodes{when}, nothing is wrong")
     return Exit.USAGE if flow.problems else Exit.DONE
 
 
@@ -223,8 +238,10 @@ def plan(*, file: Path, as_json: bool) -> None:
     Each layer waits for those above it. Nothing is submitted, and no server is asked.
     """
     from taskd.cli.graphs import drawn, layers, shape_of_node
+    from taskd.cli.schedule_views import asked_document, missed_text
 
-    name, policy, nodes = _read(file)
+    flow = _read(file)
+    name, policy, nodes, schedule = flow.name, flow.policy, flow.nodes, flow.schedule
     shapes = [shape_of_node(node, _call_text(node, nodes)) for node in nodes]
     rows = layers(shapes)
     if as_json:
@@ -233,6 +250,7 @@ def plan(*, file: Path, as_json: bool) -> None:
                 "name": name,
                 "policy": policy,
                 "node_count": len(nodes),
+                "schedule": None if schedule is None else asked_document(schedule),
                 "layers": [
                     [
                         {
@@ -248,6 +266,9 @@ def plan(*, file: Path, as_json: bool) -> None:
         )
         return
     say(f"workflow {name}: {len(nodes):,} nodes in {len(rows):,} layers, {policy}")
+    if schedule is not None:
+        rules = f"overlap {schedule.overlap}, missed {missed_text(schedule)}"
+        say(f"schedule {schedule.name}: {timing_text(schedule.timing)}, {rules}")
     for line in drawn(shapes):
         say_pieces(line)
 
@@ -262,8 +283,8 @@ def _workflow_id(text: str) -> bytes:
     return raw
 
 
-def _read(file: Path) -> tuple[str, str, list[Node]]:
-    """Read a workflow file: its name, its policy, its nodes.
+def _read(file: Path) -> "FlowFile":
+    """Read a workflow file.
 
     Raises:
         WorkflowInvalid: Something is wrong with it; all of it was told.
@@ -276,7 +297,30 @@ def _read(file: Path) -> tuple[str, str, list[Node]]:
         for told in before:
             hint(told)
         raise WorkflowInvalid(last)
-    return flow.name, flow.policy, flow.nodes
+    return flow
+
+
+def _keep_schedule(schedule: Schedule, *, as_json: bool) -> int:
+    """Have the server keep the schedule of a file.
+
+    Raises:
+        ScheduleExists: One of that name is there, and is none of a workflow.
+    """
+    from taskd.cli.schedule_views import change_text, schedule_document
+
+    name = schedule.name
+    with server() as client:
+        before = client.call(ScheduleList(0, [name]), SchedulePage).schedules
+        if before and before[0].schedule.workflow is None:
+            raise ScheduleExists(f"schedule {name[:64]!r} submits a task: say another name in [schedule], or remove it")
+        changes = client.call(ScheduleSet(0, schedule), ScheduleChanges)
+        [view] = client.call(ScheduleList(0, [name]), SchedulePage).schedules
+    if as_json:
+        say_json(schedule_document(view))
+    else:
+        say(f"schedule {name} {change_text(changes)}; it fires next at {iso(view.next_at_ms) or 'no time'}")
+        hint(f"taskd schedule trigger {name} starts one now")
+    return Exit.DONE
 
 
 def _pages(client: Client, request: WorkflowList) -> Iterator[WorkflowView]:
@@ -340,6 +384,7 @@ def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
     facts = [
         ("nodes", f"{ended_count(view):,} of {view.nodes:,} have ended{counts and f': {counts}'}"),
         ("policy", view.policy),
+        ("schedule", f"{view.schedule}, for {iso(view.scheduled_for_ms)}" if view.schedule else ""),
         ("trace", view.traceparent[3:35]),
         ("created", iso(view.created_at_ms)),
         ("finished", iso(view.finished_at_ms)),

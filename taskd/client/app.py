@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack, overload
 
@@ -11,7 +12,7 @@ from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Retry, UniqueMode
-from taskd.client.schedule import Declared, Schedule, ScheduleHandle, ScheduleRules, declared, keep
+from taskd.client.schedule import Declared, Schedule, ScheduleHandle, ScheduleRules, declared, keep, written
 from taskd.client.task import AnyTask, AsyncTask, Submitter, SyncTask, Task
 from taskd.client.timing import When
 from taskd.client.waiting import arun, run
@@ -37,6 +38,7 @@ class App:
     Attributes:
         tasks: The declared ones by name.
         schedules: What each of them says of schedules, by the task's name.
+        written: The same of workflows: the module of the function that writes one, and what tells its schedules.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class App:
         """
         self.tasks: dict[str, AnyTask] = {}
         self.schedules: dict[str, list[WireSchedule]] = {}
+        self.written: list[tuple[str, Callable[[], list[WireSchedule]]]] = []
         self._url = url
         self._name = name
         self._submit_timeout_s = submit_timeout
@@ -206,24 +209,41 @@ class App:
         self.tasks[chosen] = task
         return task
 
+    def scheduled(self, schedule: Declared) -> Callable[[Callable[P, Workflow]], Callable[P, Workflow]]:
+        """Have the server start the workflow that a function writes, again and again.
+
+        The function stays as it is: ``nightly().submit()`` starts one by hand. Agents, and `taskd schedule sync`, call
+        it when they have loaded its module, and have the server keep what it returns.
+
+        Args:
+            schedule: ``Cron("0 3 * * *", tz="Europe/Oslo")``, ``Every(60)``, a ``Schedule`` with rules, whose
+                arguments are the function's, or several. The name is the workflow's unless it says another.
+        """
+
+        def remember(write: Callable[P, Workflow]) -> Callable[P, Workflow]:
+            self.written.append((write.__module__, partial(written, schedule, write)))
+            return write
+
+        return remember
+
     def schedule(
         self,
         name: str,
         when: When,
-        task: Submitter[P, R],
+        task: Submitter[P, R] | Workflow,
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] = MappingProxyType({}),
         **rules: Unpack[ScheduleRules],
     ) -> ScheduleHandle:
-        """Have the server submit a task again and again; return once that is durable.
+        """Have the server submit a task, or start a workflow, again and again; return once that is durable.
 
         Called again under the same name it changes the schedule; one that is the same stays as it is.
 
         Args:
             name: Of the schedule.
             when: ``Cron``, ``Every`` or ``At``.
-            task: A declared task, or one with other ``options``.
-            args: What it is called with.
+            task: A declared task, or one with other ``options``; or a workflow, as it is written now.
+            args: What the task is called with.
             kwargs: The same, by name.
             rules: What it does about overlap, missed times and failures; see ``Schedule``.
 
@@ -239,7 +259,7 @@ class App:
         self,
         name: str,
         when: When,
-        task: Submitter[P, R],
+        task: Submitter[P, R] | Workflow,
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] = MappingProxyType({}),
         **rules: Unpack[ScheduleRules],

@@ -1,9 +1,9 @@
-"""Schedules, as users make them: in code beside a task, or by a call; and handles to those that a server keeps."""
+"""Schedules, as users make them: in code beside a task or a workflow, or by a call; and handles to those kept."""
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypedDict, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
 
 import msgspec
 
@@ -12,6 +12,7 @@ from taskd.client.client import TIMEOUT_S
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.timing import Missed, Overlap, When
 from taskd.client.waiting import Steps, arun, run
+from taskd.client.workflow import Workflow
 from taskd_protocol import schedule as wire
 from taskd_protocol.errors import BadRequest, ScheduleUnknown
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
@@ -29,6 +30,8 @@ from taskd_protocol.schedule_messages import (
 
 if TYPE_CHECKING:
     from taskd.client.client import Client
+    from taskd.client.middleware import TaskFunction
+    from taskd.client.runs import WorkflowRun
     from taskd.client.task import Submitter
 
 P = ParamSpec("P")
@@ -38,13 +41,16 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule beside the task that it submits: ``@app.task(schedule=Schedule(when=Cron("@daily"), args=(3,)))``."""
+    """A schedule beside what it submits: ``@app.task(schedule=Schedule(when=Cron("@daily"), args=(3,)))``.
+
+    Of a workflow, its rules are about workflows where they say *task*.
+    """
 
     when: When
     name: str = ""
-    """Empty: the task's name."""
+    """Empty: the task's name, or the workflow's."""
     args: Sequence[object] = ()
-    """What the task is called with."""
+    """What the task is called with, or the function that writes the workflow."""
     kwargs: Mapping[str, object] = {}
     overlap: Overlap = "skip"
     """While the task of a firing before has not ended: ``"skip"`` this one, ``"allow"`` both, ``"queue_one"`` until the
@@ -54,31 +60,39 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     ``"skip"``, or ``"all"``, the last ``missed_max`` of them."""
     missed_max: int = 0
     jitter: float = 0.0
-    """Seconds that each task waits at most, so that not all begin at once."""
+    """Seconds that each task waits at most, so that not all begin at once; a workflow begins with a sleep instead."""
     pause_after: int = 0
     """It is paused after so many tasks in a row have failed; 0: never."""
 
-    def to_wire(self, task: "Submitter[P, R]") -> wire.Schedule:
-        """Return it as the server is told, for this task.
+    def to_wire(self, work: "Submitter[P, R] | Workflow") -> wire.Schedule:
+        """Return it as the server is told, for this task or workflow.
 
         Raises:
             BadRequest: A field is out of its range.
+            WorkflowInvalid: The workflow cannot run as it is written.
             TypeError: The task does not take these arguments.
             PayloadUnpackable: An argument is no data that can travel.
         """
         if not isinstance(self.when, When):
-            raise BadRequest(f'schedule of task {task.name!r} says no time: write it as Cron("0 3 * * *") or Every(60)')
+            raise BadRequest(f'schedule of {work.name!r} says no time: write it as Cron("0 3 * * *") or Every(60)')
         if not math.isfinite(self.jitter):
             raise BadRequest("jitter is a finite number of seconds")
+        workflow = None
+        if isinstance(work, Workflow):
+            if self.args or self.kwargs:
+                raise BadRequest(f"workflow {work.name!r} takes no arguments: its nodes have theirs")
+            work.check()
+            workflow = wire.ScheduledWorkflow(work.name, work.nodes, work.policy)
         made = wire.Schedule(
-            self.name or task.name,
+            self.name or work.name,
             self.when.timing,
-            task.work(self.args, self.kwargs),
+            wire.NO_TASK if isinstance(work, Workflow) else work.work(self.args, self.kwargs),
             round(self.jitter * 1000),
             self.overlap,
             self.missed,
             self.missed_max,
             self.pause_after,
+            workflow=workflow,
         )
         wire.check_schedule(made, PAYLOAD_BYTES_MAX)
         return made
@@ -95,7 +109,7 @@ class ScheduleRules(TypedDict, total=False):
 
 
 Declared: TypeAlias = When | Schedule | Sequence[When | Schedule] | None
-"""What ``@app.task(schedule=…)`` takes."""
+"""What ``@app.task(schedule=…)`` takes, and ``@app.scheduled(…)``."""
 
 
 def declared(schedules: Declared, task: "Submitter[P, R]") -> list[wire.Schedule]:
@@ -104,13 +118,34 @@ def declared(schedules: Declared, task: "Submitter[P, R]") -> list[wire.Schedule
     Raises:
         BadRequest: A field is out of its range, or two of one task have one name.
     """
-    if schedules is None:
-        return []
-    several: Iterable[When | Schedule] = [schedules] if isinstance(schedules, When | Schedule) else schedules
-    made = [(each if isinstance(each, Schedule) else Schedule(when=each)).to_wire(task) for each in several]
+    made = [each.to_wire(task) for each in _each(schedules)]
     if len({each.name for each in made}) < len(made):
         raise BadRequest(f"two schedules of task {task.name!r} have one name: give each a name= of its own")
     return made
+
+
+def written(schedules: Declared, write: Callable[P, Workflow]) -> list[wire.Schedule]:
+    """Return what is said of schedules of the workflow that a function writes, as the server is told.
+
+    Raises:
+        BadRequest: A field is out of its range, or the function returns no workflow.
+        WorkflowInvalid: What it writes cannot run.
+        TypeError: It does not take the arguments of one.
+    """
+    made: list[wire.Schedule] = []
+    for each in _each(schedules):
+        workflow = cast("TaskFunction", write)(*each.args, **each.kwargs)
+        if not isinstance(workflow, Workflow):
+            raise BadRequest(f"{write.__qualname__}() returns {workflow!r:.40}, and no workflow: end it with return wf")
+        made.append(msgspec.structs.replace(each, args=(), kwargs={}).to_wire(workflow))
+    return made
+
+
+def _each(schedules: Declared) -> list[Schedule]:
+    if schedules is None:
+        return []
+    several: Iterable[When | Schedule] = [schedules] if isinstance(schedules, When | Schedule) else schedules
+    return [each if isinstance(each, Schedule) else Schedule(when=each) for each in several]
 
 
 def keep(client: "Client", schedule: wire.Schedule, timeout_s: float) -> "Steps[ScheduleHandle]":
@@ -146,7 +181,7 @@ class ScheduleHandle:
         await arun(self._order("resume"))
 
     def remove(self) -> None:
-        """Remove it, with its history. Tasks that it has submitted go on."""
+        """Remove it, with its history. What it has submitted goes on."""
         run(self._order("remove"))
 
     async def aremove(self) -> None:
@@ -154,12 +189,28 @@ class ScheduleHandle:
         await arun(self._order("remove"))
 
     def trigger(self) -> TaskHandle[object]:
-        """Submit its work now, beside its times, also while it is paused."""
+        """Submit its task now, beside its times, also while it is paused.
+
+        Raises:
+            BadRequest: It starts a workflow: ``trigger_workflow`` does.
+        """
         return run(self._trigger())
 
     async def atrigger(self) -> TaskHandle[object]:
         """Submit its work now; see ``trigger``."""
         return await arun(self._trigger())
+
+    def trigger_workflow(self) -> "WorkflowRun":
+        """Start its workflow now, beside its times, also while it is paused.
+
+        Raises:
+            BadRequest: It submits a task: ``trigger`` does.
+        """
+        return run(self._trigger_workflow())
+
+    async def atrigger_workflow(self) -> "WorkflowRun":
+        """Start its workflow now; see ``trigger_workflow``."""
+        return await arun(self._trigger_workflow())
 
     def state(self) -> str:
         """Return ``active``, ``paused``, ``broken``, or ``done``: it fires no more.
@@ -185,12 +236,24 @@ class ScheduleHandle:
         yield from operations.call(self._client.link, ScheduleOrder(0, self.name, action), Done, self._timeout_s)
 
     def _trigger(self) -> Steps[TaskHandle[object]]:
-        link = self._client.link
-        yield from operations.connect(link, self._timeout_s)
-        [task_id], _ = self._client.make_ids_nowait(1, 0)
-        message = ScheduleTrigger(0, self.name, task_id)
-        told = yield from operations.call(link, message, ScheduleTriggered, self._timeout_s)
-        return TaskHandle(told.id, Batch(link))
+        task_id = yield from self._start(is_workflow=False)
+        return TaskHandle(task_id, Batch(self._client.link))
+
+    def _trigger_workflow(self) -> "Steps[WorkflowRun]":
+        from taskd.client.runs import WorkflowRun  # noqa: PLC0415 - not for workers that start none
+
+        workflow_id = yield from self._start(is_workflow=True)
+        return WorkflowRun(workflow_id, self._client.link)
+
+    def _start(self, *, is_workflow: bool) -> Steps[bytes]:
+        view = yield from self._view()
+        if (view.schedule.workflow is not None) != is_workflow:
+            what, other = ("a task", "trigger()") if is_workflow else ("a workflow", "trigger_workflow()")
+            raise BadRequest(f"schedule {self.name[:64]!r} submits {what}: call {other}")
+        [request], _ = self._client.make_ids_nowait(1, 0)
+        message = ScheduleTrigger(0, self.name, request)
+        told = yield from operations.call(self._client.link, message, ScheduleTriggered, self._timeout_s)
+        return told.id
 
     def _view(self) -> Steps[ScheduleView]:
         message = ScheduleList(0, [self.name])

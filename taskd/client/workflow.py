@@ -173,6 +173,7 @@ class Workflow:
     Attributes:
         name: For people; several may have the same.
         nodes: As they stand, in order.
+        policy: What a failed node does to those that do not wait for it.
     """
 
     def __init__(self, name: str, *, policy: Policy, client: "Callable[[], Client]", timeout_s: float) -> None:
@@ -191,7 +192,7 @@ class Workflow:
             raise BadRequest(f"policy {policy!r} is unknown; use {' or '.join(POLICIES)}")
         self.name = name
         self.nodes: list[Node] = []
-        self._policy = policy
+        self.policy = policy
         self._client = client
         self._timeout_s = timeout_s
         self._names: set[str] = set()
@@ -286,6 +287,16 @@ class Workflow:
     async def asubmit(self) -> "WorkflowRun":
         """Start it, on asyncio or trio; see ``submit``."""
         return await arun(self._submit())
+
+    def check(self) -> None:
+        """Refuse what cannot run as it is written, as far as that can be told here.
+
+        Raises:
+            WorkflowInvalid: The node is named.
+        """
+        check_phases(self.nodes)
+        if not self.nodes:
+            raise WorkflowInvalid(f"workflow {self.name!r} has no nodes: write them with task.node() within its block")
 
     # -- for nodes ------------------------------------------------------------------------
 
@@ -396,11 +407,9 @@ class Workflow:
     def _submit(self) -> "Steps[WorkflowRun]":
         from taskd.client.runs import WorkflowRun  # noqa: PLC0415 - not for workers that submit none
 
-        check_phases(self.nodes)
-        if not self.nodes:
-            raise WorkflowInvalid(f"workflow {self.name!r} has no nodes: write them with task.node() within its block")
+        self.check()
         client = self._client()
-        raw_id = yield from client.workflow_steps(self.name, self.nodes, self._policy, self._timeout_s)
+        raw_id = yield from client.workflow_steps(self.name, self.nodes, self.policy, self._timeout_s)
         return WorkflowRun(raw_id, client.link, self)
 
 

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -85,29 +85,57 @@ def start_by_program(home: House) -> str:
     return ended.stdout.strip()
 
 
-def start_by_file(home: House) -> str:
-    assert home.ask("lint", "nightly_etl.toml").endswith("nothing is wrong")
-    return home.ask("workflow", "submit", "nightly_etl.toml")
+def start_by_schedule_of_code(home: House) -> str:
+    wait_until(lambda: "nightly-etl " in home.ask("schedule", "ls"))
+    view = cast("dict[str, object]", json.loads(home.ask("schedule", "show", "nightly-etl", "--json")))
+    assert (view["workflow"], view["node_count"], view["source"]) == ("nightly-etl", 10, "nightly_etl")
+    timing = cast("dict[str, object]", view["timing"])
+    assert (timing["cron"], timing["tz"]) == (["0 3 * * *"], "Europe/Oslo")
+    return home.ask("schedule", "trigger", "nightly-etl")
 
 
-@pytest.mark.parametrize("start", [start_by_program, start_by_file])
-def test_a_night_that_is_approved(home: House, start: object) -> None:
-    assert callable(start)
+def start_by_schedule_of_file(home: House) -> str:
+    assert home.ask("lint", "nightly_etl.toml").endswith("scheduled 0 3 * * * Europe/Oslo, nothing is wrong")
+    assert "schedule nightly-etl-file: 0 3 * * * Europe/Oslo, overlap queue_one" in home.ask("plan", "nightly_etl.toml")
+    for told in ("is made", "is as it was"):
+        kept = home.ask("workflow", "submit", "nightly_etl.toml")
+        assert f"schedule nightly-etl-file {told}; it fires next at " in kept
+    return home.ask("schedule", "trigger", "nightly-etl-file")
+
+
+@pytest.mark.parametrize("start", [start_by_program, start_by_schedule_of_code, start_by_schedule_of_file])
+def test_a_night_that_is_approved(home: House, start: Callable[[House], str]) -> None:
     workflow = start(home)
     wait_until(lambda: shown(home, workflow)["approve"]["state"] == "waiting")
     assert f"taskd workflow signal {workflow} approve" in home.ask("workflow", "show", workflow)
-    assert (home.work / "warehouse" / f"{TABLE}.json").exists()
+    table = str(home.task(str(shown(home, workflow)["load"]["id"]))["result"])
+    assert table == TABLE or start is not start_by_program
+    assert (home.work / "warehouse" / f"{table}.json").exists()
     home.ask("workflow", "signal", workflow, "approve", '{"by": "ann"}')
     assert home.ask("workflow", "wait", workflow, "--timeout", "30s") == "succeeded"
     published = (home.work / "warehouse" / "published.txt").read_text()
-    assert published == f"{TABLE}: {TOTAL} cents, approved by ann"
+    assert published == f"{table}: {TOTAL} cents, approved by ann"
     states = {name: node["state"] for name, node in shown(home, workflow).items()}
     assert (states["publish"], states["unload"], states["tell"]) == ("succeeded", "skipped", "skipped")
     assert workflow in home.ask("workflow", "ls", "--state", "succeeded", "--name", "nightly-*")
 
 
+def test_a_night_of_a_schedule_is_for_the_day_before_its_time(home: House) -> None:
+    """A backfill of a night of spring, in which the clock was set; it knows its time, and its history the workflow."""
+    wait_until(lambda: "nightly-etl " in home.ask("schedule", "ls"))
+    night = ("--from", "2026-03-29T00:00", "--to", "2026-03-29T12:00")
+    assert home.ask("schedule", "backfill", "nightly-etl", *night) == "submitted 1 workflow"
+    [fired, *_] = cast("list[dict[str, object]]", json.loads(home.ask("schedule", "history", "nightly-etl", "--json")))
+    workflow = str(fired["workflow"])
+    assert (fired["outcome"], fired["at"], fired["task"]) == ("backfilled", "2026-03-29T01:00:00.000Z", None)
+    assert "nightly-etl, for 2026-03-29T01:00:00.000Z" in home.ask("workflow", "show", workflow)
+    wait_until(lambda: shown(home, workflow)["approve"]["state"] == "waiting")
+    assert home.task(str(shown(home, workflow)["day"]["id"]))["result"] == "2026-03-28"
+    home.ask("workflow", "cancel", workflow)
+
+
 def test_a_night_that_fails_is_taken_back(home: House) -> None:
-    workflow = home.ask("workflow", "submit", "nightly_etl.toml")
+    workflow = start_by_program(home)
     home.ask("workflow", "signal", workflow, "approve", '{"by": "nobody"}')
     ended = home.run("workflow", "wait", workflow, "--timeout", "30s")
     assert (ended.returncode, ended.stdout) == (1, "failed\n")
@@ -138,7 +166,8 @@ def test_a_workflow_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
         shutil.copy(EXAMPLES / "nightly_etl.toml", home.work)
         server = home.serve()
         address = home.profile()["address"]
-        workflow = home.ask("workflow", "submit", "nightly_etl.toml")
+        home.ask("workflow", "submit", "nightly_etl.toml")
+        workflow = home.ask("schedule", "trigger", "nightly-etl-file")
         home.start("agent", "nightly_etl", "--name", "ash", "--processes", "2")
         wait_until(lambda: shown(home, workflow)["approve"]["state"] == "waiting")
         server.end(signal.SIGKILL)

@@ -22,7 +22,7 @@ class Loaded(NamedTuple):
     error: str
     """Why a module could not be imported, naming it; empty when all were."""
     schedules: dict[str, list[Schedule]]
-    """What the code of each module defines, of every module that a task was found in."""
+    """What the code of each module defines, of every module in which a task, or who writes a workflow, was found."""
 
 
 def load(modules: Sequence[str]) -> Loaded:
@@ -51,15 +51,20 @@ def load(modules: Sequence[str]) -> Loaded:
                 tasks.append(wire.Known(task.name, task.is_async))
                 functions[task.name] = task.for_worker()
                 schedules.setdefault(task.function.__module__, []).extend(value.schedules.get(task.name, ()))
+            try:
+                for source, write in value.written:
+                    schedules.setdefault(source, []).extend(write())
+            except BaseException as error:  # noqa: BLE001 - the function that writes a workflow is the user's
+                return Loaded([], {}, _why(name, error, "says of schedules what cannot be"), {})
     return Loaded(tasks, functions, "", schedules)
 
 
-def _why(module: str, error: BaseException) -> str:
+def _why(module: str, error: BaseException, what: str = "failed to import") -> str:
     """Return one line that names the module, what was raised, and where."""
     meant = module.partition(":")[0].removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
     if meant != module:
         return line(f"{module!r} is no name of a module: write it as an import does, such as {meant or 'tasks'}")
-    text = line(f"module {module!r} failed to import: {type(error).__name__}: {error}")
+    text = line(f"module {module!r} {what}: {type(error).__name__}: {error}")
     frames = traceback.extract_tb(error.__traceback__)
     # A module that is not there at all fails inside the import system: no place worth naming.
     users = [frame for frame in frames if not frame.filename.startswith(("<frozen", __file__, importlib.__file__))]

@@ -9,6 +9,7 @@ from taskd.cli import flowfiles
 from taskd.cli.flowfiles import FlowFile, Problem, read_flow
 from taskd_protocol.command import read_command
 from taskd_protocol.payload import Input, pack, unpack, unpack_arguments
+from taskd_protocol.schedule import NO_TASK, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import COMMAND_NAME
 from taskd_protocol.workflow import Choice, Node
 
@@ -217,3 +218,111 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_problem_is_one_line() -> None:
     assert Problem("a\nb", "n", 3).told("f.toml") == "f.toml:3: node 'n': a b"
     assert Problem("a").told("f.toml") == "f.toml: a"
+
+
+NODE = """
+[nodes.a]
+value = 1
+"""
+
+
+def test_everything_that_can_be_said_of_a_schedule(tmp_path: Path) -> None:
+    flow = read(
+        tmp_path,
+        """
+        name = "etl"
+        policy = "fail_fast"
+
+        [schedule]
+        name = "nightly"
+        cron = ["0 3 * * *", "0 12 * * sat"]
+        tz = "Europe/Oslo"
+        gap = "shift"
+        fold = "both"
+        start = 2026-01-01T00:00:00
+        end = "2027-01-01"
+        not_on = [2026-12-25, "2026-12-24"]
+        not_cron = "* * * * sun"
+        overlap = "queue_one"
+        missed = "all"
+        missed_max = 3
+        pause_after = 2
+
+        [nodes.a]
+        value = 1
+        """,
+    )
+    assert flow.problems == []
+    new_year = 1_767_222_000_000  # by the clock of Oslo
+    timing = Timing(
+        ("0 3 * * *", "0 12 * * sat"),
+        zone="Europe/Oslo",
+        gap="shift",
+        fold="both",
+        start_ms=new_year,
+        end_ms=new_year + 365 * 86_400_000,
+        not_dates=("2026-12-25", "2026-12-24"),
+        not_cron=("* * * * sun",),
+    )
+    workflow = ScheduledWorkflow("etl", flow.nodes, "fail_fast")
+    assert flow.schedule == Schedule("nightly", timing, NO_TASK, 0, "queue_one", "all", 3, 2, workflow=workflow)
+
+
+@pytest.mark.parametrize(
+    ("said", "timing"),
+    [
+        ('every = "15m"', Timing(every_ms=900_000)),
+        ("every = 90", Timing(every_ms=90_000)),
+        ('at = ["2026-12-24T18:00", 2026-12-25T18:00:00Z]', Timing(at_ms=(1_798_135_200_000, 1_798_221_600_000))),
+    ],
+)
+def test_when_may_be_said_otherwise(tmp_path: Path, said: str, timing: Timing) -> None:
+    flow = read(tmp_path, f'name = "etl"\n[schedule]\n{said}\n{NODE}')
+    assert flow.schedule is not None
+    assert (flow.schedule.timing, flow.schedule.name) == (timing, "etl")
+
+
+@pytest.mark.parametrize(
+    ("said", "line", "says"),
+    [
+        ('cron = "0 0 30 2 *"', 3, "names no day that there is"),
+        ('cron = ["@daily",\n"x"]', 3, "cron line 'x'"),
+        ('cron = "@daily"\ntz = "Mars/Olympus"', 4, "time zone 'Mars/Olympus' is unknown"),
+        ('every = "soon"', 3, "'soon' is no duration"),
+        ('cron = "@daily"\noverlap = "maybe"', 4, "use one of allow, skip, queue_one, cancel_running"),
+        ('cron = "@daily"\noverlp = "skip"', 4, "did you mean 'overlap'?"),
+        ('cron = "@daily"\nmissed_max = "2"', 4, "missed_max: Expected `int`, got `str`"),
+        ('cron = "@daily"\nstart = "tomorrow"', 4, "is no instant"),
+        ('cron = "@daily"\nevery = 60', 2, "exactly one of the three"),
+        ("", 2, "exactly one of the three"),
+        ('cron = "@daily"\nmissed_max = 2', 2, "takes no number"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_is_told_with_its_line(tmp_path: Path, said: str, line: int, says: str) -> None:
+    [(at, node, message)] = problems(tmp_path, f'name = "etl"\n[schedule]\n{said}\n{NODE}')
+    assert (at, node) == (line, "")
+    assert message.startswith("schedule: ")
+    assert says in message
+
+
+def test_all_that_is_wrong_with_a_schedule_is_told_at_once(tmp_path: Path) -> None:
+    text = """name = "etl"
+[schedule]
+cron = "x"
+tz = 3
+gap = "jump"
+[nodes.a]
+value = 1
+cron = "not this one"
+"""
+    assert [(line, node) for line, node, _ in problems(tmp_path, text)] == [(3, ""), (4, ""), (5, ""), (8, "a")]
+    [(line, _, message)] = problems(tmp_path, f'schedule = 3\nname = "etl"\n{NODE}')
+    assert (line, message) == (1, "schedule: it is no table: write [schedule], and below it cron or every")
+
+
+def test_a_schedule_in_json(tmp_path: Path) -> None:
+    text = '{"name": "etl",\n"nodes": {"a": {"value": 1}},\n"schedule": {\n"every": "x"\n}}'
+    assert [line for line, _, _ in problems(tmp_path, text, ".json")] == [4]
+    good = read(tmp_path, text.replace('"x"', '"1h"'), ".json")
+    assert good.schedule is not None
+    assert good.schedule.timing == Timing(every_ms=3_600_000)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from taskd_protocol.ids import format_task_id, make_task_ids
 from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack_arguments
-from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
+from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.schedule_messages import (
     FiringPage,
     FiringView,
@@ -24,9 +24,11 @@ from taskd_protocol.schedule_messages import (
     ScheduleView,
 )
 from taskd_protocol.task import Retry, Rules, TaskSpec
+from taskd_protocol.workflow import Node, make_workflow_id
 from unit.cli.fake_client import FakeClient, Taskd
 
 [TASK] = make_task_ids(1, 1_800_000_000_000, bytes(range(10)))
+RUN = make_workflow_id(1_800_000_000_000, bytes(5))
 AT_MS = 1_795_291_200_000
 LAST = FiringView(8, AT_MS - 60_000, AT_MS, 2, "skipped", "the task before has not ended", b"", AT_MS + 5)
 VIEW = ScheduleView(
@@ -70,7 +72,7 @@ PLAIN = ScheduleView(
 def test_ls_shows_where_each_stands(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [SchedulePage(1, [VIEW], more=True), SchedulePage(2, [PLAIN], more=False)]
     header, first, second = taskd("schedule", "ls").out.splitlines()
-    assert header.split() == ["NAME", "STATE", "WHEN", "NEXT", "(UTC)", "LAST", "TASK", "SOURCE"]
+    assert header.split() == ["NAME", "STATE", "WHEN", "NEXT", "(UTC)", "LAST", "WORK", "SOURCE"]
     assert "0 3 * * * Europe/Oslo  2026-11-21T20:00:01.000Z  skipped 2026-11-21T20:00:00.000Z" in first
     assert first.endswith("defined in code: shop")
     assert second.split() == ["often", "active", "every", "90s", "1970-01-01T00:00:00.002Z", "-", "app.f", "-"]
@@ -87,6 +89,8 @@ def test_a_schedule_has_one_document(taskd: Taskd, client: FakeClient) -> None:
         "task": "app.report",
         "queue": "slow",
         "priority": 0,
+        "workflow": None,
+        "node_count": None,
         "timing": {
             "cron": ["0 3 * * *"],
             "every_s": None,
@@ -117,6 +121,8 @@ def test_a_schedule_has_one_document(taskd: Taskd, client: FakeClient) -> None:
             "reason": "the task before has not ended",
             "task": None,
             "task_state": None,
+            "workflow": None,
+            "workflow_state": None,
             "decided_at": "2026-11-21T20:00:00.005Z",
         },
     }
@@ -186,10 +192,30 @@ def test_history_reads_on_as_far_as_asked(taskd: Taskd, client: FakeClient) -> N
     fired = FiringView(7, AT_MS, AT_MS, 1, "fired", "", TASK, AT_MS, "succeeded")
     client.replies = [FiringPage(1, [LAST], more=True), FiringPage(2, [fired], more=False)]
     header, first, second = taskd("schedule", "history", "nightly").out.splitlines()
-    assert header.split() == ["TIME", "(UTC)", "TIMES", "OUTCOME", "TASK", "STATE", "REASON"]
+    assert header.split() == ["TIME", "(UTC)", "TIMES", "OUTCOME", "WORK", "STATE", "REASON"]
     assert first.startswith("2026-11-21T19:59:00.000Z to 2026-11-21T20:00:00.000Z  2      skipped")
     assert second.split() == ["2026-11-21T20:00:00.000Z", "1", "fired", format_task_id(TASK), "succeeded"]
     assert client.asked[1] == ScheduleHistory(0, "nightly", 8, 19)
+
+
+def test_a_schedule_of_a_workflow_is_told_as_one(taskd: Taskd, client: FakeClient) -> None:
+    workflow = ScheduledWorkflow("etl", [Node("a", task=TaskSpec(b"", "m.f")), Node("b", "value", packed=b"\xc0")])
+    fired = FiringView(7, AT_MS, AT_MS, 1, "fired", "", RUN, AT_MS, "succeeded")
+    made = Schedule("nightly", Timing(("@daily",)), NO_TASK, workflow=workflow)
+    view = replace(PLAIN, schedule=made, running=[RUN], last=fired)
+    text = format_task_id(RUN)
+    page = SchedulePage(1, [view], more=False)
+    client.replies = [page, page, page, PreviewPage(2, [], "UTC"), ScheduleTriggered(3, RUN), ScheduleTriggered(4, RUN)]
+    assert taskd("schedule", "ls").out.splitlines()[1].split()[-3:] == ["workflow", "etl", "-"]
+    [document] = json.loads(taskd("schedule", "ls", "--json").out)
+    asked = ("task", "queue", "priority", "workflow", "node_count")
+    assert [document[key] for key in asked] == [None, None, None, "etl", 2]
+    last = ("task", "task_state", "workflow", "workflow_state")
+    assert [document["last"][key] for key in last] == [None, None, text, "succeeded"]
+    assert "workflow  etl, 2 nodes, finish_what_you_can" in taskd("schedule", "show", "nightly").out.splitlines()
+    assert taskd("schedule", "trigger", "nightly").out == f"{text}\n"
+    told = json.loads(taskd("schedule", "trigger", "nightly", "--json").out)
+    assert told == {"name": "nightly", "task": None, "workflow": text}
 
 
 def test_a_state_that_needs_a_reason_has_one(taskd: Taskd, client: FakeClient) -> None:

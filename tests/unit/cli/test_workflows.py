@@ -10,6 +10,8 @@ from taskd_protocol.errors import TimedOut, WorkflowEnded
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import Done
 from taskd_protocol.payload import unpack
+from taskd_protocol.schedule import NO_TASK, Schedule, Timing
+from taskd_protocol.schedule_messages import ScheduleChanges, SchedulePage, ScheduleSet, ScheduleView
 from taskd_protocol.task import Failure, Outcome
 from taskd_protocol.workflow import make_workflow_id, member_id
 from taskd_protocol.workflow_messages import (
@@ -91,6 +93,8 @@ def test_ls_as_json(taskd: Taskd, client: FakeClient) -> None:
             "created_at": "2026-11-22T00:00:00.000Z",
             "finished_at": None,
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
+            "schedule": None,
+            "scheduled_for": None,
         }
     ]
 
@@ -241,6 +245,57 @@ def flow(tmp_path: Path) -> str:
     file = tmp_path / "flow.toml"
     file.write_text(FLOW)
     return str(file)
+
+
+SCHEDULED = (
+    FLOW
+    + """
+[schedule]
+cron = "0 3 * * *"
+tz = "Europe/Oslo"
+"""
+)
+
+
+def schedule_view(schedule: Schedule) -> ScheduleView:
+    return ScheduleView(schedule, "active", "", "key1", T0, T0 + 5_000, T0, 0, [], None, None)
+
+
+def test_submit_of_a_file_with_a_schedule_makes_that(taskd: Taskd, client: FakeClient, tmp_path: Path) -> None:
+    file = tmp_path / "flow.toml"
+    file.write_text(SCHEDULED)
+    made = Schedule("nightly", Timing(("0 3 * * *",), zone="Europe/Oslo"), NO_TASK)
+    view = SchedulePage(1, [schedule_view(made)], more=False)
+    changes = ScheduleChanges(1, ["nightly"], [], [], [])
+    client.replies = [SchedulePage(1, [], more=False), changes, view]
+    ended = taskd("workflow", "submit", str(file))
+    assert (ended.code, client.workflows) == (0, [])
+    assert ended.out == "schedule nightly is made; it fires next at 2026-11-22T00:00:05.000Z\n"
+    assert ended.err == "taskd schedule trigger nightly starts one now\n"
+    asked = client.asked[1]
+    assert isinstance(asked, ScheduleSet)
+    assert (asked.schedule.timing, asked.only_new) == (made.timing, False)
+    assert asked.schedule.workflow is not None
+    assert [node.name for node in asked.schedule.workflow.nodes] == ["fetch", "parse", "merge"]
+    assert asked.schedule.workflow.policy == "fail_fast"
+
+    client.replies = [view]
+    refused = taskd("workflow", "submit", str(file))
+    assert (refused.code, refused.out) == (2, "")
+    assert "schedule 'nightly' submits a task: say another name in [schedule]" in refused.err
+    assert taskd("workflow", "submit", str(file), "--wait").code == 2
+    assert taskd("workflow", "submit", str(file), "--now").out == f"{ID}\n"
+    assert len(client.workflows) == 1
+
+
+def test_lint_and_plan_tell_the_schedule(taskd: Taskd, tmp_path: Path) -> None:
+    file = tmp_path / "flow.toml"
+    file.write_text(SCHEDULED)
+    assert taskd("lint", str(file)).out == f"{file}: 3 nodes, scheduled 0 3 * * * Europe/Oslo, nothing is wrong\n"
+    planned = taskd("plan", str(file)).out.splitlines()
+    assert planned[1] == "schedule nightly: 0 3 * * * Europe/Oslo, overlap skip, missed latest"
+    document = json.loads(taskd("plan", str(file), "--json").out)["schedule"]
+    assert (document["timing"]["cron"], document["workflow"]) == (["0 3 * * *"], "nightly")
 
 
 def test_submit_prints_the_id_alone(taskd: Taskd, client: FakeClient, flow: str) -> None:

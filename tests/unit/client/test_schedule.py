@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from taskd import App, At, Cron, Every, Schedule, ScheduleHandle, current
+from taskd import App, At, Cron, Every, Schedule, ScheduleHandle, TaskFailed, Workflow, current
 from taskd.client.timing import When
 from taskd.testing import server
-from taskd_protocol.errors import BadRequest, ScheduleUnknown
+from taskd_protocol.errors import BadRequest, ScheduleUnknown, WorkflowInvalid
 from taskd_protocol.payload import unpack_arguments
-from taskd_protocol.schedule import Timing
+from taskd_protocol.schedule import NO_TASK, Timing
 
 UTC = dt.UTC
 
@@ -158,3 +158,105 @@ async def test_the_same_on_an_event_loop() -> None:
         await handle.aresume()
         assert await handle.astate() == "active"
         await handle.aremove()
+
+
+def test_a_workflow_is_scheduled_by_the_function_that_writes_it() -> None:
+    """It is called with what each schedule says, and stays what it is."""
+    app = App()
+
+    @app.task
+    def fetch(place: str) -> str:
+        return place
+
+    south = Schedule(when=Cron("0 4 * * *"), name="etl-south", args=("south",), overlap="queue_one", pause_after=3)
+
+    @app.scheduled([Cron("0 3 * * *", tz="Europe/Oslo"), south])
+    def etl(place: str = "north") -> Workflow:
+        with app.workflow("etl", policy="fail_fast") as wf:
+            fetch.node(fetch.node(place), name="last")
+        return wf
+
+    [(source, tell)] = app.written
+    assert source == __name__
+    one, two = tell()
+    assert (one.name, one.timing.zone, one.task) == ("etl", "Europe/Oslo", NO_TASK)
+    assert (two.name, two.overlap, two.pause_after) == ("etl-south", "queue_one", 3)
+    for made, place in ((one, "north"), (two, "south")):
+        assert made.workflow is not None
+        assert (made.workflow.name, made.workflow.policy) == ("etl", "fail_fast")
+        assert [node.name for node in made.workflow.nodes] == ["fetch", "last"]
+        assert made.workflow.nodes[0].task is not None
+        assert unpack_arguments(made.workflow.nodes[0].task.payload) == ([place], {})
+    assert etl("east").name == "etl"
+
+
+def test_a_scheduled_workflow_that_cannot_be_is_refused() -> None:
+    app = App()
+
+    @app.task
+    def work() -> None: ...
+
+    @app.scheduled(Every(60))
+    def empty() -> Workflow:
+        return app.workflow("empty")
+
+    @app.scheduled(Every(60))
+    def nothing() -> Workflow:
+        with app.workflow("nothing"):
+            work.node()
+        return None  # type: ignore[return-value]
+
+    @app.scheduled(Schedule(when=Every(60), jitter=3))
+    def shaken() -> Workflow:
+        with app.workflow("shaken") as wf:
+            work.node()
+        return wf
+
+    (_, first), (_, second), (_, third) = app.written
+    with pytest.raises(WorkflowInvalid, match="has no nodes"):
+        first()
+    with pytest.raises(BadRequest, match="returns None, and no workflow"):
+        second()
+    with pytest.raises(BadRequest, match="jitter is for tasks"):
+        third()
+    with pytest.raises(BadRequest, match="its nodes have theirs"):
+        app.schedule("shaken", Every(60), shaken(), args=(1,))
+
+
+def test_a_scheduled_workflow_runs_as_time_passes_and_its_tasks_know_the_time() -> None:
+    app, seen = App(), list[tuple[str, dt.datetime | None, int]]()
+
+    @app.task
+    def note(number: int) -> int:
+        seen.append((current().schedule, current().scheduled_for, number))
+        if number > 90:
+            raise ValueError(number)
+        return number + 1
+
+    with app.workflow("twice") as wf:
+        last = note.node(note.node(1), name="last")
+
+    with server(app) as local:
+        handle = app.schedule("often", Every(60), wf, overlap="queue_one")
+        first = handle.next()
+        local.advance(125)
+        assert first is not None
+        minute = dt.timedelta(minutes=1)
+        assert seen == [("often", first + minute * index, number) for index in range(2) for number in (1, 2)]
+        run = handle.trigger_workflow()
+        assert run.result("last") == 3
+        assert run.state() == "succeeded"
+        with pytest.raises(BadRequest, match="submits a workflow: call trigger_workflow"):
+            handle.trigger()
+        with app.workflow("bad") as bad:
+            note.node(99, name="first")
+        app.schedule("often", Every(60), bad, pause_after=2)
+        local.advance(130)
+        assert handle.state() == "paused"
+        assert last.name == "last"
+        failing = handle.trigger_workflow()
+        with pytest.raises(TaskFailed):
+            failing.result("first")
+        single = app.schedule("task", Every(60), note, args=(1,))
+        with pytest.raises(BadRequest, match="submits a task: call trigger"):
+            single.trigger_workflow()
