@@ -82,7 +82,7 @@ _OPTIONS: Final = {
     for each in msgspec.structs.fields(Options)
     if each.name not in {"key", "unique", "unique_key", "replace"}
 }
-_SECONDS: Final = ("delay", "timeout", "soft_timeout", "ttl", "deadline", "heartbeat")
+_SECONDS: Final = ("delay", "timeout", "soft_timeout", "ttl", "deadline", "heartbeat", "min_life")
 _OF_KIND: Final = {
     "args": {"task"},
     "kwargs": {"task"},

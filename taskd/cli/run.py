@@ -1,7 +1,7 @@
 """`taskd run`: a command on some agent, as if it ran here: its output live, its exit code, Ctrl-C."""
 
 import signal
-from typing import Final
+from typing import Final, Unpack
 
 import click
 
@@ -11,6 +11,7 @@ from taskd.cli.exits import Exit
 from taskd.cli.interrupts import take_as_ctrl_c
 from taskd.cli.options import duration_ms, name_and_value, server_options
 from taskd.cli.output import hint
+from taskd.cli.placing import Placed, placing_options, where
 from taskd.client.client import Client
 from taskd.client.outcome import error_of
 from taskd.client.trace import make_traceparents
@@ -19,13 +20,14 @@ from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.messages import Cancel, Cancelled
-from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, Outcome, Retry, Rules, TaskSpec
+from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, NO_RULES, Outcome, Retry, Rules, TaskSpec
 
 _SIGNALLED: Final = 128
 """Added by shells to the number of the signal that ended a command."""
 
 
 @server_options
+@placing_options
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--queue", metavar="NAME", default=DEFAULT_QUEUE, show_default=True, help="Where it waits for an agent.")
@@ -52,12 +54,14 @@ def run(
     variables: tuple[tuple[str, str], ...],
     max_attempts: int,
     limit_ms: int,
+    **placed: Unpack[Placed],
 ) -> int:
     """Run a command on an agent, as if it ran here.
 
     Shows its output as it comes, and ends with its exit code. Ctrl-C cancels it. Its standard input is empty.
     """
     payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
+    rules = Rules(timeout_ms=limit_ms, where=where(placed))
     with server() as client:
         spec = TaskSpec(
             id=client.make_ids(1)[0],
@@ -67,7 +71,7 @@ def run(
             priority=priority,
             retry=Retry(max_attempts=max_attempts),
             traceparent=make_traceparents(1)[0],
-            given=Rules(timeout_ms=limit_ms) if limit_ms else None,
+            given=None if rules == NO_RULES else rules,
         )
         take_as_ctrl_c(signal.SIGTERM)
         try:

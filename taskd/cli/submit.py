@@ -1,5 +1,7 @@
 """`taskd submit`: one task, by its name."""
 
+from typing import Unpack
+
 import click
 from msgspec import structs
 
@@ -7,6 +9,7 @@ from taskd.cli.connection import server
 from taskd.cli.endings import say_accepted, say_end
 from taskd.cli.options import duration_ms, json_list_or_object, json_object, json_option, server_options
 from taskd.cli.output import hint
+from taskd.cli.placing import Placed, placing_options, where
 from taskd.client.trace import make_traceparents
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
@@ -24,6 +27,7 @@ def _unique(text: str) -> Unique:
 
 @json_option
 @server_options
+@placing_options
 @click.command
 @click.argument("name")
 @click.argument("arguments", metavar="[JSON-ARGS]", type=json_list_or_object, default="[]")
@@ -73,6 +77,7 @@ def submit(
     wait: bool,
     timeout_ms: int | None,
     as_json: bool,
+    **placed: Unpack[Placed],
 ) -> None:
     """Submit a task by its name.
 
@@ -90,6 +95,7 @@ def submit(
         unique=None if unique is None else structs.replace(unique, key=unique_key, replace=replace),
         at_most_once=at_most_once,
         exclusive=exclusive,
+        where=where(placed),
     )
     with server() as client:
         spec = TaskSpec(

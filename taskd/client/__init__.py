@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.progress import WorkflowProgress
     from taskd.client.raising import NonRetryable, RetryAfter
+    from taskd.client.resources import Resources
     from taskd.client.runs import MapItem, NodeStatus, WorkflowRun, WorkflowStatus
     from taskd.client.schedule import Schedule, ScheduleHandle
     from taskd.client.task import Task
@@ -57,6 +58,7 @@ _ROOMS = {
     "NonRetryable": "taskd.client.raising",
     "PayloadTooLarge": "taskd_protocol.errors",
     "PayloadUnpackable": "taskd_protocol.errors",
+    "Resources": "taskd.client.resources",
     "ResultGone": "taskd_protocol.errors",
     "Retry": "taskd.client.options",
     "RetryAfter": "taskd.client.raising",
@@ -101,6 +103,7 @@ __all__ = [
     "NonRetryable",
     "PayloadTooLarge",
     "PayloadUnpackable",
+    "Resources",
     "ResultGone",
     "Retry",
     "RetryAfter",

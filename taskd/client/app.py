@@ -11,7 +11,7 @@ from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
-from taskd.client.options import Options, Retry, UniqueMode
+from taskd.client.options import Options, Placing, Retry, UniqueMode
 from taskd.client.schedule import Declared, Schedule, ScheduleHandle, ScheduleRules, declared, keep, written
 from taskd.client.task import AnyTask, AsyncTask, Submitter, SyncTask, Task
 from taskd.client.timing import When
@@ -109,6 +109,7 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        **placing: Unpack[Placing],
     ) -> "TaskDecorator": ...
     def task(
         self,
@@ -131,6 +132,7 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        **placing: Unpack[Placing],
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
 
@@ -155,6 +157,8 @@ class App:
             schedule: When the server is to submit it by itself: ``Cron("0 3 * * *", tz="Europe/Oslo")``,
                 ``Every(60)``, a ``Schedule`` with arguments and rules, or several. It is kept by the server when an
                 agent, or `taskd schedule sync`, has loaded the module.
+            placing: Where it may run, and what it holds there: ``resources=Resources(cpu=2, memory="1GiB")``,
+                ``labels={"zone": "a"}``, and more; see ``Placing``.
 
         Raises:
             BadRequest: Another task has that name, an option is out of its range, or the function is
@@ -175,6 +179,7 @@ class App:
             unique=unique,
             unique_key=unique_key,
             replace=replace,
+            **placing,
         )
         decorator = TaskDecorator(self, name, options, schedule)
         return decorator if function is None else decorator(function)

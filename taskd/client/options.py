@@ -1,14 +1,18 @@
 """How a task is to be run: what its decorator says, and what one submit says instead."""
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 import msgspec
 
+from taskd.client.labels import Labels, Prefers, read_labels, read_prefers
 from taskd.client.raising import type_names
+from taskd.client.resources import Amount, Resources, read_requests
 from taskd_protocol import task
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.resources import ONE, LabelRule, Where
 from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, WINDOW, Rules, TaskSpec, Unique, check_spec
 
 _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
@@ -16,11 +20,11 @@ _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     ExceptionTypes = Sequence[type[BaseException] | str]
+    Wanted = Resources | None
 else:
     ExceptionTypes = tuple[str, ...]  # what __post_init__ makes of it; classes are no data
+    Wanted = dict[str, Amount] | list[dict[str, Amount]] | None  # likewise; and what a file has
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,29 @@ UniqueMode: TypeAlias = Literal["", "queued", "running"]
 """When another task of the same work is one too many; seconds are another way to say it."""
 
 
+class Placing(TypedDict, total=False):
+    """Where a task may run, and what it holds there; see ``docs/placement.md``."""
+
+    resources: Wanted
+    """What an attempt needs and holds; None: a slot of an agent, as everything has."""
+    labels: Labels
+    """Agents that it may run on: ``{"zone": "a"}``, or rules as ``["cores>=8", "spot absent"]``. All must hold."""
+    prefers: Prefers
+    """Rules by weight, -100 to 100: agents that are better, if there is a choice."""
+    version: str
+    """Only agents of this version of the code, as their App or ``--code-version`` says; empty: any."""
+    exclusive_host: bool
+    """Nothing else runs on its agent meanwhile."""
+    apart: str
+    """No two tasks that say the same here run on one agent."""
+    spread: str
+    """A label over whose values its tasks are spread evenly, as far as there is a choice."""
+    pack: bool
+    """Rather the fullest agent that has room than the emptiest."""
+    min_life: float
+    """Seconds that its agent's machine must have left, as ``--life`` says."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a submit says of its task beside its arguments."""
 
@@ -108,13 +135,41 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What tells the work apart beside the name; empty: the arguments do."""
     replace: bool = False
     """A first one that waits is cancelled for the new one; False: the new submit finds the first one's task."""
+    resources: Wanted = None
+    """This and the following are as in ``Placing``."""
+    labels: Labels = []
+    prefers: Prefers = []
+    version: str = ""
+    exclusive_host: bool = False
+    apart: str = ""
+    spread: str = ""
+    pack: bool = False
+    min_life: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Take resources, and rules in tuples, as data."""
+        for name in ("resources", "labels", "prefers"):
+            value: object = getattr(self, name)
+            if isinstance(value, Resources):
+                value = [dict(each) for each in value.alternatives]
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            elif isinstance(value, str):
+                value = [value]
+            elif isinstance(value, Sequence | AbstractSet):
+                value = list(value)
+            msgspec.structs.force_setattr(self, name, value)
 
     def with_changes(self, changes: Mapping[str, object]) -> "Options":
         """Return a copy; what is None stays."""
         return msgspec.structs.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
-    def template(self, name: str) -> TaskSpec:
+    def template(self, name: str, *, is_async: bool = False) -> TaskSpec:
         """Return a spec of that task name with these options, whose other fields are to be replaced.
+
+        Args:
+            name: Of the task.
+            is_async: It is a coroutine function: one that waits takes no CPU, so that none is asked for by default.
 
         Raises:
             BadRequest: A field is of the wrong type or out of its range; it is named.
@@ -137,6 +192,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
             at_most_once=self.at_most_once,
             unique=self._unique(),
+            where=self.where(is_async=is_async),
         )
         template = TaskSpec(
             id=_SOME_ID,
@@ -150,6 +206,27 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         )
         check_spec(template, payload_bytes_max=0)
         return template
+
+    def where(self, *, is_async: bool = False) -> Where | None:
+        """Return which agents may run it, and what it holds there, as the server is told; None: nothing is said.
+
+        Raises:
+            BadRequest: An amount or a rule is none.
+        """
+        labels = read_labels(self.labels)
+        if self.version:
+            labels = sorted([*labels, LabelRule("taskd.version", "=", [self.version])], key=lambda rule: rule.label)
+        where = Where(
+            requests=read_requests(self.resources, cpu_default=0 if is_async else ONE),
+            labels=labels,
+            prefers=read_prefers(self.prefers),
+            life_ms=_milliseconds("min_life", self.min_life),
+            exclusive_host=self.exclusive_host,
+            apart=self.apart,
+            spread=self.spread,
+            pack=self.pack,
+        )
+        return None if where == Where() else where
 
     def _unique(self) -> Unique | None:
         if self.unique == "":

@@ -1,7 +1,7 @@
 """Tasks: a user's function, and the ways to have it called by an agent."""
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import ClassVar, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, cast
 
 from msgspec import structs
 
@@ -11,7 +11,7 @@ from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
 from taskd.client.nodes import Nodes
-from taskd.client.options import Options, Retry, UniqueMode
+from taskd.client.options import Options, Placing, Retry, UniqueMode
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
@@ -31,6 +31,7 @@ class Submitter(Generic[P, R]):
     Attributes:
         name: Of the task, as agents know it.
         binder: Of its function.
+        is_async: That is an ``async def``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Submitter(Generic[P, R]):
         client: Callable[[], Client],
         timeout_s: float,
         middleware: Chain,
+        is_async: bool,
     ) -> None:
         """Prepare to submit.
 
@@ -52,6 +54,7 @@ class Submitter(Generic[P, R]):
             client: Gives the client of now; connecting waits for the first submit.
             timeout_s: How long a submit may take.
             middleware: Of the App.
+            is_async: The function is an ``async def``.
 
         Raises:
             BadRequest: An option is out of its range.
@@ -62,7 +65,8 @@ class Submitter(Generic[P, R]):
         self._client = client
         self._timeout_s = timeout_s
         self._middleware = middleware
-        self._template = options.template(name)
+        self.is_async = is_async
+        self._template = options.template(name, is_async=is_async)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Have an agent call the function; return once that is durable on the server.
@@ -123,6 +127,7 @@ class Submitter(Generic[P, R]):
         unique: UniqueMode | float | None = None,
         unique_key: str | None = None,
         replace: bool | None = None,
+        **placing: Unpack[Placing],
     ) -> "Submitter[P, R]":
         """Return the same with other options; what is not given stays.
 
@@ -144,6 +149,7 @@ class Submitter(Generic[P, R]):
                 finds the first one's task, unless it replaces it. ``""``: any number.
             unique_key: What tells the work apart in place of the arguments.
             replace: A first one that waits is cancelled for the new one; one that runs stays.
+            placing: Where it may run, and what it holds there: ``resources``, ``labels``, and more; see ``Placing``.
 
         Raises:
             BadRequest: An option is out of its range; it is named.
@@ -165,6 +171,7 @@ class Submitter(Generic[P, R]):
                 "unique": unique,
                 "unique_key": unique_key,
                 "replace": replace,
+                **placing,
             }
         )
         return Submitter(
@@ -174,6 +181,7 @@ class Submitter(Generic[P, R]):
             client=self._client,
             timeout_s=self._timeout_s,
             middleware=self._middleware,
+            is_async=self.is_async,
         )
 
     def node_task(self, args: tuple[object, ...], kwargs: dict[str, object]) -> TaskSpec:
@@ -301,10 +309,9 @@ class Task(Submitter[P, R]):
 
     Attributes:
         function: The user's own, for workers.
-        is_async: It is an ``async def``.
     """
 
-    is_async = False
+    IS_ASYNC: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -323,6 +330,7 @@ class Task(Submitter[P, R]):
             client=client,
             timeout_s=timeout_s,
             middleware=middleware,
+            is_async=self.IS_ASYNC,
         )
         self.function = cast("TaskFunction", function)
         self.__module__ = function.__module__
@@ -355,7 +363,7 @@ class SyncTask(Task[P, R]):
 class AsyncTask(Task[P, R]):
     """A task that is an ``async def``."""
 
-    is_async = True
+    IS_ASYNC = True
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, here and now; await what it returns."""

@@ -10,7 +10,8 @@ PROGRAM = """
 from contextvars import ContextVar
 from typing import assert_type
 
-from taskd import App, Child, MapItem, NodeRef, Retry, TaskdError, TaskHandle, WorkflowRun, as_completed, current
+from taskd import App, Child, MapItem, NodeRef, Resources, Retry, TaskdError
+from taskd import TaskHandle, WorkflowRun, as_completed, current
 from taskd.client.task import AsyncTask, SyncTask
 from taskd.middleware import Carry, ReportErrors
 from taskd.testing import LocalServer, Recorded, StartServer, inline, recording, server
@@ -26,6 +27,11 @@ def thumbnail(path: str, size: int = 256) -> str:
 @app.task(queue="images", retry=Retry(max_attempts=5, base=1.0, max=300.0))
 def measure(path: str) -> tuple[int, int]:
     return 1, 2
+
+
+@app.task(resources=Resources(cpu=2, memory="1GiB") | Resources(gpu="a100:2", license=1), labels={"zone": ["a", "b"]})
+def train(rate: float) -> float:
+    return rate
 
 
 @app.task
@@ -47,6 +53,7 @@ def plain() -> None:
     assert_type(measure.map(["a", "b"]), list[TaskHandle[tuple[int, int]]])
     assert_type(fetch.submit("u").result(), bytes)
     assert_type(crawl.submit("u", "v", depth=2).result(), list[str])
+    assert_type(train.options(labels=["cores>=8"], prefers={"disk=ssd": 5}, min_life=60).submit(0.1), TaskHandle[float])
     assert_type(app.handle("x").result(), object)
     for handle in as_completed(measure.map(["a"])):
         assert_type(handle.result(), tuple[int, int])
@@ -127,6 +134,8 @@ WRONG = {
     'thumbnail.options(queue=5).submit("a")': r'Argument "queue" to "options" .* incompatible type "int"',
     "current().spawn(thumbnail, 1)": r'Argument 2 to "spawn" .* incompatible type "int"; expected "str"',
     "app.task(retry=3)": r"No overload variant",
+    "train.options(resources=2)": r'Argument "resources" to "options" .* incompatible type "int"',
+    "train.options(labels=[2])": r'List item 0 has incompatible type "int"; expected "str"',
 }
 
 

@@ -9,6 +9,7 @@ from taskd.cli import flowfiles
 from taskd.cli.flowfiles import FlowFile, Problem, read_flow
 from taskd_protocol.command import read_command
 from taskd_protocol.payload import Input, pack, unpack, unpack_arguments
+from taskd_protocol.resources import LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import COMMAND_NAME
 from taskd_protocol.workflow import Choice, Node
@@ -326,3 +327,59 @@ def test_a_schedule_in_json(tmp_path: Path) -> None:
     good = read(tmp_path, text.replace('"x"', '"1h"'), ".json")
     assert good.schedule is not None
     assert good.schedule.timing == Timing(every_ms=3_600_000)
+
+
+def test_a_node_says_what_it_needs(tmp_path: Path) -> None:
+    made = nodes(
+        tmp_path,
+        """
+        [nodes.fit]
+        task = "m.fit"
+        labels = {zone = "a"}
+        prefers = {"disk=ssd" = 5}
+        min_life = "1h"
+        exclusive_host = true
+        [nodes.fit.resources]
+        cpu = 2
+        memory = "1GiB"
+
+        [nodes.pack]
+        command = ["tar"]
+        labels = ["cores>=8"]
+        resources = [{gpu = 1}, {cpu = 8}]
+        """,
+    )
+    fit, tar = [made[name].task for name in ("fit", "pack")]
+    assert fit is not None
+    assert fit.rules.where == Where(
+        [Request([Need("cpu", 2000), Need("memory", 1 << 30)])],
+        [LabelRule("zone", "=", ["a"])],
+        [Preference(LabelRule("disk", "=", ["ssd"]), 5)],
+        3_600_000,
+        exclusive_host=True,
+    )
+    assert tar is not None
+    assert tar.rules.where == Where(
+        [Request([Need("cpu", 1000), Need("gpu", 1000)]), Request([Need("cpu", 8000)])],
+        [LabelRule("cores", ">=", ["8"])],
+    )
+
+
+def test_what_a_node_cannot_need_is_told(tmp_path: Path) -> None:
+    text = """
+        name = "n"
+        [nodes.a]
+        task = "m.a"
+        resources = {memory = "1G"}
+        [nodes.b]
+        task = "m.b"
+        resources = 3
+        [nodes.c]
+        task = "m.c"
+        labels = ["zone"]
+        """
+    told = problems(tmp_path, text)
+    assert [(node, line) for line, node, _ in told] == [("a", 3), ("b", 8), ("c", 9)]
+    assert "unit is unknown" in told[0][2]
+    assert told[1][2].startswith("resources: ")
+    assert "is no rule" in told[2][2]

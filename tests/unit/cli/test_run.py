@@ -6,6 +6,7 @@ import pytest
 
 from taskd_protocol.messages import Cancel, Cancelled, LogEntry, TaskViews
 from taskd_protocol.payload import pack, unpack_arguments
+from taskd_protocol.resources import LabelRule, Need, Request, Where
 from taskd_protocol.task import COMMAND_NAME, Failure, Outcome
 from unit.cli.fake_client import FakeClient, Taskd
 from unit.cli.test_tasks import ONE, WAITING
@@ -125,3 +126,13 @@ def test_a_command_may_have_a_time_limit(taskd: Taskd, client: FakeClient) -> No
     assert client.submitted[0].rules.timeout_ms == 90_000
     assert ended.code == 1
     assert "longer than its timeout" in ended.complaint
+
+
+def test_a_command_says_what_it_needs(taskd: Taskd, client: FakeClient) -> None:
+    client.outcomes = [DONE]
+    assert taskd("run", "--cpu", "2", "--memory", "64MiB", "--label", "zone=a", "--", "make", "--cpu").code == 0
+    (spec,) = client.submitted
+    assert spec.rules.where == Where(
+        [Request([Need("cpu", 2000), Need("memory", 64 << 20)])], [LabelRule("zone", "=", ["a"])]
+    )
+    assert unpack_arguments(spec.payload)[1]["argv"] == ["make", "--cpu"]

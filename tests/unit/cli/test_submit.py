@@ -5,6 +5,7 @@ import pytest
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import TaskViews
 from taskd_protocol.payload import pack, unpack_arguments
+from taskd_protocol.resources import LEARNED, LabelRule, Need, Request, Where
 from taskd_protocol.task import Outcome, Retry, Unique
 from unit.cli.fake_client import FakeClient, Taskd
 from unit.cli.test_tasks import ONE, VIEW, WAITING
@@ -43,6 +44,36 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
     assert (spec.retry, spec.rules.timeout_ms) == (Retry(max_attempts=9), 120_000)
     assert (spec.rules.at_most_once, spec.rules.exclusive) == (True, True)
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
+
+
+def test_where_it_may_run_and_what_it_holds(taskd: Taskd, client: FakeClient) -> None:
+    """Of a submit by name it is not known whether the task is a coroutine: it is taken for none."""
+    wishes = ["--memory", "1GiB", "--gpu", "a100:2", "--resource", "license=2", "--label", "zone=a"]
+    taskd("submit", "app.add", "[1]", *wishes, "--label", "cores >= 8")
+    taskd("submit", "app.add", "[1]", "--cpu", "0", "--memory", "auto")
+    first, second = [spec.rules.where for spec in client.submitted]
+    assert first == Where(
+        [Request([Need("cpu", 1000), Need("gpu", 2000, "a100"), Need("license", 2000), Need("memory", 1 << 30)])],
+        [LabelRule("cores", ">=", ["8"]), LabelRule("zone", "=", ["a"])],
+    )
+    assert second == Where([Request([Need("memory", LEARNED)])])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--cpu", "-1", "out of range"),
+        ("--memory", "4G", "unit is unknown"),
+        ("--gpu", "1.5", "a part of one, or whole ones"),
+        ("--resource", "license=none at all", "is no number"),
+        ("--label", "zone", "is no rule for a label"),
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_refused(
+    taskd: Taskd, client: FakeClient, flag: str, value: str, told: str
+) -> None:
+    ended = taskd("submit", "app.add", "[1]", flag, value)
+    assert (ended.code, told in ended.err, client.submitted) == (2, True, [])
 
 
 def test_unique_is_a_word_or_a_time(taskd: Taskd, client: FakeClient) -> None:
