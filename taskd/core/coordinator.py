@@ -196,7 +196,7 @@ class Coordinator:
             case OrderWorkflow():
                 workflows.order(w, command, now, loaded)
             case SignalWorkflow():
-                workflows.signal(w, command, now, loaded)
+                workflows.signal(w, command, loaded)
             case TakeFlow():
                 readings.take(w, command, now)
             case MapItems():

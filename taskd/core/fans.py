@@ -33,15 +33,9 @@ def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
     fan = flow.fans.get(position)
     node_id = member_id(flow.id, position)
     if fan is not None:
-        fan.stopped = fan.reading = False
+        fan.resume(now.wall_ms)
         flow.spreading[position] = None
         w.put(records.NODE, node_id, fan.noted(NodeRecord("running", now.wall_ms)))
-        for child, status in enumerate(fan.statuses):
-            if status == FAILED:
-                child_id = member_id(flow.id, position, child)
-                w.put(records.NODE, child_id, NodeRecord("blocked", 0))
-                fan.note(child, RELEASED)
-                flow.reruns.append((child_id, b""))
         return
     made = flow.refanned.pop(position, 0)
     w.put(records.NODE, node_id, NodeRecord("running", now.wall_ms, made=made))
@@ -68,13 +62,20 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
             return
         fan = flow.fans[position] = Fan(bytearray(command.total), made, now.wall_ms)
         w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", now.wall_ms)))
+        if flow.halted:
+            fan.stop()
     else:
         known = flow.fans.get(position)
         if known is None or known.stopped or not known.reading or command.first != known.released + len(known.items):
             return  # it was stopped meanwhile
         fan = known
     fan.reading = False
-    fan.items.extend(command.items)
+    if not fan.stopped:
+        failure = _failure_of(w, flow, command)  # how long all are shows with the first of a list, but not of a map's
+        if failure is None:
+            fan.items.extend(command.items)
+        else:
+            fan.stop(failure)
     flow.spreading[position] = None
     w.moving[flow.stem] = flow
 
@@ -103,12 +104,18 @@ def _end_unsized(w: Working, flow: Flow, position: int, made: int, record: NodeR
 
 
 def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: Now) -> int:  # noqa: PLR0917 - as its fellows
-    """Make tasks of a node's next items, as far as there is room; end it when all have ended. Return how many."""
+    """Make tasks of a node's next items, as far as there is room; end it when all have ended.
+
+    Returns:
+        How many nodes and children that concerned.
+    """
     fan = flow.fans[position]
     node = flow.node(position)
+    if fan.again >= 0:
+        return _run_again(w, flow, position, fan, room)
     if fan.has_ended:
         end(w, flow, position, fan, now)
-        return 0
+        return 1
     assert node.task is not None
     free = node.in_flight_max - fan.open if node.in_flight_max else room
     spent = min(len(fan.items), room, max(free, 0))
@@ -135,26 +142,40 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
     return spent
 
 
+def _run_again(w: Working, flow: Flow, position: int, fan: Fan, room: int) -> int:
+    """Void some children that failed before their node was resumed; return how many.
+
+    The node's record tells how far that has come: so each is met once, whatever comes between.
+    """
+    spent = 0
+    while spent < room and fan.again >= 0:
+        child = fan.statuses.find(FAILED, fan.again, fan.released)
+        if child >= 0:
+            child_id = member_id(flow.id, position, child)
+            w.put(records.NODE, child_id, NodeRecord("blocked", 0))
+            fan.note(child, RELEASED)
+            flow.reruns.append((child_id, b""))
+            spent += 1
+        fan.again = child + 1 if child >= 0 else -1
+    w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", fan.started_at_ms)))
+    flow.spreading[position] = None
+    return max(spent, 1)
+
+
 def end(w: Working, flow: Flow, position: int, fan: Fan, now: Now) -> None:
     """End a node all of whose children have ended."""
     failed = fan.missed
-    failure = Failure(TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed")
+    failure = fan.refusal or Failure(
+        TaskCodes.UPSTREAM_FAILED, f"{failed} of its {len(fan.statuses)} children did not succeed"
+    )
     state = "dead" if failed else "succeeded"
     record = NodeRecord(state, fan.started_at_ms, now.wall_ms, failure=failure if failed else None)
     w.put(records.NODE, member_id(flow.id, position), fan.noted(record))
     end_node(w, flow, position, FAILED if failed else SUCCEEDED, failure=failure if failed else None)
 
 
-def stop(w: Working, flow: Flow, position: int, now: Now) -> list[bytes]:
-    """Have a node begin no more children, whose workflow was stopped; return those that run."""
-    if position in flow.unsized:
-        made = flow.unsized.pop(position)
-        record = NodeRecord("cancelled", 0, now.wall_ms, failure=SKIPS[STOPPED])
-        _end_unsized(w, flow, position, made, record)
-        return []
-    fan = flow.fans[position]
-    fan.stopped = True
-    flow.spreading[position] = None
-    fan.items.clear()
-    w.moving[flow.stem] = flow
-    return [member_id(flow.id, position, child) for child, status in enumerate(fan.statuses) if status == RELEASED]
+def stop_unsized(w: Working, flow: Flow, position: int, now: Now) -> None:
+    """End a node whose items are on their way, and whose workflow was stopped."""
+    made = flow.unsized.pop(position)
+    record = NodeRecord("cancelled", 0, now.wall_ms, failure=SKIPS[STOPPED])
+    _end_unsized(w, flow, position, made, record)

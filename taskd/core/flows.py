@@ -34,7 +34,7 @@ from taskd.core.graph import (
 )
 from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd_protocol.limits import NODES_MAX
-from taskd_protocol.task import Given, TaskSpec
+from taskd_protocol.task import Failure, Given, TaskSpec
 from taskd_protocol.workflow import NIL, STEM_BYTES, TASK, Node, WorkflowSpec, member_id
 
 RESULT_BYTES_MAX = 2_048
@@ -99,16 +99,32 @@ class Fan:
         items: Packed, of the next ones.
         reading: More items are on their way.
         made: So many, from the first, have a task of before that is to run again.
+        again: Of those that have a task, from this one on, those that failed are still to run again; -1: none is.
         stopped: No more begin.
+        refusal: Why not, if not by an order.
         started_at_ms: When it began to map.
     """
 
-    __slots__ = ("failed", "items", "made", "open", "reading", "released", "started_at_ms", "statuses", "stopped")
+    __slots__ = (
+        "again",
+        "failed",
+        "items",
+        "made",
+        "open",
+        "reading",
+        "refusal",
+        "released",
+        "started_at_ms",
+        "statuses",
+        "stopped",
+    )
 
-    def __init__(self, statuses: bytearray, made: int = 0, started_at_ms: int = 0) -> None:
+    def __init__(self, statuses: bytearray, made: int = 0, started_at_ms: int = 0, again: int = -1) -> None:
         self.statuses = statuses
         self.started_at_ms = started_at_ms
         self.made = made
+        self.again = again
+        self.refusal: Failure | None = None
         self.released = len(statuses) - statuses.count(BLOCKED)
         self.open = statuses.count(RELEASED)
         self.failed = statuses.count(FAILED)
@@ -119,7 +135,7 @@ class Fan:
     @property
     def has_ended(self) -> bool:
         """All children have that are to run."""
-        return not self.open and (self.stopped or self.released == len(self.statuses))
+        return not self.open and self.again < 0 and (self.stopped or self.released == len(self.statuses))
 
     @property
     def missed(self) -> int:
@@ -128,7 +144,8 @@ class Fan:
 
     def noted(self, record: NodeRecord) -> NodeRecord:
         """Return a record of its node with what that alone tells of the children."""
-        return replace(record, total=len(self.statuses), made=self.made, released=self.released if self.made else 0)
+        released = self.released if self.made else 0
+        return replace(record, total=len(self.statuses), made=self.made, released=released, again=self.again)
 
     def release(self) -> int:
         """Note that the next child has a task; return its position."""
@@ -137,6 +154,20 @@ class Fan:
         self.released += 1
         self.open += 1
         return child
+
+    def resume(self, now_ms: int) -> None:
+        """Have the children that failed run again, and the others begin that have not."""
+        self.stopped = self.reading = False
+        self.refusal = None
+        self.started_at_ms = now_ms
+        self.again = 0
+
+    def stop(self, refusal: Failure | None = None) -> None:
+        """Have no more children begin."""
+        self.stopped = True
+        self.refusal = refusal
+        self.again = -1
+        self.items.clear()
 
     def grow(self, count: int) -> None:
         """Note so many more children, which have tasks."""
@@ -174,7 +205,10 @@ class Flow:
         phases: Nodes of each phase, with those that they take back.
         reruns: Tasks that have ended and are to run again; with the item that a child is given now, if any.
         tally: Nodes by their statuses, see ``graph``; that of those that are blocked is not kept.
-        halted: What was in motion when it was stopped has been told to end.
+        called: Nodes whose signal has come, and that go on in their turn.
+        halted: It was stopped, and nothing begins any more.
+        ending: The node, and the child of it, from which on what runs is still to be ended, since it was stopped; None:
+            nothing is.
         late: What happened while it was read.
         broken: It cannot be read, and stays as it is until the next start.
     """
@@ -199,7 +233,9 @@ class Flow:
     phases: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     reruns: deque[tuple[bytes, bytes]] = field(default_factory=deque)
     tally: list[int] = field(default_factory=lambda: [0] * len(STATES))
+    called: deque[int] = field(default_factory=deque)
     halted: bool = False
+    ending: tuple[int, int] | None = None
     late: list[Happened] = field(default_factory=list)
     reading: bool = False
     broken: bool = False

@@ -15,7 +15,7 @@ from taskd.core import families, fans, records, settling, stages, submit, waits
 from taskd.core.commands import MoveFlows, Now, RerunTasks
 from taskd.core.effects import Continue
 from taskd.core.flows import Flow, Happened, decode_start, inputs_of
-from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED
+from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED, Graph
 from taskd.core.records import NodeRecord
 from taskd.core.settling import end_node, settle, skip, want
 from taskd.core.working import Working
@@ -161,22 +161,39 @@ def _move(w: Working, flow: Flow, now: Now) -> int:
     graph = flow.graph
     assert graph is not None
     if flow.record.stopped and flow.record.stage == 0 and not flow.halted:
-        stages.halt(w, flow, graph, now)
+        stages.halt(w, flow, graph)
+    spent = stages.end_some(w, flow, graph, SLICE_NODES, now) if flow.ending is not None else 0
+    spent += waits.let_go(w, flow, SLICE_NODES - spent, now)
     making = _Making(w, flow, now)
-    spent = 0
     while flow.verdicts and spent < SLICE_NODES:
         spent += _carry_out(w, flow, SLICE_NODES - spent, making, now)
-    spreading, flow.spreading = flow.spreading, {}
-    for node in spreading:
-        if flow.record.parent:
-            families.look(w, flow, now)
-        elif graph.statuses[node] == RELEASED:
-            spent += fans.spread(w, flow, node, making.add, SLICE_NODES - spent, now)
     spent += _rerun(w, flow, SLICE_NODES - spent)
+    spent += _spread(w, flow, graph, SLICE_NODES - spent, making, now)
     making.finish()
     if not spent and not flow.verdicts and not flow.reruns and graph.open_count == 0:
         stages.go_on(w, flow, graph, now)
         return 1
+    if flow.reruns:
+        w.moving[flow.stem] = flow
+    return spent
+
+
+def _spread(w: Working, flow: Flow, graph: Graph, room: int, making: _Making, now: Now) -> int:  # noqa: PLR0917 - as its fellows
+    """Have nodes go on that map, as far as there is room; return how many nodes and children that concerned."""
+    if flow.record.parent:
+        if flow.spreading:
+            families.look(w, flow, now)
+        flow.spreading = {}
+        return 0
+    spent = 0
+    spreading, flow.spreading = list(flow.spreading), {}
+    for index, node in enumerate(spreading):
+        if spent >= room:
+            flow.spreading = dict.fromkeys(spreading[index:]) | flow.spreading
+            w.moving[flow.stem] = flow
+            break
+        if graph.statuses[node] == RELEASED:
+            spent += fans.spread(w, flow, node, making.add, room - spent, now)
     return spent
 
 

@@ -33,7 +33,7 @@ def carry_out(w: Working, flow: Flow) -> None:
     graph.restore((node, BLOCKED) for node in again)
     flow.verdicts.clear()
     flow.count_anew()
-    flow.halted = False
+    flow.halted, flow.ending = False, None
     flow.record = replace(record, order="", order_node=-1, failed_node=-1, failed_name="", stage=0)
     note_failures(w, flow)
     flow.record = replace(flow.record, stopped=False)  # by what failed before the order, too

@@ -46,8 +46,8 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     else:
         note_failures(w, flow)
         flow.verdicts.extend(graph.judge_all())
-    for name, packed in flow.signals.items():
-        waits.signal(w, flow, name, packed, now)
+    for name in flow.signals:
+        waits.call(w, flow, name)
     for position in flow.unsized:
         fans.want_items(w, flow, position, flow.node(position), 0)
 
@@ -90,7 +90,7 @@ def _take_node(flow: Flow, position: int, record: NodeRecord, children: bytes) -
             statuses = bytearray([RELEASED]) * len(statuses)
         begun = children[: record.released if record.made else record.total]
         statuses[: len(begun)] = begun
-        flow.fans[position] = Fan(statuses, record.made, record.started_at_ms)
+        flow.fans[position] = Fan(statuses, record.made, record.started_at_ms, record.again)
         flow.spreading[position] = None
     elif record.made and record.state != "running":
         flow.refanned[position] = record.made

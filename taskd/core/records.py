@@ -339,6 +339,9 @@ class NodeRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     packed: bytes = b""
     """Its result, if that was handed to it."""
     failure: Failure | None = None
+    again: int = -1
+    """Of one that maps and was resumed: of the children from this one on, those that failed are still to run again; -1:
+    none is."""
 
 
 class ScheduleRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

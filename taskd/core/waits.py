@@ -33,19 +33,36 @@ def time_has_come(w: Working, flow: Flow, position: int, now: Now) -> None:
     record = flow.waits.get(position)
     if record is None or not record.due_at_ms:
         return
-    if flow.node(position).kind == SLEEP:
+    node = flow.node(position)
+    if node.kind == SLEEP:
         _end(w, flow, position, replace(record, state="succeeded", packed=NIL), SUCCEEDED, now)
+    elif node.signal in flow.signals:
+        _pass(w, flow, position, record, flow.signals[node.signal], now)  # it was about to
     else:
-        late = Failure(TaskCodes.SIGNAL_LATE, f"the signal {flow.node(position).signal!r} did not come in time")
+        late = Failure(TaskCodes.SIGNAL_LATE, f"the signal {node.signal!r} did not come in time")
         _end(w, flow, position, replace(record, state="dead", failure=late), FAILED, now)
 
 
-def signal(w: Working, flow: Flow, name: str, packed: bytes, now: Now) -> None:
-    """Let the nodes go on that wait for a signal."""
-    for position, record in list(flow.waits.items()):
+def call(w: Working, flow: Flow, name: str) -> None:
+    """Call the nodes that wait for a signal, which has come: they go on in their turn, since they may be many."""
+    for position in flow.waits:
         node = flow.node(position)
         if node.kind == SIGNAL and node.signal == name:
-            _pass(w, flow, position, record, packed, now)
+            flow.called.append(position)
+    if flow.called:
+        w.moving[flow.stem] = flow
+
+
+def let_go(w: Working, flow: Flow, room: int, now: Now) -> int:
+    """Let nodes go on that were called, as far as there is room; return how many."""
+    spent = 0
+    while flow.called and spent < room:
+        position = flow.called.popleft()
+        record = flow.waits.get(position)
+        if record is not None:
+            spent += 1
+            _pass(w, flow, position, record, flow.signals[flow.node(position).signal], now)
+    return spent
 
 
 def stop(w: Working, flow: Flow, position: int, now: Now) -> None:

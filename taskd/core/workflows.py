@@ -363,7 +363,7 @@ def _position_of(w: Working, command: OrderWorkflow, record: WorkflowRecord, flo
     raise WorkflowUnknown(f"workflow {record.spec.name[:64]!r} has no node {command.node[:64]!r}")
 
 
-def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> None:
+def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
     """Let the nodes go on that wait for a signal, now or when their turn has come.
 
     Raises:
@@ -393,6 +393,6 @@ def signal(w: Working, command: SignalWorkflow, now: Now, loaded: Loaded) -> Non
     w.put(records.SIGNAL, command.id + command.name.encode(), command.packed)
     flow.signals[command.name] = command.packed
     if flow.graph is not None:
-        waits.signal(w, flow, command.name, command.packed, now)
+        waits.call(w, flow, command.name)
     else:
         want(w, flow)

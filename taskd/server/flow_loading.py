@@ -5,7 +5,9 @@ has happened meanwhile. Specs are read before states, and those before nodes: so
 has moved on in between is seen where it moved to, or is told to the core anyway.
 """
 
+from array import array
 from collections.abc import AsyncIterator
+from itertools import accumulate, pairwise
 from typing import Final
 
 import msgspec
@@ -28,7 +30,44 @@ _SHORT_LIST: Final = 0x90
 _LIST_HEADS: Final = {0xDC: 2, 0xDD: 4}
 """How MessagePack begins a list: of up to 15 items; of more, in so many bytes."""
 
+LISTS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Lists that nodes map over, kept from one piece to the next: of more, that which was asked for least recently is read
+again for its next one. At least three of the largest."""
+
 _items = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class _List:
+    """A list that a node maps over, packed.
+
+    Attributes:
+        longest: Of its items, in bytes.
+    """
+
+    def __init__(self, packed: bytes) -> None:
+        """Cut it apart.
+
+        Raises:
+            MsgspecError: It is none.
+            RecursionError: It is nested too deeply.
+        """
+        lengths = list(map(len, _items.decode(packed)))
+        self._packed = packed
+        self._starts = array("I", accumulate(lengths, initial=len(packed) - sum(lengths)))
+        self.longest = max(lengths, default=0)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @property
+    def weight(self) -> int:
+        """What it takes in memory, in bytes."""
+        return len(self._packed) + self._starts.itemsize * len(self._starts)
+
+    def piece(self, first: int, limit: int) -> list[bytes]:
+        """Return some items."""
+        starts = self._starts[first : first + limit + 1]
+        return [self._packed[start:end] for start, end in pairwise(starts)]
 
 
 class FlowLoader:
@@ -36,7 +75,7 @@ class FlowLoader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._list: tuple[bytes, list[msgspec.Raw]] = b"", []  # read last: it is asked for in pieces
+        self._lists: dict[tuple[bytes, int], _List] = {}  # by the node that maps: what was asked for last, at the end
 
     async def read_flow(self, want: WantFlow) -> TakeFlow:
         """Read a workflow's nodes, and what is stored of each; one that cannot be read stops nothing else."""
@@ -108,22 +147,28 @@ class FlowLoader:
             count = min(want.limit, want.children - want.first)
             ids = [member_id(want.source, place_of(want.source)[0], want.first + k) for k in range(count)]
             items = [result or NIL for result in await read_results(self._store, ids)]
-            return MapItems(id=want.id, node=want.node, total=want.children, first=want.first, items=items)
-        if self._list[0] != want.source or want.first == 0:
+            return _piece(want, want.children, items, max(map(len, items), default=0))
+        key = want.id, want.node
+        whole = self._lists.pop(key, None)
+        if whole is None or want.first == 0:
             (packed,) = await read_results(self._store, [want.source])
             count = _count(packed or NIL)
             if not 0 <= count <= CHILDREN_MAX:  # each item would take some hundred bytes to be refused
-                return MapItems(id=want.id, node=want.node, total=count, first=0, items=[])
+                return _piece(want, count, [])
             try:
-                self._list = want.source, _items.decode(packed or NIL)
+                whole = _List(packed or NIL)
             except (msgspec.MsgspecError, RecursionError):
-                return MapItems(id=want.id, node=want.node, total=-1, first=0, items=[])
-        whole = self._list[1]
-        items = [bytes(item) for item in whole[want.first : want.first + want.limit]]
-        longest = max([memoryview(item).nbytes for item in whole], default=0) if want.first == 0 else 0
-        if want.first + len(items) == len(whole):
-            self._list = b"", []
-        return MapItems(id=want.id, node=want.node, total=len(whole), longest=longest, first=want.first, items=items)
+                return _piece(want, -1, [])
+        items = whole.piece(want.first, want.limit)
+        if want.first + len(items) < len(whole):
+            self._keep(key, whole)
+        return _piece(want, len(whole), items, whole.longest if want.first == 0 else 0)
+
+    def _keep(self, key: tuple[bytes, int], whole: _List) -> None:
+        self._lists[key] = whole
+        weight = sum([each.weight for each in self._lists.values()])
+        while weight > LISTS_BYTES_MAX and len(self._lists) > 1:
+            weight -= self._lists.pop(next(iter(self._lists))).weight
 
     async def _walk(self, kind: Kind, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
         after = b""
@@ -157,6 +202,10 @@ async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
     for index, value in zip(apart, await store.load([(records.RESULT, ids[i]) for i in apart]), strict=True):
         results[index] = value
     return results
+
+
+def _piece(want: WantItems, total: int, items: list[bytes], longest: int = 0) -> MapItems:
+    return MapItems(id=want.id, node=want.node, total=total, longest=longest, first=want.first, items=items)
 
 
 def _count(packed: bytes) -> int:

@@ -325,7 +325,7 @@ class Shell:
     def settle(self) -> None:
         """Turn, read and flush until nothing is left to do."""
         self.turn()
-        while self.reads or self.waiting or self.working.mutations or self.working.effects:
+        while self.reads or self.waiting or self.working.mutations or self.working.effects or self.working.moving:
             for read in list(self.reads):
                 while read in self.reads:
                     self.step(read)

@@ -214,7 +214,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "node": (
         (records.NODE, WORKFLOW_ID),
-        records.NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE),
+        records.NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE, 9),
     ),
     "schedule": (
         (records.SCHEDULE, b"nightly"),
