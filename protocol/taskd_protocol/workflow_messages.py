@@ -111,7 +111,8 @@ class WorkflowView(msgspec.Struct, array_like=True, frozen=True):
     id: bytes
     name: str
     state: str
-    """``running``, ``cancelling``, ``succeeded``, ``failed`` or ``cancelled``."""
+    """``running``, ``cancelling``, ``succeeded``, ``failed`` or ``cancelled``; or ``broken``: it cannot be read, and
+    stays as it is."""
     nodes: int
     counts: dict[str, int]
     """Nodes by state; what is in motion counts as ``running``."""
@@ -125,6 +126,8 @@ class WorkflowView(msgspec.Struct, array_like=True, frozen=True):
     """The schedule that submitted it; empty: none did."""
     scheduled_for_ms: int | None = None
     """The nominal time that it is for; None: no schedule submitted it."""
+    reason: str = ""
+    """Why it is ``broken``; empty: it is not."""
 
 
 class NodeView(msgspec.Struct, array_like=True, frozen=True):
@@ -133,7 +136,8 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True):
     name: str
     kind: str
     state: str
-    """Of its task; or ``blocked``, ``waiting`` (of ``sleep`` and ``signal``), ``running`` (of ``map``), ``skipped``."""
+    """Of its task; or ``blocked``, ``waiting`` (of ``sleep`` and ``signal``), ``running`` (of ``map``), ``skipped``; or
+    ``broken``: what has become of it cannot be read."""
     task: str
     """Name of what it runs; empty: nothing."""
     needs: list[int]

@@ -31,6 +31,7 @@ MARKS: Final = {
     "scheduled": "◷",
     "ready": "○",
     "blocked": "·",
+    "broken": "?",
     "": "·",
 }
 

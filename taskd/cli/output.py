@@ -20,6 +20,7 @@ COLOURS: Final = {
     "cancelled": "yellow",
     "dead": "red",
     "failed": "red",
+    "broken": "red",
     "expired": "red",
     "waiting": "magenta",
     "scheduled": "magenta",

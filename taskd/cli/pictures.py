@@ -11,6 +11,7 @@ FILLS: Final = {
     "succeeded": "#d3f0d6",
     "dead": "#f8d0d0",
     "failed": "#f8d0d0",
+    "broken": "#f8d0d0",
     "expired": "#f8d0d0",
     "cancelled": "#f5e3c2",
     "cancelling": "#f5e3c2",

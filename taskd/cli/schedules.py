@@ -94,14 +94,16 @@ def show(*, name: str, as_json: bool) -> None:
     """Show one schedule: what it submits, by which rules, and its next firings."""
     with server() as client:
         view = _one(client, name)
-        page = client.call(SchedulePreview(0, name), PreviewPage)
-    upcoming: list[Json] = [{"at": iso(firing.at_ms), "note": firing.note} for firing in page.firings]
+        page = None if view.state == "broken" else client.call(SchedulePreview(0, name), PreviewPage)
+    firings = [] if page is None else page.firings
+    upcoming: list[Json] = [{"at": iso(firing.at_ms), "note": firing.note} for firing in firings]
     if as_json:
         say_json({**schedule_document(view), "upcoming": upcoming})
         return
     for line in schedule_lines(view):
         say(line)
-    _say_firings(page)
+    if page is not None:
+        _say_firings(page)
 
 
 @json_option

@@ -122,6 +122,7 @@ def workflow_document(view: WorkflowView) -> Document:
         "node_count": view.nodes,
         "counts": dict(view.counts),
         "failed_node": view.failed_node or None,
+        "reason": view.reason or None,
         "created_at": iso(view.created_at_ms),
         "finished_at": iso(view.finished_at_ms),
         "trace_id": view.traceparent[3:35] or None,

@@ -40,7 +40,7 @@ from taskd_protocol.workflow_messages import (
 if TYPE_CHECKING:
     from taskd.cli.flowfiles import FlowFile
 
-STATES: Final = ("running", "cancelling", "succeeded", "failed", "cancelled")
+STATES: Final = ("running", "cancelling", "succeeded", "failed", "cancelled", "broken")
 
 FAILURES_SHOWN: Final = 10
 """Nodes that failed, with why; `--json` has all."""
@@ -361,7 +361,9 @@ def _say_end(client: Client, raw_id: bytes, timeout_ms: int | None, *, as_json: 
     if as_json:
         say_json(workflow_document(view))
     else:
-        say(outcome.state)
+        say(view.state if view.reason else outcome.state)
+        if view.reason:
+            hint(f"taskd: it cannot be read, and stays as it is: {view.reason}")
         if view.failed_node:
             text = format_task_id(raw_id)
             hint(f"taskd: node {view.failed_node} failed; taskd workflow show {text} tells why")
@@ -380,7 +382,7 @@ def _say_workflow(view: WorkflowView, nodes: Sequence[NodeView]) -> None:
     text = format_task_id(view.id)
     counts = ", ".join(f"{count:,} {state}" for state, count in view.counts.items() if count)
     say_pieces([(f"{'workflow':<10} {view.name}, {text}", "")])
-    say_pieces([(f"{'state':<10} ", ""), (view.state, view.state)])
+    say_pieces([(f"{'state':<10} ", ""), (view.state, view.state), (f": {view.reason}" if view.reason else "", "")])
     facts = [
         ("nodes", f"{ended_count(view):,} of {view.nodes:,} have ended{counts and f': {counts}'}"),
         ("policy", view.policy),

@@ -7,7 +7,7 @@ from typing import Final
 from taskd_protocol.workflow import MAP
 from taskd_protocol.workflow_messages import NodeView, WorkflowView
 
-_MOVING: Final = frozenset({"blocked", "waiting", "running", "ready", "scheduled", "cancelling"})
+_MOVING: Final = frozenset({"blocked", "waiting", "running", "ready", "scheduled", "cancelling", "broken"})
 """What a node's state is until it has ended."""
 
 
@@ -51,7 +51,7 @@ def progress_of(view: WorkflowView, nodes: Sequence[NodeView]) -> WorkflowProgre
         state=view.state,
         nodes=view.nodes,
         ended=ended,
-        share=shares / view.nodes,
+        share=shares / max(view.nodes, 1),
         children=children,
         children_ended=children_ended,
     )

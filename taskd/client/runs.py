@@ -12,7 +12,7 @@ from taskd.client.outcome import error_of, value_of
 from taskd.client.progress import WorkflowProgress, critical_path, progress_of
 from taskd.client.waiting import Steps, arun, run
 from taskd.client.workflow import NodeRef, Workflow
-from taskd_protocol.errors import BadRequest, TaskdError, WorkflowUnknown
+from taskd_protocol.errors import BadRequest, StoreCorrupt, TaskdError, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import Done
@@ -78,7 +78,7 @@ class WorkflowStatus:
     id: str
     name: str
     state: str
-    """``running``, ``cancelling``, ``succeeded``, ``failed`` or ``cancelled``."""
+    """``running``, ``cancelling``, ``succeeded``, ``failed`` or ``cancelled``; ``broken``: it cannot be read."""
     created_at: dt.datetime
     """In UTC."""
     finished_at: dt.datetime | None
@@ -87,6 +87,8 @@ class WorkflowStatus:
     counts: dict[str, int]
     """Nodes by state."""
     nodes: list[NodeStatus]
+    reason: str = ""
+    """Why it is broken; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class WorkflowRun:
 
         Raises:
             TimedOut: It has not ended yet. It goes on; ask again.
+            StoreCorrupt: It cannot be read, and stays as it is.
             WorkflowUnknown: It is not stored.
         """
         return run(self._wait(timeout))
@@ -163,7 +166,7 @@ class WorkflowRun:
         return await arun(self._wait(timeout))
 
     def state(self) -> str:
-        """Ask for the workflow's state: as of ``wait``, or ``running``, ``cancelling``.
+        """Ask for the workflow's state: as of ``wait``, or ``running``, ``cancelling``, ``broken``: it cannot be read.
 
         Raises:
             WorkflowUnknown: It is not stored.
@@ -305,7 +308,8 @@ class WorkflowRun:
     def _wait(self, timeout_s: float | None) -> Steps[str]:
         outcome = yield from operations.end_of(self._link, Awaited(self.raw_id), (), timeout_s)
         if outcome.state == "unknown":
-            raise self._unknown()
+            broken = outcome.failure is not None and outcome.failure.code == StoreCorrupt.code
+            raise error_of(outcome) if broken else self._unknown()
         return outcome.state
 
     def _state(self) -> Steps[str]:
@@ -322,6 +326,7 @@ class WorkflowRun:
             failed_node=view.failed_node,
             counts=dict(view.counts),
             nodes=[_status_of(node) for node in nodes],
+            reason=view.reason,
         )
 
     def _progress(self) -> Steps[WorkflowProgress]:
@@ -358,7 +363,10 @@ class WorkflowRun:
         """Ask for the workflow with all its nodes, page by page."""
         view, nodes = yield from self._page(0, PAGE_ROWS_MAX)
         while len(nodes) < view.nodes:
-            nodes += (yield from self._page(len(nodes), PAGE_ROWS_MAX))[1]
+            more = (yield from self._page(len(nodes), PAGE_ROWS_MAX))[1]
+            if not more:  # the rest cannot be read
+                break
+            nodes += more
         return view, nodes
 
     def _page(self, first: int, limit: int) -> Steps[tuple[WorkflowView, list[NodeView]]]:

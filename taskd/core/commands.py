@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord, TokenRecord
+from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
 from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
@@ -35,7 +35,7 @@ class NeedRecords(Exception):
         self.keys = keys
 
 
-Loaded = Mapping[Key, Record | bytes | None]
+Loaded = Mapping[Key, Value]
 """What was asked for with ``NeedRecords``; None: there is none.
 
 As it stands now: what was decided since it was read, in this turn too, is laid over it.
@@ -428,6 +428,8 @@ class MapItems:
     longest: int = 0
     """Bytes of the longest of all; 0: not known."""
     first: int
+    broken: str = ""
+    """Why they cannot be read; empty: they were."""
     items: Sequence[bytes]
     """Packed, from ``first`` on."""
 

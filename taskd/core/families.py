@@ -23,7 +23,7 @@ from taskd.core.lines import Task, lease_record
 from taskd.core.records import Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.settling import want
 from taskd.core.working import Working
-from taskd_protocol.errors import BadRequest, LeaseStale
+from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.task import Member, Spawned, TaskSpec, check_template
 from taskd_protocol.workflow import CHILDREN_MAX, SPAWN, Node, WorkflowSpec, make_workflow_id, member_id, spawn_digest
 
@@ -47,6 +47,7 @@ def spawn(w: Working, command: SpawnTasks, now: Now) -> None:
     Raises:
         LeaseStale: The agent holds no such lease.
         BadRequest: One is out of range, or some before them are not known.
+        StoreCorrupt: What it has spawned before cannot be read.
         PayloadTooLarge: Arguments are.
     """
     agent = w.agents.get(command.agent)
@@ -57,13 +58,15 @@ def spawn(w: Working, command: SpawnTasks, now: Now) -> None:
     for spec in command.specs:
         check_template(spec, w.settings.payload_bytes_max)
     family = task.past.family if task.past is not None else b""
-    known = w.flows[stem_of(family)].record.spawned if family else 0
+    flow = w.flows.get(stem_of(family)) if family else None
+    if family and (flow is None or flow.broken):
+        raise StoreCorrupt("what the task has spawned before cannot be read: stop the server and run `taskd fsck`")
+    known = flow.record.spawned if flow is not None else 0
     if not 0 <= command.first <= known or command.first + len(command.specs) > CHILDREN_MAX:
         raise BadRequest(f"tasks from number {command.first} on; {known} are known, and {CHILDREN_MAX} are the most")
     fresh = command.specs[known - command.first :]
     if fresh:
-        flow = w.flows[stem_of(family)] if family else _begin(w, task, now)
-        _make(w, flow, fresh, now)
+        _make(w, flow or _begin(w, task, now), fresh, now)
 
 
 def _begin(w: Working, task: Task, now: Now) -> Flow:
@@ -115,9 +118,10 @@ def suspend(w: Working, task: Task, now: Now, *, started_at_ms: int) -> None:
         return
     endings.block(w, task, started_at_ms=started_at_ms)
     expiry.start(w, task.spec, task.since_ms, task.attempt, now)
-    flow = w.flows[stem_of(past.family)]
-    flow.record = replace(flow.record, waiting=True)
-    _go_on(w, flow)
+    flow = w.flows.get(stem_of(past.family))
+    if flow is not None:  # else it cannot be read, and the task stays blocked
+        flow.record = replace(flow.record, waiting=True)
+        _go_on(w, flow)
 
 
 def parent_ended(w: Working, flow: Flow, status: int) -> None:

@@ -210,7 +210,7 @@ class Flow:
         ending: The node, and the child of it, from which on what runs is still to be ended, since it was stopped; None:
             nothing is.
         late: What happened while it was read.
-        broken: It cannot be read, and stays as it is until the next start.
+        broken: Why it cannot be read, and stays as it is until the next start; empty: it can.
     """
 
     record: WorkflowRecord
@@ -238,7 +238,7 @@ class Flow:
     ending: tuple[int, int] | None = None
     late: list[Happened] = field(default_factory=list)
     reading: bool = False
-    broken: bool = False
+    broken: str = ""
     id: bytes = field(init=False)
     stem: bytes = field(init=False)
 

@@ -1,19 +1,16 @@
 """Readings: what was read of workflows, and of tasks of theirs, and how they go on with it."""
 
-from collections.abc import Sequence
-
 import msgspec
 from msgspec.structs import replace
 
 from taskd.core import cancel, fans, moves, records, retry, waits
 from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
-from taskd.core.effects import WorkflowBroken
 from taskd.core.flows import Fan, Flow, read_in, stem_of
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED, Graph
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
-from taskd.core.records import Key, NodeRecord, Record, SpecRecord, StateRecord
-from taskd.core.settling import SKIP_CODES, end_node, note_failures
+from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, Value
+from taskd.core.settling import SKIP_CODES, end_node, note_failures, set_aside
 from taskd.core.working import Working
 from taskd_protocol.errors import ResultGone
 from taskd_protocol.task import Failure, Member
@@ -27,11 +24,9 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     if flow is None or flow.graph is not None:
         return
     flow.reading = False
-    graph = command.broken or _take_nodes(flow, command.nodes)
+    graph = command.broken or _take_nodes(flow, command)
     if isinstance(graph, str):
-        flow.broken = True
-        flow.late.clear()
-        w.effects.append(WorkflowBroken(flow.id, flow.record.spec.name, graph))
+        set_aside(w, flow, graph)
         return
     graph.restore(_statuses(flow, command).items())
     flow.signals = {**command.signals, **flow.signals}
@@ -52,13 +47,21 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
         fans.want_items(w, flow, position, flow.node(position), 0)
 
 
-def _take_nodes(flow: Flow, nodes: Sequence[msgspec.Raw]) -> Graph | str:
+def _take_nodes(flow: Flow, command: TakeFlow) -> Graph | str:
     """Make a flow's graph, and return it, or why that cannot be."""
-    if len(nodes) != flow.record.spec.nodes:
-        return f"it has {flow.record.spec.nodes} nodes, and {len(nodes)} are there; run `taskd fsck`"
+    count = flow.record.spec.nodes
+    if len(command.nodes) != count:
+        return f"it has {count} nodes, and {len(command.nodes)} are there; run `taskd fsck`"
+    told = [*command.made, *command.children, *(position for position, _ in command.records)]
+    told += [position for position, *_ in command.ended] + [position for position, *_ in command.void]
+    if told and not 0 <= min(told) <= max(told) < count:
+        return f"it has {count} nodes, and there is a record of number {max(told)}; run `taskd fsck`"
+    for position, record in command.records:
+        if record.state == "skipped" and (record.failure is None or record.failure.code not in SKIP_CODES):
+            return f"why its node number {position} was skipped cannot be read; run `taskd fsck`"
     try:
-        return read_in(flow, list(nodes))
-    except msgspec.MsgspecError as error:
+        return read_in(flow, list(command.nodes))
+    except (msgspec.MsgspecError, IndexError) as error:
         return f"a node of it does not decode: {error}; run `taskd fsck`"
 
 
@@ -131,7 +134,11 @@ def _decide(flow: Flow, command: TakeFlow) -> None:
 def take_items(w: Working, command: MapItems, now: Now) -> None:
     """Take in items that were read for a node that maps."""
     flow = w.flows.get(stem_of(command.id))
-    if flow is not None and flow.graph is not None:
+    if flow is None or flow.graph is None:
+        return
+    if command.broken:
+        set_aside(w, flow, command.broken)
+    else:
         fans.take_items(w, flow, command, now)
 
 
@@ -143,7 +150,7 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
     """
     keys: list[Key] = [(kind, task_id) for task_id, _ in command.tasks for kind in (records.SPEC, records.STATE)]
     w.need(keys, loaded)
-    stopped: dict[Key, Record | bytes | None] = {}
+    stopped: dict[Key, Value] = {}
     for task_id, inputs in command.tasks:
         spec, last = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         flow = w.flows.get(stem_of(task_id))

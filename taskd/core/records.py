@@ -532,6 +532,15 @@ META_READERS: dict[bytes, type[Record]] = {
     b"epoch": EpochRecord,
 }
 
+
+class Damaged(msgspec.Struct, frozen=True):
+    """Stands where a record of a workflow or a schedule was read that is none. Never stored."""
+
+    why: str
+
+
 Key = tuple[Kind, bytes]
+Value = Record | Damaged | bytes | None
+"""What is read under a key; None: nothing is there."""
 Mutation = tuple[Kind, bytes, Record | bytes | None]
 """Put (a record, or bare bytes) or delete (None) of the record of that kind and id."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from taskd.core import jobs, lapses, records
 from taskd.core.commands import Now
+from taskd.core.effects import ScheduleStopped, WorkflowBroken
 from taskd.core.flows import Flow, stem_of
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_of
@@ -17,6 +18,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    FiringRecord,
     JobRecord,
     LeaseRecord,
     LineRecord,
@@ -29,6 +31,9 @@ from taskd.core.records import (
 from taskd.core.working import Agent, RecentIds, Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.ids import format_task_id
+
+LOST = "it is listed as going on, and is not there; run `taskd fsck`"
+"""Of a workflow."""
 
 LIVES_MAX = 1_000
 """Starts of which it is known how far each came: a peer that was away for longer is believed."""
@@ -55,7 +60,13 @@ class Stored:
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
     flows: Sequence[WorkflowRecord] = ()
     """Workflows that have not ended."""
+    unread_flows: Sequence[tuple[bytes, str]] = ()
+    """Others of which the record cannot be read, and why."""
+    lost_flows: Sequence[bytes] = ()
+    """Others, by id, of which it is not there."""
     standings: Sequence[tuple[bytes, StandingRecord]] = ()
+    unread_standings: Sequence[tuple[bytes, str, int, FiringRecord | None]] = ()
+    """Of schedules of which that cannot be read: the name, why, how many decisions there were, the last."""
 
 
 def restore(w: Working, stored: Stored, now: Now) -> None:
@@ -75,15 +86,12 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
     w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}
-    for name, standing in stored.standings:
-        w.schedules.restore(name.decode(), standing)
+    _restore_schedules(w, stored, now)
     w.jobs = dict(stored.jobs)
     for job_id, job in stored.jobs:
         if not job.finished_at_ms:
             jobs.go_on(w, job_id, job)
-    for record in stored.flows:
-        flow = Flow(record)
-        w.flows[stem_of(flow.id)] = w.unread[stem_of(flow.id)] = flow
+    _restore_flows(w, stored)
     if stored.counters is not None:
         _restore_counters(w, stored.counters)
     # An id that was purged may be younger than all that are stored, and must not pass for a new one.
@@ -99,6 +107,25 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         if spec is None:
             raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
         _take_up(w, lease, spec, details, now)
+
+
+def _restore_flows(w: Working, stored: Stored) -> None:
+    for record in stored.flows:
+        flow = Flow(record)
+        w.flows[stem_of(flow.id)] = w.unread[stem_of(flow.id)] = flow
+    w.lost_flows = dict.fromkeys(stored.lost_flows, LOST)
+    for flow_id, why in (*stored.unread_flows, *w.lost_flows.items()):
+        w.effects.append(WorkflowBroken(flow_id, "", why))
+
+
+def _restore_schedules(w: Working, stored: Stored, now: Now) -> None:
+    for name, standing in stored.standings:
+        w.schedules.restore(name.decode(), standing)
+    for name, why, sequence, last in stored.unread_standings:
+        w.effects.append(ScheduleStopped(name.decode(), why, broken=True))
+        # nothing before now fires once it is mended: what was decided of that is not known
+        lost = StandingRecord(now.wall_ms, 0, sequence, now.wall_ms, broken=why, last=last)
+        w.schedules.adopt(name.decode(), lost)
 
 
 def _latest_wall_ms(stored: Stored) -> int:

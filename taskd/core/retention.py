@@ -17,7 +17,7 @@ from taskd.core.effects import WantFinished
 from taskd.core.endings import weight_of
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import FinishedRecord, Key, Record, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord, Value, WorkflowRecord
 from taskd.core.reports import log_id
 from taskd.core.working import Working
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
@@ -96,7 +96,8 @@ def _put_off(
 
     The others are entered anew: behind their workflow's end, so that no part of it is gone while it can be resumed; or,
     if that has not ended, as if they ended now. Not tasks that have run again since: their new end has its own entry.
-    Tells, too, whether any was of a workflow that has ended.
+    What belongs to a workflow that cannot be read is kept as if that went on. Tells, too, whether any was of a workflow
+    that has ended.
     """
     standing = {spec.spec.id for spec, _ in ended_of(finished.ids, loaded, order)}
     going: list[bytes] = []
@@ -105,9 +106,9 @@ def _put_off(
     for task_id in finished.ids:
         record = loaded[records.WORKFLOW, workflow_of(task_id)] if is_made_id(task_id) else None
         is_void = task_id not in standing and not is_workflow_id(task_id)
-        if not isinstance(record, WorkflowRecord) or is_void:
+        if is_void or record is None:
             going.append(task_id)
-        elif not record.finished_at_ms:
+        elif not isinstance(record, WorkflowRecord) or not record.finished_at_ms:
             later.setdefault(now.wall_ms, []).append(task_id)
         elif ended_at_ms < record.finished_at_ms or workflow_of(task_id) not in ending:
             later.setdefault(record.finished_at_ms, []).append(task_id)
@@ -120,7 +121,7 @@ def _put_off(
     return going, any(instant_ms != now.wall_ms for instant_ms in later)
 
 
-def _take_workflow_away(w: Working, record: Record | bytes | None) -> bool:
+def _take_workflow_away(w: Working, record: Value) -> bool:
     """Take a workflow away that has ended, a part of its nodes at a time; tell whether that was all of it."""
     if not isinstance(record, WorkflowRecord) or not record.finished_at_ms:
         return True  # it is gone, or was resumed since

@@ -13,7 +13,7 @@ from taskd.core import attempts, claims, dead, endings, expiry, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_of
-from taskd.core.records import Key, Record, SpecRecord, StateRecord
+from taskd.core.records import Key, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
 from taskd_protocol.errors import UniqueHeld, WorkflowEnded
 from taskd_protocol.ids import format_task_id, is_made_id
@@ -116,7 +116,7 @@ def _refuse_second(w: Working, ids: Sequence[bytes], needed: Sequence[Key], load
             )
 
 
-def _has_failed(state: Record | bytes | None) -> bool:
+def _has_failed(state: Value) -> bool:
     return isinstance(state, StateRecord) and state.state in RETRIABLE
 
 

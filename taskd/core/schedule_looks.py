@@ -18,7 +18,7 @@ from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
 from taskd.core.firings import Firing, Plan
 from taskd.core.lifecycle import State
-from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord
+from taskd.core.records import Damaged, FiringRecord, Key, ScheduleRecord, StandingRecord, Value
 from taskd.core.schedule_commands import LookAtSchedules
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest
@@ -66,6 +66,11 @@ def firing_id(name: str, sequence: int) -> bytes:
     return firing_prefix(name) + sequence.to_bytes(8, "big")
 
 
+def sequence_of(firing: bytes) -> int:
+    """Return which decision of its schedule a FIRING id is of."""
+    return int.from_bytes(firing[-8:], "big")
+
+
 def kept_from(standing: StandingRecord) -> int:
     """Return the sequence of the oldest decision that is kept."""
     return max(0, standing.sequence - HISTORY_KEPT)
@@ -107,10 +112,19 @@ def look(w: Working, command: LookAtSchedules, now: Now, loaded: Loaded) -> None
             return
         is_first = w.schedules.begin_look(name)
         record, standing = loaded[schedule_key(name)], w.schedules.of.get(name)
-        if standing is not None and isinstance(record, ScheduleRecord):
+        if standing is None:
+            continue
+        if isinstance(record, ScheduleRecord):
             flows = len(w.flows)
             look_at(w, record, standing, now, is_first=is_first)
             spent += (len(w.flows) - flows) * schedule_work.nodes_of(record)
+        else:
+            _break(w, name, standing, why_unread(record))
+
+
+def why_unread(record: Value) -> str:
+    """Return why a schedule is broken of which no record was read."""
+    return record.why if isinstance(record, Damaged) else "what it is was lost; set it anew"
 
 
 def look_at(
@@ -135,7 +149,7 @@ def look_at(
     try:
         plan = firings.plan(record.schedule.timing, record.created_at_ms)
     except BadRequest as error:
-        _break(w, record, standing, error.message)
+        _break(w, record.schedule.name, standing, error.message)
         return
     if standing.paused_at_ms:
         _close(w, record.schedule.name, standing, replace(standing, broken=""))
@@ -146,7 +160,7 @@ def look_at(
         try:
             at_ms = moving.decide(plan, missed, is_first=is_first)
         except BadRequest as error:  # what was decided stands; what is next takes too long to find
-            _break(w, record, moving.standing, error.message)
+            _break(w, record.schedule.name, moving.standing, error.message)
             return
         moving.standing = replace(moving.standing, next_at_ms=at_ms or 0)
     _close(w, record.schedule.name, standing, moving.standing)
@@ -188,9 +202,8 @@ def _close(w: Working, name: str, before: StandingRecord, after: StandingRecord)
         w.schedules.adopt(name, after)  # it was taken from the heap to be looked at
 
 
-def _break(w: Working, record: ScheduleRecord, standing: StandingRecord, why: str) -> None:
+def _break(w: Working, name: str, standing: StandingRecord, why: str) -> None:
     """Set a schedule aside that cannot be read: all others go on."""
-    name = record.schedule.name
     broken = w.schedules.of[name].broken
     if broken != why:
         w.effects.append(ScheduleStopped(name, why, broken=True))

@@ -32,6 +32,7 @@ from taskd.core.schedule_looks import (
     look_at,
     noted,
     schedule_key,
+    why_unread,
 )
 from taskd.core.working import Working
 from taskd_protocol import limits
@@ -41,6 +42,7 @@ from taskd_protocol.errors import (
     ScheduleExists,
     ScheduleLimit,
     ScheduleUnknown,
+    StoreCorrupt,
     SubmitTooNew,
 )
 from taskd_protocol.ids import TaskId, is_task_id, task_id_unix_ms
@@ -77,6 +79,8 @@ def put(w: Working, command: PutSchedule, now: Now, loaded: Loaded) -> Schedules
         )
     if standing is not None and command.only_new and not _is_same(record, schedule):
         raise ScheduleExists(f"a schedule named {schedule.name[:64]!r} is there; replace it, or choose another name")
+    if standing is not None and standing.broken:
+        stored = {}  # as one that was not there: it begins now
     return _apply(w, [schedule], [], stored, owner=command.owner, now=now)
 
 
@@ -116,6 +120,7 @@ def order(w: Working, command: OrderSchedule, now: Now, loaded: Loaded) -> None:
         BadRequest: The action is no word of the protocol.
         NeedRecords: The schedule is not loaded.
         ScheduleUnknown: There is none of that name.
+        StoreCorrupt: What it is cannot be read.
     """
     name, standing = command.name, _standing(w, command.name)
     match command.action:
@@ -123,7 +128,7 @@ def order(w: Working, command: OrderSchedule, now: Now, loaded: Loaded) -> None:
             if not standing.paused_at_ms:
                 keep_standing(w, name, replace(standing, paused_at_ms=max(now.wall_ms, 1), why_paused="by hand"))
         case "resume":
-            if standing.paused_at_ms:
+            if standing.paused_at_ms or standing.broken:
                 record = _record(w, name, loaded)
                 resumed = replace(standing, paused_at_ms=0, why_paused="", failures=0)
                 keep_standing(w, name, resumed)
@@ -142,6 +147,7 @@ def trigger(w: Working, command: TriggerSchedule, now: Now, loaded: Loaded) -> S
         NeedRecords: The schedule, or what is stored under the id, is not loaded.
         QueueDraining: Its queue takes no new tasks.
         ScheduleUnknown: There is none of that name.
+        StoreCorrupt: What it is cannot be read.
     """
     name, standing = command.name, _standing(w, command.name)
     _check_id(command.id, now)
@@ -164,6 +170,7 @@ def backfill(w: Working, command: BackfillSchedule, now: Now, loaded: Loaded) ->
         NeedRecords: The schedule, or what is stored under the ids, is not loaded.
         QueueDraining: Its queue takes no new tasks.
         ScheduleUnknown: There is none of that name.
+        StoreCorrupt: What it is cannot be read.
     """
     name, standing = command.name, _standing(w, command.name)
     _check_id(command.id, now)
@@ -276,7 +283,8 @@ def _standing(w: Working, name: str) -> StandingRecord:
 def _record(w: Working, name: str, loaded: Loaded) -> ScheduleRecord:
     w.need([schedule_key(name)], loaded)
     record = loaded[schedule_key(name)]
-    assert isinstance(record, ScheduleRecord)
+    if not isinstance(record, ScheduleRecord):
+        raise StoreCorrupt(f"schedule {name[:64]!r} cannot be read: {why_unread(record)}")
     return record
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from taskd.core import records
 from taskd.core.commands import Now
-from taskd.core.effects import WantFlow
+from taskd.core.effects import WantFlow, WorkflowBroken
 from taskd.core.flows import Flow
 from taskd.core.graph import FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
 from taskd.core.records import NodeRecord
@@ -51,6 +51,16 @@ def succeed(w: Working, flow: Flow, ended: Mapping[int, bytes | None]) -> None:
     tally[SUCCEEDED] += len(nodes)
     w.dirty_flows[flow.stem] = w.moving[flow.stem] = flow
     flow.verdicts.extend(graph.succeed(nodes))
+
+
+def set_aside(w: Working, flow: Flow, why: str) -> None:
+    """Have a workflow stay as it is, of which something cannot be read: the next start tries it again."""
+    aside = w.flows[flow.stem] = Flow(replace(flow.record, counts=flow.standing), broken=why)
+    w.moving.pop(flow.stem, None)
+    w.unread.pop(flow.stem, None)
+    if flow.stem in w.dirty_flows:
+        w.dirty_flows[flow.stem] = aside
+    w.effects.append(WorkflowBroken(flow.id, flow.record.spec.name, why))
 
 
 def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None = None) -> None:

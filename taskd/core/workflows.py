@@ -24,7 +24,7 @@ from taskd.core.flows import DRAFTS_MAX, Draft, Flow, nodes_id, read_in, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import State
 from taskd.core.orders import carry_out
-from taskd.core.records import Key, NodesRecord, WorkflowRecord
+from taskd.core.records import Damaged, Key, NodesRecord, WorkflowRecord
 from taskd.core.settling import want
 from taskd.core.submit import FUTURE_MS_MAX
 from taskd.core.working import Working
@@ -32,6 +32,7 @@ from taskd_protocol.errors import (
     BadRequest,
     QueueDraining,
     ServerBusy,
+    StoreCorrupt,
     SubmitConflict,
     SubmitTooNew,
     SubmitTooOld,
@@ -68,6 +69,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
         WorkflowInvalid: It is no graph that can run.
         BadRequest: Something else is out of range, or nodes before these have not come.
         QueueDraining: A node's queue takes no new tasks.
+        StoreCorrupt: What is stored under its id cannot be read.
         SubmitConflict: The id belongs to another workflow.
         SubmitTooOld: It may have been removed: whether it ran cannot be told.
         NeedRecords: Whether it is known must be looked up.
@@ -200,6 +202,8 @@ def _is_known(w: Working, draft: Draft, last: Sequence[msgspec.Raw], loaded: Loa
         key: Key = (records.WORKFLOW, spec.id)
         w.need([key], loaded)
         record = loaded[key]
+    if isinstance(record, Damaged) or spec.id in w.lost_flows:
+        raise _unreadable(spec.id)
     if isinstance(record, WorkflowRecord):
         if (record.spec, record.owner, record.digest) == (spec, draft.owner, _digest([*draft.packed, *last])):
             return True
@@ -241,7 +245,7 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
     Raises:
         BadRequest: The action is unknown.
         WorkflowUnknown: There is no such workflow, or no such node.
-        WorkflowInvalid: It cannot be read.
+        StoreCorrupt: It cannot be read.
         WorkflowEnded: It stands where that cannot be done.
         ServerBusy: Another order is still to be carried out, or it is still to be read.
         NeedRecords: It is not in memory.
@@ -336,16 +340,22 @@ def _record_of(w: Working, workflow: bytes, loaded: Loaded) -> WorkflowRecord:
     flow = w.flows.get(stem_of(workflow))
     if flow is not None and flow.id == workflow:
         if flow.broken:
-            raise WorkflowInvalid(
-                f"workflow {flow.record.spec.name[:64]!r} cannot be read: run `taskd fsck`, and submit it anew"
-            )
+            raise _unreadable(workflow)
         return flow.record
     key: Key = (records.WORKFLOW, workflow)
     w.need([key], loaded)
     record = loaded[key]
+    if isinstance(record, Damaged) or workflow in w.lost_flows:
+        raise _unreadable(workflow)
     if not isinstance(record, WorkflowRecord):
         raise WorkflowUnknown(f"no workflow {format_task_id(workflow) if len(workflow) == 16 else ''} is stored")  # noqa: PLR2004 - a UUID's bytes
     return record
+
+
+def _unreadable(workflow: bytes) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"workflow {format_task_id(workflow)} cannot be read, and stays as it is: stop the server and run `taskd fsck`"
+    )
 
 
 def _position_of(w: Working, command: OrderWorkflow, record: WorkflowRecord, flow: Flow | None, loaded: Loaded) -> int:
@@ -357,9 +367,14 @@ def _position_of(w: Working, command: OrderWorkflow, record: WorkflowRecord, flo
         w.need([(records.WORKFLOW, command.id), *keys], loaded)
         parts = [loaded[key] for key in keys]
         packed = [node for part in parts if isinstance(part, NodesRecord) for node in part.nodes]
-    for position, node in enumerate(packed):
-        if msgspec.msgpack.decode(node, type=Node).name == command.node:
-            return position
+    try:
+        names = [msgspec.msgpack.decode(node, type=Node).name for node in packed]
+    except msgspec.MsgspecError:
+        names = []
+    if len(names) != record.spec.nodes:
+        raise _unreadable(command.id)
+    if command.node in names:
+        return names.index(command.node)
     raise WorkflowUnknown(f"workflow {record.spec.name[:64]!r} has no node {command.node[:64]!r}")
 
 
@@ -369,7 +384,7 @@ def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
     Raises:
         BadRequest: The name or the value is out of range.
         WorkflowUnknown: There is no such workflow, or no node of it waits for that.
-        WorkflowInvalid: It cannot be read.
+        StoreCorrupt: It cannot be read.
         WorkflowEnded: It has ended.
         NeedRecords: It is not in memory.
     """

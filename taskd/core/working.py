@@ -256,6 +256,7 @@ class Working:
         self.ended_otherwise_bytes = 0  # and the others
         self.first_order = 0  # ``next_order`` when this turn began: what has no lower ``end_order`` ended in it
         self.flows: dict[bytes, Flow] = {}
+        self.lost_flows: dict[bytes, str] = {}
         self.drafts: dict[bytes, Draft] = {}
         self.unread: dict[bytes, Flow] = {}
         self.reads = 0

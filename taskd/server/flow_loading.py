@@ -20,8 +20,8 @@ from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import Kind, NodeRecord, NodesRecord, StateRecord
 from taskd.store import codec
 from taskd.store.interface import Store
-from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.workflow import CHILDREN_MAX, NIL, STEM_BYTES, member_id, place_of
+from taskd_protocol.errors import BadRequest, StoreCorrupt
+from taskd_protocol.workflow import CHILDREN_MAX, NIL, STEM_BYTES, check_packed, member_id, place_of
 
 PAGE: Final = 1_000
 """Entries read at once."""
@@ -127,7 +127,7 @@ class FlowLoader:
             else:
                 void.append((node, child, record.packed))
         signals = {
-            record_id[len(workflow) :].decode(): value
+            _signal_name(record_id[len(workflow) :], value): value
             async for record_id, value in self._walk(records.SIGNAL, workflow)
         }
         return TakeFlow(
@@ -142,7 +142,13 @@ class FlowLoader:
         )
 
     async def read_items(self, want: WantItems) -> MapItems:
-        """Read some of what a node maps over."""
+        """Read some of what a node maps over; if that cannot be read, it stops nothing else."""
+        try:
+            return await self._read_items(want)
+        except StoreCorrupt as error:
+            return MapItems(id=want.id, node=want.node, total=-1, first=want.first, items=[], broken=error.message)
+
+    async def _read_items(self, want: WantItems) -> MapItems:
         if want.children >= 0:
             count = min(want.limit, want.children - want.first)
             ids = [member_id(want.source, place_of(want.source)[0], want.first + k) for k in range(count)]
@@ -206,6 +212,20 @@ async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
 
 def _piece(want: WantItems, total: int, items: list[bytes], longest: int = 0) -> MapItems:
     return MapItems(id=want.id, node=want.node, total=total, longest=longest, first=want.first, items=items)
+
+
+def _signal_name(name: bytes, value: bytes) -> str:
+    """Return the name of a signal that came.
+
+    Raises:
+        StoreCorrupt: It is none, or its value is no data.
+    """
+    try:
+        text = name.decode()
+        check_packed("its value", value)
+    except (UnicodeDecodeError, BadRequest) as error:
+        raise StoreCorrupt(f"signal {name[:64]!r} of it does not decode: {error}; run `taskd fsck`") from None
+    return text
 
 
 def _count(packed: bytes) -> int:

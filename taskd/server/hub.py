@@ -35,7 +35,7 @@ from taskd.core.effects import (
     WorkflowBroken,
 )
 from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
-from taskd_protocol.ids import format_task_id
+from taskd_protocol.ids import TASK_ID_BYTES, format_task_id
 from taskd_protocol.messages import Drain, HostStats, Lease, Message, Revoke
 from taskd_protocol.task import Outcome
 
@@ -168,9 +168,7 @@ class Hub:
                 event = "schedule cannot be read" if effect.broken else "schedule paused"
                 log.warning(event, schedule=effect.name, reason=effect.why)
             case WorkflowBroken():
-                log.error(
-                    "workflow cannot be read", id=format_task_id(effect.id), workflow=effect.name, reason=effect.why
-                )
+                log.error("workflow cannot be read", id=_id_text(effect.id), workflow=effect.name, reason=effect.why)
             case (
                 WantLine()
                 | WantTimers()
@@ -205,6 +203,11 @@ class Hub:
         if peer is not None:
             # Retryable: an agent that was only stopped for a while connects again and is told what it lost.
             peer.end(ConnectionLost(f"agent {effect.agent!r} was silent for too long, or is on another connection now"))
+
+
+def _id_text(raw: bytes) -> str:
+    """Return an id as people write it; what stood where one should, in hexadecimal."""
+    return format_task_id(raw) if len(raw) == TASK_ID_BYTES else raw.hex()
 
 
 def _add(table: dict[bytes, tuple[Peer, ...]], ids: Sequence[bytes], peer: Peer) -> None:

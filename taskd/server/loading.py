@@ -7,15 +7,20 @@ what was read, so that the core always sees its own newest word.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import structlog
+
 from taskd.core import lapses, records
 from taskd.core.commands import DropLapsed, LineEntry, Loaded, RefillTimers, RefillWindow, StepJob
 from taskd.core.effects import WantFinished, WantLapsed, WantLine, WantTasks, WantTimers
 from taskd.core.lines import RANK_BYTES, ready_id
-from taskd.core.records import Key, Mutation, Record, SpecRecord, StateRecord
+from taskd.core.records import Damaged, Key, Kind, Mutation, Record, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
 from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.errors import StoreCorrupt
+
+log = structlog.get_logger("taskd.server")
 
 BARE = frozenset(
     {
@@ -31,7 +36,13 @@ BARE = frozenset(
 )
 """Kinds whose values are bytes, not records."""
 
-Found = Mapping[Key, Record | bytes | None]
+SET_ASIDE = frozenset({records.WORKFLOW, records.NODES, records.NODE, records.SCHEDULE})
+"""Kinds of which a record that cannot be read stops what it belongs to, and nothing else."""
+
+TOLD_MAX = 1_000
+"""Of these records, that are told in the log once."""
+
+Found = Mapping[Key, Value]
 """What was read, as it stood then."""
 
 
@@ -42,10 +53,9 @@ class Loader:
         self._store = store
         self._working = working
         self._wanted: dict[Key, int] = {}  # by how many open reads
-        self._decided: dict[
-            Key, Record | bytes | None
-        ] = {}  # of those, what was decided since the first of them opened
-        self._unstaged: dict[Key, Record | bytes | None] = {}
+        self._decided: dict[Key, Value] = {}  # of those, what was decided since the first of them opened
+        self._unstaged: dict[Key, Value] = {}
+        self._told: dict[Key, None] = {}
         self._noted = 0
 
     @property
@@ -115,17 +125,33 @@ class Loader:
             raise
         return self.take(found)
 
-    async def read(self, keys: Sequence[Key]) -> dict[Key, Record | bytes | None]:
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Value]:
         """Read records by key.
 
         Raises:
-            StoreCorrupt: A value is not what was written.
+            StoreCorrupt: A value is not what was written; ``SET_ASIDE`` are ``Damaged`` then.
         """
         values = await self._store.load(keys)
         return {
-            key: value if value is None or key[0] in BARE else codec.decode(*key, value)
+            key: value if value is None or key[0] in BARE else self.decode(*key, value)
             for key, value in zip(keys, values, strict=True)
         }
+
+    def decode(self, kind: Kind, record_id: bytes, value: bytes) -> Record | Damaged:
+        """Read one record; of those that may be set aside, one that cannot be read is told in the log.
+
+        Raises:
+            StoreCorrupt: It is none of these, and not what was written.
+        """
+        try:
+            return codec.decode(kind, record_id, value)
+        except StoreCorrupt as error:
+            if kind not in SET_ASIDE:
+                raise
+            if (kind, record_id) not in self._told and len(self._told) < TOLD_MAX:
+                self._told[kind, record_id] = None
+                log.error("record cannot be read", reason=error.message)  # noqa: TRY400 - the reason says all
+            return Damaged(error.message)
 
     async def read_line(self, want: WantLine) -> RefillWindow:
         """Read a line beyond its window."""

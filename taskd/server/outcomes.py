@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from taskd.core import records
 from taskd.core.lapses import key_of_id
 from taskd.core.lifecycle import TERMINAL
-from taskd.core.records import Key, Record, StateRecord
+from taskd.core.records import Key, StateRecord, Value
 from taskd.server.loading import Found
 from taskd.server.session import OUTBOX_HIGH_BYTES, Session
 from taskd.server.workflow_role import read_outcomes
@@ -177,7 +177,9 @@ class Outcomes:
     async def _members(self, ids: list[bytes]) -> list[Outcome]:
         """Return how those ended, of workflows and their nodes, that have, or that are not known."""
         outcomes = await read_outcomes(self._services, ids) if ids else []
-        return [self._unknown(o.id, {}) if o.state == "unknown" else o for o in outcomes if o.state not in _GOES_ON]
+        nowhere = [o.id for o in outcomes if o.state == "unknown" and o.failure is None]
+        found = [o for o in outcomes if o.state not in _GOES_ON and o.id not in nowhere]
+        return found + [self._unknown(i, {}) for i in nowhere]
 
     async def _unknown_of(self, ids: list[bytes]) -> set[bytes]:
         """Return those that are not stored, of ids without a state: the others are leased, or still in line."""
@@ -246,7 +248,7 @@ class Outcomes:
 _GOES_ON = frozenset({"blocked", "waiting", "running"})
 
 
-def _has_ended(state: Record | bytes | None) -> bool:
+def _has_ended(state: Value) -> bool:
     return isinstance(state, StateRecord) and state.state in TERMINAL
 
 

@@ -3,17 +3,21 @@
 from itertools import islice
 from typing import Final
 
+from msgspec.structs import replace
+
 from taskd.core import firings, records
 from taskd.core.commands import Loaded
 from taskd.core.flows import stem_of
-from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord, StateRecord, WorkflowRecord
-from taskd.core.schedule_looks import firing_id, kept_from, schedule_key
+from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord, StateRecord, Value, WorkflowRecord
+from taskd.core.schedule_looks import firing_id, kept_from, schedule_key, sequence_of, why_unread
 from taskd.core.working import Working
 from taskd.server.services import Services
 from taskd_protocol import limits
 from taskd_protocol import schedule_messages as sm
-from taskd_protocol.errors import BadRequest, ScheduleUnknown
-from taskd_protocol.schedule import Schedule, Timing
+from taskd_protocol.errors import BadRequest, ScheduleUnknown, StoreCorrupt
+from taskd_protocol.payload import pack_arguments
+from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
+from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import is_workflow_id
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
@@ -34,9 +38,13 @@ async def list_schedules(services: Services, message: sm.ScheduleList) -> sm.Sch
     for name in names[:limit]:
         found = await services.reader.read_now([schedule_key(name)])
         record, standing = found[schedule_key(name)], standings.get(name)
-        if isinstance(record, ScheduleRecord) and standing is not None:
+        if standing is None:
+            continue  # it was removed meanwhile
+        if isinstance(record, ScheduleRecord):
             views.append(_view(record, standing))
             weight += weight_of(record.schedule)
+        else:
+            views.append(_view_unread(name, record, standing))
         if weight > PAGE_BYTES:
             break
     more = bool(views) and views[-1].schedule.name < names[-1]
@@ -55,7 +63,7 @@ async def list_firings(services: Services, message: sm.ScheduleHistory) -> sm.Fi
     first = max(kept_from(standing), end - limit)
     keys: list[Key] = [(records.FIRING, firing_id(message.name, n)) for n in range(end - 1, first - 1, -1)]
     found = await services.reader.read_now(keys)
-    decided = [(int.from_bytes(key[1][-8:], "big"), found[key]) for key in keys]
+    decided = [(sequence_of(key[1]), found[key]) for key in keys]
     kept = [(sequence, firing) for sequence, firing in decided if isinstance(firing, FiringRecord)]
     work = [key for _, firing in kept if firing.task_id for key in _keys_of(firing.task_id)]
     loaded = await services.reader.read_now(work)
@@ -146,6 +154,14 @@ def _view(record: ScheduleRecord, standing: StandingRecord) -> sm.ScheduleView:
     )
 
 
+def _view_unread(name: str, record: Value, standing: StandingRecord) -> sm.ScheduleView:
+    """Return what can be told of a schedule that cannot be read: not when, nor what it submits."""
+    task = TaskSpec(NO_TASK_ID, "", pack_arguments((), {}))
+    unknown = Schedule(name, Timing(), task, source=standing.source)
+    broken = replace(standing, broken=standing.broken or why_unread(record), next_at_ms=0)
+    return _view(ScheduleRecord(unknown, "", standing.begun_ms), broken)
+
+
 def _keys_of(work: bytes) -> list[Key]:
     """Return what tells the state of a task, or a workflow."""
     return [(records.WORKFLOW, work)] if is_workflow_id(work) else [(records.SPEC, work), (records.STATE, work)]
@@ -172,7 +188,8 @@ async def _timing_of(services: Services, name: str) -> tuple[Timing, int]:
     found = await services.reader.read_now([schedule_key(name)])
     record = found[schedule_key(name)]
     if not isinstance(record, ScheduleRecord):
-        raise ScheduleUnknown(f"schedule {name[:64]!r} was removed meanwhile")
+        _standing(services.working, name)  # it may have been removed meanwhile
+        raise StoreCorrupt(f"schedule {name[:64]!r} cannot be read: {why_unread(record)}")
     return record.schedule.timing, record.created_at_ms
 
 

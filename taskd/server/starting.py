@@ -1,6 +1,7 @@
 """Starting: reading what is in motion out of the store."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from taskd.core import records
 from taskd.core.lapses import id_of_key
@@ -9,6 +10,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    FiringRecord,
     JobRecord,
     Kind,
     LeaseRecord,
@@ -21,10 +23,10 @@ from taskd.core.records import (
     WorkflowRecord,
 )
 from taskd.core.restore import Stored
+from taskd.core.schedule_looks import firing_prefix, sequence_of
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import StoreCorrupt
-from taskd_protocol.ids import format_task_id
 
 PAGE = 5_000
 """Entries read at once."""
@@ -39,6 +41,8 @@ async def read_stored(store: Store) -> Stored:
     counters, epoch = await store.load([(records.META, b"counters"), (records.META, b"epoch")])
     newest = await store.scan(records.SPEC, limit=1, reverse=True)
     newest_key = await store.scan(records.KEY, limit=1, reverse=True)
+    flows = await _read_open_workflows(store)
+    standings = await _read_standings(store)
     return Stored(
         counters=None if counters is None else codec.decode_as(CountersRecord, records.META, b"counters", counters),
         epoch=None if epoch is None else codec.decode_as(EpochRecord, records.META, b"epoch", epoch),
@@ -50,9 +54,12 @@ async def read_stored(store: Store) -> Stored:
         dead_groups=[(i, r) for i, r in await _read_all(store, records.DEAD_GROUP) if isinstance(r, DeadGroupRecord)],
         jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
         queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],
-        flows=await _read_open_workflows(store),
+        flows=flows.read,
+        unread_flows=flows.unread,
+        lost_flows=flows.lost,
         drained_agents=[(i, r) for i, r in await _read_all(store, records.AGENT) if isinstance(r, AgentRecord)],
-        standings=[(i, r) for i, r in await _read_all(store, records.STANDING) if isinstance(r, StandingRecord)],
+        standings=standings.read,
+        unread_standings=standings.unread,
     )
 
 
@@ -65,17 +72,62 @@ async def _read_all(store: Store, kind: Kind) -> list[tuple[bytes, Record]]:
     return found
 
 
-async def _read_open_workflows(store: Store) -> list[WorkflowRecord]:
-    found: list[WorkflowRecord] = []
+class _Flows(NamedTuple):
+    """Workflows that go on; of those that cannot be read, or are not there, ids and why."""
+
+    read: list[WorkflowRecord]
+    unread: list[tuple[bytes, str]]
+    lost: list[bytes]
+
+
+async def _read_open_workflows(store: Store) -> _Flows:
+    """Read the workflows that go on; one that cannot be read stops no other."""
+    found = _Flows([], [], [])
     after = b""
     while page := await store.scan(records.OPEN, after=after, limit=PAGE):
         after = page[-1][0]
         ids = [workflow for workflow, _ in page]
         for workflow, value in zip(ids, await store.load([(records.WORKFLOW, i) for i in ids]), strict=True):
             if value is None:
-                raise StoreCorrupt(f"workflow {format_task_id(workflow)} is listed and not there; run `taskd fsck`")
-            found.append(codec.decode_as(WorkflowRecord, records.WORKFLOW, workflow, value))
+                found.lost.append(workflow)
+                continue
+            try:
+                found.read.append(codec.decode_as(WorkflowRecord, records.WORKFLOW, workflow, value))
+            except StoreCorrupt as error:
+                found.unread.append((workflow, error.message))
     return found
+
+
+class _Standings(NamedTuple):
+    """Where schedules stand; for those of which that cannot be read, see ``Stored``."""
+
+    read: list[tuple[bytes, StandingRecord]]
+    unread: list[tuple[bytes, str, int, FiringRecord | None]]
+
+
+async def _read_standings(store: Store) -> _Standings:
+    """Read where schedules stand; one of which that cannot be read stops no other."""
+    found = _Standings([], [])
+    after = b""
+    while page := await store.scan(records.STANDING, after=after, limit=PAGE):
+        after = page[-1][0]
+        for name, value in page:
+            try:
+                found.read.append((name, codec.decode_as(StandingRecord, records.STANDING, name, value)))
+            except StoreCorrupt as error:
+                found.unread.append((name, error.message, *await _newest_decision(store, name)))
+    return found
+
+
+async def _newest_decision(store: Store, name: bytes) -> tuple[int, FiringRecord | None]:
+    """Return how many decisions there were of a schedule, and the last of them; if not even that can be read, none."""
+    for record_id, value in await store.scan(records.FIRING, firing_prefix(name.decode()), limit=1, reverse=True):
+        try:
+            last = codec.decode_as(FiringRecord, records.FIRING, record_id, value)
+        except StoreCorrupt:
+            break
+        return sequence_of(record_id) + 1, last
+    return 0, None
 
 
 async def _read_leases(store: Store) -> Sequence[tuple[bytes, LeaseRecord, SpecRecord | None, bytes]]:

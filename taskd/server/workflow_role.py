@@ -13,7 +13,7 @@ from taskd.core.flows import nodes_id, stem_of
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import Task
-from taskd.core.records import Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import Damaged, Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, Value, WorkflowRecord
 from taskd.core.settling import SKIPS
 from taskd.core.stages import why_failed
 from taskd.server.flow_loading import read_results
@@ -21,11 +21,10 @@ from taskd.server.loading import Found
 from taskd.server.services import Services
 from taskd.server.session import Session, error_message
 from taskd.server.views import in_short
-from taskd.store import codec
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import workflow_messages as wm
-from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, TaskCodes, TaskdError
+from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, StoreCorrupt, TaskCodes, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
 from taskd_protocol.task import Failure, Given, Outcome
 from taskd_protocol.workflow import MAP, NIL, Node, is_workflow_id, member_id, place_of, workflow_of
@@ -35,6 +34,9 @@ SCANNED_MAX: Final = 5_000
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """Results in one page of children, unless one alone is larger."""
+
+BROKEN: Final = "broken"
+"""State of what cannot be read."""
 
 _decode = msgspec.msgpack.Decoder(Node).decode
 
@@ -99,7 +101,7 @@ async def list_workflows(services: Services, message: wm.WorkflowList) -> wm.Wor
         page = await services.store.scan(records.WORKFLOW, after=cursor, limit=step, reverse=True)
         for workflow, value in page:
             cursor = workflow
-            view = workflow_view(services, codec.decode_as(WorkflowRecord, records.WORKFLOW, workflow, value))
+            view = workflow_view(services, workflow, services.reader.decode(records.WORKFLOW, workflow, value))
             if (message.state or view.state) == view.state and fnmatchcase(view.name, message.name or "*"):
                 views.append(view)
             if len(views) == limit:
@@ -110,16 +112,21 @@ async def list_workflows(services: Services, message: wm.WorkflowList) -> wm.Wor
     return wm.WorkflowPage(message.request_id, views, cursor)
 
 
-def workflow_view(services: Services, stored: WorkflowRecord) -> wm.WorkflowView:
+def workflow_view(services: Services, workflow: bytes, stored: Value) -> wm.WorkflowView:
     """Return a workflow as it stands: by memory, if it has not ended."""
-    flow = services.working.flows.get(stem_of(stored.spec.id))
+    if not isinstance(stored, WorkflowRecord):
+        why = stored.why if isinstance(stored, Damaged) else services.working.lost_flows[workflow]
+        made_at_ms = int.from_bytes(workflow[:6], "big")
+        return wm.WorkflowView(workflow, "", BROKEN, 0, {}, made_at_ms, None, "", "", reason=why)
+    flow = services.working.flows.get(stem_of(workflow))
     record = stored if flow is None else flow.record
     counts = record.counts if flow is None else flow.standing
     blocked = record.spec.nodes - sum(counts.values())
+    broken = "" if flow is None else flow.broken
     return wm.WorkflowView(
         record.spec.id,
         record.spec.name,
-        record.state,
+        BROKEN if broken else record.state,
         record.spec.nodes,
         {**counts, "blocked": blocked} if blocked else dict(counts),
         record.created_at_ms,
@@ -129,6 +136,7 @@ def workflow_view(services: Services, stored: WorkflowRecord) -> wm.WorkflowView
         record.failed_name,
         record.schedule,
         record.scheduled_for_ms or None,
+        broken,
     )
 
 
@@ -137,20 +145,30 @@ async def show_workflow(services: Services, message: wm.WorkflowQuery) -> wm.Wor
     check_id(message.id)
     key: Key = (records.WORKFLOW, message.id)
     record = (await services.reader.read_now([key]))[key]
-    if not isinstance(record, WorkflowRecord):
+    if record is None and message.id not in services.working.lost_flows:
         return wm.WorkflowNodes(message.request_id, None, [])
+    view = workflow_view(services, message.id, record)
+    if not isinstance(record, WorkflowRecord):
+        return wm.WorkflowNodes(message.request_id, view, [])
     first = min(max(message.first, 0), record.spec.nodes)
     end = min(first + min(max(message.limit, 1), limits.PAGE_ROWS_MAX), record.spec.nodes)
-    nodes = await _read_nodes(services, record, first, end)
+    try:
+        nodes = await _read_nodes(services, record, first, end)
+    except StoreCorrupt as error:
+        return wm.WorkflowNodes(message.request_id, replace(view, state=BROKEN, reason=error.message), [])
     ids = [member_id(message.id, position) for position in range(first, first + len(nodes))]
     kinds = (records.SPEC, records.STATE, records.NODE)
     found = await services.reader.read_now([(kind, i) for i in ids for kind in kinds])
     views = [_node_view(services, node, i, found) for node, i in zip(nodes, ids, strict=True)]
-    return wm.WorkflowNodes(message.request_id, workflow_view(services, record), views)
+    return wm.WorkflowNodes(message.request_id, workflow_view(services, message.id, record), views)
 
 
 async def _read_nodes(services: Services, record: WorkflowRecord, first: int, end: int) -> list[Node]:
-    """Read the nodes from one position to another."""
+    """Read the nodes from one position to another.
+
+    Raises:
+        StoreCorrupt: They cannot be read, or are not there.
+    """
     parts = [
         (start, stop)
         for start, stop in zip(record.parts, [*record.parts[1:], record.spec.nodes], strict=True)
@@ -161,8 +179,14 @@ async def _read_nodes(services: Services, record: WorkflowRecord, first: int, en
     nodes: list[Node] = []
     for (start, _), key in zip(parts, keys, strict=True):
         part = found[key]
-        if isinstance(part, NodesRecord):
+        if not isinstance(part, NodesRecord):
+            raise StoreCorrupt(
+                part.why if isinstance(part, Damaged) else f"its nodes from number {start} on are not there"
+            )
+        try:
             nodes += [_decode(packed) for packed in part.nodes[max(first - start, 0) : end - start]]
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt(f"a node of it does not decode: {error}; run `taskd fsck`") from None
     return nodes
 
 
@@ -182,6 +206,8 @@ def _node_view(services: Services, node: Node, node_id: bytes, found: Found) -> 
         node.phase,
         signal=node.signal,
     )
+    if isinstance(record, Damaged):
+        return replace(view, state=BROKEN, failure=Failure(StoreCorrupt.code, record.why))
     if isinstance(record, NodeRecord) and record.state != "blocked":
         fan = flow.fans.get(place_of(node_id)[0]) if flow is not None else None
         succeeded = fan.statuses.count(SUCCEEDED) if fan is not None else 0
@@ -225,6 +251,8 @@ async def show_children(services: Services, message: wm.ChildrenQuery) -> wm.Chi
         raise BadRequest("the id of a node that maps is 16 bytes, a UUID of version 8")
     key: Key = (records.NODE, message.id)
     record = (await services.reader.read_now([key]))[key]
+    if isinstance(record, Damaged):
+        raise StoreCorrupt(record.why)
     if not isinstance(record, NodeRecord) or record.total < 0:
         return wm.ChildrenPage(message.request_id, -1, [])
     first = min(max(message.first, 0), record.total)
@@ -260,13 +288,16 @@ async def read_outcomes(services: Services, ids: list[bytes]) -> list[Outcome]:
 def _outcome(services: Services, member: bytes, found: Found) -> Outcome:  # noqa: PLR0911 - one case a standing
     workflow = found[records.WORKFLOW, workflow_of(member)]
     position, child = place_of(member)
+    state, node = found[records.STATE, member], found[records.NODE, member]
+    why = _why_unread(services, workflow, node, member)
+    if why and not isinstance(state, StateRecord):
+        return Outcome(member, "unknown", failure=Failure(StoreCorrupt.code, why))
     if not isinstance(workflow, WorkflowRecord) or position >= workflow.spec.nodes:
         return Outcome(member, "unknown")
     if position < 0:
         if not workflow.finished_at_ms:
             return Outcome(member, "running")
         return Outcome(member, workflow.state, failure=why_failed(workflow.failed_name))
-    state, node = found[records.STATE, member], found[records.NODE, member]
     if isinstance(node, NodeRecord):
         if node.state == "blocked":
             return Outcome(member, "blocked")
@@ -281,6 +312,13 @@ def _outcome(services: Services, member: bytes, found: Found) -> Outcome:  # noq
     if workflow.finished_at_ms:
         return Outcome(member, "unknown") if child < 0 else Outcome(member, "skipped", failure=SKIPS[STOPPED])
     return Outcome(member, "running" if member in services.working.tasks else "blocked")
+
+
+def _why_unread(services: Services, workflow: Value, node: Value, member: bytes) -> str:
+    """Return why it cannot be told how a workflow or a node of it stands; empty: it can."""
+    damaged = next((each.why for each in (workflow, node) if isinstance(each, Damaged)), "")
+    flow = services.working.flows.get(stem_of(member))
+    return damaged or services.working.lost_flows.get(workflow_of(member), "" if flow is None else flow.broken)
 
 
 async def read_input(services: Services, agent: str, message: wm.InputQuery) -> wm.InputPage:

@@ -9,6 +9,7 @@ from taskd.core.records import FIRING, OPEN, SCHEDULE, STANDING, FiringRecord, K
 from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from
 from taskd.store import engine
 from taskd.store.codec import decode_as
+from taskd.store.fsck_workflows import read_noted
 from taskd.store.keys import make_key, split_key, successor
 from taskd.store.stored_tasks import chunks, load_tasks
 from taskd_protocol.workflow import is_workflow_id
@@ -24,17 +25,16 @@ def check_schedules(database: Rdict, note: Note) -> None:
     """Note what is not as it should be.
 
     Raises:
-        StoreCorrupt: A record cannot be read.
+        StoreCorrupt: A block, or a decision, cannot be read.
     """
-    standings = {
-        record_id: decode_as(StandingRecord, STANDING, record_id, value)
-        for record_id, value in _walk(database, STANDING)
-    }
+    standings, unread = _read_standings(database, note)
     seen = 0
     for name, value in _walk(database, SCHEDULE):
-        record = decode_as(ScheduleRecord, SCHEDULE, name, value)
+        record = read_noted(ScheduleRecord, SCHEDULE, name, value, note)
         standing = standings.get(name)
-        if record.schedule.name.encode() != name:
+        if record is None or name in unread:
+            seen += standing is not None
+        elif record.schedule.name.encode() != name:
             note("schedule", make_key(SCHEDULE, name), "the schedule stands under a foreign name")
         elif standing is None:
             note("schedule", make_key(SCHEDULE, name), "it is not known where the schedule stands")
@@ -48,7 +48,28 @@ def check_schedules(database: Rdict, note: Note) -> None:
             if engine.get_many(database, [make_key(SCHEDULE, name)]) == [None]:
                 note("schedule", make_key(STANDING, name), "no schedule of that name is there")
     _check_running(database, standings, note)
-    _check_firings(database, standings, note)
+    _check_firings(database, standings, {firing_prefix(name.decode()) for name in unread if _is_name(name)}, note)
+
+
+def _read_standings(database: Rdict, note: Note) -> tuple[dict[bytes, StandingRecord], set[bytes]]:
+    """Read where schedules stand; tell, too, of which that cannot be read."""
+    unread: set[bytes] = set()
+    standings: dict[bytes, StandingRecord] = {}
+    for name, value in _walk(database, STANDING):
+        standing = read_noted(StandingRecord, STANDING, name, value, note)
+        if standing is None:
+            unread.add(name)
+        else:
+            standings[name] = standing
+    return standings, unread
+
+
+def _is_name(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_running(database: Rdict, standings: dict[bytes, StandingRecord], note: Note) -> None:
@@ -62,11 +83,13 @@ def _check_running(database: Rdict, standings: dict[bytes, StandingRecord], note
                 note("schedule", make_key(STANDING, name), f"it waits for task {task.id.hex()}, which does not go on")
 
 
-def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], note: Note) -> None:
+def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], unread: set[bytes], note: Note) -> None:
     by_prefix = {firing_prefix(name.decode()): name for name in standings}
     kept: dict[bytes, int] = {}
     last_ms: dict[bytes, int] = {}
     for record_id, value in _walk(database, FIRING):
+        if record_id[:_PREFIX_BYTES] in unread:
+            continue
         firing = decode_as(FiringRecord, FIRING, record_id, value)
         name = by_prefix.get(record_id[:_PREFIX_BYTES])
         if name is None:

@@ -1,17 +1,39 @@
 """Fsck of workflows: each has its nodes, those that go on are listed, and what a node waits for has its timer."""
 
 from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
+import msgspec
 from rocksdict import Rdict
 
 from taskd.core.flows import nodes_id
-from taskd.core.records import NODE, NODES, OPEN, SIGNAL, TIMER, WORKFLOW, Kind, NodeRecord, NodesRecord, WorkflowRecord
+from taskd.core.records import (
+    NODE,
+    NODES,
+    OPEN,
+    SIGNAL,
+    TIMER,
+    WORKFLOW,
+    Kind,
+    NodeRecord,
+    NodesRecord,
+    Record,
+    WorkflowRecord,
+)
 from taskd.core.timers import timer_id
 from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import make_key, split_key, successor
+from taskd_protocol.errors import BadRequest, StoreCorrupt
 from taskd_protocol.ids import TASK_ID_BYTES
-from taskd_protocol.workflow import place_of, workflow_of
+from taskd_protocol.workflow import Node, check_packed, place_of, workflow_of
+
+R = TypeVar("R", bound=Record)
+
+UNKNOWN_SIZE: Final = 1 << 20
+"""Nodes of a workflow that does not say how many it has: no position is beyond."""
+
+_decode_node = msgspec.msgpack.Decoder(Node).decode
 
 Note = Callable[[str, bytes, str], None]
 """Takes a rule, a stored key and a text."""
@@ -21,32 +43,39 @@ def check_workflows(database: Rdict, note: Note) -> None:
     """Note what is not as it should be.
 
     Raises:
-        StoreCorrupt: A record cannot be read.
+        StoreCorrupt: A block cannot be read.
     """
     sizes: dict[bytes, int] = {}
     going: set[bytes] = set()
+    unread: set[bytes] = set()
     for workflow, value in _walk(database, WORKFLOW):
-        record = decode_as(WorkflowRecord, WORKFLOW, workflow, value)
+        record = read_noted(WorkflowRecord, WORKFLOW, workflow, value, note)
+        if record is None:
+            unread.add(workflow)
+            continue
         sizes[workflow] = record.spec.nodes
         if not record.finished_at_ms:
             going.add(workflow)
         _check_one(database, workflow, record, note)
     for workflow, _ in _walk(database, OPEN):
-        if workflow not in going:
+        if workflow not in going and workflow not in unread:
             note("workflow", make_key(OPEN, workflow), "it is listed as going on, and is not")
         going.discard(workflow)
     for workflow in sorted(going):
         note("workflow", make_key(WORKFLOW, workflow), "it goes on, and is not listed so")
-    _check_parts(database, sizes, note)
+    _check_parts(database, sizes | dict.fromkeys(unread, UNKNOWN_SIZE), note)
 
 
 def _check_parts(database: Rdict, sizes: dict[bytes, int], note: Note) -> None:
-    """Find what belongs to no workflow, and what nodes wait for without a timer."""
+    """Find what belongs to no workflow, what cannot be read, and what nodes wait for without a timer."""
     for kind in (NODES, SIGNAL):
-        for record_id, _ in _walk(database, kind):
+        for record_id, value in _walk(database, kind):
             if record_id[:TASK_ID_BYTES] not in sizes:
                 note("orphan", make_key(kind, record_id), "something is stored of a workflow that is not there")
-    for node_id, _ in _walk(database, NODE):
+            if kind == SIGNAL:
+                _check_signal(record_id, value, note)
+    for node_id, value in _walk(database, NODE):
+        read_noted(NodeRecord, NODE, node_id, value, note)
         if place_of(node_id)[0] >= sizes.get(workflow_of(node_id), 0):
             note("orphan", make_key(NODE, node_id), "its workflow is not there, or has no such node")
     for timer in timers_of_nodes(database):
@@ -64,7 +93,12 @@ def _check_one(database: Rdict, workflow: bytes, record: WorkflowRecord, note: N
         if value is None or first != there:
             note("nodes", key, f"its nodes from number {first} on are not there, or not in their place")
             return
-        there += len(decode_as(NodesRecord, NODES, nodes_id(workflow, first), value).nodes)
+        part = read_noted(NodesRecord, NODES, nodes_id(workflow, first), value, note)
+        if part is None:
+            return
+        there += len(part.nodes)
+        for number, packed in enumerate(part.nodes, first):
+            _check_node(key, number, packed, note)
     if there != record.spec.nodes:
         note("nodes", key, f"it has {record.spec.nodes} nodes, {there} are there")
     if not record.finished_at_ms and record.swept:
@@ -74,9 +108,33 @@ def _check_one(database: Rdict, workflow: bytes, record: WorkflowRecord, note: N
 def timers_of_nodes(database: Rdict) -> Iterator[bytes]:
     """Yield the TIMER ids that nodes imply: of those that sleep, or wait for a signal and not for ever."""
     for node_id, value in _walk(database, NODE):
-        record = decode_as(NodeRecord, NODE, node_id, value)
-        if record.state == "waiting" and record.due_at_ms:
+        record = read_noted(NodeRecord, NODE, node_id, value, lambda *_: None)  # its own finding
+        if record is not None and record.state == "waiting" and record.due_at_ms:
             yield timer_id(record.due_at_ms, node_id)
+
+
+def _check_node(key: bytes, number: int, packed: msgspec.Raw, note: Note) -> None:
+    try:
+        _decode_node(packed)
+    except msgspec.MsgspecError as error:
+        note("unreadable", key, f"its node number {number} does not decode: {error}")
+
+
+def _check_signal(record_id: bytes, value: bytes, note: Note) -> None:
+    try:
+        record_id[TASK_ID_BYTES:].decode()
+        check_packed("its value", value)
+    except (UnicodeDecodeError, BadRequest) as error:
+        note("unreadable", make_key(SIGNAL, record_id), str(error))
+
+
+def read_noted(reader: type[R], kind: Kind, record_id: bytes, value: bytes, note: Note) -> R | None:
+    """Read a record of which a finding is made if it cannot be read: others are looked at still."""
+    try:
+        return decode_as(reader, kind, record_id, value)
+    except StoreCorrupt as error:
+        note("unreadable", make_key(kind, record_id), error.message)
+        return None
 
 
 def _walk(database: Rdict, kind: Kind) -> Iterator[tuple[bytes, bytes]]:

@@ -140,6 +140,8 @@ class Disk:
     def stored(self) -> Stored:
         """Return what a start reads."""
         specs = self.scan(records.SPEC)
+        going = self.scan(records.OPEN)
+        lost = [i for i in going if (records.WORKFLOW, i) not in self.values]
         return Stored(
             counters=self.find(records.META, b"counters", CountersRecord),
             epoch=self.find(records.META, b"epoch", EpochRecord),
@@ -154,7 +156,8 @@ class Disk:
             jobs=list(self.of(records.JOB, JobRecord).items()),
             queues=list(self.of(records.QUEUE, QueueRecord).items()),
             drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
-            flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in self.scan(records.OPEN)],
+            flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in going if i not in lost],
+            lost_flows=lost,
             standings=list(self.of(records.STANDING, StandingRecord).items()),
         )
 

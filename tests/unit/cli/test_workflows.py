@@ -90,6 +90,7 @@ def test_ls_as_json(taskd: Taskd, client: FakeClient) -> None:
             "node_count": 5,
             "counts": VIEW.counts,
             "failed_node": "check",
+            "reason": None,
             "created_at": "2026-11-22T00:00:00.000Z",
             "finished_at": None,
             "trace_id": "0af7651916cd43dd8448eb211c80319c",

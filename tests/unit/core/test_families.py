@@ -6,11 +6,11 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks, StartJob
-from taskd.core.effects import TasksEnded
+from taskd.core.commands import CancelStates, CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks, StartJob
+from taskd.core.effects import TasksEnded, WorkflowBroken
 from taskd.core.lifecycle import State
-from taskd.core.records import WorkflowRecord
-from taskd_protocol.errors import BadRequest, LeaseStale
+from taskd.core.records import StateRecord, WorkflowRecord
+from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.task import Grant, TaskFilter, TaskSpec
 from taskd_protocol.workflow import is_workflow_id, member_id, place_of, spawn_digest
 
@@ -184,6 +184,24 @@ def test_a_cancel_of_many_is_for_those_that_wait_too(house: House) -> None:
     house.shell.settle()
     assert house.state() == State.CANCELLED
     assert set(check_disk(house.shell.disk).values()) == {State.CANCELLED}
+
+
+def test_a_task_whose_children_cannot_be_read_stays_blocked(house: House) -> None:
+    """It can be cancelled; what it spawns further is refused, so that nothing is made twice."""
+    shell, first = house.shell, house.next()
+    house.spawn(first, child())
+    [family] = shell.disk.scan(records.WORKFLOW)
+    del shell.disk.values[records.WORKFLOW, family]
+    house.crash()
+    [told] = shell.take_told(WorkflowBroken)
+    assert told.id == family
+    with pytest.raises(StoreCorrupt, match="spawned before cannot be read"):
+        house.spawn(first, child(), child())
+    house.wait(first)
+    house.ack(house.next())  # the child
+    states = shell.disk.get(records.STATE, house.parent.id, StateRecord)
+    assert states.state == State.BLOCKED
+    assert shell.do(CancelTasks([house.parent.id])) == CancelStates(["cancelled"])
 
 
 def test_a_task_that_waits_for_nothing_goes_back_in_line(house: House) -> None:

@@ -8,17 +8,24 @@ from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, Run, inputs, task
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, StartJob, SubmitWorkflow
-from taskd.core.effects import WantFlow, WorkflowBroken
+from taskd.core.effects import WantFlow, WantItems, WorkflowBroken
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import State
-from taskd.core.records import CountersRecord, NodeRecord, NodesRecord
+from taskd.core.records import CountersRecord, Kind, NodeRecord, NodesRecord
 from taskd.core.working import Settings
 from taskd.server.flow_loading import FlowLoader
 from taskd.store.keys import make_key
-from taskd_protocol.errors import BadRequest, SubmitConflict, WorkflowEnded, WorkflowInvalid, WorkflowUnknown
+from taskd_protocol.errors import (
+    BadRequest,
+    StoreCorrupt,
+    SubmitConflict,
+    WorkflowEnded,
+    WorkflowInvalid,
+    WorkflowUnknown,
+)
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Given, TaskFilter, TaskSpec
-from taskd_protocol.workflow import Choice, Node
+from taskd_protocol.workflow import Choice, Node, member_id
 
 
 def diamond() -> Graph:
@@ -626,7 +633,7 @@ def test_a_workflow_that_cannot_be_read_stops_nothing_else(shell: Shell) -> None
         assert (told.id, told.name) == (broken.id, "report")
         assert "taskd fsck" in told.why
         for order in (OrderWorkflow(broken.id, "cancel"), SignalWorkflow(broken.id, "go", pack(1))):
-            with pytest.raises(WorkflowInvalid, match="cannot be read"):
+            with pytest.raises(StoreCorrupt, match="cannot be read"):
                 shell.do(order)
     whole.agent.join()
     shell.do(whole.agent.credit(2))
@@ -645,6 +652,54 @@ def test_a_record_that_does_not_decode_is_told(shell: Shell) -> None:
     store.stage([(make_key(records.NODES, nodes_id(run.id, 0)), b"\xc1")])
     told = at_once(FlowLoader(store).read_flow(WantFlow(run.id)))
     assert "does not decode" in told.broken
+
+
+@pytest.mark.parametrize("kind", [records.STATE, records.NODE])
+def test_items_that_cannot_be_read_set_their_workflow_aside(shell: Shell, kind: Kind) -> None:
+    """In the midst of it: what runs is recorded, nothing begins any more, and the next start reads it anew."""
+    run = Run(shell, diamond())
+    store, source = Scanned(shell.disk), member_id(run.id, 0)
+    store.stage([(make_key(kind, source), b"\xc1")])
+    told = at_once(FlowLoader(store).read_items(WantItems(run.id, 1, source, -1, 0, 10)))
+    assert "does not decode" in told.broken
+    first = run.take()["raw"]
+    for alarms in (1, 0):  # the second time it is aside already
+        shell.do(told)
+        assert [(each.id, each.why) for each in shell.take_told(WorkflowBroken)] == [(run.id, told.broken)] * alarms
+    run.ack(first, pack([1]))
+    assert run.take() == {}
+    with pytest.raises(StoreCorrupt, match="cannot be read"):
+        shell.do(OrderWorkflow(run.id, "cancel"))
+    run.crash()
+    run.agent.join()
+    assert run.work().record.state == "succeeded"
+
+
+def test_records_that_contradict_each_other_set_their_workflow_aside(shell: Shell) -> None:
+    run = Run(shell, diamond())
+    for position, record in ((9, NodeRecord("succeeded", 0)), (3, NodeRecord("skipped", 0))):
+        key = records.NODE, member_id(run.id, position)
+        shell.disk.values[key] = record
+        run.crash()
+        [told] = shell.take_told(WorkflowBroken)
+        assert f"number {position}" in told.why
+        del shell.disk.values[key]
+
+
+def test_a_workflow_that_is_not_there_is_not_made_again(shell: Shell) -> None:
+    """What it did is not known: a submit under its id is refused, as is an order."""
+    run = Run(shell, diamond())
+    del shell.disk.values[records.WORKFLOW, run.id]
+    run.crash()
+    [told] = shell.take_told(WorkflowBroken)
+    assert (told.id, told.why) == (run.id, "it is listed as going on, and is not there; run `taskd fsck`")
+    for command in (
+        SubmitWorkflow("client", run.spec, 0, run.graph.nodes),
+        OrderWorkflow(run.id, "resume"),
+        SignalWorkflow(run.id, "go", pack(1)),
+    ):
+        with pytest.raises(StoreCorrupt, match="cannot be read"):
+            shell.do(command)
 
 
 # -- retention --------------------------------------------------------------------------
