@@ -7,6 +7,10 @@ itself in time. A server that stalled was deaf itself: it gives every agent the 
 that it missed.
 """
 
+import hashlib
+
+import msgspec
+
 from taskd.core import cancel, drains, endings, quarantine
 from taskd.core.commands import (
     AddCredit,
@@ -19,10 +23,12 @@ from taskd.core.commands import (
     OfferAgent,
 )
 from taskd.core.effects import AgentLost, AgentReplaced
-from taskd.core.lines import Task
+from taskd.core.lines import AGENT_LABEL, OWN_LABELS, Task
+from taskd.core.room import Room
 from taskd.core.working import Agent, PoolState, Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
-from taskd_protocol.limits import LABELS_MAX
+from taskd_protocol.limits import AMOUNT_MAX, LABELS_MAX
+from taskd_protocol.resources import MEMORY, ONE, Supply, check_supplies
 from taskd_protocol.task import check_name
 
 POOLS_MAX = 16
@@ -62,10 +68,12 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     agent.connection = command.connection
     agent.pools = [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools]
     agent.queues = command.queues
-    agent.labels = dict(command.labels)
+    agent.labels = {**command.labels, AGENT_LABEL: command.agent}
     agent.software = command.software
     agent.marks_starts = command.marks_starts
     agent.seen_mono_ms = now.mono_ms
+    agent.ends_mono_ms = now.mono_ms + command.life_ms if command.life_ms > 0 else 0
+    _take_stock(w, agent, command)
     if is_first:
         quarantine.recall(w, agent)
         drains.recall(w, agent)
@@ -96,6 +104,7 @@ def add_credit(w: Working, command: AddCredit) -> None:
         raise BadRequest(f"credit of {command.leases} for pool {command.pool} is out of range")
     pool = agent.pools[command.pool]
     pool.credit = min(pool.credit + command.leases, CREDIT_MAX) if command.leases else 0
+    w.note_room(agent)
 
 
 def drain(w: Working, command: DrainAgent) -> None:
@@ -118,11 +127,14 @@ def beat(w: Working, command: BeatHeart, now: Now) -> None:
     if agent is None:
         return
     agent.seen_mono_ms = now.mono_ms
+    if agent.room.note_outside(command.cpu_outside, command.memory_outside):
+        w.note_room(agent)
     missing = agent.leases.keys() - set(command.held)
     for token in sorted(missing):
         task = agent.leases[token]
         if task.lease_number <= command.lease_number:
             del agent.leases[token]
+            w.note_gone(agent, [task])
             endings.give_up(w, task, now)
 
 
@@ -142,6 +154,7 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
         given_up = [task for task in agent.leases.values() if agent.lost or _ends_with_silence(task)]
         for task in given_up:
             del agent.leases[task.token]
+            w.note_gone(agent, [task])
             endings.give_up(w, task, now)
         if not agent.lost:
             w.effects.append(AgentLost(agent.name, len(given_up)))
@@ -161,6 +174,35 @@ def next_deadline_mono_ms(w: Working) -> int | None:
 
 def _deadline_mono_ms(w: Working, agent: Agent) -> int:
     return agent.seen_mono_ms + (w.settings.gone_ms if agent.lost and agent.leases else w.settings.silence_ms)
+
+
+def _take_stock(w: Working, agent: Agent, command: OfferAgent) -> None:
+    """Count what the agent has, and what its leases hold of it."""
+    slots = sum([pool.pool.slots for pool in agent.pools if pool.has_slots])
+    supplies = check_supplies(command.supplies or _of_old(command))
+    agent.room = Room(supplies, slots, agent.leases.values())
+    sort = (command.queues and sorted(command.queues), [pool.pool.names for pool in agent.pools], supplies)
+    labels = sorted(item for item in agent.labels.items() if item[0] not in OWN_LABELS)
+    agent.sort = hashlib.blake2b(msgspec.msgpack.encode((*sort, labels)), digest_size=16).digest()
+    agent.busy_slots = agent.granted = agent.holder = 0
+    agent.apart = {}
+    for task in agent.leases.values():
+        index = agent.pool_of(task.spec.name)
+        task.in_slot = index >= 0 and agent.pools[index].has_slots
+        if task.granted is None:
+            agent.busy_slots += task.in_slot
+        else:
+            w.note_held(agent, task, task.granted)
+    w.note_room(agent)
+
+
+def _of_old(command: OfferAgent) -> list[Supply]:
+    """Return what an agent has that knows no supplies: what it calls resources."""
+    return [
+        Supply(name, round(amount) if name == MEMORY else round(amount * ONE))
+        for name, amount in command.resources.items()
+        if 0 < amount < AMOUNT_MAX // ONE
+    ]
 
 
 def _ends_with_silence(task: Task) -> bool:
@@ -187,6 +229,7 @@ def _take_up(w: Working, agent: Agent, command: OfferAgent, now: Now, *, is_same
             task.lease_number = 0
     for token in sorted(agent.leases.keys() - held):
         task = agent.leases.pop(token)
+        w.note_gone(agent, [task])
         if not is_same_boot:
             endings.give_up(w, task, now)
         elif task.cancelling:

@@ -76,6 +76,7 @@ def _give_up_absent(w: Working, done: dict[bytes, str], now: Now) -> None:
         agent = w.agents[task.agent]
         if not agent.connection:
             del agent.leases[task.token]
+            w.note_gone(agent, [task])
             endings.give_up(w, task, now)
             done[task_id] = State.CANCELLED
             if not agent.leases:
@@ -89,7 +90,7 @@ def _revoke(w: Working, task: Task) -> None:
 
 
 def _cancel_fresh(w: Working, task: Task, now: Now) -> None:
-    w.leave_line(task.spec.queue, task.spec.name, task.rank)
+    w.leave_line(task.spec, task.past, task.rank)
     endings.end_waiting(w, task.spec, _FRESH, now, State.CANCELLED, since_ms=task.since_ms)
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
+from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
 
@@ -169,6 +170,11 @@ class OfferAgent:
     software: str = ""
     marks_starts: bool = True
     """It heeds ``mark_start``: agents do that speak version 2 of the protocol, or a later one."""
+    supplies: Sequence[Supply] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What an agent says that knows no supplies."""
+    life_ms: int = 0
+    """Its machine is there for so long; 0: no end is known."""
 
 
 class AgentAccepted(NamedTuple):
@@ -220,6 +226,9 @@ class BeatHeart:
     connection: int
     lease_number: int
     held: Sequence[int]
+    cpu_outside: int = 0
+    """As in ``HostStats``."""
+    memory_outside: int = 0
 
 
 @dataclass(frozen=True, slots=True)

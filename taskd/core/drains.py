@@ -51,5 +51,6 @@ def order_agent(w: Working, command: OrderAgent) -> None:
 def recall(w: Working, agent: Agent) -> None:
     """Have a known agent be as it was ordered to be."""
     agent.drained = agent.name in w.drained_agents
+    w.note_room(agent)
     if agent.drained and agent.connection:
         w.effects.append(SendDrain(agent.name, agent.connection))

@@ -50,7 +50,7 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
 def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
     """Take a task from where it waits, line or timer; return False, and do nothing, if it waits nowhere."""
     if state.state == State.READY:
-        w.leave_line(spec.spec.queue, spec.spec.name, rank_of(spec.spec.priority, spec.order))
+        w.leave_line(spec.spec, state.past, rank_of(spec.spec.priority, spec.order))
     elif state.state == State.SCHEDULED:
         timers.stop(w, spec.spec.id, state.due_at_ms)
     elif state.state != State.BLOCKED:

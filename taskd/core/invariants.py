@@ -3,10 +3,14 @@
 For tests and simulation, after each command; too slow for a server at work.
 """
 
+from collections import Counter
+
 from taskd.core import attempts, jobs
 from taskd.core.lifecycle import State
+from taskd.core.lines import where_of
 from taskd.core.standing import Schedules, is_armed
-from taskd.core.working import Working
+from taskd.core.working import Agent, Working
+from taskd_protocol.resources import ONE
 
 
 def check_invariants(w: Working) -> None:
@@ -15,7 +19,7 @@ def check_invariants(w: Working) -> None:
     for key, line in w.lines.items():
         window = line.window()
         ranks = [task.rank for task in window]
-        assert key == (line.queue, line.name)
+        assert key == (line.queue, line.name, line.where)
         assert w.lines_by_id[line.id] is line
         assert ranks == sorted(set(ranks)), "a window is in order, and no place is taken twice"
         assert len(window) <= line.ready
@@ -24,7 +28,7 @@ def check_invariants(w: Working) -> None:
         assert line.complete or all(rank <= line.tail for rank in ranks), "a window is a prefix"
         assert (line.id in w.active) == bool(window)
         for task in window:
-            assert (task.spec.queue, task.spec.name) == key
+            assert (task.spec.queue, task.spec.name, where_of(task.spec, task.past)) == key
             assert task.token == 0
             assert not task.cancelling
             windowed[task.spec.id] = task
@@ -36,6 +40,7 @@ def check_invariants(w: Working) -> None:
         assert agent.drained == (name in w.drained_agents) or not agent.connection
         assert agent.quarantined == (name in w.quarantined) or not agent.connection
         assert agent.granted_bytes >= sum(len(t.spec.payload) + len(t.details) for t in agent.leases.values())
+        _check_room(agent)
         for token, task in agent.leases.items():
             assert (task.token, task.agent) == (token, name)
             past = task.past or attempts.NO_PAST
@@ -50,6 +55,31 @@ def check_invariants(w: Working) -> None:
     assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
     _check_schedules(w.schedules)
     _check_counters(w)
+
+
+def _check_room(agent: Agent) -> None:
+    """Assert that what is left of an agent is what it offered, less what its leases hold."""
+    if not agent.pools:
+        return  # it offers nothing until it is back
+    room, granted = agent.room, [task for task in agent.leases.values() if task.granted is not None]
+    free = dict(room.total)
+    items = {(name, item): ONE for name, left in room.items.items() for item in left}
+    for hold in [hold for task in granted if task.granted for hold in task.granted.holds]:
+        free[hold.name] = free.get(hold.name, 0) - hold.amount
+        for item in hold.items:
+            items[hold.name, item] = items.get((hold.name, item), 0) - min(hold.amount, ONE)
+    assert room.free == {name: free[name] for name in room.total}
+    assert {(name, item): left for name, its in room.items.items() for item, left in its.items()} == {
+        key: left for key, left in items.items() if key[1] in room.items.get(key[0], {})
+    }
+    in_slots = {t.token: agent.pools[agent.pool_of(t.spec.name)].has_slots for t in agent.leases.values()}
+    assert in_slots == {task.token: task.in_slot for task in agent.leases.values()}
+    assert agent.granted == sum(in_slots[task.token] for task in granted)
+    assert agent.busy_slots == sum(in_slots.values()) - agent.granted
+    words = Counter(task.spec.rules.where.apart for task in granted if task.spec.rules.where)
+    assert agent.apart == {word: count for word, count in words.items() if word}
+    holders = [task.token for task in granted if task.granted and task.granted.exclusive_host]
+    assert agent.holder == (holders[-1] if holders else 0)
 
 
 def _check_schedules(schedules: Schedules) -> None:

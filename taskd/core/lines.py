@@ -1,7 +1,8 @@
 """Lines: ready tasks in the order in which they are to run, of which a window is in memory.
 
-A line holds the ready tasks of one queue and one task name, so that an agent that
-may run one may run all; placement looks at lines, never at tasks.
+A line holds the ready tasks of one queue and one task name that ask the same of an
+agent, so that one that may run one may run all; placement looks at lines, never at
+tasks.
 
 Invariants:
 - A line's window is an exact prefix of its order on disk, up to ``tail``; with
@@ -15,9 +16,11 @@ from bisect import bisect_left, insort
 from operator import attrgetter
 
 import msgspec
+from msgspec.structs import replace
 
 from taskd.core.records import LeaseRecord, Past
 from taskd_protocol.limits import PRIORITY_MAX
+from taskd_protocol.resources import MEMORY, Granted, Need, Request, Where
 from taskd_protocol.task import Failure, TaskSpec
 
 WINDOW_TASKS_MAX = 32_768
@@ -37,6 +40,12 @@ REFILL_TASKS = 16_384
 
 REFILL_BYTES = WINDOW_BYTES_MAX // 2
 """Arguments that one refill is to read, roughly."""
+
+AGENT_LABEL = "taskd.agent"
+"""Every agent's name: no agent says another of itself."""
+
+OWN_LABELS = frozenset({AGENT_LABEL, "taskd.host"})
+"""Labels in which agents differ that are the same in all else."""
 
 ORDER_BITS = 64
 ORDER_MASK = (1 << ORDER_BITS) - 1
@@ -75,6 +84,10 @@ class Task(msgspec.Struct, gc=False):
     """When it was retried after its end; 0: never."""
     revived_attempt: int = 0
     """As in ``StateRecord``."""
+    granted: Granted | None = None
+    """Of its lease: what it holds of its agent's resources; None: a slot."""
+    in_slot: bool = False
+    """Of its lease: it is in a pool whose slots are CPUs."""
 
     @property
     def since_ms(self) -> int:
@@ -99,6 +112,7 @@ def lease_record(task: Task) -> LeaseRecord:
         task.revived_at_ms,
         task.past,
         task.started,
+        task.granted,
     )
 
 
@@ -107,10 +121,35 @@ def rank_of(priority: int, order: int) -> int:
     return (PRIORITY_MAX - priority) << ORDER_BITS | order
 
 
-def line_id(queue: str, name: str) -> bytes:
+def where_of(spec: TaskSpec, past: Past | None) -> bytes:
+    """Return what a task asks of an agent, packed; empty: a slot.
+
+    Args:
+        spec: Of the task.
+        past: Of its state or lease: an attempt that died for want of memory has it ask for more.
+    """
+    given = spec.given
+    if given is None or given.where is None:
+        return b""
+    where = given.where
+    if past is not None and past.memory:
+        where = replace(where, requests=[_with_memory(request, past.memory) for request in where.requests])
+    return _pack(where)
+
+
+def _with_memory(request: Request, at_least: int) -> Request:
+    return Request(
+        [
+            Need(MEMORY, max(need.amount, at_least)) if need.name == MEMORY and need.amount else need
+            for need in request.needs
+        ]
+    )
+
+
+def line_id(queue: str, name: str, where: bytes = b"") -> bytes:
     """Return a line's id: a digest, so that the same line is found again without a directory."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (queue.encode(), name.encode()):
+    for part in (queue.encode(), name.encode(), where) if where else (queue.encode(), name.encode()):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()
@@ -122,6 +161,8 @@ def ready_id(line: bytes, rank: int) -> bytes:
 
 
 _rank = attrgetter("rank")
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_where = msgspec.msgpack.Decoder(Where).decode
 
 
 class Line:
@@ -133,6 +174,14 @@ class Line:
         tail: Highest rank that the window may hold while it is not complete; -1: none.
         refilling: A refill is under way; what changes beyond the tail meanwhile is noted.
         window_bytes: Arguments in the window, and what earlier attempts told.
+        where: What its tasks ask of an agent, packed; empty: a slot.
+        wants: The same, to be read; None: a slot.
+        requests: The alternatives of ``wants``, with what was learned in its place.
+        names_agents: It is asked which agent it is, so that no two are of a sort.
+        able: Of each sort of agent, by what it offers, or of each agent: whether it could run the tasks.
+        stuck: ``growth`` of the working set when no agent had room for the first task; -1: it is to be looked at.
+        stuck_rank: Of that task.
+        stuck_since_ms: When that began, by the clock that never steps; 0: it is not so.
     """
 
     __slots__ = (
@@ -140,20 +189,35 @@ class Line:
         "_late",
         "_removed",
         "_window",
+        "able",
         "complete",
         "id",
         "name",
+        "names_agents",
         "queue",
         "ready",
         "refilling",
+        "requests",
+        "stuck",
+        "stuck_rank",
+        "stuck_since_ms",
         "tail",
+        "wants",
+        "where",
         "window_bytes",
     )
 
-    def __init__(self, queue: str, name: str, *, ready: int = 0) -> None:
+    def __init__(self, queue: str, name: str, where: bytes = b"", *, ready: int = 0) -> None:
         self.queue = queue
         self.name = name
-        self.id = line_id(queue, name)
+        self.where = where
+        self.wants = _unpack_where(where) if where else None
+        self.requests = self.wants.requests if self.wants else []
+        self.names_agents = any(rule.label in OWN_LABELS for rule in self.wants.labels) if self.wants else False
+        self.able: dict[bytes, bool] = {}
+        self.stuck = self.stuck_rank = -1
+        self.stuck_since_ms = 0
+        self.id = line_id(queue, name, where)
         self.ready = ready
         self.complete = ready == 0
         self.tail = -1

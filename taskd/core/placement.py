@@ -4,18 +4,23 @@ One pass a turn. It looks at lines and pools, never at the tasks behind a line's
 head: its cost is active lines times pools, and what is granted. The lowest rank
 of all lines goes first, so that priorities, and the order of submits within one,
 hold across queues and names.
+
+Tasks that ask for nothing but a slot are dealt out in numbers, ahead of what runs;
+those that ask for something one by one, where there is room now (``choosing``).
 """
 
 import heapq
 from typing import Final
 
-from taskd.core import claims, expiry, families, records
+from taskd.core import choosing, claims, expiry, families, records
+from taskd.core.choosing import Choosing
 from taskd.core.commands import Now
 from taskd.core.effects import SendLease
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
+from taskd_protocol.resources import Granted
 from taskd_protocol.task import Grant, Rules
 
 _NO_BOUND = 1 << 80
@@ -62,18 +67,23 @@ class _Pass:
         self._wall_ms: Final = now.wall_ms
         self._groups: dict[int, _Group] = {}
         self._sends: dict[tuple[str, int], SendLease] = {}
-        self._lines: list[tuple[Line, int]] = []  # with what they had at first
+        self._lines: dict[bytes, tuple[Line, int]] = {}  # with what they had at first
+        self._aside: list[tuple[PoolState, int]] = []  # kept free, with their credit
+        self._choosing: Choosing | None = None
+        self._now: Final = now
         self.room = sum([pool.credit for _, _, pool in places])
 
     def group_of(self, line: Line) -> _Group:
         """Return the group of the places that are able to run the line; once a pass for each line."""
-        self._lines.append((line, line.ready))
+        self._lines[line.id] = line, line.ready
         name, queue = line.name, line.queue
         mask = 0
         able: list[Place] = []
         for bit, place in enumerate(self._places):
             agent, _, pool = place
             if name in pool.names and (not agent.queues or queue in agent.queues):
+                if agent.room.is_pressed and self._is_calm_elsewhere(queue, name):
+                    continue
                 mask |= 1 << bit
                 able.append(place)
         group = self._groups.get(mask)
@@ -83,6 +93,13 @@ class _Pass:
                     self.deal(other)
             group = self._groups[mask] = _Group(mask, able)
         return group
+
+    def _is_calm_elsewhere(self, queue: str, name: str) -> bool:
+        """Tell whether an agent whose host is its own could run it, now or soon."""
+        return any(
+            agent.takes_leases and not agent.room.is_pressed and agent.can_run(queue, name)
+            for agent in self._w.agents.values()
+        )
 
     def take(self, line: Line, group: _Group, below: int) -> bool:
         """Take the line's first tasks, of a rank under ``below``, for the group; return whether it has room."""
@@ -96,13 +113,79 @@ class _Pass:
         group.taken += tasks
         group.room -= len(tasks)
         self.room -= len(tasks)
+        self._leave(line, tasks)
+        return True
+
+    def _leave(self, line: Line, tasks: list[Task]) -> None:
+        """Delete the entries of tasks that were taken out of their line."""
         w = self._w
         kind, line_id = records.READY, line.id
         old, first = tasks, w.entered_from
         if w.entered:  # the entries of this turn's own are not written yet, and never will be
             old = [task for task in tasks if not task.fresh or task.rank & ORDER_MASK < first]
         w.mutations += [(kind, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in old]
-        return True
+
+    def serve(self, line: Line, below: int) -> bool:
+        """Grant the first tasks, of a rank under ``below``, of a line whose tasks ask for something.
+
+        Returns:
+            False: no agent has room for the first that is left.
+        """
+        for group in self._groups.values():
+            if group.taken:
+                self.deal(group)  # its tasks come first
+        choosing = self._choosing
+        if choosing is None:
+            agents = list({agent.name: agent for agent, _, _ in self._places}.values())
+            choosing = self._choosing = Choosing(self._w, agents, self._now)
+        self._lines.setdefault(line.id, (line, line.ready))
+        granted = False
+        while line.window_count and line.head_rank() < below:
+            agent = choosing.best(line)
+            if agent is None:
+                kept = choosing.note_stuck(line)
+                if kept is not None:
+                    self._set_aside(kept)
+                break
+            self._grant_one(line, agent, choosing.granted(agent, line))
+            choosing.note_served(line)
+            granted = True
+        else:
+            self._recount(granted=granted)
+            return True
+        self._recount(granted=granted)
+        return False
+
+    def _grant_one(self, line: Line, agent: Agent, granted: Granted | None) -> None:
+        [task] = line.take(1, _NO_BOUND)
+        self._leave(line, [task])
+        index = agent.pool_of(line.name)
+        pool = agent.pools[index]
+        task.granted = granted
+        self._grant([task], agent, index)
+        task.in_slot = pool.has_slots
+        if granted is not None:
+            self._w.note_leased(agent, task, granted)
+        elif task.in_slot:
+            agent.busy_slots += 1
+        pool.credit -= 1
+        self.room -= 1
+        if agent.holder:
+            self._set_aside(agent)
+
+    def _set_aside(self, agent: Agent) -> None:
+        """Grant nothing more on the agent in this pass."""
+        for pool in agent.pools:
+            if pool.credit:
+                self._aside.append((pool, pool.credit))
+                self.room -= pool.credit
+                pool.credit = 0
+        self._recount(granted=True)
+
+    def _recount(self, *, granted: bool) -> None:
+        if granted:
+            for group in self._groups.values():
+                group.count_room()
 
     def deal(self, group: _Group) -> None:
         """Deal out what was taken for a group."""
@@ -121,8 +204,10 @@ class _Pass:
         for group in self._groups.values():
             if group.taken:
                 self.deal(group)
+        for pool, credit in self._aside:
+            pool.credit = credit
         w = self._w
-        for line, ready_before in self._lines:
+        for line, ready_before in self._lines.values():
             if line.ready < ready_before:
                 w.dirty_lines[line.id] = line
                 w.counters.move(line.queue, State.READY, State.RUNNING, ready_before - line.ready)
@@ -138,7 +223,12 @@ class _Pass:
             if not rest:
                 break
             count = min(-(-rest // left), room)
-            self._grant(tasks[start : start + count], agent, index)
+            some = tasks[start : start + count]
+            self._grant(some, agent, index)
+            if pool.has_slots:
+                agent.busy_slots += count
+                for task in some:
+                    task.in_slot = True
             pool.credit -= count
             start += count
             left -= 1
@@ -174,7 +264,9 @@ class _Pass:
             task.lease_number = number
             task.granted_at_ms = wall_ms
             leases[token] = task
-            if task.fresh:  # nothing has happened to it: there is no more to say, and that is said in half the time
+            if (
+                task.fresh and task.granted is None
+            ):  # nothing has happened to it: there is no more to say, and that is said in half the time
                 task.attempt = 1
                 grants.append(Grant(token, 1, spec, deadline_in_ms))
                 mutate((records.LEASE, task_id, LeaseRecord(token, 1, 0, name, wall_ms)))
@@ -184,8 +276,10 @@ class _Pass:
                 alone = task.past is not None and task.past.losses > 0
                 family = task.past.family if task.past is not None else b""
                 spawned = families.spawned(w, family) if family else None
-                grants.append(Grant(token, task.attempt, spec, deadline_in_ms, task.details, alone, spawned))
-                mutate((records.STATE, task_id, None))
+                grant = Grant(token, task.attempt, spec, deadline_in_ms, task.details, alone, spawned, task.granted)
+                grants.append(grant)
+                if not task.fresh:
+                    mutate((records.STATE, task_id, None))
                 mutate((records.LEASE, task_id, lease_record(task)))
             token += 1
 
@@ -205,12 +299,14 @@ def place(w: Working, now: Now) -> None:
     places = [
         (agent, index, pool)
         for agent in w.agents.values()
-        if agent.takes_leases
+        if agent.takes_leases and not agent.holder
         for index, pool in enumerate(agent.pools)
         if pool.credit and not _is_laden(agent)
     ]
     if not places:
         return
+    if w.held:
+        choosing.review(w)
     this = _Pass(w, places, now)
     # The group is looked up when a line's turn comes: most passes end before, for want of room.
     heads: list[tuple[int, bytes, Line, _Group | None]]
@@ -218,11 +314,16 @@ def place(w: Working, now: Now) -> None:
     heapq.heapify(heads)
     while heads and this.room:
         _, line_id, line, known = heads[0]
-        group = known or this.group_of(line)
         below = heads[1][0] if len(heads) > 1 else _NO_BOUND
         if len(heads) > 2 and heads[2][0] < below:  # noqa: PLR2004 - a heap's second is one of these two
             below = heads[2][0]
-        if not this.take(line, group, below):
+        if line.wants is not None:
+            group = None
+            served = this.serve(line, below)
+        else:
+            group = known or this.group_of(line)
+            served = this.take(line, group, below)
+        if not served:
             heapq.heappop(heads)
         elif line.window_count:
             heapq.heapreplace(heads, (line.head_rank(), line_id, line, group))
@@ -287,7 +388,8 @@ def _free_slots(place: Place) -> int:
     Which of its pools an agent's leases are in is not known, so one with several may have more.
     """
     agent, _, pool = place
-    idle = sum([its.pool.slots for its in agent.pools]) - len(agent.leases)
+    slots = sum([its.pool.slots for its in agent.pools])
+    idle = slots - len(agent.leases) - agent.room.reserved_slots
     return max(0, min(pool.credit, pool.pool.slots, idle))
 
 

@@ -62,6 +62,7 @@ def readmit(w: Working, name: str) -> None:
     agent = w.agents.get(name)
     if agent is not None:
         agent.quarantined = False
+        w.note_room(agent)
         agent.streak = []
     w.effects.append(AgentReadmitted(name))
 

@@ -70,7 +70,9 @@ def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRe
         agent.seen_mono_ms = now.mono_ms
         leases = agent.leases
         # the same report twice in one message counts once
-        endings.succeed(w, [pair for pair in counting if leases.pop(pair[0].token, None) is not None], now)
+        ended = [pair for pair in counting if leases.pop(pair[0].token, None) is not None]
+        w.note_gone(agent, [task for _, task in ended])
+        endings.succeed(w, ended, now)
         if agent.streak and counting:
             agent.streak = []
     return ReportsRecorded(recorded, stale)
@@ -95,6 +97,7 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
     agent.seen_mono_ms = now.mono_ms
     # the same report twice in one message counts once
     ended = [(report, task) for report, task in counting if agent.leases.pop(report.token, None) is not None]
+    w.note_gone(agent, [task for _, task in ended])
     charges = [
         Charge(task.spec.id, task.spec.queue, task.spec.name, report.outcome)
         for report, task in ended

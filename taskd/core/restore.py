@@ -98,7 +98,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
     w.recent = RecentIds(max(stored.newest_id, newest_purged))
     for line_id, stored_line in stored.lines:
-        line = Line(stored_line.queue, stored_line.name, ready=stored_line.ready)
+        line = Line(stored_line.queue, stored_line.name, stored_line.where, ready=stored_line.ready)
         if line.id != line_id:
             raise StoreCorrupt(f"line {line.queue!r}/{line.name!r} stands under a foreign id; run `taskd fsck`")
         w.adopt_line(line)
@@ -168,6 +168,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         details=details,
         revived_at_ms=lease.revived_at_ms,
         started=lease.started,
+        granted=lease.granted,
     )
     agent = w.agents.get(lease.agent)
     if agent is None:

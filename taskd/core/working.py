@@ -10,15 +10,16 @@ Invariants:
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords
+from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, ready_id
+from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
 from taskd.core.records import (
     AgentRecord,
     DeadGroupRecord,
@@ -26,17 +27,23 @@ from taskd.core.records import (
     Key,
     LineRecord,
     Mutation,
+    Past,
     QueueRecord,
     TokenRecord,
 )
+from taskd.core.room import Room
 from taskd.core.standing import Schedules
 from taskd_protocol import limits
-from taskd_protocol.task import Pool
+from taskd_protocol.resources import Granted
+from taskd_protocol.task import Pool, TaskSpec
 
 if TYPE_CHECKING:
     from taskd.core.effects import Effect
     from taskd.core.flows import Draft, Flow, Happened
     from taskd_protocol.task import Outcome
+
+LineKey = tuple[str, str, bytes]
+"""Queue, task name, and what its tasks ask of an agent."""
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -51,6 +58,9 @@ FINISHED_BYTES_MAX = 8 * 1024 * 1024
 
 RECENT_IDS = 65_536
 """Ids that a resend is looked up in before the disk is asked: a second or more of submits at full speed."""
+
+ASYNC = "async"
+"""The kind of a pool whose slots take no CPU each."""
 
 EPOCH_BITS = 31
 """A fencing token is ``epoch << 31 | counter``, 63 bits in all."""
@@ -87,6 +97,11 @@ class PoolState:
     names: frozenset[str]
     credit: int = 0
 
+    @property
+    def has_slots(self) -> bool:
+        """Each of its slots stands for a CPU, or a share of it."""
+        return self.pool.kind != ASYNC
+
 
 @dataclass(slots=True, kw_only=True)
 class Agent:
@@ -118,11 +133,45 @@ class Agent:
     quarantined: bool = False
     streak: list[Charge] = field(default_factory=list)
     """What it has failed since its last success, kept by ``taskd.core.quarantine``."""
+    room: Room = field(default_factory=lambda: Room([], 0, []))
+    sort: bytes = b""
+    """A digest of what it offers beside its name: what one of a sort can run, all can."""
+    busy_slots: int = 0
+    """Leases that ask for nothing, in pools that have slots."""
+    granted: int = 0
+    """Leases that hold resources, in pools that have slots."""
+    apart: dict[str, int] = field(default_factory=dict)
+    """Leases that are to be apart from others of the same word."""
+    holder: int = 0
+    """Fencing token of the lease that has all of it; 0: none."""
+    held_for: bytes = b""
+    """Id of the line whose first task it is kept free for; empty: none."""
+    held_rank: int = 0
+    """The rank of that task: what comes before it may have the agent still."""
+    ends_mono_ms: int = 0
+    """When its machine goes; 0: that is not known."""
+    growth: int = 0
+    """``growth`` of the working set when it last had room to give that it had not before."""
 
     @property
     def takes_leases(self) -> bool:
         """It is granted to, if it has credit."""
         return bool(self.connection) and not (self.draining or self.drained or self.quarantined)
+
+    def pool_of(self, name: str) -> int:
+        """Return the pool that has the task; -1: none."""
+        for index, pool in enumerate(self.pools):
+            if name in pool.names:
+                return index
+        return -1
+
+    def has_free_slot(self, name: str) -> bool:
+        """Tell whether an attempt that asks for something would start at once in its pool."""
+        return not self.pools[self.pool_of(name)].has_slots or self.granted + self.busy_slots < self.room.slots
+
+    def lives_for(self, life_ms: int, now: Now) -> bool:
+        """Tell whether its machine has so long left, as far as is known."""
+        return not self.ends_mono_ms or self.ends_mono_ms - now.mono_ms >= life_ms
 
     def can_run(self, queue: str, name: str) -> bool:
         """Tell whether it has the task and serves the queue."""
@@ -232,7 +281,7 @@ class Working:
         self.settings = settings
         self.rng = rng
         self.tasks: dict[bytes, Task] = {}
-        self.lines: dict[tuple[str, str], Line] = {}
+        self.lines: dict[LineKey, Line] = {}
         self.lines_by_id: dict[bytes, Line] = {}
         self.active: dict[bytes, Line] = {}
         self.agents: dict[str, Agent] = {}
@@ -242,6 +291,8 @@ class Working:
         self.queues: dict[str, QueueRecord] = {}
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
+        self.growth = 0  # rises whenever some agent has room that it had not before
+        self.held: dict[bytes, str] = {}  # agents that are kept free, by the id of the line for whose first task
         self.timers = Timers()
         self.schedules = Schedules()
         self.counters = Counters()
@@ -303,24 +354,73 @@ class Working:
         task = self.tasks.get(task_id)
         return task is not None and (task.fresh or bool(task.token))
 
+    # -- leases -------------------------------------------------------------------------
+
+    def note_room(self, agent: Agent) -> None:
+        """Note that an agent has room, or may have, that it had not before: what is stuck may look at it again."""
+        self.growth += 1
+        agent.growth = self.growth
+
+    def note_leased(self, agent: Agent, task: Task, granted: Granted) -> None:
+        """Take what a lease holds from its agent's room, and count it."""
+        agent.room.take(granted)
+        self.note_held(agent, task, granted)
+
+    @staticmethod
+    def note_held(agent: Agent, task: Task, granted: Granted) -> None:
+        """Count a lease that holds resources among what its agent does."""
+        if task.in_slot:
+            agent.granted += 1
+        if granted.exclusive_host:
+            agent.holder = task.token
+        where = task.spec.rules.where
+        if where is not None and where.apart:
+            agent.apart[where.apart] = agent.apart.get(where.apart, 0) + 1
+
+    def note_gone(self, agent: Agent, tasks: Iterable[Task]) -> None:
+        """Count leases out that are gone from their agent: what they held is free."""
+        for task in tasks:
+            if task.granted is not None:
+                self._give_back(agent, task, task.granted)
+            elif task.in_slot:
+                agent.busy_slots -= 1
+                task.in_slot = False
+        self.growth += 1
+        agent.growth = self.growth
+
+    @staticmethod
+    def _give_back(agent: Agent, task: Task, granted: Granted) -> None:
+        agent.room.give_back(granted)
+        if task.in_slot:
+            agent.granted -= 1
+        if agent.holder == task.token:
+            agent.holder = 0
+        where = task.spec.rules.where
+        if where is not None and where.apart in agent.apart:
+            agent.apart[where.apart] -= 1
+            if not agent.apart[where.apart]:
+                del agent.apart[where.apart]
+        task.granted, task.in_slot = None, False
+
     # -- lines --------------------------------------------------------------------------
 
-    def line(self, queue: str, name: str) -> Line:
+    def line(self, queue: str, name: str, where: bytes) -> Line:
         """Return the line, opened if need be."""
-        line = self.lines.get((queue, name))
+        line = self.lines.get((queue, name, where))
         if line is None:
-            line = Line(queue, name)
+            line = Line(queue, name, where)
             self.adopt_line(line)
         return line
 
     def adopt_line(self, line: Line) -> None:
         """Take a line in."""
-        self.lines[line.queue, line.name] = line
+        self.lines[line.queue, line.name, line.where] = line
         self.lines_by_id[line.id] = line
 
     def enter_line(self, task: Task) -> None:
         """Put a task into its line, in memory and on disk; its state is the caller's to write and count."""
-        line = self.line(task.spec.queue, task.spec.name)
+        spec = task.spec
+        line = self.line(spec.queue, spec.name, where_of(spec, task.past))
         self.put(records.READY, ready_id(line.id, task.rank), task.spec.id)
         if line.add(task):
             self.tasks[task.spec.id] = task
@@ -330,12 +430,12 @@ class Working:
             self.tasks.pop(task.spec.id, None)
         self.dirty_lines[line.id] = line
 
-    def enter_fresh(self, queue: str, name: str, tasks: list[Task]) -> None:
+    def enter_fresh(self, queue: str, name: str, where: bytes, tasks: list[Task]) -> None:
         """Put new tasks, of rising order and rank, into one line, in memory and on disk, and count them.
 
         Their entries are written when the turn ends: of those that were granted in it, never.
         """
-        line = self.line(queue, name)
+        line = self.line(queue, name, where)
         line_id = line.id
         if not self.entered:
             self.entered_from = tasks[0].rank & ORDER_MASK
@@ -353,9 +453,9 @@ class Working:
             for spilled in line.spill():
                 del self.tasks[spilled.spec.id]
 
-    def leave_line(self, queue: str, name: str, rank: int) -> None:
+    def leave_line(self, spec: TaskSpec, past: Past | None, rank: int) -> None:
         """Take a task out of the middle of its line, in memory and on disk."""
-        line = self.line(queue, name)
+        line = self.line(spec.queue, spec.name, where_of(spec, past))
         self.delete(records.READY, ready_id(line.id, rank))
         if self.entered and rank & ORDER_MASK >= self.entered_from:
             self.entered_and_left.add(rank)
@@ -373,11 +473,11 @@ class Working:
         self._write_entries()
         for line in self.dirty_lines.values():
             if line.ready:
-                self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready))
+                self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready, line.where))
             else:
                 self.delete(records.LINE, line.id)
                 if not line.refilling:  # an idle line costs no memory
-                    del self.lines_by_id[line.id], self.lines[line.queue, line.name]
+                    del self.lines_by_id[line.id], self.lines[line.queue, line.name, line.where]
         self.dirty_lines.clear()
         for fingerprint in self.dirty_dead_groups:
             group = self.dead_groups.get(fingerprint)

@@ -153,6 +153,9 @@ class AgentRole:
             holding=message.holding,
             software=self._software,
             marks_starts=self._session.version >= MARKS_VERSION,
+            supplies=message.supplies,
+            resources=message.resources,
+            life_ms=message.life_ms,
         )
 
     def _beat(self, message: Heartbeat) -> None:
@@ -160,7 +163,16 @@ class AgentRole:
         self._services.hub.hosts[self._session.connection] = message.host
         self._session.send(HeartbeatSeen(message.number, wall_ms))
         if self._accepted:
-            self._ask(BeatHeart(self._name, self._session.connection, message.lease_number, message.held))
+            self._ask(
+                BeatHeart(
+                    self._name,
+                    self._session.connection,
+                    message.lease_number,
+                    message.held,
+                    message.host.cpu_outside,
+                    message.host.memory_outside,
+                )
+            )
 
     def _ask(self, command: Command) -> None:
         self._services.loop.ask(command, self._answered)

@@ -289,7 +289,7 @@ class _Check:
         ready: Counter[bytes] = Counter(record_id[:TASK_ID_BYTES] for record_id, _ in self._walk(READY))
         for record_id, value in self._walk(LINE):
             line = decode_as(LineRecord, LINE, record_id, value)
-            if line_id(line.queue, line.name) != record_id:
+            if line_id(line.queue, line.name, line.where) != record_id:
                 self._note("line", make_key(LINE, record_id), "the line stands under a foreign id")
             if line.ready != ready[record_id]:
                 text = f"the line counts {line.ready} ready tasks, {ready[record_id]} are there"

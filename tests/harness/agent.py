@@ -1,6 +1,6 @@
 """An agent as the core sees one: what it was told, and the commands that its messages become."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.core import Shell
 from taskd.core.commands import (
@@ -19,6 +19,7 @@ from taskd.core.commands import (
 )
 from taskd.core.effects import SendLease, SendRevoke
 from taskd.core.reports import TOLD
+from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report
 
 RAISED = Failure("task.raised", "boom", "builtins.ValueError", "Traceback", None)
@@ -41,12 +42,16 @@ class FakeAgent:
         *,
         queues: Iterable[str] = (),
         boot_id: bytes = b"boot-1",
+        supplies: Sequence[Supply] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.shell = shell
         self.name = name
         self.pools = [Pool("process", 8, list(names))]
         self.queues = frozenset(queues)
         self.boot_id = boot_id
+        self.supplies = supplies
+        self.labels = labels or {}
         self.marks_starts = True
         self.connection = 0
         self.lease_number = 0
@@ -68,6 +73,8 @@ class FakeAgent:
             queues=self.queues,
             holding=[Held(token, grant.spec.id, grant.attempt) for token, grant in self.held.items()],
             marks_starts=self.marks_starts,
+            supplies=self.supplies,
+            labels=self.labels,
         )
 
     def credit(self, leases: int, pool: int = 0) -> AddCredit:

@@ -68,6 +68,7 @@ from taskd.server.flow_loading import FlowLoader
 from taskd.store import codec
 from taskd.store.memory import MemoryStore
 from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
+from taskd_protocol.resources import Where
 from taskd_protocol.task import Retry, TaskSpec, Unique
 
 MONO_MS = 50_000
@@ -406,10 +407,13 @@ class Shell:
         deadline_ms: int = 0,
         at_most_once: bool = False,
         unique: Unique | None = None,
+        where: Where | None = None,
     ) -> TaskSpec:
         """Make a spec with a new id."""
         spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
-        return changed(spec, ttl_ms=ttl_ms, deadline_ms=deadline_ms, at_most_once=at_most_once, unique=unique)
+        return changed(
+            spec, ttl_ms=ttl_ms, deadline_ms=deadline_ms, at_most_once=at_most_once, unique=unique, where=where
+        )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:
         """Submit and settle."""

@@ -18,6 +18,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
+from harness.placed import check_placed
 from taskd.core import records
 from taskd.core.attempts import LOST, RELEASED
 from taskd.core.commands import (
@@ -51,6 +52,7 @@ from taskd_protocol.errors import (
     UniqueHeld,
 )
 from taskd_protocol.ids import TaskId, task_id_unix_ms
+from taskd_protocol.resources import LabelRule, Need, Preference, Request, Supply, Where
 from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec, Unique
 
 NAMES = ("m.f", "m.g")
@@ -84,6 +86,27 @@ AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a2": (("m.f",), ()),
     "a3": (NAMES, ("other",)),
 }
+GIB = 1 << 30
+WHERES: tuple[Where | None, ...] = (
+    *[None] * 12,
+    Where([Request([Need("cpu", 1_000)])]),
+    Where([Request([Need("cpu", 6_000), Need("memory", 2 * GIB)])]),
+    Where([Request([Need("cpu", 500), Need("gpu", 500)])]),
+    Where([Request([Need("gpu", 2_000)]), Request([Need("cpu", 8_000)])]),
+    Where([Request([Need("gpu", 1_000, kind="a100")])], exclusive_host=True),
+    Where([Request([Need("gpu", 1_000, items=["0"])])]),
+    Where([Request([Need("memory", 0)])]),
+    Where(labels=[LabelRule("zone", "=", ["a"])]),
+    Where(labels=[LabelRule("taskd.agent", "in", ["a1", "a9"])], apart="db"),
+    Where(prefers=[Preference(LabelRule("zone", "exists"), -5)], spread="zone"),
+    Where([Request([Need("cpu", 2_000)])], apart="db", pack=True),
+)
+SUPPLIES: dict[str, tuple[Supply, ...]] = {
+    "a1": (Supply("cpu", 8_000), Supply("memory", 4 * GIB), Supply("gpu", 2_000, ["0", "1"], ["a100", "t4"])),
+    "a2": (Supply("cpu", 2_000), Supply("memory", GIB)),
+    "a3": (),
+}
+LABELS = {"a1": {"zone": "a"}, "a2": {"zone": "b"}}
 FILTERS = (
     TaskFilter(),
     TaskFilter(queue="other"),
@@ -143,7 +166,10 @@ class World:
         self.shell = Shell(settings=SETTINGS, seed=seed)
         self.shell.working.lease_counter = (1 << EPOCH_BITS) - 30  # a new epoch must begin soon
         self.agents = {
-            name: FakeAgent(self.shell, name, names, queues=queues) for name, (names, queues) in AGENTS.items()
+            name: FakeAgent(
+                self.shell, name, names, queues=queues, supplies=SUPPLIES[name], labels=LABELS.get(name, {})
+            )
+            for name, (names, queues) in AGENTS.items()
         }
         self.accepted: dict[bytes, None] = {}
         self.ended: dict[bytes, State] = {}
@@ -325,6 +351,7 @@ class World:
                 assert not any([agent.draining, agent.drained, agent.quarantined]), (
                     "an agent that is to stay idle is granted nothing"
                 )
+        check_placed(self.shell.working, turn.effects, self.shell.now)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
         self._check_turn(turn.mutations)
 
@@ -588,6 +615,7 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         key=key,
         at_most_once=not key and rng.random() < 0.1,
         unique=None if key else rng.choice(UNIQUES),
+        where=None if key else rng.choice(WHERES),
         **random_times(rng),
     )
 

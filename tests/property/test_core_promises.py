@@ -32,16 +32,18 @@ from harness.world import (
     RETRIES,
     TTLS_MS,
     UNIQUES,
+    WHERES,
     World,
     random_step,
     shrink,
     times,
 )
+from taskd_protocol.resources import Where
 from taskd_protocol.task import Retry, TaskFilter, Unique
 
 TESTS = Path(__file__).parent.parent
 
-Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None]
+Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None, Where | None]
 
 wishes = st.tuples(
     st.sampled_from(NAMES),
@@ -55,6 +57,7 @@ wishes = st.tuples(
     st.sampled_from(PAYLOADS),
     st.sampled_from((False, False, False, True)),
     st.sampled_from(UNIQUES),
+    st.sampled_from(WHERES),
 )
 agents = st.sampled_from(list(AGENTS))
 index = st.integers(0, 40)
@@ -90,9 +93,23 @@ class CoreMachine(RuleBasedStateMachine):
                     payload=payload,
                     at_most_once=once,
                     unique=None if key else unique,
+                    where=None if key else where,
                     **times(delay_ms, ttl_ms, deadline_ms),
                 )
-                for name, queue, priority, delay_ms, ttl_ms, deadline_ms, retry, key, payload, once, unique in asked
+                for (
+                    name,
+                    queue,
+                    priority,
+                    delay_ms,
+                    ttl_ms,
+                    deadline_ms,
+                    retry,
+                    key,
+                    payload,
+                    once,
+                    unique,
+                    where,
+                ) in asked
             ]
         )
 

@@ -1,0 +1,105 @@
+"""Fitting: whether an agent may run what a line holds, and what rules it out.
+
+The one place that says so: placement asks it before it grants, and whoever asks why a
+task waits is told the same. ``never`` looks at what an agent is, and holds until it
+offers something else; ``not_now`` at what it does.
+"""
+
+import enum
+from typing import TYPE_CHECKING
+
+from taskd_protocol.limits import NAME_CHARS_MAX
+from taskd_protocol.resources import holds_for
+
+if TYPE_CHECKING:
+    from taskd.core.commands import Now
+    from taskd.core.lines import Line
+    from taskd.core.working import Agent
+
+
+class Obstacle(enum.StrEnum):
+    """What rules an agent out: a stable word each, the first that holds."""
+
+    ABSENT = "agent.absent"
+    DRAINING = "agent.draining"
+    QUARANTINED = "agent.quarantined"
+    QUEUE = "agent.queue"
+    NAME = "agent.name"
+    LABEL = "agent.label"
+    TOTAL = "agent.too_small"
+    LIFE = "agent.life"
+    TAKEN = "agent.taken"
+    NOT_EMPTY = "agent.not_empty"
+    APART = "agent.apart"
+    RESOURCE = "agent.resource"
+    PRESSURE = "agent.pressure"
+    BUSY = "agent.busy"
+    HELD = "agent.held"
+
+
+Ruled = tuple[Obstacle, str]
+"""An obstacle, and what it is about: a resource, a label, a queue; empty: the agent as a whole."""
+
+
+def never(agent: "Agent", line: "Line") -> Ruled | None:
+    """Return why the agent, as it is, cannot run the line; None: it can, when it has room."""
+    if agent.queues and line.queue not in agent.queues:
+        return Obstacle.QUEUE, line.queue
+    if agent.pool_of(line.name) < 0:
+        return Obstacle.NAME, line.name
+    where = line.wants
+    if where is None:
+        return None
+    for rule in where.labels:
+        if not holds_for(rule, agent.labels):
+            return Obstacle.LABEL, f"{rule.label} {rule.operator} {', '.join(rule.values)}".rstrip()[:NAME_CHARS_MAX]
+    lacking = [agent.room.could_hold(request) for request in line.requests]
+    if lacking and all(lacking):
+        return Obstacle.TOTAL, lacking[0]
+    return None
+
+
+def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: PLR0911 - one return an obstacle
+    """Return why the agent, which could run the line, cannot run its next task now; None: it can."""
+    if not agent.takes_leases:
+        return _away(agent), ""
+    where = line.wants
+    if where is not None and where.life_ms and not agent.lives_for(where.life_ms, now):
+        return Obstacle.LIFE, ""
+    if agent.holder:
+        return Obstacle.TAKEN, ""
+    if where is not None and where.exclusive_host and agent.leases:
+        return Obstacle.NOT_EMPTY, ""
+    if where is not None and where.apart and where.apart in agent.apart:
+        return Obstacle.APART, where.apart
+    if line.requests and met(agent, line) is None:
+        return _lacking(agent, line)
+    if not agent.pools[agent.pool_of(line.name)].credit or (where is not None and not agent.has_free_slot(line.name)):
+        return Obstacle.BUSY, ""
+    if agent.held_for not in {b"", line.id} and (not line.window_count or line.head_rank() > agent.held_rank):
+        return Obstacle.HELD, ""
+    return None
+
+
+def met(agent: "Agent", line: "Line") -> int | None:
+    """Return the first of the line's alternatives for which the agent has room; None: there is none."""
+    room, busy = agent.room, agent.busy_slots
+    for number, request in enumerate(line.requests):
+        if not room.lacks(request, busy):
+            return number
+    return None
+
+
+def _away(agent: "Agent") -> Obstacle:
+    if not agent.connection:
+        return Obstacle.ABSENT
+    return Obstacle.QUARANTINED if agent.quarantined else Obstacle.DRAINING
+
+
+def _lacking(agent: "Agent", line: "Line") -> Ruled:
+    """Return what the best alternative lacks of which the agent has enough in all."""
+    room = agent.room
+    request = next((r for r in line.requests if not room.could_hold(r)), line.requests[0])
+    lacking = room.lacks(request, agent.busy_slots)
+    pressed = room.is_pressed and not room.lacks(request, agent.busy_slots, alone=True)
+    return Obstacle.PRESSURE if pressed else Obstacle.RESOURCE, lacking

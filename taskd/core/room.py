@@ -1,0 +1,198 @@
+"""Room: what an agent has, and what its leases leave of it.
+
+Invariants:
+- What is free is what was offered, less what the leases hold.
+- A part of an item is taken of one item only; more than one is taken whole.
+
+An offer that shrinks, or leases of an earlier life, can leave less than nothing; then nothing fits.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from taskd.core.lines import Task
+from taskd_protocol.resources import ALL, CPU, MEMORY, ONE, Granted, Hold, Need, Request, Supply
+
+PRESSED_ABOVE: Final = 0.5
+"""Share of an agent's CPUs: when others use more, what they use counts; below, it is what any machine does beside."""
+
+CALM_BELOW: Final = 0.3
+"""And it counts until they have used less than this..."""
+
+CALM_BEATS: Final = 3
+"""... for so many heartbeats in a row, so that nothing flaps."""
+
+
+class Room:
+    """The resources of one agent.
+
+    Attributes:
+        total: What it has, by name.
+        free: What is left of it.
+        kinds: Of each item, by resource and item.
+        items: What is left of each item, by resource and item; only of what has items.
+        slot_cpu: What one attempt that asks for nothing takes of a CPU, at most.
+        slots: Attempts that it runs at a time in pools whose slots are CPUs.
+        is_pressed: Others keep its CPUs busy.
+        outside_cpu: Thousandths of a CPU that others use while it is pressed; else 0.
+        outside_memory: Bytes that others use.
+    """
+
+    __slots__ = (
+        "_beats",
+        "free",
+        "is_pressed",
+        "items",
+        "kinds",
+        "outside_cpu",
+        "outside_memory",
+        "slot_cpu",
+        "slots",
+        "total",
+    )
+
+    def __init__(self, supplies: Sequence[Supply], slots: int, leases: Iterable[Task]) -> None:
+        """Take up what an agent offers, less what its leases hold."""
+        self.total = {supply.name: supply.amount for supply in supplies}
+        self.free = dict(self.total)
+        self.items = {supply.name: dict.fromkeys(supply.items, ONE) for supply in supplies if supply.items}
+        self.kinds = {
+            supply.name: dict(zip(supply.items, supply.kinds, strict=True)) for supply in supplies if supply.kinds
+        }
+        self.slots = slots
+        self.slot_cpu = self.total.get(CPU, 0) // slots if slots else 0
+        self.is_pressed = False
+        self.outside_cpu = self.outside_memory = 0
+        self._beats: list[int] = []
+        for task in leases:
+            if task.granted is not None:
+                self.take(task.granted)
+
+    @property
+    def reserved_slots(self) -> int:
+        """Slots whose CPUs are held by leases that asked for them."""
+        return (self.total.get(CPU, 0) - self.free.get(CPU, 0)) // self.slot_cpu if self.slot_cpu else 0
+
+    def amount_of(self, need: Need) -> int:
+        """Return what a need comes to on this agent."""
+        return self.total.get(need.name, 0) if need.amount == ALL else need.amount
+
+    def could_hold(self, request: Request) -> str:
+        """Return the resource of which the agent will never have enough; empty: it has, when it is idle."""
+        for need in request.needs:
+            total = self.total.get(need.name, 0)
+            if not total or need.amount > total:
+                return need.name
+            items = self.items.get(need.name)
+            if (need.kind or need.items) and (items is None or self._fitting(need, items, whole=True) is None):
+                return need.name
+        return ""
+
+    def lacks(self, request: Request, busy_slots: int, *, alone: bool = False) -> str:
+        """Return the resource of which there is not enough now; empty: it fits.
+
+        Args:
+            request: What is asked for.
+            busy_slots: Attempts beside, that asked for nothing.
+            alone: As if nobody else used the machine.
+        """
+        free = self.free
+        for need in request.needs:
+            name = need.name
+            amount = self.amount_of(need)
+            left = free.get(name, 0)
+            if name == CPU:
+                left -= self.busy_cpu(busy_slots) + (0 if alone else self.outside_cpu)
+            elif name == MEMORY and not alone:
+                left -= self.outside_memory
+            if amount > left:
+                return name
+            items = self.items.get(name)
+            if items is not None and self._fitting(need, items, whole=False) is None:
+                return name
+        return ""
+
+    def busy_cpu(self, busy_slots: int) -> int:
+        """Return what attempts take that asked for nothing: no more than what the others have left them."""
+        reserved = self.total.get(CPU, 0) - self.free.get(CPU, 0)
+        return min(busy_slots * self.slot_cpu, max(0, self.total.get(CPU, 0) - reserved))
+
+    def share_of(self, request: Request, busy_slots: int) -> float:
+        """Return which share of the agent would be taken with this: of that of its resources that is scarcest then."""
+        largest = 0.0
+        for need in request.needs:
+            total = self.total.get(need.name, 0)
+            if total:
+                taken = total - self.free[need.name] + self.amount_of(need)
+                if need.name == CPU:
+                    taken += self.busy_cpu(busy_slots)
+                largest = max(largest, taken / total)
+        return largest
+
+    def holds_of(self, request: Request) -> list[Hold]:
+        """Return what is to be held of what fits."""
+        holds: list[Hold] = []
+        for need in request.needs:
+            items = self.items.get(need.name)
+            chosen = [] if items is None else self._fitting(need, items, whole=False) or []
+            holds.append(Hold(need.name, self.amount_of(need), chosen))
+        return holds
+
+    def all_of_it(self) -> list[Hold]:
+        """Return all that the agent has."""
+        return [Hold(name, amount, list(self.items.get(name, ()))) for name, amount in self.total.items()]
+
+    def take(self, granted: Granted) -> None:
+        """Note that a lease holds this."""
+        self._count(granted, -1)
+
+    def give_back(self, granted: Granted) -> None:
+        """Note that the lease is gone."""
+        self._count(granted, 1)
+
+    def _count(self, granted: Granted, sign: int) -> None:
+        for hold in granted.holds:
+            if hold.name in self.free:
+                self.free[hold.name] += sign * hold.amount
+            items = self.items.get(hold.name)
+            if items is not None:
+                for item in hold.items:
+                    if item in items:
+                        items[item] += sign * min(hold.amount, ONE)
+
+    def note_outside(self, cpu: int, memory: int) -> bool:
+        """Note what others are using, with a heartbeat; return whether there is more room now."""
+        cpus = self.total.get(CPU, 0)
+        cpu = max(0, min(cpu, cpus))
+        memory = max(0, min(memory, self.total.get(MEMORY, 0)))
+        self._beats = [*self._beats[1 - CALM_BEATS :], cpu]
+        before_cpu, before_memory = self.outside_cpu, self.outside_memory
+        if cpu > cpus * PRESSED_ABOVE:
+            self.is_pressed = True
+        elif len(self._beats) == CALM_BEATS and max(self._beats) < cpus * CALM_BELOW:
+            self.is_pressed = False
+        self.outside_cpu = max(self._beats) if self.is_pressed else 0
+        self.outside_memory = memory
+        return self.outside_cpu < before_cpu or memory < before_memory
+
+    def _fitting(self, need: Need, items: dict[str, int], *, whole: bool) -> list[str] | None:
+        """Return the items that a need would take; None: they do not fit.
+
+        Args:
+            need: What is asked for.
+            items: What is left of each.
+            whole: Take them all to be idle.
+        """
+        amount = self.amount_of(need)
+        kinds = self.kinds.get(need.name, {})
+        wanted = need.items or items
+        able = [
+            (ONE if whole else items[item], item)
+            for item in wanted
+            if item in items and (not need.kind or kinds.get(item) == need.kind)
+        ]
+        if 0 < amount < ONE:  # of a part that is taken already first, so that whole ones stay whole
+            return [min(parts)[1]] if (parts := [(left, item) for left, item in able if left >= amount]) else None
+        count = -(-amount // ONE)
+        idle = [item for left, item in able if left == ONE]
+        return idle[:count] if len(idle) >= count else None

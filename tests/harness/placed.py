@@ -1,0 +1,75 @@
+"""What was granted, looked at from outside: no agent has more than it has, and no task is where it may not be."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from taskd.core.commands import Now
+from taskd.core.effects import Effect, SendLease
+from taskd.core.fitting import never, not_now
+from taskd.core.placement import LEASED_BYTES_MAX
+from taskd.core.working import Agent, Working
+from taskd_protocol.resources import ALL, Granted, Request, Where
+from taskd_protocol.task import Grant
+
+
+def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
+    """Check what a turn has granted, and that nothing waits for which there is room."""
+    for effect in effects:
+        if isinstance(effect, SendLease):
+            agent = w.agents[effect.agent]
+            for grant in effect.grants:
+                _check_grant(agent, grant)
+    for agent in w.agents.values():
+        if agent.connection:
+            _check_agent(agent)
+    for line in w.active.values():
+        for agent in w.agents.values():
+            if line.wants is not None and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:
+                assert not_now(agent, line, now) is not None, "what has room moves"
+
+
+def _check_grant(agent: Agent, grant: Grant) -> None:
+    where = grant.spec.rules.where
+    if where is None:
+        assert grant.granted is None
+        return
+    for rule in where.labels:
+        has = agent.labels.get(rule.label)
+        assert (has in rule.values) == (rule.operator in {"=", "in"}), "a label rule is obeyed"
+    if where.requests:
+        assert grant.granted is not None
+        _check_holds(agent, where.requests[grant.granted.alternative], grant.granted, where)
+    if where.exclusive_host:
+        assert [lease.token for lease in agent.leases.values()] == [grant.token], "it has the agent for itself"
+    if where.apart:
+        others = [t.spec.rules.where for t in agent.leases.values() if t.token != grant.token]
+        assert where.apart not in [other.apart for other in others if other], "what is to be apart is apart"
+
+
+def _check_holds(agent: Agent, request: Request, granted: Granted, where: Where) -> None:
+    if where.exclusive_host:
+        assert {hold.name: hold.amount for hold in granted.holds} == agent.room.total
+        return
+    held = {hold.name: hold for hold in granted.holds}
+    assert held.keys() == {need.name for need in request.needs}
+    for need in request.needs:
+        hold = held[need.name]
+        assert hold.amount == (agent.room.total[need.name] if need.amount == ALL else need.amount)
+        if need.items:
+            assert hold.items == need.items
+        if need.kind:
+            assert {agent.room.kinds[need.name][item] for item in hold.items} == {need.kind}
+        if need.name in agent.room.items:
+            assert len(hold.items) == max(1, hold.amount // 1_000)
+
+
+def _check_agent(agent: Agent) -> None:
+    """Add up what its leases hold."""
+    used: Counter[str] = Counter()
+    items: Counter[tuple[str, str]] = Counter()
+    for task in agent.leases.values():
+        for hold in task.granted.holds if task.granted else ():
+            used[hold.name] += hold.amount
+            items.update({(hold.name, item): min(hold.amount, 1_000) for item in hold.items})
+    assert all(amount <= agent.room.total[name] for name, amount in used.items()), "no agent is over-committed"
+    assert all(amount <= 1_000 for amount in items.values()), "no item is given twice"
