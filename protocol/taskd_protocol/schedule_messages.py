@@ -18,12 +18,17 @@ class ScheduleSet(msgspec.Struct, array_like=True, frozen=True, tag=112):
 
 
 class ScheduleSync(msgspec.Struct, array_like=True, frozen=True, tag=113):
-    """These are the schedules that a module's code defines; others that it defined go. Answered SCHEDULE_CHANGES."""
+    """These are the schedules that a module's code defines; others that it has defined fire no more.
+
+    Answered SCHEDULE_CHANGES.
+    """
 
     request_id: int
     source: str
     """The module."""
     schedules: list[Schedule]
+    prune: bool = False
+    """Remove those others."""
 
 
 class ScheduleChanges(msgspec.Struct, array_like=True, frozen=True, tag=114):
@@ -34,6 +39,8 @@ class ScheduleChanges(msgspec.Struct, array_like=True, frozen=True, tag=114):
     changed: list[str]
     removed: list[str]
     same: list[str]
+    orphaned: list[str] = []
+    """Of those that are kept, what the module of a sync has defined and defines no longer."""
 
 
 class ScheduleList(msgspec.Struct, array_like=True, frozen=True, tag=115):
@@ -90,6 +97,8 @@ class ScheduleView(msgspec.Struct, array_like=True, frozen=True):
     """The nominal time that waits for the end of the task before."""
     last: FiringView | None
     """The newest decision."""
+    orphaned: bool = False
+    """Its module was loaded again, and defines it no longer."""
 
 
 class SchedulePage(msgspec.Struct, array_like=True, frozen=True, tag=116):

@@ -20,6 +20,7 @@ log = structlog.get_logger("taskd.agent")
 AGAIN_S: Final = 15.0
 """Pause before the server is tried again, when it cannot be reached."""
 
+ORPHANS: Final = "they fire no more: taskd schedule rm NAME removes one, resume NAME has it fire all the same"
 ADVICE: Final = "run `taskd schedule sync` where a client's token is"
 
 
@@ -54,4 +55,6 @@ async def _sync(client: Client, module: str, defined: Sequence[Schedule]) -> Non
         else:
             if done.added or done.changed or done.removed:
                 log.info("schedules", module=module, added=done.added, changed=done.changed, removed=done.removed)
+            if done.orphaned:
+                log.warning("schedules no longer defined", module=module, names=done.orphaned, advice=ORPHANS)
             return

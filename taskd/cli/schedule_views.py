@@ -20,6 +20,7 @@ def schedule_document(view: ScheduleView) -> Document:
         "state": view.state,
         "reason": view.reason or None,
         "source": view.schedule.source or None,
+        "orphaned": view.orphaned,
         **asked_document(view.schedule),
         "created_at": iso(view.created_at_ms),
         "next_at": iso(view.next_at_ms),
@@ -73,6 +74,7 @@ def changes_document(changes: ScheduleChanges) -> Document:
         "changed": [*changes.changed],
         "removed": [*changes.removed],
         "same": [*changes.same],
+        "orphaned": [*changes.orphaned],
     }
 
 
@@ -80,7 +82,12 @@ def changes_text(changes: ScheduleChanges) -> str:
     """Return what a sync came to."""
     told = [
         f"{what} {', '.join(names)}"
-        for what, names in (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed))
+        for what, names in (
+            ("added", changes.added),
+            ("changed", changes.changed),
+            ("removed", changes.removed),
+            ("no longer defined", changes.orphaned),
+        )
         if names
     ]
     return "; ".join([*told, f"{len(changes.same)} as before"])
@@ -106,8 +113,18 @@ def overview_row(view: ScheduleView) -> tuple[str, ...]:
         iso(view.next_at_ms) or "-",
         "-" if last is None else f"{last.outcome} {iso(last.until_ms)}",
         schedule.task.name if schedule.workflow is None else f"workflow {schedule.workflow.name}",
-        f"defined in code: {schedule.source}" if schedule.source else "-",
+        _source_text(view) or "-",
     )
+
+
+def orphan_advice(name: str) -> str:
+    """Return what can be done about a schedule that its code defines no longer."""
+    return f"taskd schedule rm {name} removes it; taskd schedule resume {name} has it fire all the same"
+
+
+def _source_text(view: ScheduleView) -> str:
+    source = view.schedule.source
+    return f"{'no longer ' if view.orphaned else ''}defined in code: {source}" if source else ""
 
 
 def firing_row(view: FiringView) -> tuple[str, ...]:
@@ -130,7 +147,8 @@ def schedule_lines(view: ScheduleView) -> list[str]:
     facts = {
         "schedule": schedule.name,
         "state": f"{view.state}: {view.reason}" if view.reason else view.state,
-        "source": f"defined in code: {schedule.source}" if schedule.source else "made by hand",
+        "source": _source_text(view) or "made by hand",
+        "next": orphan_advice(schedule.name) if view.orphaned else "",
         "when": timing_text(timing),
         "zone": f"{timing.zone}, gap {timing.gap}, fold {timing.fold}",
         "not on": ", ".join([*timing.not_dates, *timing.not_cron]),

@@ -14,6 +14,7 @@ from taskd.cli.schedule_views import (
     changes_text,
     firing_document,
     firing_row,
+    orphan_advice,
     overview_row,
     schedule_document,
     schedule_lines,
@@ -204,7 +205,7 @@ def remove(*, name: str, as_json: bool) -> None:
         return
     say(f"schedule {name} is removed")
     if source:
-        hint(f"it is defined in the code of {source}: it comes back with the next agent or sync that loads that")
+        hint(f"if the code of {source} defines it, it comes back with the next agent or sync that loads that")
 
 
 @json_option
@@ -309,8 +310,9 @@ def preview(*, name: str | None, first: str | None, count: int, as_json: bool) -
 @schedule.command
 @click.argument("modules", metavar="MODULE...", nargs=-1, required=True)
 @click.option("--python", metavar="PATH", help="The interpreter that imports them; taskd must be installed for it.")
-def sync(*, modules: tuple[str, ...], python: str | None, as_json: bool) -> None:
-    """Make the schedules known that the code of MODULEs defines; those that it defined before and does not now go.
+@click.option("--prune", is_flag=True, help="Remove those that the code has defined and defines no longer.")
+def sync(*, modules: tuple[str, ...], python: str | None, prune: bool, as_json: bool) -> None:
+    """Make the schedules known that the code of MODULEs defines; those that it defines no longer fire no more.
 
     Agents do the same when they start, where a client's token is known.
     """
@@ -318,12 +320,15 @@ def sync(*, modules: tuple[str, ...], python: str | None, as_json: bool) -> None
     changes: dict[str, ScheduleChanges] = {}
     with server() as client:
         for module, schedules in defined.items():
-            changes[module] = client.call(ScheduleSync(0, module, schedules), ScheduleChanges)
+            changes[module] = client.call(ScheduleSync(0, module, schedules, prune), ScheduleChanges)
     if as_json:
         say_json({module: changes_document(done) for module, done in changes.items()})
         return
     for module, done in changes.items():
         say(f"{module}: {changes_text(done)}")
+    for done in changes.values():
+        for name in done.orphaned:
+            hint(f"{name} is kept, and fires no more: {orphan_advice(name)}")
 
 
 def _order(name: str, action: str, text: str, *, as_json: bool) -> None:

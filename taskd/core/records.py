@@ -401,6 +401,8 @@ class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The time of which the task is submitted when those in ``running`` have ended; None: none waits."""
     waiting_sequence: int = 0
     """Where that stands in FIRING."""
+    orphaned: bool = False
+    """Its module was loaded again, and defines it no longer; it was paused for that, until a person says otherwise."""
 
 
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

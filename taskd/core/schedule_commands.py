@@ -20,12 +20,14 @@ class PutSchedule:
 
 @dataclass(frozen=True, slots=True)
 class SyncSchedules:
-    """Have a module's schedules be these, and no others. Answer: ``SchedulesChanged``."""
+    """Have a module's schedules be these; others that it defined fire no more. Answer: ``SchedulesChanged``."""
 
     owner: str
     source: str
     """The module."""
     schedules: Sequence[Schedule]
+    prune: bool = False
+    """Remove those that it defines no longer."""
 
 
 class SchedulesChanged(NamedTuple):
@@ -35,6 +37,8 @@ class SchedulesChanged(NamedTuple):
     changed: list[str]
     removed: list[str]
     same: list[str]
+    orphaned: tuple[str, ...] = ()
+    """Of those that are kept, what the module of a sync has defined and defines no longer."""
 
 
 @dataclass(frozen=True, slots=True)

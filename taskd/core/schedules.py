@@ -49,6 +49,8 @@ from taskd_protocol.ids import TaskId, is_task_id, task_id_unix_ms
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, check_schedule
 from taskd_protocol.task import check_name
 
+ORPHANED: Final = "its module was loaded again, and defines it no longer"
+
 ACTIONS: Final = ("pause", "resume", "remove")
 
 FUTURE_MS_MAX: Final = 3_600_000
@@ -73,7 +75,7 @@ def put(w: Working, command: PutSchedule, now: Now, loaded: Loaded) -> Schedules
     standing, record = w.schedules.of.get(schedule.name), stored.get(schedule.name)
     if standing is None and firings.plan(schedule.timing, now.wall_ms).next_ms(now.wall_ms) is None:
         raise BadRequest(f"schedule {schedule.name[:64]!r} would never fire: all its times are past, or excluded")
-    if standing is not None and standing.source:
+    if standing is not None and standing.source and not standing.orphaned:
         raise ScheduleExists(
             f"schedule {schedule.name[:64]!r} is defined in the code of {standing.source[:64]}: change it there"
         )
@@ -85,7 +87,9 @@ def put(w: Working, command: PutSchedule, now: Now, loaded: Loaded) -> Schedules
 
 
 def sync(w: Working, command: SyncSchedules, now: Now, loaded: Loaded) -> SchedulesChanged:
-    """Have a module's schedules be these: others that it defined before are removed.
+    """Have a module's schedules be these: others that it defined before fire no more, or are removed.
+
+    An older version of the module may define them still, where it is loaded again: then they go on as after a pause.
 
     Raises:
         BadRequest: One is out of range, or stands twice.
@@ -103,14 +107,20 @@ def sync(w: Working, command: SyncSchedules, now: Now, loaded: Loaded) -> Schedu
         if counts[schedule.name] > 1:
             raise BadRequest(f"two schedules of {command.source[:64]} are named {schedule.name[:64]!r}: rename one")
         standing = w.schedules.of.get(schedule.name)
-        if standing is not None and standing.source != command.source:
+        if standing is not None and standing.source != command.source and not standing.orphaned:
             whose = f"defined in the code of {standing.source[:64]}" if standing.source else "made by hand"
             raise ScheduleExists(
                 f"schedule {schedule.name[:64]!r} is {whose}: rename one, or remove that one with `taskd schedule rm`"
             )
     schedules = [replace(_plain(schedule), source=command.source) for schedule in command.schedules]
-    removed = [n for n, standing in w.schedules.of.items() if standing.source == command.source and n not in counts]
-    return _apply(w, schedules, removed, _load(w, schedules, loaded), owner=command.owner, now=now)
+    gone = [n for n, standing in w.schedules.of.items() if standing.source == command.source and n not in counts]
+    removed = gone if command.prune else []
+    changed = _apply(w, schedules, removed, _load(w, schedules, loaded), owner=command.owner, now=now)
+    if command.prune:
+        return changed
+    for name in gone:
+        _orphan(w, name, w.schedules.of[name], now)
+    return changed._replace(orphaned=tuple(sorted(gone)))
 
 
 def order(w: Working, command: OrderSchedule, now: Now, loaded: Loaded) -> None:
@@ -129,10 +139,7 @@ def order(w: Working, command: OrderSchedule, now: Now, loaded: Loaded) -> None:
                 keep_standing(w, name, replace(standing, paused_at_ms=max(now.wall_ms, 1), why_paused="by hand"))
         case "resume":
             if standing.paused_at_ms or standing.broken:
-                record = _record(w, name, loaded)
-                resumed = replace(standing, paused_at_ms=0, why_paused="", failures=0)
-                keep_standing(w, name, resumed)
-                look_at(w, record, resumed, now, PAUSED)
+                _resume(w, _record(w, name, loaded), now)
         case "remove":
             _remove(w, name, standing)
         case _:
@@ -228,23 +235,54 @@ def _apply(
     changed: list[str] = []
     same: list[str] = []
     for schedule in schedules:
-        if _is_same(stored.get(schedule.name), schedule):
+        record = stored.get(schedule.name)
+        if record is not None and record.schedule == schedule:
             same.append(schedule.name)
-            continue
-        if schedule.name in w.schedules.of:
-            changed.append(schedule.name)
-        _write(w, schedule, stored.get(schedule.name), owner, now)
+        else:
+            if schedule.name in w.schedules.of:
+                changed.append(schedule.name)
+            record = _write(w, schedule, record, owner, now)
+        _adopt(w, record, now)
     for name in removed:
         _remove(w, name, w.schedules.of[name])
     return SchedulesChanged(sorted(added), sorted(changed), sorted(removed), sorted(same))
 
 
-def _write(w: Working, schedule: Schedule, before: ScheduleRecord | None, owner: str, now: Now) -> None:
+def _orphan(w: Working, name: str, standing: StandingRecord, now: Now) -> None:
+    """Have a schedule fire no more that its module defines no longer; who has it fire all the same is heeded."""
+    if standing.orphaned:
+        return
+    orphaned = replace(standing, orphaned=True)
+    if not standing.paused_at_ms:
+        orphaned = replace(orphaned, paused_at_ms=max(now.wall_ms, 1), why_paused=ORPHANED)
+    keep_standing(w, name, orphaned)
+
+
+def _adopt(w: Working, record: ScheduleRecord, now: Now) -> None:
+    """Have a schedule go on that nobody defined for a time."""
+    name = record.schedule.name
+    standing = w.schedules.of[name]
+    if not standing.orphaned:
+        return
+    keep_standing(w, name, replace(standing, orphaned=False))
+    if standing.paused_at_ms and standing.why_paused == ORPHANED:
+        _resume(w, record, now)
+
+
+def _resume(w: Working, record: ScheduleRecord, now: Now) -> None:
+    name = record.schedule.name
+    resumed = replace(w.schedules.of[name], paused_at_ms=0, why_paused="", failures=0)
+    keep_standing(w, name, resumed)
+    look_at(w, record, resumed, now, PAUSED)
+
+
+def _write(w: Working, schedule: Schedule, before: ScheduleRecord | None, owner: str, now: Now) -> ScheduleRecord:
     """Write a schedule. A new timing counts from now on: what the one before would have missed is forgotten."""
     name = schedule.name
     goes_on = before is not None and before.schedule.timing == schedule.timing
     created_at_ms = before.created_at_ms if before is not None and goes_on else now.wall_ms
-    w.put(*schedule_key(name), ScheduleRecord(schedule, owner, created_at_ms))
+    record = ScheduleRecord(schedule, owner, created_at_ms)
+    w.put(*schedule_key(name), record)
     standing = w.schedules.of.get(name) or StandingRecord(now.wall_ms, 0)
     decided_to_ms = standing.decided_to_ms if goes_on else now.wall_ms
     next_ms = firings.plan(schedule.timing, created_at_ms).next_ms(decided_to_ms)
@@ -258,6 +296,7 @@ def _write(w: Working, schedule: Schedule, before: ScheduleRecord | None, owner:
         broken="",
     )
     keep_standing(w, name, moved)
+    return record
 
 
 def _is_same(record: ScheduleRecord | None, schedule: Schedule) -> bool:

@@ -51,7 +51,7 @@ class Scheduling:
             case sm.ScheduleSet():
                 self._ask(message.request_id, sc.PutSchedule(owner, message.schedule, message.only_new))
             case sm.ScheduleSync():
-                self._ask(message.request_id, sc.SyncSchedules(owner, message.source, message.schedules))
+                self._ask(message.request_id, sc.SyncSchedules(owner, message.source, message.schedules, message.prune))
             case sm.ScheduleOrder():
                 self._ask(message.request_id, sc.OrderSchedule(message.name, message.action))
             case sm.ScheduleTrigger():
@@ -83,7 +83,8 @@ class Scheduling:
             case TaskdError():
                 self._session.send(error_message(request_id, answer))
             case sc.SchedulesChanged():
-                self._session.send(sm.ScheduleChanges(request_id, *answer))
+                added, changed, removed, same, orphaned = answer
+                self._session.send(sm.ScheduleChanges(request_id, added, changed, removed, same, list(orphaned)))
             case sc.ScheduleTriggered():
                 self._session.send(sm.ScheduleTriggered(request_id, answer.id))
             case sc.ScheduleBackfilled():

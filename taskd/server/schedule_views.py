@@ -151,6 +151,7 @@ def _view(record: ScheduleRecord, standing: StandingRecord) -> sm.ScheduleView:
         list(standing.running),
         None if standing.waiting is None else standing.waiting.at_ms,
         None if standing.last is None else firing_view(standing.sequence - 1, standing.last),
+        standing.orphaned,
     )
 
 

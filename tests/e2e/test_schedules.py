@@ -101,8 +101,12 @@ def test_schedules_from_code_to_history(home: House) -> None:
     assert "night nightly" in (home.work / "said.txt").read_text()
 
     (home.work / "shop.py").write_text(MODULE.replace("Every(1), ", ""))
-    told = home.ask("schedule", "sync", "shop")
-    assert told == "shop: removed shop.tick; 1 as before"
+    told = home.run("schedule", "sync", "shop")
+    assert told.stdout == "shop: no longer defined shop.tick; 1 as before\n"
+    assert "shop.tick is kept, and fires no more: taskd schedule rm shop.tick removes it" in told.stderr
+    assert (listed(home)["shop.tick"]["state"], listed(home)["shop.tick"]["orphaned"]) == ("paused", True)
+    assert "source    no longer defined in code: shop" in home.ask("schedule", "show", "shop.tick")
+    assert home.ask("schedule", "sync", "shop", "--prune") == "shop: removed shop.tick; 1 as before"
     assert "shop.tick" not in listed(home)
     assert agent.end() == 0
     assert server.end() == 0

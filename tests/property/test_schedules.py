@@ -65,7 +65,7 @@ schedules = st.builds(
 )
 steps = st.one_of(
     st.tuples(st.just("put"), schedules),
-    st.tuples(st.just("sync"), st.lists(schedules, max_size=3)),
+    st.tuples(st.just("sync"), st.tuples(st.lists(schedules, max_size=3), st.booleans())),
     st.tuples(
         st.just("order"), st.tuples(st.sampled_from(NAMES), st.sampled_from(("pause", "resume", "resume", "remove")))
     ),
@@ -110,8 +110,8 @@ class Played:
         match step:
             case ("put", Schedule() as schedule):
                 self.do(PutSchedule("client", fitting(schedule)))
-            case ("sync", list() as several):
-                self.do(SyncSchedules("client", "shop", [fitting(each) for each in several]))
+            case ("sync", (list() as several, bool(prune))):
+                self.do(SyncSchedules("client", "shop", [fitting(each) for each in several], prune))
             case ("order", (str(name), str(action))):
                 self.do(OrderSchedule(name, action))
             case ("trigger", str(name)):

@@ -279,6 +279,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             FIRING,
             records.FiringRecord(10, 10, 1, "waiting", "the task before has not ended", b"", 11),
             7,
+            orphaned=True,
         ),
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),

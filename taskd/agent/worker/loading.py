@@ -22,7 +22,8 @@ class Loaded(NamedTuple):
     error: str
     """Why a module could not be imported, naming it; empty when all were."""
     schedules: dict[str, list[Schedule]]
-    """What the code of each module defines, of every module in which a task, or who writes a workflow, was found."""
+    """What the code of each module defines: of those named, and of every one in which a task, or a function that writes
+    a workflow, was found."""
 
 
 def load(modules: Sequence[str]) -> Loaded:
@@ -38,6 +39,7 @@ def load(modules: Sequence[str]) -> Loaded:
     for name in modules:
         try:
             module = importlib.import_module(name)
+            schedules.setdefault(module.__name__, [])
         except BaseException as error:  # noqa: BLE001 - a module may even call sys.exit()
             return Loaded([], {}, _why(name, error), {})
         for value in list(vars(module).values()):

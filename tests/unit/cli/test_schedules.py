@@ -86,6 +86,7 @@ def test_a_schedule_has_one_document(taskd: Taskd, client: FakeClient) -> None:
         "state": "paused",
         "reason": "3 tasks in a row have failed",
         "source": "shop",
+        "orphaned": False,
         "task": "app.report",
         "queue": "slow",
         "priority": 0,
@@ -196,6 +197,17 @@ def test_history_reads_on_as_far_as_asked(taskd: Taskd, client: FakeClient) -> N
     assert first.startswith("2026-11-21T19:59:00.000Z to 2026-11-21T20:00:00.000Z  2      skipped")
     assert second.split() == ["2026-11-21T20:00:00.000Z", "1", "fired", format_task_id(TASK), "succeeded"]
     assert client.asked[1] == ScheduleHistory(0, "nightly", 8, 19)
+
+
+def test_one_that_its_code_defines_no_longer_is_told_with_what_to_do(taskd: Taskd, client: FakeClient) -> None:
+    page = SchedulePage(1, [replace(VIEW, orphaned=True)], more=False)
+    client.replies = [page, page, page, PreviewPage(2, [], "UTC")]
+    assert taskd("schedule", "ls").out.splitlines()[1].endswith("no longer defined in code: shop")
+    assert json.loads(taskd("schedule", "ls", "--json").out)[0]["orphaned"] is True
+    shown = taskd("schedule", "show", "nightly").out.splitlines()
+    assert "source    no longer defined in code: shop" in shown
+    advice = "taskd schedule rm nightly removes it; taskd schedule resume nightly has it fire all the same"
+    assert f"next      {advice}" in shown
 
 
 def test_a_schedule_of_a_workflow_is_told_as_one(taskd: Taskd, client: FakeClient) -> None:

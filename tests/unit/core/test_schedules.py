@@ -16,6 +16,7 @@ from taskd.core.records import ScheduleRecord, SpecRecord, StandingRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
+    PutSchedule,
     ScheduleBackfilled,
     SchedulesChanged,
     ScheduleTriggered,
@@ -23,6 +24,7 @@ from taskd.core.schedule_commands import (
     TriggerSchedule,
 )
 from taskd.core.schedule_looks import HISTORY_KEPT, LATE_MS, MISSED, OVERLAP, PAUSED, WAITED
+from taskd.core.schedules import ORPHANED
 from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleUnknown
 from taskd_protocol.schedule import NO_TASK_ID, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, Timing
 from taskd_protocol.task import Grant, Retry, Rules, TaskSpec
@@ -401,7 +403,7 @@ class TestChanges:
         assert shell.do(SyncSchedules("c", "shop", again)) == SchedulesChanged([], ["two"], [], ["one"])
         assert standing(shell, "two").paused_at_ms
         assert shell.do(SyncSchedules("c", "other", [a_schedule("three")])) == SchedulesChanged(["three"], [], [], [])
-        assert shell.do(SyncSchedules("c", "shop", [one])) == SchedulesChanged([], [], ["two"], ["one"])
+        assert shell.do(SyncSchedules("c", "shop", [one], prune=True)) == SchedulesChanged([], [], ["two"], ["one"])
         assert sorted(shell.working.schedules.of) == ["hand", "one", "three"]
         with pytest.raises(ScheduleExists, match="made by hand"):
             shell.do(SyncSchedules("c", "shop", [a_schedule("hand")]))
@@ -411,6 +413,51 @@ class TestChanges:
             put(shell, one)
         with pytest.raises(BadRequest, match="two schedules of shop are named 'one'"):
             shell.do(SyncSchedules("c", "shop", [one, one]))
+
+    def test_what_its_code_defines_no_longer_fires_no_more_and_is_kept(self, shell: Shell) -> None:
+        one, two = a_schedule("one"), a_schedule("two")
+        shell.do(SyncSchedules("c", "shop", [one, two]))
+        shell.pass_ms(2 * MINUTE_MS)
+        for _ in range(2):
+            changed = shell.do(SyncSchedules("c", "shop", [one]))
+            assert changed == SchedulesChanged([], [], [], ["one"], ("two",)), "and is told each time"
+        assert (standing(shell, "two").orphaned, standing(shell, "two").why_paused) == (True, ORPHANED)
+        shell.crash()
+        shell.pass_ms(3 * MINUTE_MS)
+        assert outcomes_of(shell.disk, "one") == [("fired", 1)] * 5
+        assert outcomes_of(shell.disk, "two") == [("fired", 1)] * 2
+        assert shell.do(SyncSchedules("c", "shop", [one, two])) == SchedulesChanged([], [], [], ["one", "two"])
+        assert not standing(shell, "two").orphaned
+        assert outcomes_of(shell.disk, "two")[2:] == [("coalesced", 2), ("fired", 1)], "as after a pause"
+        shell.pass_ms(MINUTE_MS)
+        assert outcomes_of(shell.disk, "two")[4:] == [("fired", 1)]
+
+    def test_an_orphan_that_is_resumed_fires_all_the_same(self, shell: Shell) -> None:
+        shell.do(SyncSchedules("c", "shop", [a_schedule()]))
+        shell.do(SyncSchedules("c", "shop", []))
+        order(shell, "resume")
+        assert shell.do(SyncSchedules("c", "shop", [])) == SchedulesChanged([], [], [], [], ("tick",))
+        shell.pass_ms(MINUTE_MS)
+        assert outcomes_of(shell.disk) == [("fired", 1)]
+        order(shell, "pause")
+        shell.do(SyncSchedules("c", "shop", [a_schedule()]))
+        assert (standing(shell).orphaned, standing(shell).why_paused) == (False, "by hand"), (
+            "what a person paused stays"
+        )
+
+    def test_the_name_of_an_orphan_may_be_taken(self, shell: Shell) -> None:
+        for take in (
+            SyncSchedules("c", "market", [a_schedule()]),
+            PutSchedule("c", a_schedule(timing=Timing(every_ms=30_000))),
+        ):
+            shell.do(SyncSchedules("c", "shop", [a_schedule()]))
+            with pytest.raises(ScheduleExists):
+                shell.do(take)
+            shell.do(SyncSchedules("c", "shop", []))
+            assert shell.do(take) == SchedulesChanged([], ["tick"], [], [])
+            assert not standing(shell).orphaned
+            assert not standing(shell).paused_at_ms
+            order(shell, "remove")
 
     @pytest.mark.parametrize(
         ("schedule", "says"),
