@@ -206,3 +206,5 @@ class PreviewPage(msgspec.Struct, array_like=True, frozen=True, tag=125):
     firings: list[PreviewFiring]
     zone: str
     """Of the timing."""
+    skipped: list[PreviewFiring] = []
+    """Up to the last of them, each gap by its end of which times do not fire, under the rule ``skip``."""

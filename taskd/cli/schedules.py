@@ -291,18 +291,23 @@ def history(*, name: str, limit: int, as_json: bool) -> None:
     show_default=True,
     help="How many firings to tell.",
 )
-def preview(*, name: str | None, first: str | None, count: int, as_json: bool) -> None:
-    """Tell when a schedule, or a timing, fires, and why where that is odd.
+@click.option("--skipped", is_flag=True, help="With --json: tell the times, too, that a gap keeps from firing.")
+def preview(*, name: str | None, first: str | None, count: int, skipped: bool, as_json: bool) -> None:
+    """Tell when a schedule, or a timing, fires, and why where that is odd, or why it does not.
 
     Given --cron, --every or --at it asks no server, and goes by the zone data of this machine.
     """
     if (name is None) != is_timed():
         raise click.UsageError("name a schedule, or say when: --cron LINE, --every TIME or --at INSTANT")
     page = _preview_here(first, count) if name is None else _preview_there(name, first, count)
-    if as_json:
+    if not as_json:
+        _say_firings(page)
+    elif not skipped:
         say_json([{"at": iso(firing.at_ms), "note": firing.note} for firing in page.firings])
     else:
-        _say_firings(page)
+        told = [(firing, False) for firing in page.firings] + [(firing, True) for firing in page.skipped]
+        told.sort(key=lambda each: each[0].at_ms)
+        say_json([{"at": iso(firing.at_ms), "note": firing.note, "skipped": passed} for firing, passed in told])
 
 
 @json_option
@@ -364,27 +369,27 @@ def _preview_there(name: str, first: str | None, count: int) -> PreviewPage:
 
 
 def _preview_here(first: str | None, count: int) -> PreviewPage:
-    from itertools import islice
-
     from taskd.core.firings import plan
     from taskd.server.clock import SystemClock
     from taskd_protocol.schedule_messages import PreviewFiring
 
     timing = chosen_timing()
     from_ms = SystemClock().wall_ms() if first is None else instant_ms(first, timing.zone)
-    firings = islice(plan(timing, from_ms).upcoming(from_ms - 1), count)
-    return PreviewPage(0, [PreviewFiring(firing.at_ms, firing.note) for firing in firings], timing.zone)
+    found, skipped = plan(timing, from_ms).preview(from_ms, count)
+    shown, passed = ([PreviewFiring(*firing) for firing in each] for each in (found, skipped))
+    return PreviewPage(0, shown, timing.zone, passed)
 
 
 def _say_firings(page: PreviewPage) -> None:
     from taskd.core.firings import find_zone
 
+    zone = find_zone(page.zone)
+    told = [(each.at_ms, iso(each.at_ms) or "", wall_text(each.at_ms, zone), each.note) for each in page.firings]
+    told += [(each.at_ms, "-", f"{wall_text(each.at_ms, zone)[:15]}-", each.note) for each in page.skipped]
+    if told:
+        say_rows(("UTC", page.zone.upper(), "NOTE"), [row for _, *row in sorted(told)])
     if not page.firings:
         say("nothing fires any more")
-        return
-    zone = find_zone(page.zone)
-    rows = [(iso(firing.at_ms) or "", wall_text(firing.at_ms, zone), firing.note) for firing in page.firings]
-    say_rows(("UTC", page.zone.upper(), "NOTE"), rows)
 
 
 def _defined(modules: Sequence[str], python: str) -> dict[str, list[Schedule]]:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from taskd.core.cron import DAY_S, Line, parse
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.schedule import Timing, check_timing
+from taskd_protocol.schedule import INSTANT_MS_MAX, Timing, check_timing
 
 SEARCH_DAYS: Final = 12 * 366
 """How far ahead a firing is looked for: the 29th of February may be eight years away."""
@@ -137,6 +137,33 @@ class Plan:
             if budget <= 0:
                 break
         return count, after_ms
+
+    def preview(self, from_ms: int, count: int) -> tuple[list[Firing], list[Firing]]:
+        """Return the first so many firings from an instant on, and what a gap keeps from firing up to the last of them.
+
+        Raises:
+            BadRequest: As of ``after``.
+        """
+        found = list(islice(self.upcoming(from_ms - 1), count))
+        return found, list(self._skipped(from_ms, found[-1].at_ms if len(found) == count else INSTANT_MS_MAX))
+
+    def _skipped(self, from_ms: int, until_ms: int) -> Iterator[Firing]:
+        """Give the gaps that times fall into under the rule ``skip``, each by its end, with those times."""
+        timing = self._timing
+        if timing.gap != "skip" or not self._lines:
+            return
+        first_s = max(from_ms, timing.start_ms) // 1000
+        last_s = min(until_ms, timing.end_ms or until_ms) // 1000
+        first_day = first_s // DAY_S
+        for day in range(first_day, min(last_s // DAY_S, first_day + SEARCH_DAYS, _DAYS_MAX) + 1):
+            change = _change_of(self._zone, day)
+            if change is None or not first_s <= change.at_s <= last_s:
+                continue
+            end_s = change.at_s + change.after_s - change.before_s
+            each = {at_s for line in self._lines for at_s in _plain(line, change.before_s, change.at_s, end_s)}
+            walls = [wall_s for at_s in sorted(each) if not self._is_wall_excluded(wall_s := at_s + change.before_s)]
+            if walls:
+                yield Firing(change.at_s * 1000, _note_of_skipped(walls))
 
     def _tail(self, after_ms: int, until_ms: int, count: int) -> Iterable[Firing]:
         found = list(self.after(after_ms, until_ms))
@@ -264,7 +291,10 @@ class Plan:
         if not self._excludes:
             return False
         at_s = at_ms // 1000
-        day, second = divmod(at_s + _offset_s(self._zone, at_s), DAY_S)
+        return self._is_wall_excluded(at_s + _offset_s(self._zone, at_s))
+
+    def _is_wall_excluded(self, wall_s: int) -> bool:
+        day, second = divmod(wall_s, DAY_S)
         ordinal = day + _EPOCH_ORDINAL
         return self._is_day_excluded(ordinal) or any(line.matches(ordinal, second) for line in self._excluded)
 
@@ -369,6 +399,12 @@ def _offset_s(zone: ZoneInfo, at_s: int) -> int:
 def _clock(wall_s: int) -> str:
     text = (_EPOCH + dt.timedelta(seconds=wall_s)).strftime("%H:%M:%S")
     return text.removesuffix(":00")
+
+
+def _note_of_skipped(walls: list[int]) -> str:
+    if len(walls) == 1:
+        return f"{_clock(walls[0])} does not exist: it does not fire"
+    return f"{_clock(walls[0])} to {_clock(walls[-1])} do not exist: {len(walls)} times do not fire"
 
 
 def _length(seconds: int) -> str:

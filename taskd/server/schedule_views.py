@@ -88,9 +88,9 @@ async def preview(services: Services, message: sm.SchedulePreview) -> sm.Preview
     else:
         raise BadRequest("name a schedule, or tell a timing")
     count = min(max(message.count, 1), limits.SCHEDULE_PREVIEW_MAX)
-    found = islice(firings.plan(timing, anchor_ms).upcoming(from_ms - 1), count)
-    shown = [sm.PreviewFiring(firing.at_ms, firing.note) for firing in found]
-    return sm.PreviewPage(message.request_id, shown, timing.zone)
+    found, skipped = firings.plan(timing, anchor_ms).preview(from_ms, count)
+    shown, passed = ([sm.PreviewFiring(*firing) for firing in each] for each in (found, skipped))
+    return sm.PreviewPage(message.request_id, shown, timing.zone, passed)
 
 
 async def dry_run(services: Services, message: sm.ScheduleBackfill) -> sm.ScheduleBackfilled:

@@ -52,6 +52,21 @@ def test_a_fold_is_told_with_its_reason(taskd: Taskd) -> None:
     ]
 
 
+def test_what_a_gap_skips_is_told_to_people_and_to_scripts_that_ask(taskd: Taskd) -> None:
+    """`--count` is of firings; without the flag a script sees them alone."""
+    words = (*OSLO, "--from", "2026-03-28", "--count", "2", "--gap", "skip")
+    _, first, skipped, last = taskd(*words).out.splitlines()
+    assert first.startswith("2026-03-28T01:30:00.000Z  Sat 2026-03-28 02:30:00 +0100")
+    assert skipped.split(maxsplit=4) == ["-", "Sun", "2026-03-29", "-", "02:30 does not exist: it does not fire"]
+    assert last.startswith("2026-03-30T00:30:00.000Z  Mon 2026-03-30 02:30:00 +0200")
+    assert len(json.loads(taskd(*words, "--json").out)) == 2
+    assert json.loads(taskd(*words, "--json", "--skipped").out) == [
+        {"at": "2026-03-28T01:30:00.000Z", "note": "", "skipped": False},
+        {"at": "2026-03-29T01:00:00.000Z", "note": "02:30 does not exist: it does not fire", "skipped": True},
+        {"at": "2026-03-30T00:30:00.000Z", "note": "", "skipped": False},
+    ]
+
+
 def test_people_see_both_clocks(taskd: Taskd) -> None:
     ended = taskd(*OSLO, "--from", "2026-03-29T00:00", "--count", "1")
     header, row = ended.out.splitlines()

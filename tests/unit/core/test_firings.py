@@ -162,6 +162,29 @@ def test_a_time_that_does_not_exist_fires_by_its_rule(zone: str) -> None:
                 assert all(wall.strftime("%H:%M does not exist") in each.note for each in found)
 
 
+@pytest.mark.parametrize("zone", CHANGES)
+def test_a_preview_tells_what_a_gap_keeps_from_firing(zone: str) -> None:
+    """Each gap once, with the times of all lines in it, unless excluded; and nothing behind the last firing."""
+    gaps = [(instant(at), before, after) for at, before, after in CHANGES[zone] if after > before]
+    for change_ms, before_min, after_min in gaps:
+        first = dt.datetime.fromtimestamp(change_ms / 1000 + before_min * 60, dt.UTC)
+        last = first + dt.timedelta(minutes=after_min - before_min - 1)
+        timing = Timing(cron=("* * * * *", "0 0 * * *"), zone=zone, gap="skip")
+        found, skipped = plan(timing, 0).preview(change_ms - 5 * 60_000, 10)
+        assert len(found) == 10
+        count = after_min - before_min
+        note = f"{first:%H:%M} to {last:%H:%M} do not exist: {count} times do not fire"
+        assert skipped == [Firing(change_ms, note)]
+        assert plan(timing, 0).preview(change_ms - 10 * 60_000, 10)[1] == [], "it is behind the last"
+        assert plan(replace(timing, gap="next"), 0).preview(change_ms - 5 * 60_000, 10)[1] == []
+        line = f"{first.minute} {first.hour} {first.day} {first.month} *"
+        alone = Timing(cron=(line,), zone=zone, gap="skip", end_ms=change_ms + DAY_MS)
+        note = f"{first:%H:%M} does not exist: it does not fire"
+        assert plan(alone, 0).preview(change_ms - DAY_MS, 3) == ([], [Firing(change_ms, note)])
+        for excluded in (replace(alone, not_dates=(f"{first:%Y-%m-%d}",)), replace(alone, not_cron=(line,))):
+            assert plan(excluded, 0).preview(change_ms - DAY_MS, 3) == ([], [])
+
+
 def test_the_same_line_in_oslo_on_the_days_that_matter() -> None:
     """As documented: 02:30 each day, over the nights in which the clock is set."""
     spring, autumn = ("2026-03-28T00:00Z", "2026-03-31T00:00Z"), ("2026-10-24T00:00Z", "2026-10-27T00:00Z")

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from harness.server import WALL_MS, Server
 from taskd_protocol import messages as m
@@ -103,7 +104,10 @@ async def test_a_preview_tells_a_timing_or_a_schedule(server: Server) -> None:
     assert told.firings == [
         sm.PreviewFiring(1_774_746_000_000, "02:30 does not exist: at the first instant after the gap")
     ]
-    assert (await peer.ask(sm.SchedulePreview(8), m.Error)).code == "request.invalid"
+    skipping = replace(gap, gap="skip")
+    told = await peer.ask(sm.SchedulePreview(8, "", skipping, 1_774_746_000_000, 1), sm.PreviewPage)
+    assert told.skipped == [sm.PreviewFiring(1_774_746_000_000, "02:30 does not exist: it does not fire")]
+    assert (await peer.ask(sm.SchedulePreview(9), m.Error)).code == "request.invalid"
 
 
 async def test_pages_go_on_behind_the_last_name(server: Server) -> None:
