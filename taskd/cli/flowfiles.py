@@ -80,7 +80,7 @@ _FIELDS: Final = {each.name: each for each in msgspec.structs.fields(_Table)}
 _OPTIONS: Final = {
     each.name: each
     for each in msgspec.structs.fields(Options)
-    if each.name not in {"key", "unique", "unique_key", "replace"}
+    if each.name not in {"at", "key", "unique", "unique_key", "replace"}
 }
 _SECONDS: Final = ("delay", "timeout", "soft_timeout", "ttl", "deadline", "heartbeat", "min_life")
 _OF_KIND: Final = {

@@ -1,5 +1,6 @@
 """How a task is to be run: what its decorator says, and what one submit says instead."""
 
+import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,9 +13,11 @@ from taskd.client.raising import type_names
 from taskd.client.resources import Amount, Resources, read_requests
 from taskd_protocol import task
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.limits import DELAY_MS_MAX
 from taskd_protocol.resources import ONE, LabelRule, Where
 from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, WINDOW, Rules, TaskSpec, Unique, check_spec
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 """A well-formed task id, to have everything else of a spec checked."""
 
@@ -110,6 +113,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """-100 to 100, higher runs sooner."""
     delay: float = 0.0
     """Seconds: not before."""
+    at: dt.datetime | None = None
+    """Not before this instant, which has a zone; in place of ``delay``. One that is past is now."""
     retry: Retry | None = None
     """None: the server's default."""
     key: str = ""
@@ -176,12 +181,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not isinstance(self.retry, Retry | None):
             raise BadRequest(f"retry of task {name!r} is no Retry: write it as retry=Retry(max_attempts=3)")
+        if self.at is not None and not isinstance(self.at, dt.datetime):
+            raise BadRequest(f"at of task {name!r} is {self.at!r:.40}, and no datetime")
         if isinstance(self.unique, str) and self.unique not in get_args(UniqueMode):
             raise BadRequest(f'unique of task {name!r} is {self.unique[:40]!r}; it is "queued", "running" or seconds')
         try:
             msgspec.convert(msgspec.to_builtins(self), type=Options)
         except (msgspec.ValidationError, TypeError) as error:  # the second: of a type that is no data at all
             raise BadRequest(f"options of task {name!r}: {str(error).replace('$.', '')}") from None
+        self._check_at(name)
         retry = None if self.retry is None else self.retry.to_wire()
         rules = Rules(
             timeout_ms=_milliseconds("timeout", self.timeout),
@@ -227,6 +235,29 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             pack=self.pack,
         )
         return None if where == Where() else where
+
+    def delay_ms_from(self, now_ms: int, name: str) -> int:
+        """Return how long a task of that name waits for ``at``, which is given, if it is submitted at an instant, UTC.
+
+        Raises:
+            BadRequest: It is over ten years.
+        """
+        assert self.at is not None
+        delay_ms = max(0, round((self.at - _EPOCH) / dt.timedelta(milliseconds=1)) - now_ms)
+        if delay_ms > DELAY_MS_MAX:
+            raise BadRequest(f"at of task {name!r} is {self.at.isoformat()}, over ten years from now")
+        return delay_ms
+
+    def _check_at(self, name: str) -> None:
+        if self.at is None:
+            return
+        if self.at.utcoffset() is None:
+            raise BadRequest(
+                f"at of task {name!r} is {self.at.isoformat()}, which has no zone: say whose clock it is by, as in"
+                ' datetime(…, tzinfo=ZoneInfo("Europe/Oslo"))'
+            )
+        if self.delay:
+            raise BadRequest(f"at and delay of task {name!r} both say when it may begin: give one of them")
 
     def _unique(self) -> Unique | None:
         if self.unique == "":

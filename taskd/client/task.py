@@ -1,5 +1,6 @@
 """Tasks: a user's function, and the ways to have it called by an agent."""
 
+import datetime as dt
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack, cast
 
@@ -15,7 +16,7 @@ from taskd.client.options import Options, Placing, Retry, UniqueMode
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.ids import TaskId
+from taskd_protocol.ids import TaskId, task_id_unix_ms
 from taskd_protocol.task import TaskSpec
 
 P = ParamSpec("P")
@@ -116,6 +117,7 @@ class Submitter(Generic[P, R]):
         queue: str | None = None,
         key: str | None = None,
         delay: float | None = None,
+        at: dt.datetime | None = None,
         retry: Retry | None = None,
         timeout: float | None = None,
         soft_timeout: float | None = None,
@@ -136,6 +138,8 @@ class Submitter(Generic[P, R]):
             queue: Where it waits; agents may be bound to queues.
             key: Idempotency key: a second submit with it finds the first one's task.
             delay: Seconds: not before.
+            at: Not before this instant, a datetime with a zone, in place of ``delay``; one that is past is now. It is
+                for a submit, or a ``map``: not for nodes of workflows, what is spawned, or schedules.
             retry: When a failed attempt is tried again.
             timeout: Seconds that one attempt may run before it is killed, and counts as failed; 0: any.
             soft_timeout: Seconds after which an attempt is told to end; 0: never.
@@ -158,7 +162,8 @@ class Submitter(Generic[P, R]):
             {
                 "queue": queue,
                 "priority": priority,
-                "delay": delay,
+                "delay": 0.0 if at is not None and delay is None else delay,
+                "at": at,
                 "retry": retry,
                 "key": key,
                 "timeout": timeout,
@@ -174,6 +179,8 @@ class Submitter(Generic[P, R]):
                 **placing,
             }
         )
+        if delay is not None and at is None:
+            changed = structs.replace(changed, at=None)
         return Submitter(
             name=self.name,
             binder=self.binder,
@@ -186,6 +193,7 @@ class Submitter(Generic[P, R]):
 
     def node_task(self, args: tuple[object, ...], kwargs: dict[str, object]) -> TaskSpec:
         """Return what a node is to submit for a call; see ``taskd.client.nodes``."""
+        self._refuse_at("a node of a workflow, and what a task spawns, take delay=")
         payload, headers = self.binder.pack(args, kwargs), self._headers(args, kwargs)
         spec = structs.replace(self._template, id=b"", payload=payload)
         return spec if headers is None else structs.replace(spec, given=structs.replace(spec.rules, headers=headers))
@@ -196,7 +204,9 @@ class Submitter(Generic[P, R]):
         Raises:
             TypeError: The function does not take these arguments.
             PayloadUnpackable: An argument is no data that can travel; it is named.
+            BadRequest: The options say at which instant.
         """
+        self._refuse_at("a schedule says its own times")
         self.binder.check(args, kwargs)
         return structs.replace(self._template, payload=self.binder.pack(args, kwargs))
 
@@ -271,6 +281,10 @@ class Submitter(Generic[P, R]):
             handles.extend([TaskHandle(task_id, batch) for task_id in ids])
             yield self._specs(ids, payloads, headers)
 
+    def _refuse_at(self, instead: str) -> None:
+        if self._options.at is not None:
+            raise BadRequest(f"at of task {self.name!r} is for a submit: {instead}")
+
     def _headers(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Headers:
         """Ask the App's middleware what is to travel with a call."""
         if not self._middleware.submit:
@@ -280,6 +294,8 @@ class Submitter(Generic[P, R]):
     def _specs(self, ids: list[TaskId], payloads: list[bytes], headers: list[Headers]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
+        if self._options.at is not None and ids:
+            delay_ms = self._options.delay_ms_from(task_id_unix_ms(ids[0]), name)  # made from the server's time
         specs = [
             TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, t.given)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)

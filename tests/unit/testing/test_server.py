@@ -1,15 +1,18 @@
 """A server within a test: the rules of the real one, on a clock that stands still until it is moved."""
 
 import asyncio
+import datetime as dt
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from taskd import (
+    Every,
     Retry,
     RetryAfter,
     TaskCancelled,
@@ -23,8 +26,8 @@ from taskd import (
 from taskd.client.promise import Signal
 from taskd.client.session import Session
 from taskd.testing import LocalServer, inline, recording, server
-from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict
-from taskd_protocol.ids import format_task_id
+from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict, WorkflowInvalid
+from taskd_protocol.ids import format_task_id, parse_task_id, task_id_unix_ms
 from taskd_protocol.task import TaskSpec
 from unit.client.faces import wait_until
 from unit.testing.shop import USER, Shop
@@ -83,6 +86,40 @@ def test_a_delay_ends_when_the_clock_is_moved(shop: Shop) -> None:
         assert (handle.state(), shop.calls) == ("scheduled", [])
         local.advance(1)
         assert (handle.state(), shop.calls) == ("succeeded", ["later"])
+
+
+def test_a_task_begins_at_its_instant(shop: Shop) -> None:
+    """By the server's clock; one that is past is now, and another delay takes its place."""
+    oslo = ZoneInfo("Europe/Oslo")
+    with server(shop.app) as local:
+        now = dt.datetime.fromtimestamp(task_id_unix_ms(parse_task_id(shop.note.submit("now").id)) / 1000, oslo)
+        at = shop.note.options(delay=5).options(at=now + dt.timedelta(days=1))
+        later, other = at.map(["later", "other"])
+        at.options(delay=60).submit("soon")
+        shop.note.options(at=now - dt.timedelta(days=1)).submit("past")
+        local.run_until_idle()
+        assert shop.calls == ["now", "past"]
+        local.advance(86_390)
+        assert shop.calls == ["now", "past", "soon"]
+        local.advance(10)
+        assert (later.state(), other.state()) == ("succeeded", "succeeded")
+
+
+def test_an_instant_that_cannot_be_is_refused(shop: Shop) -> None:
+    at = dt.datetime(2026, 12, 24, 18, tzinfo=dt.UTC)
+    with pytest.raises(BadRequest, match=r"2026-12-24T18:00:00, which has no zone: say whose clock it is by"):
+        shop.note.options(at=dt.datetime(2026, 12, 24, 18))  # noqa: DTZ001 - that is what is refused
+    with pytest.raises(BadRequest, match="both say when it may begin"):
+        shop.note.options(at=at, delay=3)
+    with pytest.raises(BadRequest, match="and no datetime"):
+        shop.note.options(at="2026-12-24T18:00Z")  # type: ignore[arg-type]
+    with server(shop.app):
+        with pytest.raises(BadRequest, match="over ten years from now"):
+            shop.note.options(at=at.replace(year=2300)).submit("a")
+        with pytest.raises(BadRequest, match="a schedule says its own times"):
+            shop.app.schedule("s", Every(60), shop.note.options(at=at), args=("a",))
+        with shop.app.workflow("w"), pytest.raises(WorkflowInvalid, match="take delay="):
+            shop.note.options(at=at).node("a")
 
 
 def test_waiting_for_a_result_moves_the_clock(shop: Shop) -> None:
