@@ -263,8 +263,7 @@ class _Reader:
         while left:
             ready = [node for node, named in left.items() if not named.keys() & left.keys()]
             if not ready:
-                self._cycle(left)
-                return [*ordered, *left]
+                ready = self._cycle(left)
             ordered += ready
             for node in ready:
                 del left[node]
@@ -282,13 +281,14 @@ class _Reader:
         if isinstance(compensates := table.get("compensates"), str) and compensates:
             yield compensates
 
-    def _cycle(self, left: Mapping[str, Mapping[str, None]]) -> None:
-        """Tell of one circle among nodes of which none can be first."""
+    def _cycle(self, left: Mapping[str, Mapping[str, None]]) -> list[str]:
+        """Tell of one circle among nodes of which none can be first; return those in it."""
         chain = [next(iter(left))]
         while chain[-1] not in chain[:-1]:
             chain.append(next(other for other in left[chain[-1]] if other in left))
         circle = chain[chain.index(chain[-1]) :]
         self._wrong(circle[0], f"it waits for itself: {' waits for '.join(circle)}")
+        return circle[1:]
 
     # -- one node -------------------------------------------------------------------------
 

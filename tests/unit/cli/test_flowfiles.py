@@ -199,6 +199,16 @@ def test_all_mistakes_are_told(tmp_path: Path) -> None:
     assert "a waits for b waits for a" in found[0][2]
 
 
+def test_each_circle_is_told_once(tmp_path: Path) -> None:
+    """A node is told of in one at most: nodes that all wait for each other are one mistake, not thousands."""
+    chain = "[nodes.{}]\ntask = 'f'\nafter = {}\n"
+    two = chain.format("a", ["b"]) + chain.format("b", ["a"]) + chain.format("c", ["c", "a"])
+    assert [(line, node) for line, node, _ in problems(tmp_path, HEAD + two)] == [(2, "a"), (8, "c")]
+    names = [f"n{number}" for number in range(40)]
+    tangle = HEAD + "".join([chain.format(name, names) for name in names])
+    assert len(problems(tmp_path, tangle)) <= len(names)
+
+
 def test_a_node_behind_one_that_runs_later(tmp_path: Path) -> None:
     text = HEAD + "[nodes.a]\ntask = 'f'\non = 'failure'\n[nodes.b]\ntask = 'f'\nafter = ['a']\n"
     assert "node 'b' comes after 'a', which runs when the workflow has failed" in problems(tmp_path, text)[0][2]
