@@ -44,6 +44,34 @@ def hide(seconds):
 """
 
 
+FLOW = """
+name = "night"
+
+[nodes.fetch]
+command = ["sh", "-c", "test -e ready && echo 7"]
+retry = { max_attempts = 1 }
+
+[nodes.approve]
+signal = "approve"
+after = ["fetch"]
+
+[nodes.greet]
+task = "shop.greet"
+args = [{ node = "approve" }]
+"""
+LOOP = """
+name = "loop"
+
+[nodes.a]
+task = "shop.greet"
+after = ["b"]
+
+[nodes.b]
+task = "shop.greet"
+after = ["a"]
+"""
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[House]:
     """As `env -i HOME=… taskd` in an empty folder: nothing was ever unpacked for this user."""
@@ -115,6 +143,57 @@ def test_a_user_without_home_in_the_environment(tmp_path: Path) -> None:
         assert (home / ".local/state/taskd/server/store").is_dir()
         assert len(list((home / ".cache/taskd-0").iterdir())) == 1
         assert list(made.work.iterdir()) == []
+
+
+def test_workflows_from_a_file_to_their_end(home: House) -> None:
+    """Looked over without a server, drawn in each form, resumed after a failure, signalled, and cancelled."""
+    (home.work / "shop.py").write_text(MODULE)
+    (home.work / "flow.toml").write_text(FLOW)
+    (home.work / "loop.toml").write_text(LOOP)
+    assert home.ask("lint", "flow.toml") == "flow.toml: 3 nodes, nothing is wrong"
+    looped = home.run("lint", "loop.toml")
+    assert looped.returncode == 2
+    assert "it waits for itself: a waits for b waits for a" in looped.stdout
+    assert "greet" in home.ask("plan", "flow.toml").splitlines()[-1]
+
+    home.serve("--data-dir", "data")
+    home.start("agent", "shop", "--name", "ash", "--processes", "1", "--python", sys.executable)
+    wait_for_agent(home, "ash")
+    workflow = home.ask("workflow", "submit", "flow.toml")
+    assert home.run("workflow", "wait", workflow, "--timeout", "30s").stdout == "failed\n"
+    assert "failed     fetch" in home.ask("workflow", "show", workflow)
+    for form, head in (("dot", "digraph"), ("mermaid", "---"), ("svg", "<svg")):
+        drawn = home.ask("workflow", "graph", workflow, "--format", form)
+        assert drawn.startswith(head)
+        assert "approve" in drawn
+    (home.work / "ready").touch()
+    home.ask("workflow", "resume", workflow)
+    home.ask("workflow", "signal", workflow, "approve", '"Łódź"')
+    assert home.ask("workflow", "wait", workflow, "--timeout", "30s") == "succeeded"
+    nodes = {node["name"]: node for node in json.loads(home.ask("workflow", "show", workflow, "--json"))["nodes"]}
+    assert home.task(nodes["greet"]["id"])["result"] == "Grüße, Łódź"
+
+    other = home.ask("workflow", "submit", "flow.toml")
+    home.ask("workflow", "cancel", other)
+    assert home.run("workflow", "wait", other, "--timeout", "30s").stdout == "cancelled\n"
+    assert [row["state"] for row in json.loads(home.ask("workflow", "ls", "--json"))] == ["cancelled", "succeeded"]
+
+
+def test_schedules_by_the_zones_that_it_carries(home: House) -> None:
+    """No zone data of the machine's are needed; what is triggered runs."""
+    home.env["PYTHONTZPATH"] = ""
+    preview = home.ask("schedule", "preview", "--cron", "30 2 * * *", "--tz", "Europe/Oslo", "--from", "2026-03-28")
+    assert "2026-03-29T01:00:00" in preview  # 02:30 is in the gap
+    (home.work / "shop.py").write_text(MODULE)
+    home.serve("--data-dir", "data")
+    home.start("agent", "shop", "--name", "ash", "--processes", "1", "--python", sys.executable)
+    wait_for_agent(home, "ash")
+    words = ["--cron", "0 3 * * *", "--tz", "Europe/Oslo"]
+    home.ask("schedule", "add", "nightly", "shop.greet", '["moon"]', *words)
+    assert [row["name"] for row in json.loads(home.ask("schedule", "ls", "--json"))] == ["nightly"]
+    assert " 03:00:00 +0" in home.ask("schedule", "preview", "nightly", "--count", "3")
+    task = home.ask("schedule", "trigger", "nightly")
+    assert home.ask("task", "wait", task, "--timeout", "30s") == '"Grüße, moon"'
 
 
 def test_what_was_started_is_the_program_itself(home: House) -> None:
