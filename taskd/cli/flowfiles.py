@@ -8,8 +8,10 @@ import itertools
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -160,12 +162,22 @@ def _text(path: Path, flow: FlowFile) -> str | None:
     return None
 
 
+def _once(flow: FlowFile, text: str, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object, and note names that stand in it twice: the last one would count in silence."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            there = [found.start() for found in re.finditer(re.escape(json.dumps(name)) + r"\s*:", text)]
+            line = text.count("\n", 0, there[-1]) + 1 if len(there) == count else 0
+            flow.problems.append(Problem(f"{name[:64]!r} stands {count} times in one object", "", line))
+    return dict(pairs)
+
+
 def _document(path: Path, text: str, flow: FlowFile) -> Mapping[str, object] | None:
     try:
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix == ".json":
-            read: object = json.loads(text)
+            read: object = json.loads(text, object_pairs_hook=partial(_once, flow, text))
             if isinstance(read, dict):
                 return cast("dict[str, object]", read)
             flow.problems.append(Problem("it is no JSON object"))

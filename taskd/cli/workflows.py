@@ -225,7 +225,7 @@ def lint(*, file: Path, as_json: bool) -> int:
             say(problem.told(str(file)))
     else:
         when = "" if flow.schedule is None else f", scheduled {timing_text(flow.schedule.timing)}"
-        say(f"{file}: {len(flow.nodes):,} nodes{when}, nothing is wrong")
+        say(f"{file}: {len(flow.nodes):,} node{'s' if len(flow.nodes) > 1 else ''}{when}, nothing is wrong")
     return Exit.USAGE if flow.problems else Exit.DONE
 
 

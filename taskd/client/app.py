@@ -257,6 +257,7 @@ class App:
             ScheduleExists: The name is that of a schedule that is defined in code.
             TaskdError: The server cannot be reached, or refuses.
         """
+        check_name("schedule name", name)
         made = Schedule(when=when, name=name, args=args, kwargs=kwargs, **rules).to_wire(task)
         return run(keep(self.client, made, self._submit_timeout_s))
 
@@ -270,6 +271,7 @@ class App:
         **rules: Unpack[ScheduleRules],
     ) -> ScheduleHandle:
         """Have the server submit a task again and again, on asyncio or trio; see ``schedule``."""
+        check_name("schedule name", name)
         made = Schedule(when=when, name=name, args=args, kwargs=kwargs, **rules).to_wire(task)
         return await arun(keep(self.client, made, self._submit_timeout_s))
 

@@ -71,6 +71,10 @@ class PlainNodes(Generic[R_co]):
         self._call.binder.check((over, *args), kwargs)
         name = self._name(workflow)
         if not isinstance(over, NodeRef):
+            if isinstance(over, str | bytes | Mapping) or not isinstance(over, Iterable):
+                raise WorkflowInvalid(
+                    f"node {name!r} maps over a list, or a node that returns one: {over!r:.60} is neither"
+                )
             items = list(over)
             if any(isinstance(item, NodeRef) for item in items):
                 raise WorkflowInvalid(f"node {name!r} maps over a list of nodes: write a node for each of them instead")

@@ -351,7 +351,9 @@ class Workflow:
             Choice(self.own(each.ref, name), each.packed)
             for each in ([options.only_if] if isinstance(options.only_if, Condition) else options.only_if)
         ]
-        after = [options.after] if isinstance(options.after, NodeRef) else options.after
+        after = (
+            [options.after] if isinstance(options.after, NodeRef | str) else options.after
+        )  # str: to be refused whole
         behind = dict.fromkeys([*(self.own(ref, name) for ref in after), *(choice.node for choice in choices)])
         phase, compensates = (COMPENSATE, self._compensates) if self._compensates >= 0 else ("", -1)
         if options.when is None:

@@ -25,6 +25,7 @@ _MONTHS: Final = 12
 _MINUTES: Final = 60
 
 _FIELDS: Final = (5, 6)
+_NAMES: Final = ("second", "minute", "hour", "day of the month", "month", "day of the week")
 _FIELD: Final = re.compile(r"[0-9*/,\-#?]*(?:(?:[a-z]{3}|l)[0-9*/,\-#?]*)*", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{3,}", re.ASCII)
 _DAYS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -157,8 +158,7 @@ def parse(text: str) -> Line:
     try:
         read = croniter(" ".join(fields), 0.0, second_at_beginning=True)
     except (CroniterError, ValueError, KeyError, IndexError) as error:
-        reason = str(error).removeprefix(f"[{' '.join(fields)}] ").strip(" '\"")
-        raise BadRequest(f"cron line {text[:64]!r} cannot be read: {reason[:160]}") from None
+        raise BadRequest(f"cron line {text[:64]!r} cannot be read: {_why(fields) or error}") from None
     expanded = read.expanded
     days = Days(
         frozenset(_numbers(expanded[3], 1, 12)),
@@ -179,7 +179,7 @@ def parse(text: str) -> Line:
         longest = max(_DAYS[month - 1] for month in days.months)
         if min(days.days) > longest:
             raise BadRequest(
-                f"cron line {text[:64]!r} names no day that there is: {min(days.days)} is none of its months'"
+                f"cron line {text[:64]!r} names no day that there is: none of its months has {min(days.days)} days"
             )
     has_seconds = len(fields) > _FIELDS[0]
     return Line(
@@ -191,6 +191,19 @@ def parse(text: str) -> Line:
         days.are_all,
         has_seconds,
     )
+
+
+def _why(fields: list[str]) -> str:
+    """Return which field of a line that croniter refuses it refuses alone, in our words; empty: none."""
+    names = _NAMES[-len(fields) :]
+    for position, (name, field) in enumerate(zip(names, fields, strict=True)):
+        alone = ["*"] * len(fields)
+        alone[position] = field
+        try:
+            croniter(" ".join(alone), 0.0, second_at_beginning=True)
+        except (CroniterError, ValueError, KeyError, IndexError):
+            return f"{field[:32]!r} is no {name} that there is"
+    return ""
 
 
 def _checked(text: str) -> list[str]:

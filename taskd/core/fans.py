@@ -82,11 +82,14 @@ def take_items(w: Working, flow: Flow, command: MapItems, now: Now) -> None:
 
 def _failure_of(w: Working, flow: Flow, command: MapItems) -> Failure | None:
     """Return why a node cannot map over that, or None."""
+    node = flow.node(command.node)
+    source = flow.node(node.needs[node.over]).name[:64]
     if command.total < 0:
-        return Failure(TaskCodes.NOT_A_LIST, "what it was to map over is no list")
+        return Failure(TaskCodes.NOT_A_LIST, f"what node {source!r} gave to map over is no list")
     if command.total > CHILDREN_MAX:
-        return Failure(TaskCodes.NOT_A_LIST, f"{command.total} items; a node has up to {CHILDREN_MAX}")
-    task = flow.node(command.node).task
+        text = f"node {source!r} gave {command.total} items to map over; a node has up to {CHILDREN_MAX}"
+        return Failure(TaskCodes.NOT_A_LIST, text)
+    task = node.task
     assert task is not None
     size, most = len(task.payload) + command.longest, w.settings.payload_bytes_max
     if command.total and size > most:  # a lease is one message

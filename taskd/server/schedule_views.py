@@ -97,9 +97,12 @@ async def dry_run(services: Services, message: sm.ScheduleBackfill) -> sm.Schedu
     """Answer SCHEDULE_BACKFILL that is only to tell.
 
     Raises:
+        BadRequest: The range ends before it begins.
         ScheduleUnknown: There is no schedule of that name.
     """
     _standing(services.working, message.name)
+    if not 0 <= message.from_ms <= message.until_ms:
+        raise BadRequest("a backfill begins before it ends")
     timing, anchor_ms = await _timing_of(services, message.name)
     until_ms = min(message.until_ms, services.loop.now().wall_ms)
     found = firings.plan(timing, anchor_ms).after(max(message.from_ms, 0) - 1, until_ms)

@@ -214,6 +214,13 @@ def test_a_node_behind_one_that_runs_later(tmp_path: Path) -> None:
     assert "node 'b' comes after 'a', which runs when the workflow has failed" in problems(tmp_path, text)[0][2]
 
 
+def test_a_name_that_stands_twice(tmp_path: Path) -> None:
+    """The last one would count, and the first be gone in silence."""
+    twice = '{"name": "n", "nodes": {\n"a": {"value": 1},\n"a": {"value": 2}}}'
+    assert problems(tmp_path, twice, ".json") == [(3, "", "'a' stands 2 times in one object")]
+    assert problems(tmp_path, HEAD + "[nodes.a]\nvalue = 1\n[nodes.a]\nvalue = 2\n")[0][0] == 4
+
+
 def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No such file" in read_flow(tmp_path / "nope.toml").problems[0].message
     assert "neither in .toml nor in .json" in problems(tmp_path, "x", ".yaml")[0][2]

@@ -141,6 +141,8 @@ def test_a_schedule_is_kept_and_fires_as_time_passes() -> None:
             handle.state()
         with pytest.raises(BadRequest, match="names no day that there is"):
             app.schedule("never", Cron("0 0 30 2 *"), note, args=(1,))
+        with pytest.raises(BadRequest, match="schedule name '' is not allowed"):
+            app.schedule("", Every(60), note, args=(1,))
 
 
 async def test_the_same_on_an_event_loop() -> None:

@@ -178,6 +178,11 @@ def test_what_cannot_be_mapped(tasks: Tasks, wf: Workflow) -> None:
         tasks.parse.node.map([raw, raw])
     with pytest.raises(WorkflowInvalid, match="in_flight_max of -1"):
         tasks.parse.node.map(raw, in_flight=-1)
+    for over in (5, None, "text", b"bytes", {"a": 1}):
+        with pytest.raises(
+            WorkflowInvalid, match=r"node 'parse' maps over a list, or a node that returns one: .* is neither"
+        ):
+            tasks.parse.node.map(over)  # type: ignore[arg-type]  # the mistake
     assert len(wf.nodes) == 1
 
 
@@ -269,6 +274,8 @@ def test_mistakes_name_the_node(app: App, tasks: Tasks, wf: Workflow) -> None:
         tasks.merge.node([1], after=foreign)
     with pytest.raises(WorkflowInvalid, match="node 'merge': 'raw' is no node"):
         tasks.merge.node([1], after=["raw"])  # type: ignore[list-item]  # the mistake
+    with pytest.raises(WorkflowInvalid, match="node 'merge': 'raw' is no node"):
+        tasks.merge.node([1], after="raw")  # type: ignore[arg-type]  # likewise
     with pytest.raises(WorkflowInvalid, match="node 'merge': trigger rule 'sometimes' is unknown; use one of all_suc"):
         tasks.merge.node(raw, when="sometimes")  # type: ignore[arg-type]  # the mistake
     with pytest.raises(WorkflowInvalid, match="node 'merge': only_if goes with a trigger rule that waits for all"):

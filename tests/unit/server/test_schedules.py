@@ -72,6 +72,9 @@ async def test_a_trigger_and_a_backfill_are_sent_again_and_done_once(server: Ser
     day = (WALL_MS - 10 * MINUTE_MS + 1, WALL_MS)
     dry = await peer.ask(sm.ScheduleBackfill(8, "tick", AN_ID, *day, dry_run=True), sm.ScheduleBackfilled)
     assert len(dry.at_ms) == 10
+    for dry_run in (True, False):
+        backwards = sm.ScheduleBackfill(20 + dry_run, "tick", AN_ID, day[1], day[0], dry_run=dry_run)
+        assert "begins before it ends" in (await peer.ask(backwards, m.Error)).message
     [other] = make_task_ids(1, WALL_MS, b"\x01" * 10)
     for request_id in (9, 10):
         filled = await peer.ask(sm.ScheduleBackfill(request_id, "tick", other, *day), sm.ScheduleBackfilled)

@@ -116,6 +116,15 @@ def test_how_far_it_is_and_what_took_longest(works: Works, local: LocalServer) -
 
 
 @pytest.mark.usefixtures("local")
+def test_what_is_no_list_is_told_by_the_node_that_gave_it(works: Works) -> None:
+    with works.app.workflow("report") as wf:
+        found = works.step.node("find", 5, name="find")
+        doubled = works.double.node.map(found)
+    with pytest.raises(TaskFailed, match="what node 'find' gave to map over is no list"):
+        wf.submit().result(doubled)
+
+
+@pytest.mark.usefixtures("local")
 def test_large_results_are_fetched_for_who_wants_them(works: Works) -> None:
     with works.app.workflow("report") as wf:
         blob = works.large.node(3_000_000)
