@@ -8,7 +8,8 @@ The first task of a line that no agent has had room for, while what came later w
 granted, is kept an agent free for: nothing behind it is granted there until it fits.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from typing import Final
 
 from taskd.core.commands import Now
@@ -17,7 +18,7 @@ from taskd.core.lines import Line
 from taskd.core.working import Agent, Working
 from taskd_protocol.resources import Granted, Where, holds_for
 
-LOOKED_AT: Final = 8
+LOOKED_AT: Final = 4
 """Agents with room among which the best is chosen, if all that counts is that the load is even."""
 
 COMPARED: Final = 256
@@ -29,31 +30,56 @@ SORTS_MAX: Final = 512
 KEPT_FREE_AFTER_MS: Final = 2_000
 """So long a first task waits before an agent is kept free for it: most room comes by itself sooner."""
 
-KEPT_FREE_SHARE: Final = 4
+KEPT_FREE_SHARE: Final = 8
 """At most one agent in so many is kept free, and at least one."""
+
+Left = list[tuple[int, str]]
+"""What agents have left of their CPUs, with their names, sorted."""
 
 
 class Choosing:
-    """What one pass knows of the agents that have room."""
+    """What one pass knows of the agents that have room.
 
-    def __init__(self, w: Working, agents: Sequence[Agent], now: Now) -> None:
+    The agents stand by the CPUs that they have left. One may have less by now than it
+    says there, but never more: whoever has more was noted in ``grown``.
+    """
+
+    def __init__(self, w: Working, now: Now) -> None:
         self._w: Final = w
-        self._agents: Final = agents
         self._now: Final = now
-        self._newest = max([agent.growth for agent in agents], default=0)
+        self._before: Final = w.rooms.looked_at
+        w.rooms.looked_at = w.rooms.growth
+        self._may_keep = len(w.rooms.held) < max(1, len(w.agents) // KEPT_FREE_SHARE)
+        self._fresh: Final[Left] = []
+        for name in w.rooms.grown:
+            self._note(name)
+            if name in w.rooms.cpu_left:
+                insort(self._fresh, (w.rooms.cpu_left[name], name))
+        w.rooms.grown.clear()
+
+    def is_hopeless(self, line: Line) -> bool:
+        """Tell at little cost whether a line that was stuck before this pass is so still."""
+        if line.stuck < self._before or line.head_rank() < line.stuck_rank or line.id in self._w.rooms.held:
+            return False
+        if self._fresh and self._fresh[-1][0] >= line.least[0]:
+            return False
+        if self._may_keep and self._now.mono_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
+            return False
+        line.stuck = self._w.rooms.growth
+        return True
 
     def best(self, line: Line) -> Agent | None:
         """Return the agent for the line's first task; None: none has room."""
         if line.head_rank() < line.stuck_rank:
             line.stuck = -1  # what comes first by now may have an agent that is kept free for others
-        if line.stuck >= self._newest:
+        if line.stuck >= self._w.rooms.growth:
             return None
         where = line.wants
         assert where is not None
-        compares = bool(where.prefers or where.spread or where.pack)
+        compares = bool(where.prefers or where.spread)
         bound = COMPARED if compares else LOOKED_AT
         fitting: list[Agent] = []
-        for agent in self._agents_since(line):
+        for agent in self._with_room(line, where):
             if self._could_run(agent, line) and not_now(agent, line, self._now) is None:
                 fitting.append(agent)
                 if len(fitting) == bound:
@@ -78,26 +104,51 @@ class Choosing:
     def note_stuck(self, line: Line) -> Agent | None:
         """Note that no agent has room for the line's first task; return the agent that is kept free for it, if any."""
         w, now_ms = self._w, self._now.mono_ms
-        line.stuck, line.stuck_rank = self._newest, line.head_rank()
+        line.stuck, line.stuck_rank = w.rooms.growth, line.head_rank()
         if not line.stuck_since_ms:
             line.stuck_since_ms = now_ms
-        name = w.held.get(line.id)
-        if name is None and now_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
+        name = w.rooms.held.get(line.id)
+        if name is None and self._may_keep and now_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
             name = self._keep_free(line)
         return None if name is None else w.agents.get(name)
 
-    def note_served(self, line: Line) -> None:
+    def note_served(self, line: Line, agent: Agent) -> None:
         """Note that the line's first task was granted: what was kept free for it is so no longer."""
         line.stuck, line.stuck_since_ms = -1, 0
-        release(self._w, line.id)
+        if line.id in self._w.rooms.held:
+            release(self._w, line.id)
+        left = self._w.rooms.cpu_left[agent.name]
+        index = bisect_left(self._fresh, (left, agent.name))
+        if index < len(self._fresh) and self._fresh[index] == (left, agent.name):
+            del self._fresh[index]
+            insort(self._fresh, (agent.cpu_left, agent.name))
+        self._note(agent.name)
 
-    def _agents_since(self, line: Line) -> Iterator[Agent]:
-        """Yield the agents that may have room now and had none; beginning anywhere, so that all are used."""
-        agents = self._agents
-        start = self._w.lease_counter % len(agents)
-        for index in range(start - len(agents), start):
-            agent = agents[index]
-            if agent.growth > line.stuck:
+    def _note(self, name: str) -> None:
+        """Put an agent in its place among all."""
+        w = self._w
+        before = w.rooms.cpu_left.pop(name, None)
+        if before is not None:
+            del w.rooms.by_cpu_left[bisect_left(w.rooms.by_cpu_left, (before, name))]
+        agent = w.agents.get(name)
+        if agent is not None and agent.takes_leases and agent.room.slots + len(agent.pools):
+            w.rooms.cpu_left[name] = agent.cpu_left
+            insort(w.rooms.by_cpu_left, (agent.cpu_left, name))
+
+    def _with_room(self, line: Line, where: Where) -> Iterator[Agent]:
+        """Yield agents that may have room, and had none when the line was last looked at: those with most left first.
+
+        If tasks are to be packed, those with least left first.
+        """
+        w = self._w
+        left = self._fresh if line.stuck >= self._before else w.rooms.by_cpu_left
+        cpu, memory = line.least
+        first = bisect_left(left, (cpu, "")) if cpu else 0
+        order = range(first, len(left)) if where.pack else range(len(left) - 1, first - 1, -1)
+        agents = w.agents
+        for index in order:
+            agent = agents.get(left[index][1])
+            if agent is not None and (not memory or agent.room.memory_left >= memory):
                 yield agent
 
     def _could_run(self, agent: Agent, line: Line) -> bool:
@@ -111,13 +162,13 @@ class Choosing:
 
     def _cost(self, agent: Agent, line: Line, where: Where, spread: dict[str, int]) -> tuple[int, int, float]:
         """Return what is to be least: against preferences, then for the spread, then for the load."""
-        wish = -sum([p.weight for p in where.prefers if holds_for(p.rule, agent.labels)])
+        wish = -sum([p.weight for p in where.prefers if holds_for(p.rule, agent.labels)]) if where.prefers else 0
         crowd = spread.get(agent.labels.get(where.spread, ""), 0) if where.spread else 0
         number = met(agent, line)
         if number is None:
             load = len(agent.leases) / max(1, agent.room.slots)
         else:
-            load = number + agent.room.share_of(line.requests[number], agent.busy_slots)
+            load = number + agent.room.share_of(line.requests[number], agent.cpu_left)
         return wish, crowd, -load if where.pack else load
 
     def _spread(self, line: Line, where: Where) -> dict[str, int]:
@@ -131,8 +182,7 @@ class Choosing:
 
     def _keep_free(self, line: Line) -> str | None:
         w = self._w
-        if len(w.held) >= max(1, len(w.agents) // KEPT_FREE_SHARE):
-            return None
+        self._may_keep = False  # one in a pass: each asks all agents
         where = line.wants
         able = [
             agent
@@ -140,20 +190,20 @@ class Choosing:
             if agent.takes_leases
             and not agent.held_for
             and not agent.room.is_pressed
-            and never(agent, line) is None
+            and self._could_run(agent, line)
             and (where is None or agent.lives_for(where.life_ms, self._now))
         ]
         if not able:
             return None
         agent = min(able, key=_load)
         agent.held_for, agent.held_rank = line.id, line.head_rank()
-        w.held[line.id] = agent.name
+        w.rooms.held[line.id] = agent.name
         return agent.name
 
 
 def review(w: Working) -> None:
     """Before a pass: keep agents free only for what still waits, in lines in which another task may be first now."""
-    for line_id, name in list(w.held.items()):
+    for line_id, name in list(w.rooms.held.items()):
         agent, line = w.agents.get(name), w.active.get(line_id)
         if line is None or agent is None or agent.held_for != line_id or not agent.takes_leases:
             release(w, line_id)  # the agent may be another one of that name by now
@@ -164,7 +214,7 @@ def review(w: Working) -> None:
 
 def release(w: Working, line_id: bytes) -> None:
     """Keep no agent free for a line any more."""
-    name = w.held.pop(line_id, None)
+    name = w.rooms.held.pop(line_id, None)
     if name is not None and (agent := w.agents.get(name)) is not None and agent.held_for == line_id:
         agent.held_for = b""
         w.note_room(agent)

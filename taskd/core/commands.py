@@ -402,8 +402,8 @@ class SignalWorkflow:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveFlows:
-    """Go on with workflows that have more to do than one turn holds."""
+class GoOn:
+    """Go on with workflows, or with placement, where there is more to do than one turn holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -499,7 +499,7 @@ Command = (
     | SubmitWorkflow
     | OrderWorkflow
     | SignalWorkflow
-    | MoveFlows
+    | GoOn
     | TakeFlow
     | MapItems
     | RerunTasks

@@ -46,6 +46,7 @@ from taskd.core.commands import (
     Command,
     DrainAgent,
     DropLapsed,
+    GoOn,
     HearAgent,
     KeepCheckpoints,
     LineEntry,
@@ -53,7 +54,6 @@ from taskd.core.commands import (
     LoseConnection,
     MapItems,
     MarkStarted,
-    MoveFlows,
     NackAttempts,
     Now,
     OfferAgent,
@@ -207,7 +207,7 @@ class Coordinator:
                 families.spawn(w, command, now)
             case WakeTask():
                 families.wake(w, command, loaded)
-            case MoveFlows():
+            case GoOn():
                 pass  # the turn's end does it
             case _:
                 assert_never(command)

@@ -83,9 +83,10 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
 
 def met(agent: "Agent", line: "Line") -> int | None:
     """Return the first of the line's alternatives for which the agent has room; None: there is none."""
-    room, busy = agent.room, agent.busy_slots
+    room = agent.room
+    cpu_left = room.cpu_left(agent.busy_slots)
     for number, request in enumerate(line.requests):
-        if not room.lacks(request, busy):
+        if not room.lacks(request, cpu_left):
             return number
     return None
 
@@ -100,6 +101,7 @@ def _lacking(agent: "Agent", line: "Line") -> Ruled:
     """Return what the best alternative lacks of which the agent has enough in all."""
     room = agent.room
     request = next((r for r in line.requests if not room.could_hold(r)), line.requests[0])
-    lacking = room.lacks(request, agent.busy_slots)
-    pressed = room.is_pressed and not room.lacks(request, agent.busy_slots, alone=True)
+    lacking = room.lacks(request, room.cpu_left(agent.busy_slots))
+    alone = room.cpu_left(agent.busy_slots, alone=True)
+    pressed = room.is_pressed and not room.lacks(request, alone, alone=True)
     return Obstacle.PRESSURE if pressed else Obstacle.RESOURCE, lacking

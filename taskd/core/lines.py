@@ -13,6 +13,7 @@ Invariants:
 
 import hashlib
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from operator import attrgetter
 
 import msgspec
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 
 from taskd.core.records import LeaseRecord, Past
 from taskd_protocol.limits import PRIORITY_MAX
-from taskd_protocol.resources import MEMORY, Granted, Need, Request, Where
+from taskd_protocol.resources import CPU, MEMORY, Granted, Need, Request, Where
 from taskd_protocol.task import Failure, TaskSpec
 
 WINDOW_TASKS_MAX = 32_768
@@ -165,6 +166,11 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack_where = msgspec.msgpack.Decoder(Where).decode
 
 
+def _least(requests: Sequence[Request], name: str) -> int:
+    amounts = [max([need.amount for need in request.needs if need.name == name], default=0) for request in requests]
+    return max(min(amounts, default=0), 0)
+
+
 class Line:
     """One line and its window.
 
@@ -177,9 +183,10 @@ class Line:
         where: What its tasks ask of an agent, packed; empty: a slot.
         wants: The same, to be read; None: a slot.
         requests: The alternatives of ``wants``, with what was learned in its place.
+        least: CPU and memory that each of the alternatives asks for at least.
         names_agents: It is asked which agent it is, so that no two are of a sort.
         able: Of each sort of agent, by what it offers, or of each agent: whether it could run the tasks.
-        stuck: ``growth`` of the working set when no agent had room for the first task; -1: it is to be looked at.
+        stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
         stuck_since_ms: When that began, by the clock that never steps; 0: it is not so.
     """
@@ -192,6 +199,7 @@ class Line:
         "able",
         "complete",
         "id",
+        "least",
         "name",
         "names_agents",
         "queue",
@@ -213,6 +221,7 @@ class Line:
         self.where = where
         self.wants = _unpack_where(where) if where else None
         self.requests = self.wants.requests if self.wants else []
+        self.least = _least(self.requests, CPU), _least(self.requests, MEMORY)
         self.names_agents = any(rule.label in OWN_LABELS for rule in self.wants.labels) if self.wants else False
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from taskd.core import families, fans, records, settling, stages, submit, waits
-from taskd.core.commands import MoveFlows, Now, RerunTasks
+from taskd.core.commands import GoOn, Now, RerunTasks
 from taskd.core.effects import Continue
 from taskd.core.flows import Flow, Happened, decode_start, inputs_of
 from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED, Graph
@@ -49,7 +49,7 @@ def advance(w: Working, now: Now) -> None:
     while w.unread and w.reads < READS:
         want(w, w.unread.pop(next(iter(w.unread))))
     if w.moving:
-        w.effects.append(Continue(MoveFlows()))
+        w.effects.append(Continue(GoOn()))
 
 
 def _take_up_all(w: Working, now: Now) -> None:

@@ -73,6 +73,11 @@ class Room:
         """Slots whose CPUs are held by leases that asked for them."""
         return (self.total.get(CPU, 0) - self.free.get(CPU, 0)) // self.slot_cpu if self.slot_cpu else 0
 
+    @property
+    def memory_left(self) -> int:
+        """Bytes that tasks may still have that ask for them."""
+        return self.free.get(MEMORY, 0) - self.outside_memory
+
     def amount_of(self, need: Need) -> int:
         """Return what a need comes to on this agent."""
         return self.total.get(need.name, 0) if need.amount == ALL else need.amount
@@ -88,45 +93,48 @@ class Room:
                 return need.name
         return ""
 
-    def lacks(self, request: Request, busy_slots: int, *, alone: bool = False) -> str:
+    def lacks(self, request: Request, cpu_left: int, *, alone: bool = False) -> str:
         """Return the resource of which there is not enough now; empty: it fits.
 
         Args:
             request: What is asked for.
-            busy_slots: Attempts beside, that asked for nothing.
+            cpu_left: ``cpu_left`` of what runs there.
             alone: As if nobody else used the machine.
         """
-        free = self.free
         for need in request.needs:
             name = need.name
-            amount = self.amount_of(need)
-            left = free.get(name, 0)
             if name == CPU:
-                left -= self.busy_cpu(busy_slots) + (0 if alone else self.outside_cpu)
+                left = cpu_left
             elif name == MEMORY and not alone:
-                left -= self.outside_memory
-            if amount > left:
+                left = self.free.get(name, 0) - self.outside_memory
+            else:
+                left = self.free.get(name, 0)
+            if (need.amount or self.total.get(name, 1)) > left:
                 return name
             items = self.items.get(name)
             if items is not None and self._fitting(need, items, whole=False) is None:
                 return name
         return ""
 
-    def busy_cpu(self, busy_slots: int) -> int:
-        """Return what attempts take that asked for nothing: no more than what the others have left them."""
-        reserved = self.total.get(CPU, 0) - self.free.get(CPU, 0)
-        return min(busy_slots * self.slot_cpu, max(0, self.total.get(CPU, 0) - reserved))
+    def cpu_left(self, busy_slots: int, *, alone: bool = False) -> int:
+        """Return what tasks that ask for CPUs may still have.
 
-    def share_of(self, request: Request, busy_slots: int) -> float:
+        Args:
+            busy_slots: Attempts that asked for nothing: they take a slot's share each, if the others left that much.
+            alone: As if nobody else used the machine.
+        """
+        free: int = self.free.get(CPU, 0)
+        return free - min(busy_slots * self.slot_cpu, max(0, free)) - (0 if alone else self.outside_cpu)
+
+    def share_of(self, request: Request, cpu_left: int) -> float:
         """Return which share of the agent would be taken with this: of that of its resources that is scarcest then."""
         largest = 0.0
         for need in request.needs:
             total = self.total.get(need.name, 0)
             if total:
-                taken = total - self.free[need.name] + self.amount_of(need)
-                if need.name == CPU:
-                    taken += self.busy_cpu(busy_slots)
-                largest = max(largest, taken / total)
+                left = cpu_left if need.name == CPU else self.free[need.name]
+                share = (total - left + self.amount_of(need)) / total
+                largest = max(largest, share)
         return largest
 
     def holds_of(self, request: Request) -> list[Hold]:

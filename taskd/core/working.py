@@ -150,8 +150,6 @@ class Agent:
     """The rank of that task: what comes before it may have the agent still."""
     ends_mono_ms: int = 0
     """When its machine goes; 0: that is not known."""
-    growth: int = 0
-    """``growth`` of the working set when it last had room to give that it had not before."""
 
     @property
     def takes_leases(self) -> bool:
@@ -168,6 +166,11 @@ class Agent:
     def has_free_slot(self, name: str) -> bool:
         """Tell whether an attempt that asks for something would start at once in its pool."""
         return not self.pools[self.pool_of(name)].has_slots or self.granted + self.busy_slots < self.room.slots
+
+    @property
+    def cpu_left(self) -> int:
+        """What tasks that ask for CPUs may still have."""
+        return self.room.cpu_left(self.busy_slots)
 
     def lives_for(self, life_ms: int, now: Now) -> bool:
         """Tell whether its machine has so long left, as far as is known."""
@@ -249,6 +252,32 @@ class Counters:
         )
 
 
+class Rooms:
+    """Which agents have room, kept by ``taskd.core.choosing``.
+
+    Attributes:
+        growth: Rises whenever some agent has, or may have, room that it had not before.
+        grown: Which, since they were last looked at.
+        looked_at: ``growth`` then.
+        cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
+        by_cpu_left: The same, sorted.
+        held: Agents that are kept free, by the id of the line for whose first task.
+    """
+
+    def __init__(self) -> None:
+        self.growth = 0
+        self.grown: dict[str, None] = {}
+        self.looked_at = 0
+        self.cpu_left: dict[str, int] = {}
+        self.by_cpu_left: list[tuple[int, str]] = []
+        self.held: dict[bytes, str] = {}
+
+    def note(self, name: str) -> None:
+        """Note an agent that has more room than it had, or may have."""
+        self.growth += 1
+        self.grown[name] = None
+
+
 class Timers:
     """The timers in memory, kept by ``taskd.core.timers``.
 
@@ -291,8 +320,7 @@ class Working:
         self.queues: dict[str, QueueRecord] = {}
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
-        self.growth = 0  # rises whenever some agent has room that it had not before
-        self.held: dict[bytes, str] = {}  # agents that are kept free, by the id of the line for whose first task
+        self.rooms = Rooms()
         self.timers = Timers()
         self.schedules = Schedules()
         self.counters = Counters()
@@ -358,8 +386,7 @@ class Working:
 
     def note_room(self, agent: Agent) -> None:
         """Note that an agent has room, or may have, that it had not before: what is stuck may look at it again."""
-        self.growth += 1
-        agent.growth = self.growth
+        self.rooms.note(agent.name)
 
     def note_leased(self, agent: Agent, task: Task, granted: Granted) -> None:
         """Take what a lease holds from its agent's room, and count it."""
@@ -385,8 +412,7 @@ class Working:
             elif task.in_slot:
                 agent.busy_slots -= 1
                 task.in_slot = False
-        self.growth += 1
-        agent.growth = self.growth
+        self.rooms.note(agent.name)
 
     @staticmethod
     def _give_back(agent: Agent, task: Task, granted: Granted) -> None:

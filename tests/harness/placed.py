@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from taskd.core.commands import Now
-from taskd.core.effects import Effect, SendLease
+from taskd.core.commands import GoOn, Now
+from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.fitting import never, not_now
 from taskd.core.placement import LEASED_BYTES_MAX
 from taskd.core.working import Agent, Working
@@ -22,6 +22,8 @@ def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
     for agent in w.agents.values():
         if agent.connection:
             _check_agent(agent)
+    if Continue(GoOn()) in effects:
+        return  # there was more to grant than one turn grants
     for line in w.active.values():
         for agent in w.agents.values():
             if line.wants is not None and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:

@@ -8,7 +8,7 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import moves, records
-from taskd.core.commands import CancelTasks, MoveFlows, Now, OrderWorkflow, RerunTasks, SignalWorkflow
+from taskd.core.commands import CancelTasks, GoOn, Now, OrderWorkflow, RerunTasks, SignalWorkflow
 from taskd.core.coordinator import Turn
 from taskd.core.effects import Continue
 from taskd.core.records import NodeRecord, StateRecord
@@ -38,7 +38,7 @@ def widest(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         for effect in turn.effects:
             if isinstance(effect, Continue):
                 command = effect.command
-                assert isinstance(command, CancelTasks | RerunTasks | MoveFlows)
+                assert isinstance(command, CancelTasks | RerunTasks | GoOn)
                 width += len(command.ids if isinstance(command, CancelTasks) else getattr(command, "tasks", ()))
         widths.append(width)
         return turn

@@ -1,0 +1,147 @@
+"""Placement under measurement: the core alone, without disk or network.
+
+    python bench/placement.py pass [--agents N] [--classes N]
+    python bench/placement.py quality
+
+pass      Lines of many kinds wait for many agents; milliseconds that one turn takes: with all idle, with all
+          full, and while some leases end in each turn.
+quality   Makespan of workloads, against a list scheduler that knows each run time and against first fit in the order
+          of submits; see ``workloads``.
+"""
+
+import argparse
+import gc
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+
+from taskd.core.commands import AckAttempts, AddCredit, Now, OfferAgent, SubmitTasks
+from taskd.core.coordinator import Coordinator
+from taskd.core.effects import SendLease
+from taskd.core.working import Settings
+from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, make_task_ids
+from taskd_protocol.resources import LabelRule, Need, Request, Supply, Where
+from taskd_protocol.task import Grant, Pool, Report, Rules, TaskSpec
+
+GIB = 1 << 30
+GC_THRESHOLD = 50_000
+"""As in the server."""
+
+ENDING = 50
+"""Leases that end in each turn of the steady state: at two hundred turns a second ten thousand tasks."""
+TURNS = 200
+
+
+@dataclass
+class Bench:
+    """A coordinator, what it was given, and what it has granted."""
+
+    coordinator: Coordinator = field(default_factory=lambda: Coordinator(Settings(), random.Random(1)))  # noqa: S311
+    held: list[tuple[str, Grant]] = field(default_factory=list)
+    now: Now = field(default_factory=lambda: Now(1, 1_764_000_000_000))
+    rng: random.Random = field(default_factory=lambda: random.Random(2))  # noqa: S311 - the same run each time
+
+    def offer(self, count: int) -> None:
+        """Connect agents of four sorts: small and large, with GPUs and without."""
+        names = [f"m.f{i % 10}" for i in range(10)]
+        for i in range(count):
+            cpus = (8, 16, 32, 64)[i % 4]
+            supplies = [Supply("cpu", cpus * 1000), Supply("memory", cpus * 4 * GIB)]
+            if i % 4 == 3:  # noqa: PLR2004 - the last sort
+                supplies.append(Supply("gpu", 4_000, ["0", "1", "2", "3"]))
+            command = OfferAgent(
+                agent=f"a{i}",
+                boot_id=b"b",
+                connection=i + 1,
+                pools=[Pool("process", cpus, names)],
+                queues=frozenset(),
+                labels={"zone": "abc"[i % 3]},
+                supplies=supplies,
+            )
+            self.coordinator.apply(command, self.now)
+            self.coordinator.apply(AddCredit(f"a{i}", i + 1, 0, cpus), self.now)
+
+    def submit(self, classes: int, each: int) -> None:
+        """Have tasks of many kinds wait."""
+        for i in range(classes):
+            self.submit_one(i, each)
+
+    def submit_one(self, i: int, each: int) -> None:
+        """Have tasks of one kind wait."""
+        needs = [Need("cpu", (1 + i % 8) * 1000), Need("memory", (1 + i % 61) * GIB // 4)]
+        if i % 10 == 9:  # noqa: PLR2004 - one kind in ten
+            needs.append(Need("gpu", 1000))
+        labels = [LabelRule("zone", "=", ["abc"[i % 3]])] if i % 5 == 0 else []
+        where = Where([Request(needs)], labels)
+        ids = make_task_ids(each, self.now.wall_ms, self.rng.randbytes(each * RANDOM_BYTES_PER_TASK_ID))
+        specs = [TaskSpec(task_id, f"m.f{i % 10}", given=Rules(where=where)) for task_id in ids]
+        self.coordinator.apply(SubmitTasks("bench", specs), self.now)
+        self.now = Now(self.now.mono_ms + 1, self.now.wall_ms + 1)
+
+    def turn(self) -> tuple[float, int]:
+        """Take a turn; return its milliseconds, and how many leases it granted."""
+        start = perf_counter_ns()
+        turn = self.coordinator.take_turn(self.now)
+        spent_ms = (perf_counter_ns() - start) / 1e6
+        granted = [(e.agent, grant) for e in turn.effects if isinstance(e, SendLease) for grant in e.grants]
+        self.held += granted
+        self.now = Now(self.now.mono_ms + 1, self.now.wall_ms + 1)
+        return spent_ms, len(granted)
+
+    def end_some(self, count: int) -> None:
+        """Have leases end, drawn by chance; their agents ask for as many."""
+        self.rng.shuffle(self.held)
+        ended, self.held = self.held[:count], self.held[count:]
+        for agent, grant in ended:
+            report = Report(grant.token, grant.spec.id, grant.attempt, b"\xc0", 1)
+            self.coordinator.apply(AckAttempts(agent, [report]), self.now)
+            self.coordinator.apply(AddCredit(agent, int(agent[1:]) + 1, 0, 1), self.now)
+
+
+def measure_pass(agents: int, classes: int) -> dict[str, float]:
+    """Measure turns: the first with all agents idle, then full, then with leases that end."""
+    bench = Bench()
+    bench.offer(agents)
+    bench.turn()
+    bench.submit(classes, 200)
+    first_ms, granted = bench.turn()
+    while bench.turn()[1]:
+        pass
+    gc.freeze()  # what was set up
+    full = [bench.turn()[0] for _ in range(20)]
+    steady: list[float] = []
+    steady_granted = 0
+    for _ in range(TURNS):
+        bench.end_some(ENDING)
+        spent_ms, count = bench.turn()
+        steady.append(spent_ms)
+        steady_granted += count
+    steady.sort()
+    return {
+        "agents": agents,
+        "classes": classes,
+        "first_ms": round(first_ms, 1),
+        "first_granted": granted,
+        "full_ms": round(statistics.median(full), 2),
+        "steady_p50_ms": round(steady[len(steady) // 2], 2),
+        "steady_p99_ms": round(steady[int(len(steady) * 0.99)], 2),
+        "steady_granted": round(steady_granted / TURNS, 1),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print, one JSON object a line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("what", choices=["pass", "quality"])
+    parser.add_argument("--agents", type=int, default=2_000)
+    parser.add_argument("--classes", type=int, default=1_000)
+    options = parser.parse_args(arguments)
+    gc.set_threshold(GC_THRESHOLD)
+    print(json.dumps(measure_pass(options.agents, options.classes)))
+
+
+if __name__ == "__main__":
+    main()
