@@ -35,6 +35,9 @@ from taskd_protocol.errors import ConfigInvalid
     metavar="TIME",
     help="How often agents give a sign of life; else 5s. Three missed, and their tasks go to others.",
 )
+@click.option(
+    "--ageing", metavar="TIME", help="After so long a wait a task is level with new ones of one priority more; else 1m."
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; else info.")
 @click.option("--log-form", metavar="FORM", help="people or json; else by whether standard error is a terminal.")
 @click.option(

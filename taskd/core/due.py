@@ -9,7 +9,7 @@ from taskd.core.commands import Loaded, Now, ReleaseDue
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task, rank_of
+from taskd.core.lines import Task, rank_in
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.timers import INSTANT_BYTES
 from taskd.core.working import Working
@@ -50,7 +50,7 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
 def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
     """Take a task from where it waits, line or timer; return False, and do nothing, if it waits nowhere."""
     if state.state == State.READY:
-        w.leave_line(spec.spec, state.past, rank_of(spec.spec.priority, spec.order))
+        w.leave_line(spec.spec, state.past, rank_in(spec))
     elif state.state == State.SCHEDULED:
         timers.stop(w, spec.spec.id, state.due_at_ms)
     elif state.state != State.BLOCKED:
@@ -72,7 +72,7 @@ def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loade
 
 def waiting_task(spec: SpecRecord, state: StateRecord, loaded: Loaded) -> Task:
     """Return a task that waits, from its records; what its last attempt told is loaded if there is such."""
-    task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
+    task = Task(spec.spec, rank_in(spec), spec.created_at_ms, spec.owner, False)  # noqa: FBT003 - by position: half the time
     task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
     task.logs, task.log_bytes = state.logs, state.log_bytes
     task.revived_at_ms, task.past, task.revived_attempt = state.revived_at_ms, state.past, state.revived_attempt

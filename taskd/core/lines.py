@@ -19,7 +19,7 @@ from operator import attrgetter
 import msgspec
 from msgspec.structs import replace
 
-from taskd.core.records import LeaseRecord, Past
+from taskd.core.records import LeaseRecord, Past, SpecRecord
 from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.resources import CPU, MEMORY, Granted, Need, Request, Where
 from taskd_protocol.task import Failure, TaskSpec
@@ -50,8 +50,12 @@ OWN_LABELS = frozenset({AGENT_LABEL, "taskd.host"})
 
 ORDER_BITS = 64
 ORDER_MASK = (1 << ORDER_BITS) - 1
-RANK_BYTES = 9
-"""One byte of priority, eight of order."""
+LINE_ID_BYTES = 16
+RANK_BYTES = 16
+"""Eight of place, eight of order."""
+
+AGEING_MS = 60_000
+"""After so long a wait a task is level with new ones of one priority more, unless the operator says otherwise."""
 
 
 class Task(msgspec.Struct, gc=False):
@@ -117,9 +121,23 @@ def lease_record(task: Task) -> LeaseRecord:
     )
 
 
-def rank_of(priority: int, order: int) -> int:
-    """Return the place in line: lower runs first; priority before order, FIFO within a priority."""
-    return (PRIORITY_MAX - priority) << ORDER_BITS | order
+def rank_of(place: int, order: int) -> int:
+    """Return what a line is sorted by: lower runs first; of one place, who was submitted first."""
+    return place << ORDER_BITS | order
+
+
+def place_of(enqueued_ms: int, spec: TaskSpec, ageing_ms: int) -> int:
+    """Return the instant that a task's place in line is told by: so much later than its own for each priority less.
+
+    It never changes, so nothing is sorted again as tasks age. A delayed task is placed as if it came when it is due.
+    """
+    return enqueued_ms + spec.delay_ms + (PRIORITY_MAX - spec.priority) * ageing_ms
+
+
+def rank_in(record: SpecRecord) -> int:
+    """Return the rank of a stored task."""
+    place = record.place or place_of(record.created_at_ms, record.spec, AGEING_MS)
+    return place << ORDER_BITS | record.order
 
 
 def where_of(spec: TaskSpec, past: Past | None) -> bytes:
@@ -149,7 +167,7 @@ def _with_memory(request: Request, at_least: int) -> Request:
 
 def line_id(queue: str, name: str, where: bytes = b"") -> bytes:
     """Return a line's id: a digest, so that the same line is found again without a directory."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=LINE_ID_BYTES)
     for part in (queue.encode(), name.encode(), where) if where else (queue.encode(), name.encode()):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)

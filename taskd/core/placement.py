@@ -23,7 +23,7 @@ from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Grant, Rules
 
-_NO_BOUND = 1 << 80
+_NO_BOUND = 1 << 128
 """Above every rank."""
 
 LEASE_BYTES = 1024 * 1024

@@ -40,7 +40,7 @@ RESULT = Kind(b"v")
 LINE = Kind(b"n")
 """id: line id (16 bytes)."""
 READY = Kind(b"r")
-"""id: line id + order (9 bytes); value: the task id. Sorted as they are to run."""
+"""id: line id + place (8 bytes) + order (8 bytes); value: the task id. Sorted as they are to run."""
 TIMER = Kind(b"d")
 """id: due instant (8 bytes, UTC ms) + task id; value: length in ms (8 bytes). When a task that waits is looked at: what
 is due, its delay, its time to live or its deadline, shows then."""
@@ -97,11 +97,13 @@ class SpecRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """A task as it was accepted. Written once."""
 
     order: int
-    """Position among all submits of the store; with the priority, its place in line for good."""
+    """Position among all submits of the store."""
     created_at_ms: int
     owner: str
     """Key id of the token that submitted it."""
     spec: TaskSpec
+    place: int = 0
+    """With the order, its place in line for good, see ``taskd.core.lines``; 0: that of its instant and priority."""
 
 
 class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -468,7 +470,7 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     purged_to_ms: int = 0
     """No task that was purged had a younger id: an unknown id from before may have been one of them."""
     latest_wall_ms: int = 0
-    """The latest time that the wall clock has shown when a timer was stored, whatever it shows now."""
+    """The latest time that the wall clock has shown when a task or a timer was stored, whatever it shows now."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -12,7 +12,7 @@ from taskd.core.commands import Now
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
 from taskd.core.flows import Flow, stem_of
 from taskd.core.lifecycle import State
-from taskd.core.lines import Line, Task, rank_of
+from taskd.core.lines import Line, Task, rank_in
 from taskd.core.records import (
     AgentRecord,
     CountersRecord,
@@ -150,7 +150,7 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
 def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, now: Now) -> None:
     task = Task(
         spec.spec,
-        rank_of(spec.spec.priority, spec.order),
+        rank_in(spec),
         spec.created_at_ms,
         spec.owner,
         fresh=False,

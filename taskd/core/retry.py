@@ -12,7 +12,7 @@ import msgspec
 from taskd.core import attempts, claims, dead, endings, expiry, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
-from taskd.core.lines import Task, rank_of
+from taskd.core.lines import Task, rank_in
 from taskd.core.records import Key, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
 from taskd_protocol.errors import UniqueHeld, WorkflowEnded
@@ -73,7 +73,7 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRe
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
-    task = Task(spec.spec, rank_of(spec.spec.priority, spec.order), spec.created_at_ms, spec.owner, fresh=False)
+    task = Task(spec.spec, rank_in(spec), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
     task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"")

@@ -11,7 +11,7 @@ from taskd.core import cancel, claims, expiry, lapses, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task, rank_of, where_of
+from taskd.core.lines import ORDER_BITS, Task, place_of, where_of
 from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, QueueDraining, SubmitTooNew
@@ -66,26 +66,31 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
-    entering: dict[tuple[str, str, int, bytes], tuple[int, list[Task]]] = {}
+    enqueued_ms, ageing_ms = timers.latest_wall_ms(w, now), w.settings.ageing_ms
+    entering: dict[tuple[str, str, int, bytes], tuple[int, int, list[Task]]] = {}
     for spec in specs:
-        mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec)))
         if spec.key:
             _keep_key(w, spec, wall_ms)
         given = spec.given
         if given is not None and (given.unique is not None or given.ttl_ms or given.deadline_ms):
             _follow(w, spec, given, now)
         if spec.delay_ms:
+            mutate(
+                (records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place_of(enqueued_ms, spec, ageing_ms)))
+            )
             _schedule(w, spec, now)
         else:
             priority = spec.priority
             key = (spec.queue, spec.name, priority, b"" if spec.given is None else where_of(spec, None))
             together = entering.get(key)
             if together is None:
-                together = entering[key] = rank_of(priority, 0), []
-            rank, tasks = together
+                place = place_of(enqueued_ms, spec, ageing_ms)
+                together = entering[key] = place, place << ORDER_BITS, []
+            place, rank, tasks = together
+            mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
             tasks.append(Task(spec, rank | order, wall_ms, owner, True))  # noqa: FBT003 - by position: half the time
         order += 1
-    for (queue, name, _, where), (_, tasks) in entering.items():
+    for (queue, name, _, where), (_, _, tasks) in entering.items():
         w.enter_fresh(queue, name, where, tasks)
     w.counters.next_order = order
     w.counters_dirty = True

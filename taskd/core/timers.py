@@ -49,14 +49,23 @@ def start(w: Working, task_id: bytes, due_at_ms: int, length_ms: int, now: Now) 
     """Store a timer; what it is for shows in the task's own records."""
     timer = timer_id(due_at_ms, task_id)
     w.put(records.TIMER, timer, length_ms.to_bytes(INSTANT_BYTES, "big"))
-    if now.wall_ms > w.counters.latest_wall_ms:
-        w.counters.latest_wall_ms = now.wall_ms
-        w.counters_dirty = True
+    latest_wall_ms(w, now)
     timers = w.timers
     if timer <= timers.cursor or (timers.reading and timer <= timers.reading_until):
         _admit(timers, timer, length_ms, now)
         if len(timers.near) > NEAR_MAX + NEAR_MAX // 4 and not timers.reading:
             _spill(timers)
+
+
+def latest_wall_ms(w: Working, now: Now) -> int:
+    """Return the wall clock's time, or what it would be had it never been put back; from then on it is never less."""
+    timers, counters = w.timers, w.counters
+    timers.wall_ahead_ms = max(timers.wall_ahead_ms, now.wall_ms - now.mono_ms)
+    latest_ms = now.mono_ms + timers.wall_ahead_ms
+    if latest_ms > counters.latest_wall_ms:
+        counters.latest_wall_ms = latest_ms
+        w.counters_dirty = True
+    return latest_ms
 
 
 def stop(w: Working, task_id: bytes, due_at_ms: int) -> None:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
+from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
 from taskd.core.records import (
     AgentRecord,
     DeadGroupRecord,
@@ -82,6 +82,8 @@ class Settings:
     heartbeats_missed: int = limits.HEARTBEATS_MISSED
     gone_ms: int = DAY_MS
     """After so long without a word a lost agent is taken to be gone, with all that it ran."""
+    ageing_ms: int = AGEING_MS
+    """For how much waiting a task gets ahead by one priority; what waits already keeps its place when this changes."""
 
     @property
     def silence_ms(self) -> int:

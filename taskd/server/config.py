@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from taskd.core.lines import AGEING_MS
 from taskd.core.working import Settings
 from taskd.server.addresses import Address
 from taskd.server.logs import Form, Level
@@ -32,6 +33,8 @@ _Payload = Annotated[
 ]
 _Nodes = Annotated[int, msgspec.Meta(ge=1, le=_NODES, description="it goes from 1 to 1000000")]
 _Heartbeat = Annotated[Milliseconds, msgspec.Meta(ge=500, le=_MINUTE, description="it goes from 500ms to 1m")]
+
+_Ageing = Annotated[Milliseconds, msgspec.Meta(ge=1, le=365 * _DAY, description="it goes from 1ms to 365d")]
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes of one workflow, the children of those that map apart."""
     heartbeat_ms: _Heartbeat = msgspec.field(default=Milliseconds(limits.HEARTBEAT_MS), name="heartbeat")
     """How often agents give a sign of life; three missed and their tasks go to others."""
+    ageing_ms: _Ageing = msgspec.field(default=Milliseconds(AGEING_MS), name="ageing")
+    """After so long a wait a task is on a level with new ones of one priority more."""
     log_level: Level = "info"
     log_form: Form = "auto"
     """``auto``: for people on a terminal, JSON elsewhere."""
@@ -72,4 +77,5 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             key_retention_ms=self.key_retention_ms,
             workflow_nodes_max=self.workflow_nodes_max,
             heartbeat_ms=self.heartbeat_ms,
+            ageing_ms=self.ageing_ms,
         )

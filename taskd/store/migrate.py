@@ -23,12 +23,14 @@ from taskd.core.commands import Now
 from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lines import LINE_ID_BYTES, rank_in, ready_id
 from taskd.core.records import (
     DEAD_GROUP,
     FINISHED,
     KEY,
     LAPSE,
     META,
+    READY,
     SPEC,
     STATE,
     CountersRecord,
@@ -50,6 +52,8 @@ from taskd_protocol.ids import TaskId, task_id_unix_ms
 
 BATCH_RECORDS: Final = 1_000
 """Looked at for one batch: a few MB with large arguments, and work of a few milliseconds to do again."""
+
+_OLD_READY_BYTES: Final = LINE_ID_BYTES + 9
 
 Entries = Sequence[tuple[bytes, bytes]]
 """Ids and values, in order."""
@@ -165,7 +169,24 @@ def _created_at_ms(task_id: bytes, spec: bytes | None) -> int:
     return decode_as(SpecRecord, SPEC, task_id, spec).created_at_ms
 
 
+def _widen_ranks(database: Rdict, entries: Entries) -> list[Mutation]:
+    """Give ready tasks their places by the clock: entries told them by priority, in 9 bytes.
+
+    Those that have theirs lie among the others, after a run that was cut short; their length tells.
+    """
+    old = [(record_id, task_id) for record_id, task_id in entries if len(record_id) == _OLD_READY_BYTES]
+    specs = engine.get_many(database, [make_key(SPEC, task_id) for _, task_id in old])
+    changed: list[Mutation] = []
+    for (record_id, task_id), spec in zip(old, specs, strict=True):
+        changed.append((READY, record_id, None))
+        if spec is not None:  # no entry is without its task; fsck tells of one that is
+            rank = rank_in(decode_as(SpecRecord, SPEC, task_id, spec))
+            changed.append((READY, ready_id(record_id[:LINE_ID_BYTES], rank), task_id))
+    return changed
+
+
 STEPS: Final[Mapping[int, Sequence[Step]]] = {
     1: (Step(KEY, _date_keys), Step(STATE, _list_dead), Step(META, _weigh_finished)),
+    2: (Step(READY, _widen_ranks),),
 }
 """By the format that they lead away from, in the order in which they are taken."""

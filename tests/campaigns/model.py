@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from taskd.core.lines import AGEING_MS
 from taskd_protocol.task import DEFAULT_RETRY, Grant, TaskSpec
 
 ENDED = frozenset({"succeeded", "dead", "cancelled"})
@@ -25,6 +26,7 @@ class ModelTask:
 
     spec: TaskSpec
     order: int
+    came_ms: int
     state: str = "ready"
     attempt: int = 0
     failures: int = 0
@@ -38,7 +40,7 @@ class ModelTask:
 
     def rank(self) -> tuple[int, int]:
         """Where it stands in line."""
-        return (-self.spec.priority, self.order)
+        return (self.came_ms + self.spec.delay_ms - self.spec.priority * AGEING_MS, self.order)
 
     def shown(self) -> tuple[object, ...]:
         """What a store must hold of it."""
@@ -99,7 +101,7 @@ class Model:
         for index, spec in enumerate(specs):
             if index not in known:
                 self._orders += 1
-                task = self.tasks[spec.id] = ModelTask(spec, self._orders)
+                task = self.tasks[spec.id] = ModelTask(spec, self._orders, self.wall_ms)
                 self.fresh.add(spec.id)
                 if spec.delay_ms:
                     task.state, task.due_ms = "scheduled", self.wall_ms + spec.delay_ms

@@ -12,7 +12,7 @@ from taskd.core.dead import dead_id
 from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import line_id, rank_of, ready_id, where_of
+from taskd.core.lines import line_id, rank_in, ready_id, where_of
 from taskd.core.records import (
     AttemptRecord,
     CountersRecord,
@@ -91,7 +91,7 @@ def _check_lines(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
             last = disk.find(records.STATE, task_id, StateRecord)
             where = where_of(spec.spec, last.past if last else None)
             line = line_id(spec.spec.queue, spec.spec.name, where)
-            expected[ready_id(line, rank_of(spec.spec.priority, spec.order))] = task_id
+            expected[ready_id(line, rank_in(spec))] = task_id
             ready[line] = ready.get(line, 0) + 1
     assert {i: disk.raw(records.READY, i) for i in disk.scan(records.READY)} == expected
     lines = disk.of(records.LINE, LineRecord)

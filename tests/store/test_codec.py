@@ -65,6 +65,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             ),
         ),
     ),
+    "spec, in its place": (
+        (records.SPEC, TASK_ID),
+        records.SpecRecord(3, 1_763_760_000_000, "k", TaskSpec(TASK_ID, "f"), 1_763_766_000_000),
+    ),
     "spec, defaults": ((records.SPEC, TASK_ID), records.SpecRecord(1, 2, "", TaskSpec(TASK_ID, "f"))),
     "state, succeeded": (
         (records.STATE, TASK_ID),

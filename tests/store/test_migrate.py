@@ -13,6 +13,7 @@ from rocksdict import Rdict
 from store.driver import Driver
 from store.houses import LINEAGE
 from taskd.core.lapses import lapse_id
+from taskd.core.lines import LINE_ID_BYTES
 from taskd.core.records import (
     DEAD,
     DEAD_GROUP,
@@ -20,19 +21,24 @@ from taskd.core.records import (
     KEY,
     LAPSE,
     META,
+    READY,
+    SPEC,
     STATE,
     CountersRecord,
     FinishedRecord,
     KeyRecord,
+    Kind,
+    SpecRecord,
     StateRecord,
 )
 from taskd.store import engine, migrate
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import fsck
-from taskd.store.head import FORMAT
+from taskd.store.head import FORMAT, read_head
 from taskd.store.keys import FORMAT_KEY, MIGRATION_KEY, make_key, split_key, successor
 from taskd.store.rocksdb import open_store
 from taskd_protocol.errors import StoreCorrupt, StoreTooOld
+from taskd_protocol.limits import PRIORITY_MAX
 
 TASKS = 40
 DEAD_TASKS = 7
@@ -40,7 +46,11 @@ DEAD_TASKS = 7
 
 @pytest.fixture(scope="module")
 def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of format 1: its keys tell no time and count as long as their tasks; its dead tasks are not listed."""
+    """A store of format 1.
+
+    Its keys tell no time and count as long as their tasks; its dead tasks are not listed; ready ones stand in line by
+    their priority.
+    """
     path = tmp_path_factory.mktemp("first") / "store"
 
     async def build() -> None:
@@ -68,17 +78,32 @@ def first_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [(_, bare)] = encode([(kind, record_id, replace(state, fingerprint=b"", end_order=0))])
             assert bare is not None
             database.put(at, bare)
+    _place_as_of_old(database)
     _count_as_of_old(database)
     database.put(FORMAT_KEY, b"1")
     engine.close_database(database, path)
     return path
 
 
+def _place_as_of_old(database: Rdict) -> None:
+    """Have ready tasks stand by (priority, order), and specs say nothing of a place."""
+    for task_id, value in of_kind(database, SPEC):
+        spec = decode_as(SpecRecord, SPEC, task_id, value)
+        [(at, whole)] = encode([(SPEC, task_id, replace(spec, place=0))])
+        assert whole is not None
+        database.put(at, whole[:1].replace(b"\x96", b"\x95") + whole[1:-1])
+    for ready, task_id in of_kind(database, READY):
+        [spec_now] = engine.get_many(database, [make_key(SPEC, task_id)])
+        assert spec_now is not None
+        spec = decode_as(SpecRecord, SPEC, task_id, spec_now)
+        database.delete(make_key(READY, ready))
+        old = bytes([PRIORITY_MAX - spec.spec.priority]) + spec.order.to_bytes(8, "big")
+        database.put(make_key(READY, ready[:LINE_ID_BYTES] + old), task_id)
+
+
 def _count_as_of_old(database: Rdict) -> None:
     """Count as finished what FINISHED says, and that alone."""
-    lower = make_key(FINISHED, b"")
-    found = [(split_key(at)[1], value) for at, value in engine.walk(database, lower, successor(lower))]
-    weight = sum([decode_as(FinishedRecord, FINISHED, *entry).stored_bytes for entry in found])
+    weight = sum([decode_as(FinishedRecord, FINISHED, *entry).stored_bytes for entry in of_kind(database, FINISHED)])
     at = make_key(META, b"counters")
     [stored] = engine.get_many(database, [at])
     assert stored is not None
@@ -94,10 +119,13 @@ def path(first_format: Path, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def of_kind(database: Rdict, kind: Kind) -> list[tuple[bytes, bytes]]:
+    lower = make_key(kind, b"")
+    return [(split_key(at)[1], value) for at, value in engine.walk(database, lower, successor(lower))]
+
+
 def keys_of(database: Rdict) -> Iterator[tuple[bytes, KeyRecord]]:
-    lower = make_key(KEY, b"")
-    for at, value in list(engine.walk(database, lower, successor(lower))):
-        record_id = split_key(at)[1]
+    for record_id, value in of_kind(database, KEY):
         yield record_id, decode_as(KeyRecord, KEY, record_id, value)
 
 
@@ -118,18 +146,25 @@ async def start(path: Path) -> list[int]:
 
 
 async def test_a_start_brings_an_older_store_to_this_format(path: Path) -> None:
-    """Keys count for a day from their task's submit then, dead tasks are listed and weighed, and that is all."""
+    """Keys count for a day from their task's submit then, dead tasks are listed and weighed, ready ones get places."""
     before = dict(content(path))
     assert await start(path) == [1]
     after = dict(content(path))
-    assert {split_key(at)[0] for at in before if before[at] != after[at]} == {
+    assert {split_key(at)[0] for at in before if before[at] != after.get(at, before[at])} == {
         *(KEY, STATE, META, split_key(FORMAT_KEY)[0])
     }
     new = [split_key(at)[0] for at in sorted(after.keys() - before.keys())]
-    assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[LAPSE] * TASKS, *[DEAD] * DEAD_TASKS])
-    assert not before.keys() - after.keys()
+    in_line = [READY] * (TASKS + 5 - 3)
+    assert (after[FORMAT_KEY], new) == (b"%d" % FORMAT, [DEAD_GROUP, *[LAPSE] * TASKS, *in_line, *[DEAD] * DEAD_TASKS])
+    gone = sorted(before.keys() - after.keys())
+    assert [split_key(at)[0] for at in gone] == in_line
+    assert [before[at] for at in gone] == [after[at] for at in sorted(after.keys() - before.keys()) if is_ready(at)]
     assert fsck(path).is_clean
     assert await start(path) == []
+
+
+def is_ready(at: bytes) -> bool:
+    return split_key(at)[0] == READY
 
 
 async def test_an_older_store_is_not_checked_but_told_of(path: Path) -> None:
@@ -159,12 +194,14 @@ async def test_a_migration_that_is_cut_short_goes_on_where_it_was(
 
     monkeypatch.setattr(migrate, "BATCH_RECORDS", 3)
     rng = random.Random(seed)
-    cursors: list[bytes] = []
+    cursors: list[tuple[bytes, bytes]] = []
     while not await cut_short(path, rng.randint(0, 4)):
         database = engine.open_database(path)
-        cursors.append(engine.get_many(database, [MIGRATION_KEY])[0] or b"")
+        stored, cursor = engine.get_many(database, [FORMAT_KEY, MIGRATION_KEY])
+        cursors.append((stored or b"", cursor or b""))
         engine.close_database(database, path)
     assert len(cursors) > 2
+    assert len({stored for stored, _ in cursors}) == FORMAT - 1, "each step was cut short"
     assert cursors == sorted(cursors)
     assert content(path) == content(whole)
     assert fsck(path).is_clean
@@ -174,7 +211,9 @@ async def cut_short(path: Path, writes: int) -> bool:
     """Migrate, killed before the write after so many; return whether it came to its end."""
     database = Dying(engine.open_database(path), writes)
     try:
-        migrate.migrate(database, path, 1)  # type: ignore[arg-type]
+        head = read_head(database.real, path)
+        assert head is not None
+        migrate.migrate(database, path, head.format)  # type: ignore[arg-type]
     except KilledError:
         return False
     finally:

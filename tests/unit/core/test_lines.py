@@ -5,8 +5,9 @@ from bisect import insort
 
 import pytest
 
-from taskd.core.lines import Line, Task, line_id, rank_of
-from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
+from taskd.core.lines import AGEING_MS, RANK_BYTES, Line, Task, line_id, place_of, rank_in, rank_of
+from taskd.core.records import SpecRecord
+from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.task import TaskSpec
 
 
@@ -40,12 +41,33 @@ def filled(*of: int) -> Line:
     return line
 
 
-def test_ranks_put_priority_before_order() -> None:
-    for priority in (PRIORITY_MIN, 0, PRIORITY_MAX):
-        assert rank_of(priority, 1) < rank_of(priority, 2)
-    assert rank_of(1, (1 << 64) - 1) < rank_of(0, 1)
-    assert rank_of(PRIORITY_MAX, 0) >= 0
-    assert rank_of(PRIORITY_MIN, (1 << 64) - 1) < 1 << 72
+def placed(enqueued_ms: int, priority: int, delay_ms: int = 0) -> int:
+    return place_of(enqueued_ms, TaskSpec(bytes(16), "f", priority=priority, delay_ms=delay_ms), 1_000)
+
+
+def test_of_one_place_the_first_submitted_is_first() -> None:
+    assert rank_of(5, 1) < rank_of(5, 2)
+    assert rank_of(4, (1 << 64) - 1) < rank_of(5, 0)
+    assert rank_of((1 << 64) - 1, (1 << 64) - 1) < 1 << 8 * RANK_BYTES
+
+
+def test_a_priority_is_worth_so_much_waiting() -> None:
+    """Two more get ahead of what came within two steps before, and of nothing that has waited for longer."""
+    assert placed(9_999, 2) < placed(8_000, 0)
+    assert placed(10_001, 2) > placed(8_000, 0)
+    assert placed(10_000, 2) == placed(8_000, 0), "the order of submits decides"
+    assert placed(0, PRIORITY_MAX) == 0
+
+
+def test_a_delayed_task_ages_from_when_it_is_due() -> None:
+    assert placed(5_000, 0, delay_ms=700) == placed(5_700, 0)
+
+
+def test_a_task_of_an_older_store_is_placed_by_its_records() -> None:
+    """By the instant of its submit, and its priority."""
+    spec = TaskSpec(bytes(16), "f", priority=-3, delay_ms=7)
+    assert rank_in(SpecRecord(9, 50, "", spec)) == rank_of(place_of(50, spec, AGEING_MS), 9)
+    assert rank_in(SpecRecord(9, 50, "", spec, 77)) == rank_of(77, 9)
 
 
 def test_line_ids_do_not_mix_queue_and_name() -> None:

@@ -31,11 +31,17 @@ def test_a_delayed_task_is_ready_when_its_time_has_come(shell: Shell) -> None:
     assert (grant.spec, grant.attempt) == (spec, 1)
 
 
-def test_a_delayed_task_keeps_its_place_among_those_of_its_priority(shell: Shell) -> None:
-    first, second = shell.spec(delay_ms=600), shell.spec()
-    shell.submit(first, second)
-    shell.pass_ms(600)
-    assert [grant.spec for grant in FakeAgent(shell).join(credit=2).receive()] == [first, second]
+def test_a_delayed_task_is_placed_as_if_it_came_when_it_is_due(shell: Shell) -> None:
+    """And not as if it had waited for its turn all the while."""
+    delayed, before = shell.spec(delay_ms=600), shell.spec()
+    shell.submit(delayed, before)
+    shell.pass_ms(599)
+    early, late = shell.spec(), shell.spec()
+    shell.submit(early)
+    shell.pass_ms(2)
+    shell.submit(late)
+    grants = FakeAgent(shell).join(credit=4).receive()
+    assert [grant.spec for grant in grants] == [before, early, delayed, late]
 
 
 def test_the_next_deadline_is_the_first_timers(shell: Shell) -> None:
