@@ -4,12 +4,14 @@ import random
 from contextlib import suppress
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from simulation.bodies import BLOCKING, Body
 from simulation.clients import ClientMachine, perform
 from taskd.client import operations
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.messages import Done, ToPeer, ToServer
-from taskd_protocol.schedule import MISSED, NO_TASK_ID, OVERLAPS, Schedule, Timing
+from taskd_protocol.schedule import MISSED, NO_TASK, NO_TASK_ID, OVERLAPS, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.schedule_messages import (
     ScheduleBackfill,
     ScheduleBackfilled,
@@ -22,10 +24,13 @@ from taskd_protocol.schedule_messages import (
     ScheduleTriggered,
 )
 from taskd_protocol.task import Retry, TaskSpec
+from taskd_protocol.workflow import ON_FAILURE, Node
 
 ReplyT = TypeVar("ReplyT", bound=ToPeer)
 
 NAMES = ("s0", "s1", "s2")
+GRAPH = "s2"
+"""The one whose work is a workflow."""
 TIMINGS = (
     Timing(every_ms=3_000),
     Timing(every_ms=7_000),
@@ -63,7 +68,7 @@ def _make(name: str, rng: random.Random) -> Schedule:
     body = Body(rng.choice([0, 200, 4_000]), rng.choice(["return", "return", "raise"]), rng.choice([2, 1_000]))
     task = TaskSpec(NO_TASK_ID, BLOCKING, body.pack(), retry=Retry(rng.randint(1, 2), base_ms=300))
     missed = rng.choice(MISSED)
-    return Schedule(
+    made = Schedule(
         name,
         rng.choice(TIMINGS),
         task,
@@ -72,6 +77,16 @@ def _make(name: str, rng: random.Random) -> Schedule:
         missed,
         3 if missed == "all" else 0,
         rng.choice([0, 2]),
+    )
+    return replace(made, task=NO_TASK, jitter_ms=0, workflow=_graph(task)) if name == GRAPH else made
+
+
+def _graph(task: TaskSpec) -> ScheduledWorkflow:
+    """Return the task, one after it, and one for when they fail."""
+    task = replace(task, id=b"")
+    first, second = Node("first", task=task), Node("second", task=task, after=[0], when="all_done")
+    return ScheduledWorkflow(
+        "night", [first, second, Node("tell", task=task, after=[1], phase=ON_FAILURE, when="all_done")]
     )
 
 

@@ -70,7 +70,8 @@ class World:
         known: Every task that was submitted, by the id that it is known under.
         members: Tasks of workflows, as they were made.
         flows: Nodes of every workflow that was submitted.
-        steered: Those of which a client asked that they, or a task of theirs, end or run again.
+        steered: Those of which a client asked that they, or a task of theirs, end or run again; or a schedule that they
+            end, as the next one's time had come.
         purged: Tasks, and workflows, that had ended and are stored no more.
         quarantined: Agents that the server has put in quarantine.
         put_away: Those at whom nobody has looked since.
@@ -181,7 +182,8 @@ class World:
     async def _end_all(self) -> None:
         """Wait until everything that was acknowledged has ended, and every wait; find it broken if that takes long."""
         costs_s = [cost_s(self.find_spec(task_id)) for task_id in self.left()]
-        costs_s += [graph_cost_s(self.flows[each]) for each in self.left_flows() if each in self.flows]
+        journal = self.journal
+        costs_s += [graph_cost_s(journal.graphs[each]) for each in self.left_flows() if not journal.flows[each].parent]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
         calm_s = trio.current_time()
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
@@ -303,6 +305,8 @@ class World:
         """See ``Reader``."""
         if after is None:
             self.purged.add(workflow)
+        elif after.schedule and after.state == State.CANCELLING:
+            self.steered.add(workflow)
         for check in self._flow_moved:
             check(workflow, before, after)
 
