@@ -48,6 +48,23 @@ class Change(NamedTuple):
     after_s: int
 
 
+class Due(NamedTuple):
+    """What fires between two instants, and what is next."""
+
+    after_ms: int
+    until_ms: int
+    firings: tuple[Firing, ...]
+    next_ms: int | None
+    """The first behind ``until_ms``; None: there is none within twelve years."""
+
+    def is_of(self, after_ms: int, until_ms: int) -> bool:
+        """Tell whether the same fires between these two instants, and the same is next."""
+        if self.next_ms is None:
+            return False
+        first_ms = self.firings[0].at_ms if self.firings else self.next_ms
+        return self.after_ms <= after_ms < first_ms and self.until_ms <= until_ms < self.next_ms
+
+
 class Plan:
     """A timing, ready to be asked."""
 
@@ -70,6 +87,7 @@ class Plan:
         self._excluded_days = {dt.date.fromisoformat(text).toordinal() for text in timing.not_dates}
         self._anchor_ms = timing.start_ms or anchor_ms
         self._first_interval = 0 if timing.start_ms else 1
+        self._due: Due | None = None
 
     def after(self, after_ms: int, until_ms: int) -> Iterator[Firing]:
         """Give what fires after the one instant and no later than the other, in order.
@@ -90,6 +108,26 @@ class Plan:
         """Return the first instant after this one; None: there is none within twelve years."""
         found = next(self.upcoming(after_ms), None)
         return None if found is None else found.at_ms
+
+    def due(self, after_ms: int, until_ms: int) -> Due:
+        """Return what fires after the one instant and no later than the other, and what is next.
+
+        Schedules of one timing are due together: what was found for the first is told to the others.
+
+        Raises:
+            BadRequest: As of ``after``.
+        """
+        found = self._due
+        if found is None or not found.is_of(after_ms, until_ms):
+            firings: list[Firing] = []
+            next_ms: int | None = None
+            for firing in self.upcoming(after_ms):
+                if firing.at_ms > until_ms:
+                    next_ms = firing.at_ms
+                    break
+                firings.append(firing)
+            found = self._due = Due(after_ms, until_ms, tuple(firings), next_ms)
+        return found
 
     def upcoming(self, after_ms: int) -> Iterator[Firing]:
         """Give what fires after this instant, in order, as long as no twelve years pass without a firing."""
@@ -310,13 +348,17 @@ class Plan:
         return all(self._is_day_excluded(day + _EPOCH_ORDINAL) for day in range(min(days), max(days) + 1))
 
 
-@lru_cache(maxsize=4096)
 def plan(timing: Timing, anchor_ms: int) -> Plan:
-    """Return the plan of a timing.
+    """Return the plan of a timing; schedules of one that counts from nothing share it, whenever they were made.
 
     Raises:
         BadRequest: A field is out of its range, a cron line cannot be read, or the zone is unknown.
     """
+    return _plan(timing, anchor_ms if timing.every_ms else 0)
+
+
+@lru_cache(maxsize=4096)
+def _plan(timing: Timing, anchor_ms: int) -> Plan:
     check_timing(timing)
     return Plan(timing, anchor_ms)
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from taskd.core import firings, records, schedule_work, workflows
 from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
-from taskd.core.firings import Firing, Plan
+from taskd.core.firings import Plan
 from taskd.core.lifecycle import State
 from taskd.core.records import Damaged, FiringRecord, Key, ScheduleRecord, StandingRecord, Value
 from taskd.core.schedule_commands import LookAtSchedules
@@ -244,13 +244,7 @@ class _Look:
     def decide(self, plan: Plan, missed: str, *, is_first: bool) -> int | None:
         """Decide on the nominal times up to now, as many as one look may; return the first one that is left."""
         standing, late_ms, wall_ms = self.standing, self._now.wall_ms - LATE_MS, self._now.wall_ms
-        due: list[Firing] = []
-        next_ms: int | None = None
-        for firing in plan.upcoming(max(standing.decided_to_ms, late_ms)):
-            if firing.at_ms > wall_ms:
-                next_ms = firing.at_ms
-                break
-            due.append(firing)
+        _, _, due, next_ms = plan.due(max(standing.decided_to_ms, late_ms), wall_ms)
         if standing.decided_to_ms < late_ms and (is_first or standing.next_at_ms <= late_ms):
             left_ms = self._decide_missed(plan, late_ms, missed, any_due=bool(due))
             if left_ms is not None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import firing_model
-from taskd.core.firings import Plan
+from taskd.core.firings import Plan, plan
 from taskd_protocol.schedule import FOLDS, GAPS, Timing
 
 ZONES = (
@@ -119,3 +119,31 @@ def test_a_stretch_that_is_cut_fires_the_same(timing: Timing, first: dt.datetime
     asked = Plan(timing, 0)
     pieces = [firing for after_ms, until_ms in pairwise(bounds) for firing in asked.after(after_ms, until_ms)]
     assert pieces == list(asked.after(bounds[0], bounds[-1]))
+
+
+@given(
+    timing=st.sampled_from(
+        (
+            Timing(cron=("* * * * *",)),
+            Timing(cron=("30 2 * * *", "*/7 * * * *"), zone="Europe/Oslo", gap="shift", fold="both"),
+            Timing(every_ms=11_000),
+            Timing(at_ms=(1_774_746_000_000, 1_774_746_060_000)),
+        )
+    ),
+    steps=st.lists(st.tuples(st.integers(-200_000, 200_000), st.integers(0, 200_000)), min_size=1, max_size=30),
+)
+def test_what_is_due_does_not_depend_on_what_was_asked_before(timing: Timing, steps: list[tuple[int, int]]) -> None:
+    """A plan remembers what it has found last: asked again, it tells the same as one that remembers nothing."""
+    shared = Plan(timing, 0)
+    for step_ms, span_ms in steps:
+        after_ms = 1_774_746_000_000 + step_ms
+        told = shared.due(after_ms, after_ms + span_ms)
+        fresh = Plan(timing, 0).due(after_ms, after_ms + span_ms)
+        assert (told.firings, told.next_ms) == (fresh.firings, fresh.next_ms)
+        assert told.next_ms is None or told.next_ms > after_ms + span_ms
+
+
+def test_schedules_of_one_timing_share_its_plan_unless_it_counts_from_when_they_were_made() -> None:
+    minutely, each = Timing(cron=("* * * * *",)), Timing(every_ms=60_000)
+    assert plan(minutely, 1) is plan(minutely, 2)
+    assert plan(each, 1) is not plan(each, 2)
