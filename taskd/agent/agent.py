@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from taskd.agent.clock import SystemClock
-from taskd.agent.config import AgentConfig
+from taskd.agent.config import OWN_LABELS, AgentConfig
 from taskd.agent.connect import connector
 from taskd.agent.core import AgentCore
 from taskd.agent.executors import Executor
@@ -22,11 +22,12 @@ from taskd.agent.executors.command import CommandExecutor
 from taskd.agent.executors.coroutine import CoroutineExecutor
 from taskd.agent.executors.process import ProcessExecutor
 from taskd.agent.executors.seat import Hand, hire_first
-from taskd.agent.host import host_stats, oom_kills
+from taskd.agent.host import Host, oom_kills
 from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
 from taskd.agent.publishing import publish
 from taskd.agent.spawner import open_spawner
+from taskd.agent.supplies import find_machine, supplies
 from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.handshake import BOOT_ID_BYTES
@@ -61,6 +62,8 @@ class Agent:
         self._core: AgentCore | None = None
         self._executors: list[Executor] = []
         self._schedules: dict[str, list[Schedule]] = {}
+        self._version = config.code_version
+        self._python = ""  # of the workers
 
     def drain(self) -> None:
         """Finish what runs, within its grace, give back what has not started, and go."""
@@ -86,7 +89,14 @@ class Agent:
         if config.modules:
             hand, names = await self._first_worker()
         pools = [Pool(kind, slots, known) for kind, slots, known in self._pools(names) if known]
-        core = self._core = AgentCore(pools, queues=config.queues, labels=config.labels, resources=config.resources)
+        machine, start_ms = self._platform.machine, self._platform.clock.mono_ns() // 1_000_000
+        core = self._core = AgentCore(
+            pools,
+            queues=config.queues,
+            labels={**config.labels, **self._own_labels()},
+            supplies=supplies(machine, config.resources, cpus=config.cpus, memory_bytes=config.memory_bytes),
+            life_until_ms=start_ms + config.life_ms if config.life_ms else 0,
+        )
         marks = MarkKeeper(config.server)
         core.mark = marks.read()
         link = self._link = ServerLink(
@@ -130,8 +140,26 @@ class Agent:
                 f"no tasks in {modules}: name the modules that hold a taskd.App and its @app.task functions"
             )
         self._schedules = ready.schedules
+        self._python = ready.python
+        self._version = self._config.code_version or next(iter(ready.versions), "")
+        if len(ready.versions) > 1 and not self._config.code_version:
+            hand.process.close()
+            versions = " and ".join(map(repr, ready.versions))
+            raise ConfigInvalid(f"the modules say that they are versions {versions}: say which, --code-version V")
         names = {kind: [task.name for task in ready.tasks if task.is_async is kind] for kind in (False, True)}
         return hand, names
+
+    def _own_labels(self) -> dict[str, str]:
+        """Return the labels that every agent has; no version where none was said."""
+        machine = self._platform.machine
+        labels = {
+            "agent": self._config.agent_name,
+            "host": machine.host,
+            "version": self._version,
+            "python": self._python or machine.python,
+            "arch": machine.arch,
+        }
+        return {OWN_LABELS + name: value for name, value in labels.items() if value}
 
     def _pools(self, names: dict[bool, list[str]]) -> list[tuple[str, int, list[str]]]:
         config = self._config
@@ -207,7 +235,8 @@ async def run_agent(config: AgentConfig) -> None:
             boot_id=secrets.token_bytes(BOOT_ID_BYTES),
             connect=connect,
             spawner=spawner,
-            host_stats=host_stats,
+            machine=find_machine(),
+            host_stats=Host(spawner.kin.use).stats,
             oom_kills=oom_kills,
         )
         agent = Agent(config, platform)

@@ -1,17 +1,22 @@
 """What an agent is told to be."""
 
-import os
+import math
 import shutil
 import socket
 import sys
 from dataclasses import dataclass, field
 
+from taskd.agent.supplies import Pool, usable_cpus
 from taskd.client.profile import Profile
 from taskd_protocol.errors import BadRequest, ConfigInvalid
+from taskd_protocol.resources import ONE
 from taskd_protocol.task import check_name
 
 PROCESSES_MAX = 4_096
 CONCURRENCY_MAX = 100_000
+CPUS_MAX = 100_000
+OWN_LABELS = "taskd."
+"""What labels begin with that the agent itself says."""
 LOOPS = ("asyncio", "trio")
 
 DRAIN_S = 30.0
@@ -29,8 +34,12 @@ class AgentConfig:
         processes: Worker processes, and commands at the same time. 0: one for each CPU.
         concurrency: Coroutines at the same time.
         queues: Only tasks of these; empty: of all.
-        labels: Shown to people.
-        resources: What it has, by name.
+        labels: For placement and people.
+        cpus: What it offers of the machine's CPUs; 0: all that it may use.
+        memory_bytes: What it offers of the machine's memory; 0: all that it may use.
+        resources: What else it has, by name.
+        life_ms: The machine is there for so long from the agent's start; 0: no end is known.
+        code_version: Of what the modules hold; empty: as their App says.
         python: Interpreter that runs the workers; empty: this one, ``python3`` for the frozen program.
         loop: Event loop for coroutines: ``asyncio`` or ``trio``.
         client: The same server with a client's token, to make the schedules known that the code defines; None: nobody
@@ -45,7 +54,11 @@ class AgentConfig:
     concurrency: int = 100
     queues: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
-    resources: dict[str, float] = field(default_factory=dict)
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    resources: dict[str, Pool] = field(default_factory=dict)
+    life_ms: int = 0
+    code_version: str = ""
     python: str = ""
     loop: str = "asyncio"
     client: Profile | None = None
@@ -59,7 +72,7 @@ class AgentConfig:
     @property
     def slots(self) -> int:
         """Worker processes."""
-        return self.processes or len(os.sched_getaffinity(0))
+        return self.processes or math.ceil(self.cpus or usable_cpus() / ONE)
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -75,6 +88,11 @@ class AgentConfig:
             )
         if self.loop not in LOOPS:
             raise ConfigInvalid(f"--loop {self.loop!r} is unknown; use asyncio or trio")
+        if not 0 <= self.cpus <= CPUS_MAX:
+            raise ConfigInvalid(f"--cpus {self.cpus:g} is out of range; it goes up to {CPUS_MAX}")
+        own = next((label for label in self.labels if label.startswith(OWN_LABELS)), None)
+        if own is not None:
+            raise ConfigInvalid(f"--label {own}: labels that begin with {OWN_LABELS} are said by the agent itself")
         try:
             check_name("agent name", self.agent_name)
             for queue in self.queues:

@@ -47,6 +47,7 @@ from taskd_protocol.messages import (
     StartRecorded,
     Welcome,
 )
+from taskd_protocol.resources import CPU, MEMORY, ONE, Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn
 
@@ -117,8 +118,18 @@ class AgentCore:
         *,
         queues: Sequence[str] = (),
         labels: dict[str, str] | None = None,
-        resources: dict[str, float] | None = None,
+        supplies: Sequence[Supply] = (),
+        life_until_ms: int = 0,
     ) -> None:
+        """Begin with nothing held.
+
+        Args:
+            pools: What runs attempts.
+            queues: Only tasks of these; empty: of all.
+            labels: Of the agent.
+            supplies: What tasks may ask for.
+            life_until_ms: Until when the machine is there, by a clock that never steps; 0: no end is known.
+        """
         self.pools: Final = [Slots(pool.slots) for pool in pools]
         self.reports: Final = Reports()
         self.limits: Final = Limits()
@@ -130,7 +141,9 @@ class AgentCore:
         self.session: bytes | None = None
         self.clock_ahead_ms = 0
         self.result_bytes_max = PAYLOAD_BYTES_MAX
-        self._offer: Final = Offer(list(pools), list(queues), labels or {}, resources or {})
+        resources = {supply.name: supply.amount / ONE for supply in supplies if supply.name not in {CPU, MEMORY}}
+        self._offer: Final = Offer(list(pools), list(queues), labels or {}, resources, supplies=list(supplies))
+        self._life_until_ms: Final = life_until_ms
         self._lease_number = 0
         self._heartbeats = 0
         self._ordered: dict[int, Order] = {}  # held leases with an order to end
@@ -147,12 +160,13 @@ class AgentCore:
 
     # -- the server ---------------------------------------------------------------------
 
-    def welcome(self, welcome: Welcome, wall_ms: int) -> Offer:
+    def welcome(self, welcome: Welcome, wall_ms: int, mono_ms: int = 0) -> Offer:
         """Begin a connection; return what to say first.
 
         Args:
             welcome: The server's.
             wall_ms: This machine's wall clock when it came.
+            mono_ms: A clock that never steps.
         """
         self.session = welcome.session
         self._version = welcome.version
@@ -172,8 +186,8 @@ class AgentCore:
             slots.disconnect()
         self._offered = self._drain_said = False
         holding = [Held(grant.token, grant.spec.id, grant.attempt) for s in self.pools for grant in s.held.values()]
-        offer = self._offer
-        return Offer(offer.pools, offer.queues, offer.labels, offer.resources, holding + self.reports.holding())
+        life_ms = max(1, self._life_until_ms - mono_ms) if self._life_until_ms else 0
+        return structs.replace(self._offer, holding=holding + self.reports.holding(), life_ms=life_ms)
 
     def receive(self, message: FromServer) -> list[Kill]:
         """Take in what the server says; return what executors are to end.

@@ -176,7 +176,7 @@ class ServerLink:
             self.connected, self._tries = True, 0
             self._beats_ms.clear()
             self._offered_ms = self._now_ms()
-            wire.send(self._core.welcome(welcome, self._platform.clock.wall_ms()))
+            wire.send(self._core.welcome(welcome, self._platform.clock.wall_ms(), self._offered_ms))
             log.info("connected", server=welcome.software, agent=self._name)
             self._take(wire, rest)
             broken: list[Exception] = []

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from taskd.agent.clock import Clock
+from taskd.agent.supplies import Machine
 from taskd_protocol.messages import HostStats
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
@@ -157,6 +158,8 @@ class Platform:
     """16 random bytes of this life of the agent."""
     connect: Connect
     spawner: Spawner
+    machine: Machine
+    """What there is for tasks to use."""
     host_stats: Callable[[], HostStats]
     oom_kills: Callable[[], int]
     """How often the kernel has killed for memory here; it only rises."""

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections import deque
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -13,6 +14,9 @@ from taskd.agent import wire
 from taskd.agent.platform import Exit
 from taskd_protocol import limits
 from taskd_protocol.framing import FrameDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STACKS_S = 2.0
 """A worker shows its stacks in milliseconds; one that does not is stopped, or deep in the kernel."""
@@ -26,10 +30,16 @@ _FROM_RUNNER = msgspec.msgpack.Decoder(wire.FromRunner)
 
 
 class Runner:
-    """The agent's end of one runner's control socket: a process, and all that comes from it."""
+    """The agent's end of one runner's control socket: a process, and all that comes from it.
+
+    Attributes:
+        pid: Of the process; 0: it was not started.
+        gone: To be told that when this is closed.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         self.pid = 0
+        self.gone: Callable[[int], None] | None = None
         self._control = control
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         self._heard: deque[wire.FromRunner] = deque()
@@ -85,6 +95,8 @@ class Runner:
 
     def close(self) -> None:
         """Hang up: the runner kills what is left."""
+        if self.gone is not None:
+            self.gone(self.pid)
         self._control.close()
 
     async def _next(self) -> wire.FromRunner | None:

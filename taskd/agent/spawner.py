@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from taskd.agent import warden, wire
+from taskd.agent.kin import Kin
 from taskd.agent.platform import CommandPlan
 from taskd.agent.processes import Command, Runner, Worker
 from taskd_protocol.errors import ConfigInvalid
@@ -27,7 +28,11 @@ _GOODBYE_S: Final = 5.0
 
 
 class RealSpawner:
-    """Starts processes; see ``Spawner``."""
+    """Starts processes; see ``Spawner``.
+
+    Attributes:
+        kin: All that live.
+    """
 
     def __init__(self, worker_argv: Sequence[str]) -> None:
         """Prepare.
@@ -35,6 +40,7 @@ class RealSpawner:
         Args:
             worker_argv: The interpreter, and what makes it a worker.
         """
+        self.kin: Final = Kin()
         self._worker_argv = worker_argv
         self._warden: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -62,7 +68,7 @@ class RealSpawner:
             worker = Worker(control, to_worker, from_worker, page, stacks)
             kept.pop_all()  # it closes them
             try:
-                await _start(worker, self._worker_argv, os.environ, None, inherit=4)
+                await self._start(worker, self._worker_argv, os.environ, None, inherit=4)
             except OSError as error:
                 worker.close()
                 raise ConfigInvalid(
@@ -90,7 +96,7 @@ class RealSpawner:
             kept.pop_all()  # it closes them
             try:
                 environ = {**os.environ, **plan.environ}
-                await _start(command, plan.argv, environ, plan.cwd, inherit=0, live_until_ms=plan.live_until_ms)
+                await self._start(command, plan.argv, environ, plan.cwd, inherit=0, live_until_ms=plan.live_until_ms)
             except BaseException:
                 command.close()
                 raise
@@ -98,6 +104,7 @@ class RealSpawner:
 
     def close(self) -> None:
         """Hang up: every runner that is left kills what it watches over; return when the last has ended."""
+        self.kin.close()
         if self._link is not None:
             self._link.close()
         if self._warden is not None:
@@ -146,7 +153,30 @@ class RealSpawner:
             )
         ours.setblocking(False)  # noqa: FBT003 - the socket module's own shape
         self._link = ours
+        self.kin.others[1:] = [self._warden.pid]
         return ours
+
+    async def _start(
+        self,
+        runner: Runner,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        cwd: str | None,
+        *,
+        inherit: int,
+        live_until_ms: int = 0,
+    ) -> None:
+        await runner.start(
+            wire.Run(
+                [os.fsencode(word) for word in argv],
+                [(os.fsencode(name), os.fsencode(value)) for name, value in environ.items()],
+                os.fsencode(cwd or ""),
+                inherit,
+                live_until_ms,
+            )
+        )
+        self.kin.add(runner.pid)
+        runner.gone = self.kin.discard
 
 
 @contextlib.asynccontextmanager
@@ -164,26 +194,6 @@ def _warden_argv() -> list[str]:
         return [sys.executable, warden.ARGUMENT]
     # -P: a module of the user's in this folder must not stand in for one of Python's own.
     return [sys.executable, "-P", "-m", "taskd.agent.warden"]
-
-
-async def _start(
-    runner: Runner,
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    cwd: str | None,
-    *,
-    inherit: int,
-    live_until_ms: int = 0,
-) -> None:
-    await runner.start(
-        wire.Run(
-            [os.fsencode(word) for word in argv],
-            [(os.fsencode(name), os.fsencode(value)) for name, value in environ.items()],
-            os.fsencode(cwd or ""),
-            inherit,
-            live_until_ms,
-        )
-    )
 
 
 def _pipe(

@@ -15,7 +15,7 @@ from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant, TaskSpec
 
-VERSION = 6
+VERSION = 7
 """Counted up with every change in this module."""
 
 ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
@@ -117,6 +117,10 @@ class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):
     error: str = ""
     schedules: dict[str, list[Schedule]] = {}
     """What the code of each module defines, of every module that a task was found in."""
+    versions: list[str] = []
+    """Of the code, as its Apps say."""
+    python: str = ""
+    """Version of the interpreter, without what is a repair only."""
 
 
 class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):

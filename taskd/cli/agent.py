@@ -18,15 +18,21 @@ from taskd.cli.output import hint
 @click.option("--processes", metavar="N", type=click.IntRange(min=1), help="Worker processes; else one for each CPU.")
 @click.option("--concurrency", metavar="N", type=click.IntRange(min=1), help="Async tasks at the same time; else 100.")
 @click.option("--queues", metavar="A,B", help="Take only tasks of these queues; else of all.")
-@click.option("--label", "labels", metavar="NAME=VALUE", type=name_and_value, multiple=True, help="Shown to people.")
+@click.option(
+    "--label", "labels", metavar="NAME=VALUE", type=name_and_value, multiple=True, help="For tasks and people."
+)
+@click.option("--cpus", metavar="N", type=float, help="What it offers of this machine's CPUs; else all.")
+@click.option("--memory", metavar="SIZE", help="What it offers of this machine's memory, as 16GiB; else all.")
 @click.option(
     "--resource",
     "resources",
     metavar="NAME=N",
     type=name_and_value,
     multiple=True,
-    help="What it has for tasks to use.",
+    help="What else it has for tasks to hold: license=4, or what can be told apart: fpga=[a,b].",
 )
+@click.option("--life", metavar="TIME", help="This machine is there for no longer than this: 2h.")
+@click.option("--code-version", metavar="V", help="Of the modules; else as their App says.")
 @click.option("--python", metavar="PATH", help="The interpreter that runs the workers; taskd must be installed for it.")
 @click.option("--loop", metavar="LOOP", help="What runs async tasks: asyncio or trio; else asyncio.")
 @click.option("--join", "code", metavar="CODE", help="Join the server that printed this code, then be its agent.")
@@ -46,13 +52,13 @@ def agent(
     resources: tuple[tuple[str, str], ...],
     code: str | None,
     file: Path | None,
-    **flags: str | int | tuple[str, ...] | None,
+    **flags: str | float | tuple[str, ...] | None,
 ) -> int:
     """Run an agent: it does the tasks of your modules.
 
     MODULEs are imported from this folder; without one it runs commands only. TERM or Ctrl-C lets it finish what
-    runs, a second one ends it at once. Each option is also TASKD_OPTION_NAME in the environment and option_name
-    under [agent] in taskd.toml.
+    runs, a second one ends it at once. Each option is also option_name under [agent] in taskd.toml, and, but for
+    labels and resources, TASKD_OPTION_NAME in the environment.
     """
     from taskd.cli import working
     from taskd.server.settings import load_settings

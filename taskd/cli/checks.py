@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import psutil
-
+from taskd.agent.cgroup import Cgroups
+from taskd.agent.supplies import find_machine
 from taskd.cli.options import chosen_server
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
@@ -23,6 +23,7 @@ from taskd.client.profile import Profile, config_dir, resolve
 from taskd.server.clock import SystemClock
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.messages import AgentList, AgentPage, CertQuery, CertView
+from taskd_protocol.resources import ONE
 
 CONNECT_S: Final = 5.0
 FILES_MIN: Final = 4_096
@@ -79,13 +80,11 @@ def _python() -> Finding:
 
 
 def _limits() -> Iterator[Finding]:
-    memory = psutil.virtual_memory()
-    limit = _cgroup_memory()
-    memory_bytes = memory.total if limit is None else min(limit, memory.total)
-    where = "this machine" if limit is None else "this control group"
-    yield Finding(
-        "resources", "ok", f"{where} has {len(os.sched_getaffinity(0))} CPUs and {memory_bytes >> 20:,} MiB of memory"
-    )
+    machine, groups = find_machine(), Cgroups()
+    where = "this machine" if groups.cpus() is None and groups.memory() is None else "this control group"
+    gpus = f", and GPUs {', '.join(f'{gpu.number} ({gpu.kind})' for gpu in machine.gpus)}" if machine.gpus else ""
+    had = f"{machine.cpus / ONE:g} CPUs and {machine.memory_bytes >> 20:,} MiB of memory{gpus}"
+    yield Finding("resources", "ok", f"{where} has {had}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= FILES_MIN:
         yield Finding("open files", "ok", f"{'any number' if soft == resource.RLIM_INFINITY else f'{soft:,}'} allowed")
@@ -94,16 +93,6 @@ def _limits() -> Iterator[Finding]:
         if hard != resource.RLIM_INFINITY and hard < FILES_MIN:
             advice = f"raise the hard limit of {hard:,} too, in limits.conf or LimitNOFILE="
         yield Finding("open files", "warn", f"{soft:,} allowed", advice)
-
-
-def _cgroup_memory() -> int | None:
-    """Return the memory limit of our control group (version 2) in bytes; None: there is none."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        own = next(line[3:].lstrip("/") for line in lines if line.startswith("0::"))
-        return int(Path("/sys/fs/cgroup", own, "memory.max").read_text())
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _profile(profile: Profile) -> Finding:

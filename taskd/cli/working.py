@@ -12,8 +12,11 @@ from taskd.agent.join import join
 from taskd.cli import loop
 from taskd.cli.exits import Exit
 from taskd.client import profile as profiles
+from taskd.client.amounts import read_bytes
 from taskd.client.profile import Profile
 from taskd.server.logs import Form, Level, configure_logs
+from taskd.server.settings import Milliseconds
+from taskd_protocol.errors import BadRequest, ConfigInvalid
 from taskd_protocol.join import parse_join_code
 
 
@@ -26,7 +29,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 100
     queues: tuple[str, ...] = ()
     labels: dict[str, str] = {}
-    resources: dict[str, float] = {}
+    cpus: float = 0.0
+    memory: str = ""
+    resources: dict[str, float | str | list[str]] = {}
+    life: Milliseconds = Milliseconds(0)
+    code_version: str = ""
     python: str = ""
     loop: str = "asyncio"
     log_level: Level = "info"
@@ -70,6 +77,10 @@ def run(settings: AgentSettings, server: Profile, client: Profile | None = None)
     Raises:
         TaskdError: It cannot start, or the server refuses it.
     """
+    try:
+        memory_bytes = read_bytes(settings.memory) if settings.memory else 0
+    except BadRequest as error:
+        raise ConfigInvalid(f"--{error.message}") from None
     configure_logs(level=settings.log_level, form=settings.log_form)
     config = AgentConfig(
         server=server,
@@ -79,7 +90,11 @@ def run(settings: AgentSettings, server: Profile, client: Profile | None = None)
         concurrency=settings.concurrency,
         queues=settings.queues,
         labels=settings.labels,
+        cpus=settings.cpus,
+        memory_bytes=memory_bytes,
         resources=settings.resources,
+        life_ms=settings.life,
+        code_version=settings.code_version,
         python=settings.python,
         loop=settings.loop,
         client=client,

@@ -37,6 +37,7 @@ class App:
 
     Attributes:
         tasks: The declared ones by name.
+        version: Of the program; empty: none was said.
         schedules: What each of them says of schedules, by the task's name.
         written: The same of workflows: the module of the function that writes one, and what tells its schedules.
     """
@@ -46,6 +47,7 @@ class App:
         url: str | None = None,
         *,
         name: str = "",
+        version: str = "",
         submit_timeout: float = TIMEOUT_S,
         middleware: Iterable[Middleware] = (),
     ) -> None:
@@ -55,12 +57,15 @@ class App:
             url: ``taskd://TOKEN@HOST:PORT?ca=FILE``; None: ``TASKD_URL``, or the profile that
                 `taskd server` or `taskd dev` wrote.
             name: A label for people who look at the server.
+            version: Of the program, which agents that load it have as label ``taskd.version``; a task with that
+                ``version=`` runs on no other.
             submit_timeout: Seconds that a submit may take, with all reconnecting.
             middleware: What to do around every submit and every attempt; see ``App.middleware``.
         """
         self.tasks: dict[str, AnyTask] = {}
         self.schedules: dict[str, list[WireSchedule]] = {}
         self.written: list[tuple[str, Callable[[], list[WireSchedule]]]] = []
+        self.version = version
         self._url = url
         self._name = name
         self._submit_timeout_s = submit_timeout

@@ -99,7 +99,7 @@ def _find(
     if value is not None and value != ():
         return _Given(value, _flag(field), here)
     variable = f"TASKD_{key.upper()}"
-    if variable in environ:
+    if variable in environ and get_origin(field.type) is not dict:  # TASKD_RESOURCES tells a command what it holds
         text = environ[variable]
         several = get_origin(field.type) is tuple
         return _Given([part for part in text.split(",") if part] if several else text, variable, here)

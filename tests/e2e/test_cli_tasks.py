@@ -189,7 +189,9 @@ def test_agents_are_listed(home: House) -> None:
     agent = home.agents()["ash"]
     fields = ["name", "boot_id", "state", "slots", "running", "cpu_percent", "memory_used", "memory_total", "labels"]
     assert list(agent) == fields
-    assert (agent["state"], agent["labels"]) == ("live", {"zone": "a"})
+    labels = agent["labels"]
+    assert isinstance(labels, dict)
+    assert (agent["state"], labels["zone"], labels["taskd.agent"]) == ("live", "a", agent["name"])
 
 
 def test_a_command_runs_as_if_it_ran_here(home: House) -> None:

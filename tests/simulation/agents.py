@@ -14,6 +14,7 @@ from simulation.trace import Trace
 from taskd.agent.agent import Agent
 from taskd.agent.config import AgentConfig
 from taskd.agent.platform import Platform
+from taskd.agent.supplies import Machine as Found
 from taskd.client.profile import Profile
 from taskd_protocol.errors import AgentDuplicate, TaskdError
 from taskd_protocol.messages import HostStats
@@ -60,6 +61,7 @@ class AgentMachine(Machine):
             boot_id=rng.randbytes(16),
             connect=partial(self.net.connect, life),
             spawner=spawner,
+            machine=Found(cpus=1_000 * self.slots, memory_bytes=1 << 30, host=self.name),
             host_stats=HostStats,
             oom_kills=lambda: 0,
         )

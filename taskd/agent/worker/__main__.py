@@ -22,7 +22,7 @@ def main(modules: Sequence[str]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints is seen when it prints it
     loaded = load(modules)
-    link.tell(wire.Ready(wire.VERSION, loaded.tasks, loaded.error, loaded.schedules))
+    link.tell(loaded.ready())
     gc.collect()
     gc.freeze()  # what was imported stays: no collection need look at it again
     try:

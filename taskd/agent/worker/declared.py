@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.agent import wire
 from taskd.agent.worker.loading import load
 
 
@@ -19,7 +18,7 @@ def main(modules: Sequence[str]) -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     loaded = load(modules)
-    told = msgspec.msgpack.encode(wire.Ready(wire.VERSION, loaded.tasks, loaded.error, loaded.schedules))
+    told = msgspec.msgpack.encode(loaded.ready())
     with os.fdopen(answer, "wb") as out:
         out.write(told)
 

@@ -1,6 +1,7 @@
 """Loading: the user's modules imported, and the tasks that are in them."""
 
 import importlib
+import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,13 @@ class Loaded(NamedTuple):
     schedules: dict[str, list[Schedule]]
     """What the code of each module defines: of those named, and of every one in which a task, or a function that writes
     a workflow, was found."""
+    versions: list[str]
+    """Of the code, as its Apps say, each once."""
+
+    def ready(self) -> wire.Ready:
+        """Return what a worker says of it."""
+        python = ".".join(platform.python_version_tuple()[:2])
+        return wire.Ready(wire.VERSION, self.tasks, self.error, self.schedules, self.versions, python)
 
 
 def load(modules: Sequence[str]) -> Loaded:
@@ -35,21 +43,23 @@ def load(modules: Sequence[str]) -> Loaded:
     functions: dict[str, TaskFunction] = {}
     bare: dict[str, TaskFunction] = {}
     schedules: dict[str, list[Schedule]] = {}
+    versions: list[str] = []
     seen: set[int] = set()
     for name in modules:
         try:
             module = importlib.import_module(name)
             schedules.setdefault(module.__name__, [])
         except BaseException as error:  # noqa: BLE001 - a module may even call sys.exit()
-            return Loaded([], {}, _why(name, error), {})
+            return Loaded([], {}, _why(name, error), {}, [])
         for value in list(vars(module).values()):
             if not isinstance(value, App) or id(value) in seen:
                 continue
             seen.add(id(value))
+            versions.append(value.version)
             for task in value.tasks.values():
                 if bare.setdefault(task.name, task.function) is not task.function:
                     twice = f"module {name!r} has a second task named {task.name!r}: rename one of them"
-                    return Loaded([], {}, twice, {})
+                    return Loaded([], {}, twice, {}, [])
                 tasks.append(wire.Known(task.name, task.is_async))
                 functions[task.name] = task.for_worker()
                 schedules.setdefault(task.function.__module__, []).extend(value.schedules.get(task.name, ()))
@@ -57,8 +67,8 @@ def load(modules: Sequence[str]) -> Loaded:
                 for source, write in value.written:
                     schedules.setdefault(source, []).extend(write())
             except BaseException as error:  # noqa: BLE001 - the function that writes a workflow is the user's
-                return Loaded([], {}, _why(name, error, "says of schedules what cannot be"), {})
-    return Loaded(tasks, functions, "", schedules)
+                return Loaded([], {}, _why(name, error, "says of schedules what cannot be"), {}, [])
+    return Loaded(tasks, functions, "", schedules, list(dict.fromkeys(filter(None, versions))))
 
 
 def _why(module: str, error: BaseException, what: str = "failed to import") -> str:

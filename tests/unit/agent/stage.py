@@ -14,6 +14,7 @@ from taskd.agent import wire
 from taskd.agent.agent import Agent
 from taskd.agent.config import AgentConfig
 from taskd.agent.platform import CommandPlan, Exit, Platform
+from taskd.agent.supplies import Machine
 from taskd.client.profile import Profile
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import CannotConnect, TaskdError
@@ -45,6 +46,9 @@ PATIENCE_S = 3_600.0
 
 WALL_MS = 1_700_000_000_000
 SERVER_AHEAD_MS = 60_000
+
+
+MACHINE = Machine(cpus=2_000, memory_bytes=4 << 30, host="h1", arch="riscv64", python="3.13")
 
 
 class VirtualClock:
@@ -306,6 +310,7 @@ class Stage:
         self.tasks = tasks
         self.error = ""
         self.version = wire.VERSION
+        self.versions: list[str] = []
         self.workers: list[PlayedWorker] = []
         self.commands: list[PlayedCommand] = []
         self.refusals: list[TaskdError] = []
@@ -345,7 +350,7 @@ class Stage:
         """See ``Spawner``."""
         await trio.lowlevel.checkpoint()
         known = [wire.Known(name, is_async) for name, is_async in self.tasks.items()]
-        ready = wire.Ready(self.version, known, self.error)
+        ready = wire.Ready(self.version, known, self.error, {}, self.versions, "3.12")
         is_killed = len(self.workers) < self.killed
         self.workers.append(PlayedWorker(100 + len(self.workers), None if is_killed else ready))
         if is_killed:
@@ -385,11 +390,14 @@ class Stage:
             boot_id=b"B" * 16,
             connect=self.connect,
             spawner=self,
+            machine=MACHINE,
             host_stats=lambda: HostStats(12.5, 0.5, 10, 20),
             oom_kills=lambda: self.kills_for_memory,
         )
 
-    def agent(self, modules: Sequence[str] = ("m",), *, processes: int = 2, drain_s: float = 30.0) -> Agent:
+    def agent(
+        self, modules: Sequence[str] = ("m",), *, processes: int = 2, drain_s: float = 30.0, code_version: str = ""
+    ) -> Agent:
         server = Profile(address="127.0.0.1:7070", token="taskd_agent_x")
         config = AgentConfig(
             server=server,
@@ -400,6 +408,7 @@ class Stage:
             queues=("q",),
             labels={"zone": "north"},
             drain_s=drain_s,
+            code_version=code_version,
         )
         return Agent(config, self.platform())
 

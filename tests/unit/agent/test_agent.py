@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from taskd.agent.agent import Agent
 from taskd.agent.clock import SystemClock
 from taskd.agent.config import AgentConfig
-from taskd.agent.host import host_stats, oom_kills
+from taskd.agent.host import Host, oom_kills
 from taskd.agent.spawner import open_spawner
 from taskd.client.profile import Profile
 from taskd_protocol.command import pack_command
@@ -40,7 +40,7 @@ async def real_agent(*, processes: int = 2) -> AsyncIterator[Peer]:
             spawner=spawner,
             clock=SystemClock(),
             rng=random.Random(1),
-            host_stats=host_stats,
+            host_stats=Host(spawner.kin.use).stats,
             oom_kills=oom_kills,
         )
         async with playing(stage, Agent(config, platform)):

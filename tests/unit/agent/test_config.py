@@ -1,10 +1,11 @@
-import os
+import math
 import socket
 import sys
 
 import pytest
 
 from taskd.agent.config import AgentConfig
+from taskd.agent.supplies import usable_cpus
 from taskd.client.profile import Profile
 from taskd_protocol.errors import ConfigInvalid
 
@@ -15,7 +16,8 @@ def test_what_is_not_said_is_taken_from_the_machine() -> None:
     config = AgentConfig(server=SERVER)
     config.check()
     assert config.agent_name == socket.gethostname()
-    assert config.slots == len(os.sched_getaffinity(0))
+    assert config.slots == math.ceil(usable_cpus() / 1_000)
+    assert AgentConfig(server=SERVER, cpus=2.5).slots == 3
     assert config.worker_argv()[0] == sys.executable
 
 
@@ -28,6 +30,8 @@ def test_what_is_not_said_is_taken_from_the_machine() -> None:
         (AgentConfig(server=SERVER, loop="curio"), "--loop"),
         (AgentConfig(server=SERVER, name="x\n"), "agent name"),
         (AgentConfig(server=SERVER, queues=("",)), "queue"),
+        (AgentConfig(server=SERVER, cpus=-1), "--cpus"),
+        (AgentConfig(server=SERVER, labels={"taskd.host": "x"}), "--label taskd.host"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(config: AgentConfig, named: str) -> None:

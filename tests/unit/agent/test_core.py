@@ -17,15 +17,17 @@ from taskd_protocol.messages import (
     Recorded,
     Revoke,
 )
+from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Held, LogPiece, Pool, Report
 from unit.agent.making import grant, grants, lease, mark, task_id, welcome
 
 POOLS = [Pool("process", 2, ["m.f"]), Pool("command", 1, ["taskd.command"])]
+SUPPLIES = [Supply("cpu", 2_000), Supply("gpu", 1_000, ["0"])]
 BOOM = Failure(TaskCodes.RAISED, "boom")
 
 
 def connected(version: int = PROTOCOL_VERSION_MAX) -> AgentCore:
-    core = AgentCore(POOLS, queues=["q"], labels={"a": "b"}, resources={"gpu": 1.0})
+    core = AgentCore(POOLS, queues=["q"], labels={"a": "b"}, supplies=SUPPLIES, life_until_ms=9_000)
     core.welcome(welcome(version=version), 0)
     core.receive(Offered())
     return core
@@ -68,6 +70,9 @@ def test_the_offer_tells_what_the_agent_is_and_what_it_holds() -> None:
     core.succeeded(0, [Returned(1, b"r", 5, 1.0)])
     offer = core.welcome(welcome(), 0)
     assert (offer.queues, offer.labels, offer.resources) == (["q"], {"a": "b"}, {"gpu": 1.0})
+    assert (offer.supplies, offer.life_ms) == (SUPPLIES, 9_000)
+    assert core.welcome(welcome(), 0, 2_000).life_ms == 7_000
+    assert core.welcome(welcome(), 0, 10_000).life_ms == 1, "over, which is not the same as without an end"
     assert sorted(offer.holding, key=lambda held: held.token) == [Held(t, task_id(t), 1) for t in (1, 2, 3)]
 
 

@@ -15,9 +15,18 @@ from taskd_protocol.errors import (
     TaskdError,
 )
 from taskd_protocol.messages import Ack, Drain, Error, HeartbeatSeen, Offered, Ping, Pong, Recorded
+from taskd_protocol.resources import Supply
 from taskd_protocol.task import COMMAND_NAME, Held, Pool
 from unit.agent.making import grant, mark, task_id, welcome
 from unit.agent.stage import SERVER_AHEAD_MS, SYNC, Peer, Stage, playing
+
+LABELS = {
+    "zone": "north",
+    "taskd.agent": "a1",
+    "taskd.host": "h1",
+    "taskd.python": "3.12",
+    "taskd.arch": "riscv64",
+}
 
 
 async def test_an_agent_says_who_it_is_and_what_it_has(autojump_clock: MockClock) -> None:
@@ -32,7 +41,22 @@ async def test_an_agent_says_who_it_is_and_what_it_has(autojump_clock: MockClock
             Pool("async", 100, ["m.a"]),
             Pool("command", 2, [COMMAND_NAME]),
         ]
-        assert (offer.queues, offer.labels, offer.holding) == (["q"], {"zone": "north"}, [])
+        assert (offer.queues, offer.labels, offer.holding) == (["q"], LABELS, [])
+
+
+async def test_the_code_says_which_version_it_is_unless_the_agent_is_told(autojump_clock: MockClock) -> None:
+    stage = Stage(autojump_clock, SYNC)
+    stage.versions = ["7"]
+    async with playing(stage, stage.agent()):
+        _, offer = await (await stage.peer()).greet()
+        assert offer.labels == {**LABELS, "taskd.version": "7"}
+    stage = Stage(autojump_clock, SYNC)
+    stage.versions = ["7", "8"]
+    with pytest.raises(ConfigInvalid, match="versions '7' and '8': say which, --code-version"):
+        await stage.agent().run()
+    async with playing(stage, stage.agent(code_version="9")):
+        _, offer = await (await stage.peer()).greet()
+        assert offer.labels["taskd.version"] == "9"
 
 
 async def test_an_agent_without_modules_runs_commands_and_starts_no_worker(autojump_clock: MockClock) -> None:
@@ -40,6 +64,8 @@ async def test_an_agent_without_modules_runs_commands_and_starts_no_worker(autoj
     async with playing(stage, stage.agent(modules=())):
         _, offer = await (await stage.peer()).greet()
         assert [pool.kind for pool in offer.pools] == ["command"]
+        assert offer.labels["taskd.python"] == "3.13", "this program's own, where no worker says another"
+        assert offer.supplies == [Supply("cpu", 2_000), Supply("memory", 4 << 30)]
         assert stage.workers == []
 
 
