@@ -20,6 +20,7 @@ from taskd.agent.marks import Marks
 from taskd.agent.older import in_version_1
 from taskd.agent.progress import Progress
 from taskd.agent.reports import Ended, Reports
+from taskd.agent.share import Share
 from taskd.agent.slots import Slots
 from taskd.agent.spawns import Spawns
 from taskd.agent.wire import Raised, Returned
@@ -101,6 +102,7 @@ class AgentCore:
 
     Attributes:
         pools: In the order of the OFFER.
+        share: What leases hold, and leave for others.
         reports: What has ended and is not recorded.
         limits: What runs and has limits.
         progress: What attempts told of how far they have come.
@@ -130,7 +132,8 @@ class AgentCore:
             supplies: What tasks may ask for.
             life_until_ms: Until when the machine is there, by a clock that never steps; 0: no end is known.
         """
-        self.pools: Final = [Slots(pool.slots) for pool in pools]
+        self.share: Final = Share(sum([supply.amount for supply in supplies if supply.name == CPU]))
+        self.pools: Final = [Slots(pool.slots, self.share, weighs=pool.kind != "async") for pool in pools]
         self.reports: Final = Reports()
         self.limits: Final = Limits()
         self.progress: Final = Progress()
@@ -370,6 +373,8 @@ class AgentCore:
         for end in returned:
             token = end.token
             grant = held.pop(token, None)
+            if grant is not None and grant.granted is not None:
+                self.pools[pool].let_go(grant)
             if grant is None or (ordered and ordered.pop(token, "") == "forget"):
                 continue
             spec = grant.spec

@@ -4,7 +4,7 @@ A worker gets as much as it is thought to finish within ``BATCH_US``, so that th
 cost of handing over is shared, and a task of unknown or long run time alone, so
 that nothing waits behind it. Where the guess was wrong, what waits behind a long
 task is taken back and dealt to others. One that was lost before, that may run at most
-once, or that is exclusive has a worker to itself, so that a crash or kill is its own.
+once, that is exclusive, or that holds something has a worker to itself, so that a crash or kill is its own.
 
 Invariants:
 - A lease is with one worker at most. One that was taken back will not be started where it was.
@@ -51,6 +51,11 @@ class Member:
         self.ended = 0
         self.ended_at_look = -1
 
+    @property
+    def is_plain(self) -> bool:
+        """It has leases that hold nothing."""
+        return any(grant.granted is None for grant in self.assigned.values())
+
 
 class Crew:
     """All workers of one pool."""
@@ -64,19 +69,42 @@ class Crew:
         slots = self._slots
         if not slots.waiting:
             return []
+        dealt = self._deal_holding()
+        if slots.holding_waits:
+            return dealt  # for a worker: what gets done in a moment makes room, and nothing more is put before them
+        open_slots = slots.open_slots
+        busy = 0 if open_slots == slots.count else sum([member.is_plain for member in self.members])
         free = [
             member
             for member in self.members
             if member.cost_us < BATCH_US / 2 and not member.recalling and not member.leaving
         ]
         free.sort(key=_cost)
-        dealt: list[tuple[Member, list[Grant]]] = []
         for left, member in zip(range(len(free), 0, -1), free, strict=True):
+            if busy >= open_slots and not member.assigned:
+                continue
             batch = self._batch(member, -(-slots.waiting // left))
             if batch:
+                busy += not member.assigned
                 member.batch += 1
                 member.assigned.update({grant.token: grant for grant in batch})
                 dealt.append((member, batch))
+        return dealt
+
+    def _deal_holding(self) -> list[tuple[Member, list[Grant]]]:
+        """Hand leases that hold something to workers that have nothing else."""
+        dealt: list[tuple[Member, list[Grant]]] = []
+        if self._slots.holding_waits:
+            for member in self.members:
+                if member.assigned or member.recalling or member.leaving:
+                    continue
+                grant = self._slots.take_holding()
+                if grant is None:
+                    break
+                member.batch += 1
+                member.assigned[grant.token] = grant
+                member.cost_us = BATCH_US
+                dealt.append((member, [grant]))
         return dealt
 
     def ended(self, member: Member, tokens: Iterable[int]) -> None:

@@ -126,7 +126,14 @@ class ServerLink:
         self._heartbeats_missed = limits.HEARTBEATS_MISSED
 
     def ring(self) -> None:
-        """Take note that something has changed: have the core's messages sent, if there are any."""
+        """Take note that something has changed: have the core's messages sent, if there are any.
+
+        What one pool lets go of may be what another waits for.
+        """
+        if self._core.share.news:
+            self._core.share.news = False
+            for executor in self._executors:
+                executor.wake()
         self._changed.set()
         if self._core.watches:
             self._watched.set()

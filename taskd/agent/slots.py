@@ -4,7 +4,7 @@ Invariants:
 - What the server may still send plus what is held never exceeds the slots and what is worth holding ahead,
   as both were when the credit was given; but for a LEASE that crosses a withdrawal of the credit.
 - A lease is held once, from its arrival until it is finished or dropped; those that wait start in order of arrival,
-  or, where inputs of theirs had to be fetched, of these.
+  or, where inputs of theirs had to be fetched, of these; but those that hold something before those that do not.
 
 Pure: knows neither workers nor connections.
 """
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from taskd.agent.pace import Pace
+from taskd.agent.share import Share
 from taskd.agent.wire import found_of
 from taskd_protocol.task import Failure, Grant
 
@@ -42,7 +43,9 @@ def failure_bytes(failure: Failure) -> int:
 def runs_alone(grant: Grant) -> bool:
     """Tell whether a worker must have nothing else with this: its start, or its crash or end, must be its own."""
     rules = grant.spec.given
-    return grant.mark_start or (rules is not None and (rules.at_most_once or rules.exclusive))
+    return (
+        grant.mark_start or grant.granted is not None or (rules is not None and (rules.at_most_once or rules.exclusive))
+    )
 
 
 _CREDIT_STEP = 4
@@ -64,8 +67,20 @@ class Slots:
         withdrawn: All credit was taken back, and the server is to be told so before it gets more.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, share: Share | None = None, *, weighs: bool = True) -> None:
+        """Prepare.
+
+        Args:
+            count: Attempts that run at the same time.
+            share: Among this agent's pools; None: there is no other.
+            weighs: A slot stands for its share of the agent's CPUs, and is not open while that is held.
+        """
         self.count = count
+        self._share = share or Share()
+        self._share.pools.append(self)
+        self._weighs = weighs
+        self._holding = 0  # leases held that hold something
+        self._first: dict[int, Grant] = {}  # those of them that wait
         self.held: dict[int, Grant] = {}
         self.pace = Pace()
         self.closed = False
@@ -99,10 +114,17 @@ class Slots:
         held = self.held
         fresh = [grant for grant in grants if grant.token not in held]
         held.update({grant.token: grant for grant in fresh})
+        holding = [grant for grant in fresh if grant.granted is not None]
+        for grant in holding:
+            self._share.hold(grant)
+        self._holding += len(holding)
         if incomplete:
             self._incomplete.update([(grant.token, None) for grant in fresh if grant.token in incomplete])
             fresh = [grant for grant in fresh if grant.token not in incomplete]
-        self._waiting.extend(fresh)
+        if holding:
+            self._line_up(fresh)
+        else:
+            self._waiting.extend(fresh)
         if grants:
             mean = sum([argument_bytes(grant) for grant in grants]) / len(grants)
             self._payload_bytes = max(mean, (self._payload_bytes + mean) / 2)
@@ -112,8 +134,15 @@ class Slots:
         if grant.token in self._incomplete:
             del self._incomplete[grant.token]
             self.held[grant.token] = grant
-            self._waiting.append(grant)
+            self._line_up([grant])
             self._payload_bytes = max(self._payload_bytes, argument_bytes(grant))
+
+    def _line_up(self, grants: Iterable[Grant]) -> None:
+        for grant in grants:
+            if grant.granted is None:
+                self._waiting.append(grant)
+            else:
+                self._first[grant.token] = grant
 
     def disconnect(self) -> None:
         """Forget the credit: on a new connection the server starts from none."""
@@ -145,11 +174,11 @@ class Slots:
         Args:
             may_withdraw: The server knows what that is.
         """
-        waiting = self.waiting + len(self._incomplete)
-        running = len(self.held) - waiting
-        self._stuck = running >= self.count and self.pace.samples == self._samples
+        waiting, running = self.waiting + len(self._incomplete), self.handed
+        room = min(self.count, self._holding + self.open_slots)
+        self._stuck = running >= room and self.pace.samples == self._samples
         self._samples = self.pace.samples
-        worth = 0 if self.vacant else max(0, self.count + self._ahead() - running)
+        worth = 0 if self.vacant else max(0, room + self._ahead() - running)
         was, self._overfull = self._overfull, waiting > worth
         excess = self.drop_waiting(keep=worth) if self._overfull and (was or self._stuck) else []
         if may_withdraw and self._credit and (excess or self._stuck):
@@ -165,10 +194,32 @@ class Slots:
     @property
     def waiting(self) -> int:
         """Leases that no worker has yet."""
-        return len(self._waiting) - self._dropped
+        return len(self._waiting) - self._dropped + len(self._first)
+
+    @property
+    def handed(self) -> int:
+        """Leases that a worker has."""
+        return len(self.held) - self.waiting - len(self._incomplete)
+
+    @property
+    def open_slots(self) -> int:
+        """Attempts that hold nothing, of which so many may run now."""
+        return self._share.open_slots(self.count, weighs=self._weighs)
+
+    @property
+    def holding_waits(self) -> bool:
+        """Some that hold something wait: no other is to go before them."""
+        return bool(self._first)
+
+    def take_holding(self) -> Grant | None:
+        """Take the lease, of those that hold something and may start, that has waited longest; it stays held."""
+        for token in self._first:
+            if self._share.may_start(token):
+                return self._first.pop(token)
+        return None
 
     def peek(self) -> Grant | None:
-        """Return the lease that ``take`` would give, and leave it."""
+        """Return the lease that has waited longest of those that hold nothing, and leave it."""
         waiting, held = self._waiting, self.held
         while waiting:
             grant = waiting[0]
@@ -178,15 +229,27 @@ class Slots:
             self._dropped -= 1
         return None
 
-    def take(self) -> Grant | None:
-        """Take the lease that has waited longest; it stays held."""
-        grant = self.peek()
-        if grant is not None:
+    def take(self, running: int = 0) -> Grant | None:
+        """Take the lease that is to start next, if one may start; it stays held.
+
+        Args:
+            running: Attempts of this pool that hold nothing, and run or are about to.
+        """
+        grant = self.take_holding()
+        if grant is None and running < self.open_slots and (grant := self.peek()) is not None:
             self._waiting.popleft()
         return grant
 
+    def take_back(self, grant: Grant) -> Grant | None:
+        """Take a lease that was put back before all others; None: it is not held any more."""
+        if grant.granted is not None:
+            return self._first.pop(grant.token, None)
+        if self.peek() is grant:
+            return self._waiting.popleft()
+        return None
+
     def take_run(self, count: int, bytes_max: int) -> list[Grant]:
-        """Take leases in their order as long as they are of one task name.
+        """Take leases that hold nothing, in their order, as long as they are of one task name.
 
         Args:
             count: At most so many, at least one if any waits; and none that runs alone but as the first.
@@ -215,30 +278,44 @@ class Slots:
 
     def put_back(self, grants: Iterable[Grant]) -> None:
         """Let leases that were taken and not started wait again, before all others, in their order."""
-        held = self.held
-        self._waiting.extendleft([grant for grant in grants if grant.token in held][::-1])
+        back = [grant for grant in grants if grant.token in self.held]
+        self._waiting.extendleft([grant for grant in back if grant.granted is None][::-1])
+        self._first = {**{grant.token: grant for grant in back if grant.granted is not None}, **self._first}
 
     def finish(self, token: int) -> Grant | None:
         """Let go of a lease that a worker had; None when it was dropped meanwhile."""
         self._incomplete.pop(token, None)
-        return self.held.pop(token, None)
+        grant = self.held.pop(token, None)
+        if grant is not None:
+            self.let_go(grant)
+        return grant
+
+    def let_go(self, grant: Grant) -> None:
+        """Take note that a lease is held no longer."""
+        if grant.granted is not None:
+            self._first.pop(grant.token, None)
+            self._holding -= 1
+            self._share.let_go(grant)
 
     def drop(self, token: int) -> Grant | None:
         """Let go of a lease that waits; None when it is not held."""
         grant = self.held.pop(token, None)
         if token in self._incomplete:
             del self._incomplete[token]
-        elif grant is not None:
+        elif grant is not None and grant.granted is None:
             self._dropped += 1
+        if grant is not None:
+            self.let_go(grant)
         return grant
 
     def drop_waiting(self, keep: int = 0) -> list[Grant]:
         """Let go of all that wait but the ``keep`` that have waited longest; return them in order."""
-        live = [grant for grant in self._waiting if grant.token in self.held]
+        live = [*self._first.values(), *(grant for grant in self._waiting if grant.token in self.held)]
         self._dropped = 0
-        self._waiting = deque(live[:keep])
+        self._waiting = deque([grant for grant in live[:keep] if grant.granted is None])
         let_go = live[keep:] + [self.held[token] for token in list(self._incomplete)[max(0, keep - len(live)) :]]
         for grant in let_go:
             del self.held[grant.token]
             self._incomplete.pop(grant.token, None)
+            self.let_go(grant)
         return let_go

@@ -79,12 +79,17 @@ class CommandExecutor:
             if self._core.may_start(marked, self._platform.clock.mono_ns):
                 del self._unmarked[token]
                 self._start(marked)
-        while len(self._running) + len(self._unmarked) < self._slots.count and (grant := self._slots.take()):
+        while len(self._running) + len(self._unmarked) < self._slots.count and (grant := self._next()):
             if self._core.may_start(grant, self._platform.clock.mono_ns):
                 self._start(grant)
             else:
                 self._unmarked[grant.token] = grant
                 self._ring()
+
+    def _next(self) -> Grant | None:
+        """Return the lease that is to start next."""
+        begun = [*(running.grant for running in self._running.values()), *self._unmarked.values()]
+        return self._slots.take(sum([grant.granted is None for grant in begun]))
 
     def _start(self, grant: Grant) -> None:
         assert self._nursery is not None

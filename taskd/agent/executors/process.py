@@ -194,7 +194,7 @@ class ProcessExecutor:
         blamed, back = self._crew.left(member, hand.process.running())
         if blamed is None and back and back != [unmarked]:
             if back[0].spec.rules.at_most_once:
-                blamed = self._slots.take()  # that it had not started is not proven
+                blamed = self._slots.take_back(back[0])  # that it had not started is not proven
             elif not self._stopping and (hand.insane or not how.ordered):
                 blamed = self._suspect(back[0])
         self._core.waits_again(self._pool, back)
@@ -222,7 +222,7 @@ class ProcessExecutor:
         """Blame the lease that was next to run when a worker died of nothing known, the second time."""
         losses = self._losses.pop(first.token, 0) + 1
         if losses >= LOSSES_MAX:
-            return self._slots.take()  # it waits again, before all others
+            return self._slots.take_back(first)  # it waits again, before all others
         self._losses[first.token] = losses
         return None
 

@@ -1,9 +1,12 @@
 """Grants and messages, made short."""
 
+from msgspec import structs
+
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
 from taskd_protocol.mark import Mark
 from taskd_protocol.messages import Lease, PeerLimits, Welcome
 from taskd_protocol.payload import pack_arguments
+from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import Grant, TaskSpec
 
 NO_ARGUMENTS = pack_arguments([], {})
@@ -16,6 +19,13 @@ def task_id(token: int) -> bytes:
 
 def grant(token: int, name: str = "m.f", payload: bytes = NO_ARGUMENTS, attempt: int = 1) -> Grant:
     return Grant(token, attempt, TaskSpec(task_id(token), name, payload))
+
+
+def holding(token: int, cpu: int = 0, name: str = "m.f", *, alone: bool = False, **others: int) -> Grant:
+    """A lease that holds so many thousandths of a CPU, and more."""
+    holds = [Hold("cpu", cpu)] if cpu else []
+    granted = Granted([*holds, *(Hold(other, amount) for other, amount in others.items())], exclusive_host=alone)
+    return structs.replace(grant(token, name), granted=granted)
 
 
 def grants(tokens: range, name: str = "m.f") -> list[Grant]:
