@@ -96,6 +96,7 @@ class Agent:
             labels={**config.labels, **self._own_labels()},
             supplies=supplies(machine, config.resources, cpus=config.cpus, memory_bytes=config.memory_bytes),
             life_until_ms=start_ms + config.life_ms if config.life_ms else 0,
+            pinned=machine.cpu_numbers if config.pin_cpus else (),
         )
         marks = MarkKeeper(config.server)
         core.mark = marks.read()

@@ -39,6 +39,7 @@ class AgentConfig:
         memory_bytes: What it offers of the machine's memory; 0: all that it may use.
         resources: What else it has, by name.
         life_ms: The machine is there for so long from the agent's start; 0: no end is known.
+        pin_cpus: Attempts that hold whole CPUs run on these alone.
         code_version: Of what the modules hold; empty: as their App says.
         python: Interpreter that runs the workers; empty: this one, ``python3`` for the frozen program.
         loop: Event loop for coroutines: ``asyncio`` or ``trio``.
@@ -58,6 +59,7 @@ class AgentConfig:
     memory_bytes: int = 0
     resources: dict[str, Pool] = field(default_factory=dict)
     life_ms: int = 0
+    pin_cpus: bool = False
     code_version: str = ""
     python: str = ""
     loop: str = "asyncio"

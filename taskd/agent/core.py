@@ -122,6 +122,7 @@ class AgentCore:
         labels: dict[str, str] | None = None,
         supplies: Sequence[Supply] = (),
         life_until_ms: int = 0,
+        pinned: Sequence[int] = (),
     ) -> None:
         """Begin with nothing held.
 
@@ -131,8 +132,9 @@ class AgentCore:
             labels: Of the agent.
             supplies: What tasks may ask for.
             life_until_ms: Until when the machine is there, by a clock that never steps; 0: no end is known.
+            pinned: Numbers of the CPUs to which attempts are pinned; none: they are not.
         """
-        self.share: Final = Share(sum([supply.amount for supply in supplies if supply.name == CPU]))
+        self.share: Final = Share(sum([supply.amount for supply in supplies if supply.name == CPU]), pinned)
         self.pools: Final = [Slots(pool.slots, self.share, weighs=pool.kind != "async") for pool in pools]
         self.reports: Final = Reports()
         self.limits: Final = Limits()

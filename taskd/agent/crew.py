@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from taskd.agent.slots import Slots, argument_bytes, runs_alone
+from taskd_protocol.resources import GPU
 from taskd_protocol.task import Grant
 
 BATCH_US = 10_000.0
@@ -38,9 +39,11 @@ class Member:
         recalling: The last batch was recalled and the worker has not confirmed it: it is dealt nothing.
         leaving: It is being ended, or has ended: it is dealt nothing.
         ended: Leases that it is done with.
+        gpus: Those of the first attempt here that held any. A library that has opened them keeps to these, whatever the
+            environment says later: so a worker never gets others.
     """
 
-    __slots__ = ("assigned", "batch", "cost_us", "ended", "ended_at_look", "leaving", "recalling")
+    __slots__ = ("assigned", "batch", "cost_us", "ended", "ended_at_look", "gpus", "leaving", "recalling")
 
     def __init__(self) -> None:
         self.assigned: dict[int, Grant] = {}
@@ -50,6 +53,7 @@ class Member:
         self.cost_us = 0.0
         self.ended = 0
         self.ended_at_look = -1
+        self.gpus: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -63,6 +67,7 @@ class Crew:
     def __init__(self, slots: Slots) -> None:
         self.members: Final[list[Member]] = []
         self._slots = slots
+        self._unfit: list[Member] = []
 
     def deal(self) -> list[tuple[Member, list[Grant]]]:
         """Hand waiting leases to workers; return a batch for each that gets one, ``batch`` counted up."""
@@ -94,18 +99,28 @@ class Crew:
     def _deal_holding(self) -> list[tuple[Member, list[Grant]]]:
         """Hand leases that hold something to workers that have nothing else."""
         dealt: list[tuple[Member, list[Grant]]] = []
-        if self._slots.holding_waits:
-            for member in self.members:
-                if member.assigned or member.recalling or member.leaving:
-                    continue
-                grant = self._slots.take_holding()
-                if grant is None:
-                    break
-                member.batch += 1
-                member.assigned[grant.token] = grant
-                member.cost_us = BATCH_US
-                dealt.append((member, [grant]))
+        idle = [m for m in self.members if not (m.assigned or m.recalling or m.leaving)]
+        while idle and (grant := self._slots.take_holding()) is not None:
+            gpus = gpus_of(grant)
+            member = min(idle, key=lambda m: (m.gpus != gpus, bool(m.gpus)))  # its own, then one that has seen none
+            idle.remove(member)
+            if gpus and member.gpus not in {(), gpus}:
+                self._slots.put_back([grant])
+                if not any(other.leaving for other in self.members):  # else a new one is on its way
+                    member.leaving = True
+                    self._unfit.append(member)
+                break
+            member.gpus = member.gpus or gpus
+            member.batch += 1
+            member.assigned[grant.token] = grant
+            member.cost_us = BATCH_US
+            dealt.append((member, [grant]))
         return dealt
+
+    def take_unfit(self) -> list[Member]:
+        """Return workers, once each, that are to leave: their libraries keep to GPUs that others are to use."""
+        unfit, self._unfit = self._unfit, []
+        return unfit
 
     def ended(self, member: Member, tokens: Iterable[int]) -> None:
         """Take note that a worker is done with these."""
@@ -183,6 +198,12 @@ class Crew:
             bytes_left -= sum([argument_bytes(grant) for grant in run])
         member.cost_us = cost_us
         return batch
+
+
+def gpus_of(grant: Grant) -> tuple[str, ...]:
+    """Return the GPUs that a lease holds."""
+    holds = [] if grant.granted is None else grant.granted.holds
+    return next((tuple(hold.items) for hold in holds if hold.name == GPU), ())
 
 
 def _cost(member: Member) -> float:

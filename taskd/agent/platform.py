@@ -45,6 +45,8 @@ class CommandPlan:
     """None: where the agent is."""
     live_until_ms: int = 0
     """As if ``live_until`` had been called before it was started."""
+    cpus: Sequence[int] = ()
+    """To which it is pinned; empty: to none."""
 
 
 class Process(Protocol):

@@ -9,9 +9,10 @@ Invariants:
 - Who waits here waits for leases that run, never for one that waits itself.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from taskd_protocol.resources import CPU
+from taskd_protocol.resources import CPU, ONE
 from taskd_protocol.task import Grant
 
 if TYPE_CHECKING:
@@ -26,13 +27,20 @@ class Share:
         news: Something was let go of since this was last set to False: who waits may look again.
     """
 
-    def __init__(self, cpus: int = 0) -> None:
-        """Begin with nothing held; ``cpus`` in thousandths, 0: not known, so that nothing is weighed."""
+    def __init__(self, cpus: int = 0, numbers: Sequence[int] = ()) -> None:
+        """Begin with nothing held.
+
+        Args:
+            cpus: In thousandths; 0: not known, so that nothing is weighed.
+            numbers: Of CPUs to which attempts are pinned; none: they are not.
+        """
         self.pools: Final[list[Slots]] = []
         self.news = False
         self._cpus: Final = cpus
         self._held = 0
         self._lone: Final[dict[int, None]] = {}
+        self._unpinned: list[int] = list(numbers)
+        self._pinned: Final[dict[int, list[int]]] = {}
 
     def hold(self, grant: Grant) -> None:
         """Count what a lease holds, from its arrival on."""
@@ -44,7 +52,18 @@ class Share:
         """Count it no longer."""
         self._held -= _cpu(grant)
         self._lone.pop(grant.token, None)
+        self._unpinned = sorted([*self._unpinned, *self._pinned.pop(grant.token, ())])
         self.news = True
+
+    def pin(self, grant: Grant) -> list[int]:
+        """Return the CPUs to which a lease is pinned until it is let go of: as many as it holds whole, and no others.
+
+        None where it holds none, or so many are not left.
+        """
+        count = _cpu(grant) // ONE
+        if count and grant.token not in self._pinned and count <= len(self._unpinned):
+            self._pinned[grant.token], self._unpinned = self._unpinned[:count], self._unpinned[count:]
+        return self._pinned.get(grant.token, [])
 
     def open_slots(self, slots: int, *, weighs: bool) -> int:
         """Return how many of a pool's slots leases may take that hold nothing.

@@ -96,7 +96,8 @@ class RealSpawner:
             kept.pop_all()  # it closes them
             try:
                 environ = {**os.environ, **plan.environ}
-                await self._start(command, plan.argv, environ, plan.cwd, inherit=0, live_until_ms=plan.live_until_ms)
+                live_until_ms, cpus = plan.live_until_ms, plan.cpus
+                await self._start(command, plan.argv, environ, plan.cwd, live_until_ms=live_until_ms, cpus=cpus)
             except BaseException:
                 command.close()
                 raise
@@ -163,8 +164,9 @@ class RealSpawner:
         environ: Mapping[str, str],
         cwd: str | None,
         *,
-        inherit: int,
+        inherit: int = 0,
         live_until_ms: int = 0,
+        cpus: Sequence[int] = (),
     ) -> None:
         await runner.start(
             wire.Run(
@@ -173,6 +175,7 @@ class RealSpawner:
                 os.fsencode(cwd or ""),
                 inherit,
                 live_until_ms,
+                list(cpus),
             )
         )
         self.kin.add(runner.pid)

@@ -28,6 +28,7 @@ class Machine:
         cpus: That may be used, in thousandths.
         memory_bytes: That may be used.
         gpus: That may be used.
+        cpu_numbers: Of the CPUs that may be used.
         host: The machine's name.
         arch: What its processors understand.
         python: Version of the interpreter, without what is a repair only.
@@ -36,6 +37,7 @@ class Machine:
     cpus: int
     memory_bytes: int
     gpus: Sequence[Gpu] = ()
+    cpu_numbers: Sequence[int] = ()
     host: str = ""
     arch: str = ""
     python: str = ""
@@ -49,6 +51,7 @@ def find_machine() -> Machine:
         cpus=usable_cpus(),
         memory_bytes=memory_bytes if limit is None else min(limit, memory_bytes),
         gpus=find_gpus(os.environ),
+        cpu_numbers=sorted(os.sched_getaffinity(0)),
         host=socket.gethostname(),
         arch=platform.machine(),
         python=".".join(platform.python_version_tuple()[:2]),

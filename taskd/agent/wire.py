@@ -15,7 +15,7 @@ from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant, TaskSpec
 
-VERSION = 7
+VERSION = 8
 """Counted up with every change in this module."""
 
 ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
@@ -94,6 +94,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
     grants: list[Leased]
     timed: list[int] = []
     """Tokens of those whose start the worker is to tell of."""
+    cpus: list[int] = []
+    """To which it is pinned, being one attempt alone; empty: to none."""
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=3):
@@ -130,6 +132,8 @@ class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):
     result: bytes
     started_at_ms: int
     run_us: float
+    peak_bytes: int = 0
+    """The most memory that the worker held meanwhile; 0: not known."""
 
 
 class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
@@ -145,6 +149,8 @@ class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
     """The next attempt is wanted so much later; None: as the policy says."""
     waits: bool = False
     """It ended to wait for what it has spawned, and has not failed."""
+    peak_bytes: int = 0
+    """As in ``Returned``."""
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):
@@ -192,6 +198,8 @@ class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """So many descriptors after the first three are inherited and named in ``FDS_VARIABLE``."""
     live_until_ms: int = 0
     """As if ``LiveUntil`` had come with it."""
+    cpus: list[int] = []
+    """To which it is pinned; empty: to none."""
 
 
 class Signal(msgspec.Struct, array_like=True, frozen=True, tag=33):

@@ -32,6 +32,7 @@ from taskd.cli.output import hint
     help="What else it has for tasks to hold: license=4, or what can be told apart: fpga=[a,b].",
 )
 @click.option("--life", metavar="TIME", help="This machine is there for no longer than this: 2h.")
+@click.option("--pin-cpus", is_flag=True, default=None, help="Keep tasks that hold whole CPUs on CPUs of their own.")
 @click.option("--code-version", metavar="V", help="Of the modules; else as their App says.")
 @click.option("--python", metavar="PATH", help="The interpreter that runs the workers; taskd must be installed for it.")
 @click.option("--loop", metavar="LOOP", help="What runs async tasks: asyncio or trio; else asyncio.")

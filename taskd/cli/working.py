@@ -33,6 +33,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory: str = ""
     resources: dict[str, float | str | list[str]] = {}
     life: Milliseconds = Milliseconds(0)
+    pin_cpus: bool = False
     code_version: str = ""
     python: str = ""
     loop: str = "asyncio"
@@ -94,6 +95,7 @@ def run(settings: AgentSettings, server: Profile, client: Profile | None = None)
         memory_bytes=memory_bytes,
         resources=settings.resources,
         life_ms=settings.life,
+        pin_cpus=settings.pin_cpus,
         code_version=settings.code_version,
         python=settings.python,
         loop=settings.loop,

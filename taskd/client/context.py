@@ -19,6 +19,7 @@ from taskd_protocol.schedule import NOMINAL_HEADER, SCHEDULE_HEADER
 from taskd_protocol.task import Grant, TaskSpec
 
 if TYPE_CHECKING:
+    from taskd.client.resources import Held
     from taskd.client.task import Submitter
     from taskd_protocol.errors import TaskdError
 
@@ -116,6 +117,16 @@ class TaskContext:
         """The time of the schedule that the task is for, in UTC, however late it runs; None: of no schedule."""
         text = self.headers.get(NOMINAL_HEADER)
         return None if text is None else dt.datetime.fromisoformat(text)
+
+    @property
+    def resources(self) -> Mapping[str, "Held"]:
+        """What this attempt holds of its machine, by name: CPUs, GPUs, memory in bytes, and which items.
+
+        ``current().resources["gpu"].items`` is ``("0",)``. Empty: a slot of the agent, and nothing else.
+        """
+        from taskd.client.resources import held  # noqa: PLC0415 - not for the many attempts that ask nothing of it
+
+        return held(self._grant.granted)
 
     @property
     def id(self) -> str:

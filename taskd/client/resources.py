@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from taskd.client.amounts import read_bytes, read_count
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.resources import ALL, CPU, GPU, LEARNED, MEMORY, ONE, Granted, Need, Request
@@ -156,6 +158,15 @@ class Held(NamedTuple):
     """CPUs, GPUs, items; of memory: bytes."""
     items: tuple[str, ...] = ()
     """Which, where they can be told apart; of a single one perhaps a part."""
+
+
+def in_json(granted: Granted) -> str:
+    """Return what a lease holds as a command is told: by name ``amount``, and ``items`` that can be told apart."""
+    told = {
+        name: {"amount": each.amount, "items": list(each.items)} if each.items else {"amount": each.amount}
+        for name, each in held(granted).items()
+    }
+    return msgspec.json.encode(told).decode()
 
 
 def held(granted: Granted | None) -> dict[str, Held]:

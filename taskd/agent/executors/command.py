@@ -9,10 +9,13 @@ from collections.abc import Callable
 import trio
 
 from taskd.agent.core import AgentCore, Kill
+from taskd.agent.crew import gpus_of
 from taskd.agent.executors.crash import signal_name
 from taskd.agent.executors.seat import TERM_S
+from taskd.agent.gpus import visible_to
 from taskd.agent.limits import How
 from taskd.agent.platform import CommandPlan, CommandProcess, Platform
+from taskd.client.resources import in_json
 from taskd_protocol.command import CommandCall, read_command
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.ids import format_task_id
@@ -160,7 +163,7 @@ class CommandExecutor:
             return Failure(TaskCodes.ARGUMENTS_UNREADABLE, error.message)
         oom_kills = self._platform.oom_kills()
         try:
-            process = await self._platform.spawner.command(_plan(grant, call, self._core.live_until([grant])))
+            process = await self._platform.spawner.command(self._plan(grant, call))
         except OSError as error:
             message = f"{call.argv[0]!r} could not be started: {error.strerror or error}"
             return Failure(TaskCodes.COMMAND_NOT_STARTED, message)
@@ -186,6 +189,24 @@ class CommandExecutor:
             return Failure(TaskCodes.WORKER_OUT_OF_MEMORY, message, exit_code=how.code)
         message = f"exit code {how.code}" if how.code > 0 else f"{signal_name(-how.code)} ended the command"
         return Failure(TaskCodes.COMMAND_FAILED, message, exit_code=how.code)
+
+    def _plan(self, grant: Grant, call: CommandCall) -> CommandPlan:
+        granted = grant.granted
+        gpus = gpus_of(grant)
+        own = {
+            "TASKD_TASK_ID": format_task_id(grant.spec.id),
+            "TASKD_ATTEMPT": str(grant.attempt),
+            "TASKD_FENCING_TOKEN": str(grant.token),
+            **({} if granted is None else {"TASKD_RESOURCES": in_json(granted)}),
+            **(visible_to(gpus) if gpus else {}),
+        }
+        return CommandPlan(
+            argv=call.argv,
+            environ={**(call.env or {}), **own},
+            cwd=call.cwd,
+            live_until_ms=self._core.live_until([grant]),
+            cpus=self._core.share.pin(grant),
+        )
 
     async def _gather(self, grant: Grant, running: _Running, process: CommandProcess, stream: int) -> None:
         """Make pieces of one output until its end; while too many are not recorded, let the command wait."""
@@ -220,17 +241,3 @@ _SUCCESS = pack(0)
 def _inputs(grant: Grant) -> list[bytes]:
     member = grant.spec.rules.member
     return [] if member is None else [given.packed for given in member.inputs]
-
-
-def _plan(grant: Grant, call: CommandCall, live_until_ms: int) -> CommandPlan:
-    return CommandPlan(
-        argv=call.argv,
-        environ={
-            **(call.env or {}),
-            "TASKD_TASK_ID": format_task_id(grant.spec.id),
-            "TASKD_ATTEMPT": str(grant.attempt),
-            "TASKD_FENCING_TOKEN": str(grant.token),
-        },
-        cwd=call.cwd,
-        live_until_ms=live_until_ms,
-    )

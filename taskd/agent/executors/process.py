@@ -88,6 +88,9 @@ class ProcessExecutor:
             else:
                 self._unmarked[member] = grants[0]
                 self._ring()
+        for member in self._crew.take_unfit():
+            assert self._nursery is not None
+            self._nursery.start_soon(self._hands[member].retire)
 
     def end(self, kill: Kill) -> None:
         """See ``Executor``."""
@@ -132,7 +135,8 @@ class ProcessExecutor:
 
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
         core = self._core
-        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, core.limits.timed(grants))
+        timed, cpus = core.limits.timed(grants), core.share.pin(grants[0])
+        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed, cpus)
         process = self._hands[member].process
         process.live_until(core.live_until(grants))
         process.send(wire.encode(batch))

@@ -44,12 +44,14 @@ class Hand:
     Attributes:
         ended: Nothing is left of it.
         insane: It said what no worker says, and was killed for that.
+        retired: It was asked to leave, to be followed by another.
     """
 
     def __init__(self, process: WorkerProcess) -> None:
         self.process = process
         self.ended = trio.Event()
         self.insane = False
+        self.retired = False
         self._frames = FrameDecoder(wire.FRAME_BYTES)
 
     async def messages(self) -> list[wire.FromWorker] | None:
@@ -68,6 +70,14 @@ class Hand:
             await self.ended.wait()
         self.process.kill()
         await self.ended.wait()
+
+    async def retire(self) -> None:
+        """Let it leave in its own time, if that is short; it has nothing to do."""
+        self.retired = True
+        self.process.hang_up()
+        with trio.move_on_after(TERM_S):
+            await self.ended.wait()
+        self.process.kill()
 
     def _decode(self, data: bytes) -> list[wire.FromWorker]:
         """Read what it says; a worker whose pipe user code wrote to makes no sense any more, and is killed."""
@@ -227,7 +237,12 @@ class Seat:
             nursery.cancel_scope.cancel()
         hand.ended.set()
         self._occupant.heard(hand, hand.messages_nowait())
-        log.log(_LOG_LEVELS[self._closed or how.ordered], "worker_ended", pid=process.pid, exit_code=how.code)
+        log.log(
+            _LOG_LEVELS[self._closed or how.ordered or hand.retired],
+            "worker_ended",
+            pid=process.pid,
+            exit_code=how.code,
+        )
         out_of_memory = self._platform.oom_kills() > oom_kills
         return self._occupant.left(hand, how, out_of_memory=out_of_memory)
 

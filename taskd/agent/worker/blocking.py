@@ -9,9 +9,12 @@ import os
 from contextvars import copy_context
 from typing import NoReturn, assert_never
 
+from msgspec import structs
+
 from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls
+from taskd.agent.worker.holding import having
 from taskd.agent.worker.link import Link
 from taskd.client.context import Port, TaskContext, running
 from taskd_protocol.task import Failure, Grant
@@ -49,16 +52,22 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
         started_at_ms = start_at_ms + (previous_ns - start_ns) // 1_000_000
         if timed and token in timed:
             link.tell(wire.Started(token))
-        end = copy_context().run(attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
+        peak_bytes = 0
+        if grant.granted is None:
+            end = copy_context().run(attempt, functions, grant, result_bytes_max)  # what a task sets is gone with it
+        else:
+            with having(grant.granted, batch.cpus) as peak:
+                end = copy_context().run(attempt, functions, grant, result_bytes_max)
+                peak_bytes = peak.bytes()
         if link.forked:
             _end_of_a_fork()
         now_ns = mono_ns()
         run_us = (now_ns - previous_ns) / 1_000
         previous_ns = now_ns
         if isinstance(end, bytes):
-            write(encode(wire.Returned(token, end, started_at_ms, run_us)))
+            write(encode(wire.Returned(token, end, started_at_ms, run_us, peak_bytes)))
         else:
-            write(encode(calls.bad_end(token, end, started_at_ms, run_us)))
+            write(encode(structs.replace(calls.bad_end(token, end, started_at_ms, run_us), peak_bytes=peak_bytes)))
     page[wire.PAGE_RUNNING] = 0
 
 

@@ -48,7 +48,7 @@ WALL_MS = 1_700_000_000_000
 SERVER_AHEAD_MS = 60_000
 
 
-MACHINE = Machine(cpus=2_000, memory_bytes=4 << 30, host="h1", arch="riscv64", python="3.13")
+MACHINE = Machine(cpus=2_000, memory_bytes=4 << 30, cpu_numbers=range(4), host="h1", arch="riscv64", python="3.13")
 
 
 class VirtualClock:
@@ -396,7 +396,13 @@ class Stage:
         )
 
     def agent(
-        self, modules: Sequence[str] = ("m",), *, processes: int = 2, drain_s: float = 30.0, code_version: str = ""
+        self,
+        modules: Sequence[str] = ("m",),
+        *,
+        processes: int = 2,
+        drain_s: float = 30.0,
+        code_version: str = "",
+        pin_cpus: bool = False,
     ) -> Agent:
         server = Profile(address="127.0.0.1:7070", token="taskd_agent_x")
         config = AgentConfig(
@@ -409,6 +415,7 @@ class Stage:
             labels={"zone": "north"},
             drain_s=drain_s,
             code_version=code_version,
+            pin_cpus=pin_cpus,
         )
         return Agent(config, self.platform())
 

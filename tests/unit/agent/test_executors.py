@@ -1,11 +1,13 @@
 """What executors do with leases, workers and commands, all of them played."""
 
+import json
 import signal
 from functools import partial
 
 import msgspec
 import pytest
 import trio
+from msgspec import structs
 from trio.testing import MockClock
 
 from taskd_protocol.command import pack_command
@@ -25,8 +27,9 @@ from taskd_protocol.messages import (
     StartRecorded,
 )
 from taskd_protocol.payload import pack
+from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
-from unit.agent.making import grant, grants, task_id
+from unit.agent.making import grant, grants, holding, task_id
 from unit.agent.stage import ASYNC, SYNC, Peer, Stage, playing
 
 
@@ -586,3 +589,56 @@ async def test_a_running_command_is_cancelled_with_all_that_came_from_it(autojum
         reports = [*await peer.reports(1), *await peer.reports(1)]
         assert sorted([outcome(report) for report in reports]) == [(1, "cancelled"), (2, "cancelled")]
         assert stubborn.signals == ["TERM", "KILL"]
+
+
+async def test_a_command_is_told_what_it_holds(autojump_clock: MockClock) -> None:
+    stage = Stage(autojump_clock, {})
+    async with playing(stage, stage.agent(modules=())):
+        peer = await stage.greeted()
+        granted = Granted([Hold("cpu", 1_500), Hold("gpu", 2_000, ["0", "3"]), Hold("memory", 1 << 30)])
+        await peer.lease(structs.replace(command(7, "train"), granted=granted))
+        await stage.until(lambda: bool(stage.commands))
+        environ = stage.commands[0].plan.environ
+        assert json.loads(environ["TASKD_RESOURCES"]) == {
+            "cpu": {"amount": 1.5},
+            "gpu": {"amount": 2, "items": ["0", "3"]},
+            "memory": {"amount": 1 << 30},
+        }
+        assert (environ["CUDA_VISIBLE_DEVICES"], environ["CUDA_DEVICE_ORDER"]) == ("0,3", "PCI_BUS_ID")
+        stage.commands[0].exit(0)
+        await peer.reports(1)
+
+
+async def test_attempts_that_hold_whole_cpus_have_them_to_themselves(autojump_clock: MockClock) -> None:
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=4, pin_cpus=True)):
+        peer = await stage.greeted()
+        await peer.lease(holding(1, 1_000), holding(2, 2_500), holding(3, 500), holding(4, 2_000))
+        batches = {token: next(b for b in (await stage.who_has(token)).batches) for token in (1, 2, 3, 4)}
+        assert [batches[token].cpus for token in (1, 2, 3, 4)] == [[0], [1, 2], [], []], "of four only one is left"
+        (await stage.who_has(2)).returns(2)
+        await peer.reports(1)
+        await peer.lease(holding(5, 2_000))
+        assert (await stage.who_has(5)).batches[-1].cpus == [1, 2]
+
+
+async def test_a_worker_that_has_opened_gpus_gets_no_others(autojump_clock: MockClock) -> None:
+    """Libraries keep to what they saw first: where no other worker is idle, a new one takes its place."""
+    stage = Stage(autojump_clock, SYNC)
+
+    def on(token: int, *gpus: str) -> Grant:
+        return structs.replace(grant(token), granted=Granted([Hold("gpu", 1_000 * len(gpus), list(gpus))]))
+
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        for token, gpus in ((1, "0"), (2, "0"), (3, ""), (4, "0")):
+            await peer.lease(on(token, *gpus))
+            (await stage.who_has(token)).returns(token)
+            await peer.reports(1)
+        assert len(stage.workers) == 1
+        await peer.lease(on(5, "1"))
+        second = await stage.who_has(5)
+        assert stage.workers == [stage.workers[0], second]
+        assert stage.workers[0].signals[:1] == ["HUP"]
+        second.returns(5)
+        assert [report.token for report in await peer.reports(1)] == [5]

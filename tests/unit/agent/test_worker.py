@@ -1,5 +1,6 @@
 """Real worker processes, fed over their pipes."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import trio
 from taskd.agent import wire
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
+from taskd_protocol.resources import Hold
 from taskd_protocol.task import Grant, TaskSpec
 from unit.agent.conftest import Hire
 from unit.agent.making import task_id
-from unit.agent.workshop import call, wait_until
+from unit.agent.workshop import call, wait_until, with_hold
 
 
 async def test_calls_run_in_order_and_each_is_told(hire: Hire) -> None:
@@ -241,3 +243,49 @@ async def test_coroutines_run_on_trio_too(hire: Hire) -> None:
     bench = await hire("trio")
     bench.give(*(call(token, "techo", token) for token in range(1, 301)))
     assert sorted([await bench.result() for _ in range(300)]) == [[token, token] for token in range(1, 301)]  # type: ignore[type-var]
+
+
+async def test_an_attempt_has_what_its_lease_holds_and_the_next_one_has_it_no_more(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it did to its environment, and however it ended."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    bench = await hire("process")
+    all_cpus = sorted(os.sched_getaffinity(0))
+    one = all_cpus[:1]
+    holds = Hold("cpu", 1_000), Hold("gpu", 500, ["2"]), Hold("memory", 1 << 30)
+    held = {"cpu": [1.0], "gpu": [0.5, "2"], "memory": [1 << 30]}
+    bench.give(with_hold(call(1, "having"), *holds), cpus=one)
+    assert await bench.result() == [held, ["2", "PCI_BUS_ID"], one, one]
+    bench.give(call(2, "having"))
+    assert await bench.result() == [{}, ["0,1,2,3", None], all_cpus, all_cpus]
+    bench.give(with_hold(call(3, "having", "spoil"), *holds), cpus=one)
+    assert (await bench.failure()).type == "builtins.SystemExit"
+    bench.give(with_hold(call(4, "having"), Hold("cpu", 500)))
+    assert await bench.result() == [{"cpu": [0.5]}, ["0,1,2,3", None], all_cpus, all_cpus]
+
+
+async def test_the_most_that_an_attempt_held_is_its_own_and_not_the_workers(hire: Hire) -> None:
+    """Only of one that was granted memory: it costs some fifty microseconds."""
+    bench = await hire("process")
+    peaks = []
+    for token, size in enumerate((64 << 20, 1, 32 << 20, 1), 1):
+        bench.give(with_hold(call(token, "take", size), Hold("memory", 1 << 30)))
+        end = await bench.next()
+        assert isinstance(end, wire.Returned)
+        peaks.append(end.peak_bytes)
+    base = peaks[3]
+    assert 1 << 20 < base < 200 << 20
+    assert 60 << 20 < peaks[0] - base < 80 << 20
+    assert peaks[1] - base < 8 << 20
+    assert 28 << 20 < peaks[2] - base < 40 << 20
+    bench.give(call(9, "take", 1))
+    end = await bench.next()
+    assert isinstance(end, wire.Returned)
+    assert end.peak_bytes == 0
+
+
+async def test_a_coroutine_knows_what_it_holds(hire: Hire) -> None:
+    bench = await hire("asyncio")
+    bench.give(with_hold(call(1, "ahaving"), Hold("memory", 1 << 20)))
+    assert await bench.result() == {"memory": 1 << 20}

@@ -1,7 +1,7 @@
 """A real worker on a bench: what it is told, what it says, and how it ends."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from taskd.agent.executors.seat import Hand
 from taskd.agent.platform import Exit
 from taskd.agent.processes import Worker
 from taskd_protocol.payload import pack_arguments, unpack
+from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import Failure, Grant, TaskSpec
 from unit.agent.making import task_id
 
@@ -181,6 +182,31 @@ def scribble():
             pass
     time.sleep(1000)
 
+@app.task(name="having")
+def having(spoil=False):
+    """Tell what this attempt has of the machine, in this thread and in one that it starts."""
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(sorted(os.sched_getaffinity(0))))
+    thread.start()
+    thread.join()
+    names = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+    told = [os.environ.get(name) for name in names]
+    held = {name: [each.amount, *each.items] for name, each in current().resources.items()}
+    if spoil:
+        os.environ.pop(names[0])
+        os.environ[names[1]] = "spoilt"
+        raise SystemExit
+    return [held, told, sorted(os.sched_getaffinity(0)), *seen]
+
+@app.task(name="take")
+def take(size):
+    held = b"x" * size
+    return len(held)
+
+@app.task(name="ahaving")
+async def ahaving():
+    return {name: each.amount for name, each in current().resources.items()}
+
 @app.task(name="aecho")
 async def aecho(value=None):
     return value
@@ -308,6 +334,11 @@ def call(token: int, name: str, *args: object, attempt: int = 1) -> Grant:
     return Grant(token, attempt, spec)
 
 
+def with_hold(grant: Grant, *holds: Hold) -> Grant:
+    """The same lease, which holds this."""
+    return msgspec.structs.replace(grant, granted=Granted(list(holds)))
+
+
 def limited(
     grant: Grant, *, timeout_ms: int = 0, soft_ms: int = 0, heartbeat_ms: int = 0, exclusive: bool = False
 ) -> Grant:
@@ -330,9 +361,11 @@ class Bench:
     def tell(self, message: wire.ToWorker) -> None:
         self.process.send(wire.encode(message))
 
-    def give(self, *grants: Grant, clock_ahead_ms: int = 0, result_bytes_max: int = 1 << 20) -> int:
+    def give(
+        self, *grants: Grant, clock_ahead_ms: int = 0, result_bytes_max: int = 1 << 20, cpus: Sequence[int] = ()
+    ) -> int:
         self.batches += 1
-        self.tell(wire.Batch(self.batches, clock_ahead_ms, result_bytes_max, list(grants)))
+        self.tell(wire.Batch(self.batches, clock_ahead_ms, result_bytes_max, list(grants), [], list(cpus)))
         return self.batches
 
     async def next(self) -> wire.FromWorker:
