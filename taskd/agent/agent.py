@@ -23,6 +23,7 @@ from taskd.agent.executors.coroutine import CoroutineExecutor
 from taskd.agent.executors.process import ProcessExecutor
 from taskd.agent.executors.seat import Hand, hire_first
 from taskd.agent.host import Host, oom_kills
+from taskd.agent.kin import memory_of
 from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
 from taskd.agent.publishing import publish
@@ -238,6 +239,7 @@ async def run_agent(config: AgentConfig) -> None:
             spawner=spawner,
             machine=find_machine(),
             host_stats=Host(spawner.kin.use).stats,
+            memory_of=memory_of,
             oom_kills=oom_kills,
         )
         agent = Agent(config, platform)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from msgspec import structs
 
+from taskd.agent.footprints import Footprints
 from taskd.agent.inputs import Inputs, refers
 from taskd.agent.limits import How, Limits, is_limited
 from taskd.agent.marks import Marks
@@ -105,6 +106,7 @@ class AgentCore:
         share: What leases hold, and leave for others.
         reports: What has ended and is not recorded.
         limits: What runs and has limits.
+        footprints: What was granted memory.
         progress: What attempts told of how far they have come.
         inputs: Results that leases wait for.
         spawns: What attempts have spawned, and the server has not made.
@@ -138,6 +140,7 @@ class AgentCore:
         self.pools: Final = [Slots(pool.slots, self.share, weighs=pool.kind != "async") for pool in pools]
         self.reports: Final = Reports()
         self.limits: Final = Limits()
+        self.footprints: Final = Footprints()
         self.progress: Final = Progress()
         numbers = count(1)
         self.inputs: Final = Inputs(self._is_held, numbers)
@@ -244,6 +247,10 @@ class AgentCore:
         ruled = [grant for grant in lease.grants if grant.spec.given is not None or grant.spawned is not None]
         referring = [grant for grant in ruled if refers(grant)]
         slots.receive(lease.grants, [grant.token for grant in referring])
+        if slots.weighs:
+            for grant in lease.grants:
+                if grant.granted is not None:
+                    self.footprints.hold(grant)
         for grant in ruled:
             if is_limited(grant.spec.rules):
                 self.limits.hold(lease.pool, grant)
@@ -280,7 +287,7 @@ class AgentCore:
     @property
     def watches(self) -> bool:
         """Somebody should ``look`` several times a second."""
-        return bool(self.limits) or bool(self.progress)
+        return bool(self.limits) or bool(self.progress) or bool(self.footprints)
 
     def answered(self, sent_ms: int) -> None:
         """Take note that the server has answered what was sent then: it counts our leases from no earlier."""
@@ -307,7 +314,16 @@ class AgentCore:
             self._note_order(token, "release" if failure is None else failure)
             kills.append(Kill(pool, [token], how, show))
         self.progress.look(self._is_held, self.reports.unrecorded)
+        self.footprints.keep(self._is_held)
         return kills
+
+    def measured(self, pool: int, token: int, memory_bytes: int) -> list[Kill]:
+        """Take note of how much memory an attempt holds; return the order to end it if that is too much."""
+        failure = self.footprints.note(token, memory_bytes)
+        if failure is None or token in self._ordered:
+            return []
+        self._note_order(token, failure)
+        return [Kill(pool, [token], How.KILL)]
 
     def started(self, token: int) -> None:
         """Take note that an attempt runs."""
@@ -380,7 +396,8 @@ class AgentCore:
             if grant is None or (ordered and ordered.pop(token, "") == "forget"):
                 continue
             spec = grant.spec
-            report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms)
+            peak_bytes = 0 if grant.granted is None else self.footprints.take_peak(token, end.peak_bytes)
+            report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms, peak_bytes)
             if (self._printed and token in self._printed) or (self.spawns and token in self.spawns):
                 self._report(report)
             else:
@@ -415,7 +432,7 @@ class AgentCore:
         if grant is not None:
             self._learn(pool, grant.spec.name, 1, end.run_us)
         outcome = "waiting" if end.waits else "failed"
-        report = self._failure(pool, end.token, end.failure, end.started_at_ms, outcome)
+        report = self._failure(pool, end.token, end.failure, end.started_at_ms, outcome, peak_bytes=end.peak_bytes)
         if report is not None:
             its_own = report.failure is end.failure  # and no limit that it was over
             if its_own and end.waits:
@@ -449,7 +466,7 @@ class AgentCore:
             self.give_back([grant], unstarted=False)
 
     def ended_with_output(
-        self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float
+        self, pool: int, grant: Grant, end: bytes | Failure, started_at_ms: int, run_us: float, *, peak_bytes: int = 0
     ) -> None:
         """Report the end of an attempt, result or failure, after all output of it that was added before."""
         token = grant.token
@@ -457,10 +474,11 @@ class AgentCore:
         order = self._ordered.get(token)
         if isinstance(end, Failure) or isinstance(order, str):
             failure = end if isinstance(end, Failure) else ENDED
-            report: Ended | None = self._failure(pool, token, failure, started_at_ms)
+            report: Ended | None = self._failure(pool, token, failure, started_at_ms, peak_bytes=peak_bytes)
         elif self.pools[pool].finish(token) is not None:
             self._ordered.pop(token, None)
-            report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms)
+            peak_bytes = self.footprints.take_peak(token, peak_bytes) if grant.granted is not None else 0
+            report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms, peak_bytes)
         else:
             report = None
         self._printed.discard(token)
@@ -473,19 +491,30 @@ class AgentCore:
         return token in self._ordered
 
     def _failure(
-        self, pool: int, token: int, failure: Failure, started_at_ms: int, outcome: str = "failed"
+        self,
+        pool: int,
+        token: int,
+        failure: Failure,
+        started_at_ms: int,
+        outcome: str = "failed",
+        *,
+        peak_bytes: int = 0,
     ) -> FailureReport | None:
         """Let go of an attempt that failed; return its report, None when there is nobody to tell."""
         grant = self.pools[pool].finish(token)
         order = self._ordered.pop(token, "")
         if grant is None or order == "forget":
             return None
+        peak_bytes = self.footprints.take_peak(token, peak_bytes) if grant.granted is not None else 0
+        told: Failure | None = failure
         if isinstance(order, str) and order:  # also of "release": it had begun, and may not pass for one that had not
-            return FailureReport(token, grant.spec.id, grant.attempt, "cancelled", None, started_at_ms)
-        if isinstance(order, Failure):  # what was raised tells where it was
-            outcome = "failed"
-            failure = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
-        return FailureReport(token, grant.spec.id, grant.attempt, outcome, failure, started_at_ms)
+            outcome, told = "cancelled", None
+        elif isinstance(order, Failure):  # what was raised tells where it was
+            told = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
+            if order.code != TaskCodes.WORKER_OUT_OF_MEMORY:  # which is told as when the kernel had done it
+                outcome = "failed"
+        ids = token, grant.spec.id, grant.attempt
+        return FailureReport(*ids, outcome, told, started_at_ms, peak_bytes=peak_bytes)
 
     def _report(self, report: Ended) -> None:
         """Send a report: after what the attempt printed, what it told, and what it has spawned."""

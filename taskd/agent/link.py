@@ -76,6 +76,9 @@ LOOK_S = 0.2
 SHED_S = 1.0
 """What waits for longer than this, and is more than the agent should hold, goes back."""
 
+MEASURE_MS = 500
+"""Between two looks at how much memory attempts hold that were granted some."""
+
 _STILL_AWAY_S = 30.0
 """Between two lines of log that say so."""
 
@@ -119,6 +122,7 @@ class ServerLink:
         self._watched = trio.Event()
         self._offered_ms = 0  # when the last OFFER was sent
         self._beats_ms: dict[int, int] = {}  # and heartbeats that were not answered yet
+        self._measured_ms = 0
         self._failures = Failures()
         self._tries = 0
         self._heard_s = 0.0
@@ -306,11 +310,22 @@ class ServerLink:
         """Have that ended which is over its time, what attempts told sent, and runners told how long they may wait."""
         exclusive = self._core.limits.exclusive  # also those that have ended since: their processes are let go
         self._end(self._core.look(self._now_ms()))
+        if self._core.footprints and self._now_ms() - self._measured_ms >= MEASURE_MS:
+            self._measured_ms = self._now_ms()
+            self._measure()
         if exclusive:
             for executor in self._executors:
                 executor.keep()
         if self._core.has_news:
             self._bell.set()
+
+    def _measure(self) -> None:
+        """See how much memory attempts hold that were granted some, and have those ended that hold more."""
+        for pool, executor in enumerate(self._executors):
+            for token, pid in executor.alone():
+                limit = self._core.footprints.limit_of(token)
+                if limit is not None:
+                    self._end(self._core.measured(pool, token, self._platform.memory_of(pid, limit)))
 
     async def watch(self) -> None:
         """Look, several times a second as long as there is something to look at, for ever."""

@@ -32,6 +32,8 @@ class Exit(NamedTuple):
     """Exit code; negative: the signal that ended it."""
     ordered: bool
     """The agent had it killed, or its runner did, which was to hear from the agent by then and had not."""
+    peak_bytes: int = 0
+    """The most memory that one of the processes held; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,5 +165,7 @@ class Platform:
     machine: Machine
     """What there is for tasks to use."""
     host_stats: Callable[[], HostStats]
+    memory_of: Callable[[int, int], int]
+    """How many bytes a process of ours and all that came from it hold; exactly only where that is more than so many."""
     oom_kills: Callable[[], int]
     """How often the kernel has killed for memory here; it only rises."""

@@ -70,8 +70,8 @@ class Runner:
         """Wait until nothing is left of the process."""
         while self._exit is None:
             match await self._next():
-                case wire.Exited(code, killed):
-                    self._exit = Exit(code, killed)
+                case wire.Exited(code, killed, peak_bytes):
+                    self._exit = Exit(code, killed, peak_bytes)
                 case None:  # somebody killed the runner, and so the kernel its process
                     self._exit = Exit(-signal.SIGKILL, self._killed)
                 case _:

@@ -56,8 +56,8 @@ def main(fds: Sequence[int]) -> NoReturn:
     for fd in fds[1:]:
         os.close(fd)
     orders.tell(wire.Launched(process.pid))
-    code = _watch(orders, process.pid, woken)
-    orders.tell(wire.Exited(code, orders.killing))
+    code, peak_bytes = _watch(orders, process.pid, woken)
+    orders.tell(wire.Exited(code, orders.killing, peak_bytes))
     os._exit(0)
 
 
@@ -169,19 +169,20 @@ def _before_exec(runner_pid: int, cpus: Sequence[int]) -> Callable[[], None]:
     return prepare
 
 
-def _watch(orders: _Orders, main_pid: int, woken: int) -> int:
-    """Return the process's exit code when it has ended and nothing that came from it is left."""
+def _watch(orders: _Orders, main_pid: int, woken: int) -> tuple[int, int]:
+    """Return the process's exit code, and the most memory that was held, when nothing that came from it is left."""
     poll = select.poll()
     poll.register(orders.control, select.POLLIN)
     poll.register(woken, select.POLLIN)
     code: int | None = None
-    rounds = 0
+    peak_bytes = rounds = 0
     while True:
         # Children first: a SIGCHLD from before the wake-up descriptor was set has woken nobody.
-        code, left = _reap(main_pid, code)
+        code, left, held = _reap(main_pid, code)
+        peak_bytes = max(peak_bytes, held)
         if not left:
             assert code is not None
-            return code
+            return code, peak_bytes
         if code is None:
             _pass_on(orders, main_pid)
         timeout_ms = orders.left_ms()
@@ -212,15 +213,21 @@ def _pass_on(orders: _Orders, main_pid: int) -> None:
             os.kill(main_pid, wire.STACKS_SIGNAL)
 
 
-def _reap(main_pid: int, code: int | None) -> tuple[int | None, bool]:
-    """Reap what has ended; return the main process's exit code once it has, and whether anything is left."""
+def _reap(main_pid: int, code: int | None) -> tuple[int | None, bool, int]:
+    """Reap what has ended.
+
+    Returns:
+        The main process's exit code once it has, whether anything is left, and the most memory that one of them held.
+    """
+    peak_kib = 0
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return code, False
+            return code, False, peak_kib * 1024
         if not pid:
-            return code, True
+            return code, True, peak_kib * 1024
+        peak_kib = max(peak_kib, usage.ru_maxrss)
         if pid == main_pid:
             code = os.waitstatus_to_exitcode(status)
 

@@ -60,6 +60,7 @@ class Slots:
 
     Attributes:
         count: Attempts that run at the same time.
+        weighs: A slot stands for its share of the agent's CPUs, and is not open while that is held.
         held: Leases by fencing token: waiting or handed to a worker.
         pace: Of everything that the pool runs.
         closed: Nothing more is asked for, because the agent is going.
@@ -73,12 +74,12 @@ class Slots:
         Args:
             count: Attempts that run at the same time.
             share: Among this agent's pools; None: there is no other.
-            weighs: A slot stands for its share of the agent's CPUs, and is not open while that is held.
+            weighs: See the class.
         """
         self.count = count
         self._share = share or Share()
         self._share.pools.append(self)
-        self._weighs = weighs
+        self.weighs = weighs
         self._holding = 0  # leases held that hold something
         self._first: dict[int, Grant] = {}  # those of them that wait
         self.held: dict[int, Grant] = {}
@@ -204,7 +205,7 @@ class Slots:
     @property
     def open_slots(self) -> int:
         """Attempts that hold nothing, of which so many may run now."""
-        return self._share.open_slots(self.count, weighs=self._weighs)
+        return self._share.open_slots(self.count, weighs=self.weighs)
 
     @property
     def holding_waits(self) -> bool:

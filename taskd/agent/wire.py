@@ -238,6 +238,8 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
     """Exit code; negative: the signal that ended it."""
     killed: bool
     """The signal was sent on the agent's order, or for want of one that was due."""
+    peak_bytes: int = 0
+    """The most memory that one of them held, but no less than the runner's own."""
 
 
 ToWorker = Setup | Batch | Stop

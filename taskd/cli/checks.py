@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from taskd.agent.cgroup import Cgroups
+from taskd.agent.link import MEASURE_MS
 from taskd.agent.supplies import find_machine
 from taskd.cli.options import chosen_server
 from taskd.client.client import Client
@@ -85,6 +86,7 @@ def _limits() -> Iterator[Finding]:
     gpus = f", and GPUs {', '.join(f'{gpu.number} ({gpu.kind})' for gpu in machine.gpus)}" if machine.gpus else ""
     had = f"{machine.cpus / ONE:g} CPUs and {machine.memory_bytes >> 20:,} MiB of memory{gpus}"
     yield Finding("resources", "ok", f"{where} has {had}")
+    yield Finding("task memory", "ok", f"looked at every {MEASURE_MS / 1000:g} s, of each task that was granted some")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= FILES_MIN:
         yield Finding("open files", "ok", f"{'any number' if soft == resource.RLIM_INFINITY else f'{soft:,}'} allowed")

@@ -1,5 +1,6 @@
 """How an attempt is run: one file for each kind of executor, one for what keeps a worker process in its seat."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from taskd.agent.core import Kill
@@ -14,6 +15,10 @@ class Executor(Protocol):
 
     def end(self, kill: Kill) -> None:
         """End these attempts, as the core was ordered; those that have not started, at once."""
+        ...
+
+    def alone(self) -> Iterable[tuple[int, int]]:
+        """Give the attempts that run with what they hold in a process of their own: token, and process id."""
         ...
 
     def keep(self) -> None:

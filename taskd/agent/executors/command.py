@@ -4,7 +4,7 @@ The slot is free when the command and all that came from it are gone; its report
 follows its output, which may take longer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -37,6 +37,7 @@ class _Running:
         self.process: CommandProcess | None = None
         self.ended = trio.Event()
         self.output_bytes = 0
+        self.peak_bytes = 0
 
 
 class CommandExecutor:
@@ -116,6 +117,12 @@ class CommandExecutor:
                 else:
                     self._nursery.start_soon(self._end, running.process, running.ended)
 
+    def alone(self) -> Iterable[tuple[int, int]]:
+        """See ``Executor``."""
+        for token, running in self._running.items():
+            if running.grant.granted is not None and running.process is not None and not running.ended.is_set():
+                yield token, running.process.pid
+
     def keep(self) -> None:
         """See ``Executor``."""
         for running in self._running.values():
@@ -152,7 +159,7 @@ class CommandExecutor:
             self._core.stopped(self._pool, grant)
         else:
             run_us = (clock.mono_ns() - start_ns) / 1_000
-            self._core.ended_with_output(self._pool, grant, end, started_at_ms, run_us)
+            self._core.ended_with_output(self._pool, grant, end, started_at_ms, run_us, peak_bytes=running.peak_bytes)
         self.wake()
         self._ring()
 
@@ -176,6 +183,7 @@ class CommandExecutor:
                 for stream in STREAMS:
                     nursery.start_soon(self._gather, grant, running, process, stream)
                 how = await process.wait()
+                running.peak_bytes = how.peak_bytes
                 running.ended.set()
                 self._room.set()
         finally:

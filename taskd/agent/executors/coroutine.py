@@ -6,7 +6,7 @@ server grants it again with a marked start, and who has that is blamed the next 
 Nobody is run again under the same token: what it had begun may have been seen.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import trio
 
@@ -121,6 +121,10 @@ class CoroutineExecutor:
                 self._core.unstarted(self._pool, waiting)
             elif token not in self._assigned:
                 self._core.dropped(self._pool, token)
+
+    def alone(self) -> Iterable[tuple[int, int]]:
+        """See ``Executor``. None is: what one of them holds of their process's memory nobody can tell."""
+        return ()
 
     def keep(self) -> None:
         """See ``Executor``. One exclusive attempt ties all others: they are run again, should it come to that."""

@@ -104,6 +104,13 @@ class ProcessExecutor:
             if token not in assigned:
                 self._core.dropped(self._pool, token)
 
+    def alone(self) -> Iterable[tuple[int, int]]:
+        """See ``Executor``."""
+        for member, hand in self._hands.items():
+            for token, grant in member.assigned.items():
+                if grant.granted is not None and member not in self._unmarked:
+                    yield token, hand.process.pid
+
     def keep(self) -> None:
         """See ``Executor``."""
         for member, hand in self._hands.items():

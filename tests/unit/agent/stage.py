@@ -221,6 +221,12 @@ class PlayedWorker(PlayedProcess):
     def raises(self, token: int, code: str) -> None:
         self.say(wire.Raised(token, Failure(code, code), WALL_MS, 1_000.0))
 
+    def ends(self, token: int, *, peak_bytes: int, raises: bool = False) -> None:
+        if raises:
+            self.say(wire.Raised(token, Failure("x", "x"), WALL_MS, 1_000.0, peak_bytes=peak_bytes))
+        else:
+            self.say(wire.Returned(token, b"r", WALL_MS, 1_000.0, peak_bytes))
+
     def dies(self, code: int, *, running: int = 0) -> None:
         self.runs = running
         self.exit(code)
@@ -311,6 +317,7 @@ class Stage:
         self.error = ""
         self.version = wire.VERSION
         self.versions: list[str] = []
+        self.memory: dict[int, int] = {}
         self.workers: list[PlayedWorker] = []
         self.commands: list[PlayedCommand] = []
         self.refusals: list[TaskdError] = []
@@ -392,6 +399,7 @@ class Stage:
             spawner=self,
             machine=MACHINE,
             host_stats=lambda: HostStats(12.5, 0.5, 10, 20),
+            memory_of=lambda pid, _enough: self.memory.get(pid, 0),
             oom_kills=lambda: self.kills_for_memory,
         )
 

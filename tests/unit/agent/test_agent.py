@@ -1,6 +1,7 @@
 """A whole agent with real workers and commands, its server scripted."""
 
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -8,18 +9,21 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 from trio.testing import MockClock
 
 from taskd.agent.agent import Agent
 from taskd.agent.clock import SystemClock
 from taskd.agent.config import AgentConfig
 from taskd.agent.host import Host, oom_kills
+from taskd.agent.kin import memory_of
 from taskd.agent.spawner import open_spawner
 from taskd.client.profile import Profile
 from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.messages import Ack, Logs, LogsRecorded, Nack, Offered, Recorded, Revoke
 from taskd_protocol.payload import unpack
+from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report
 from unit.agent.making import grant
 from unit.agent.stage import Peer, Stage, playing
@@ -41,6 +45,7 @@ async def real_agent(*, processes: int = 2) -> AsyncIterator[Peer]:
             clock=SystemClock(),
             rng=random.Random(1),
             host_stats=Host(spawner.kin.use).stats,
+            memory_of=memory_of,
             oom_kills=oom_kills,
         )
         async with playing(stage, Agent(config, platform)):
@@ -178,3 +183,28 @@ async def test_short_tasks_behind_a_long_one_run_elsewhere(project: Path) -> Non
         gate.touch()
         assert value((await ends(peer, 1))[221]) == str(gate)
         assert len(marks.read_text()) == 120
+
+
+@pytest.mark.usefixtures("project")
+async def test_memory_that_was_granted_is_the_most_that_an_attempt_may_hold() -> None:
+    """Of a worker that is used again, and of a command with a child; what ends them leaves their neighbours alone."""
+    granted = Granted([Hold("memory", 150 << 20)])
+    hoard = f"{sys.executable} -c 'import time; x = b\"x\" * (300 << 20); time.sleep(100)'; echo never"
+    async with real_agent() as peer:
+        await peer.lease(
+            call(1, "csleep", 4.0), replace_granted(call(2, "take", 300 << 20, 100), granted), pool=PROCESS
+        )
+        await peer.lease(replace_granted(shell(3, hoard), granted), pool=COMMAND)
+        found = await ends(peer, 3)
+        assert isinstance(found[1], Report)
+        for token in (2, 3):
+            assert code(found[token]) == TaskCodes.WORKER_OUT_OF_MEMORY
+            assert 150 << 20 < found[token].peak_bytes < 400 << 20
+        await peer.lease(replace_granted(call(4, "take", 1 << 20), granted), pool=PROCESS)
+        await peer.lease(replace_granted(shell(5, "true"), granted), pool=COMMAND)
+        found = await ends(peer, 2)
+        assert all(isinstance(report, Report) and 1 << 20 < report.peak_bytes < 150 << 20 for report in found.values())
+
+
+def replace_granted(grant: Grant, granted: Granted) -> Grant:
+    return structs.replace(grant, granted=granted)

@@ -199,8 +199,9 @@ def having(spoil=False):
     return [held, told, sorted(os.sched_getaffinity(0)), *seen]
 
 @app.task(name="take")
-def take(size):
+def take(size, seconds=0):
     held = b"x" * size
+    time.sleep(seconds)
     return len(held)
 
 @app.task(name="ahaving")
