@@ -11,6 +11,7 @@ The nursery tree of the agent's process::
     └── Agent.run
         ├── publish: makes the code's schedules known, once
         ├── ServerLink.watch: limits of attempts, while some have any
+        ├── ServerLink.hand_on: what one pool lets go of, to others that wait for it
         ├── ServerLink: connects for ever
         │   └── a connection: read, write, heartbeats, giving back what waits too long
         └── one per executor

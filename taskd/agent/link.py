@@ -120,6 +120,7 @@ class ServerLink:
         self._bell = trio.Event()
         self._changed = trio.Event()
         self._watched = trio.Event()
+        self._freed = trio.Event()
         self._offered_ms = 0  # when the last OFFER was sent
         self._beats_ms: dict[int, int] = {}  # and heartbeats that were not answered yet
         self._measured_ms = 0
@@ -130,15 +131,10 @@ class ServerLink:
         self._heartbeats_missed = limits.HEARTBEATS_MISSED
 
     def ring(self) -> None:
-        """Take note that something has changed: have the core's messages sent, if there are any.
-
-        What one pool lets go of may be what another waits for.
-        """
-        if self._core.share.news:
-            self._core.share.news = False
-            for executor in self._executors:
-                executor.wake()
+        """Take note that something has changed: have the core's messages sent, if there are any."""
         self._changed.set()
+        if self._core.share.news:
+            self._freed.set()
         if self._core.watches:
             self._watched.set()
         if self._core.has_news:
@@ -326,6 +322,18 @@ class ServerLink:
                 limit = self._core.footprints.limit_of(token)
                 if limit is not None:
                     self._end(self._core.measured(pool, token, self._platform.memory_of(pid, limit)))
+
+    async def hand_on(self) -> None:
+        """Have executors look again when something was let go of that leases of another pool may wait for, for ever.
+
+        Not at once: who rings may be in the middle of handing over.
+        """
+        while True:
+            await self._freed.wait()
+            self._freed = trio.Event()
+            self._core.share.news = False
+            for executor in self._executors:
+                executor.wake()
 
     async def watch(self) -> None:
         """Look, several times a second as long as there is something to look at, for ever."""
