@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from taskd.core.records import LeaseRecord, Past, SpecRecord
 from taskd_protocol.limits import PRIORITY_MAX
-from taskd_protocol.resources import CPU, MEMORY, Granted, Need, Request, Where
+from taskd_protocol.resources import CPU, LEARNED, MEMORY, Granted, Need, Request, Where
 from taskd_protocol.task import Failure, TaskSpec
 
 WINDOW_TASKS_MAX = 32_768
@@ -165,6 +165,10 @@ def _with_memory(request: Request, at_least: int) -> Request:
     )
 
 
+def _with_learned(request: Request, amount: int) -> Request:
+    return Request([Need(MEMORY, amount) if need.amount == LEARNED else need for need in request.needs])
+
+
 def line_id(queue: str, name: str, where: bytes = b"") -> bytes:
     """Return a line's id: a digest, so that the same line is found again without a directory."""
     digest = hashlib.blake2b(digest_size=LINE_ID_BYTES)
@@ -201,6 +205,7 @@ class Line:
         where: What its tasks ask of an agent, packed; empty: a slot.
         wants: The same, to be read; None: a slot.
         requests: The alternatives of ``wants``, with what was learned in its place.
+        learns: It is asked for memory as it was learned.
         least: CPU and memory that each of the alternatives asks for at least.
         names_agents: It is asked which agent it is, so that no two are of a sort.
         able: Of each sort of agent, by what it offers, or of each agent: whether it could run the tasks.
@@ -217,6 +222,7 @@ class Line:
         "able",
         "complete",
         "id",
+        "learns",
         "least",
         "name",
         "names_agents",
@@ -239,6 +245,7 @@ class Line:
         self.where = where
         self.wants = _unpack_where(where) if where else None
         self.requests = self.wants.requests if self.wants else []
+        self.learns = any(need.amount == LEARNED for request in self.requests for need in request.needs)
         self.least = _least(self.requests, CPU), _least(self.requests, MEMORY)
         self.names_agents = any(rule.label in OWN_LABELS for rule in self.wants.labels) if self.wants else False
         self.able: dict[bytes, bool] = {}
@@ -254,6 +261,14 @@ class Line:
         self.window_bytes = 0
         self._late: dict[int, Task] = {}
         self._removed: set[int] = set()
+
+    def ask_for_memory(self, amount: int) -> None:
+        """Ask for so much memory where it is to be as was learned."""
+        if self.wants is not None:
+            self.requests = [_with_learned(request, amount) for request in self.wants.requests]
+            self.least = _least(self.requests, CPU), _least(self.requests, MEMORY)
+            self.able.clear()
+            self.stuck = -1
 
     @property
     def window_count(self) -> int:

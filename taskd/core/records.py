@@ -88,6 +88,8 @@ NODE = Kind(b"V")
 """id: the node's task id. Nodes that are no task of their own, and those that were skipped."""
 SIGNAL = Kind(b"G")
 """id: workflow id + the signal's name in UTF-8; value: packed. Signals that came."""
+PEAKS = Kind(b"M")
+"""id: the task name in UTF-8. How much memory its attempts have come to hold."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -202,6 +204,15 @@ class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """Entries in READY."""
     where: bytes = b""
     """Which agents may run them, packed; empty: any that has the name."""
+
+
+class PeaksRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """How much memory attempts of a task name held at most."""
+
+    counts: dict[int, int]
+    """Attempts, by the step of ``taskd.core.learned`` that their peak was in; older ones count for less."""
+    highest: int
+    """Bytes, of all."""
 
 
 class KeyRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -486,6 +497,7 @@ Record = (
     | StateRecord
     | LeaseRecord
     | LineRecord
+    | PeaksRecord
     | KeyRecord
     | UniqueRecord
     | FinishedRecord
@@ -511,6 +523,7 @@ READERS: dict[Kind, type[Record]] = {
     STATE: StateRecord,
     LEASE: LeaseRecord,
     LINE: LineRecord,
+    PEAKS: PeaksRecord,
     KEY: KeyRecord,
     UNIQUE: UniqueRecord,
     FINISHED: FinishedRecord,

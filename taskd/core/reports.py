@@ -8,7 +8,7 @@ anything else is stale and changes nothing.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from taskd.core import attempts, endings, families, quarantine, records
+from taskd.core import attempts, endings, families, learned, quarantine, records
 from taskd.core.commands import (
     AckAttempts,
     AppendLogs,
@@ -71,8 +71,11 @@ def ack(w: Working, command: AckAttempts, now: Now, loaded: Loaded) -> ReportsRe
         leases = agent.leases
         # the same report twice in one message counts once
         ended = [pair for pair in counting if leases.pop(pair[0].token, None) is not None]
+        peaks = [(task.spec.name, report.peak_bytes) for report, task in ended if report.peak_bytes]
         w.note_gone(agent, [task for _, task in ended])
         endings.succeed(w, ended, now)
+        if peaks:
+            learned.note_peaks(w, peaks)
         if agent.streak and counting:
             agent.streak = []
     return ReportsRecorded(recorded, stale)
@@ -97,6 +100,9 @@ def nack(w: Working, command: NackAttempts, now: Now, loaded: Loaded) -> Reports
     agent.seen_mono_ms = now.mono_ms
     # the same report twice in one message counts once
     ended = [(report, task) for report, task in counting if agent.leases.pop(report.token, None) is not None]
+    for report, task in ended:
+        if report.failure is not None and report.failure.code == TaskCodes.WORKER_OUT_OF_MEMORY:
+            learned.note_death(w, task, report.peak_bytes)
     w.note_gone(agent, [task for _, task in ended])
     charges = [
         Charge(task.spec.id, task.spec.queue, task.spec.name, report.outcome)

@@ -22,6 +22,7 @@ from taskd.core.records import (
     JobRecord,
     LeaseRecord,
     LineRecord,
+    PeaksRecord,
     QueueRecord,
     SpecRecord,
     StandingRecord,
@@ -57,6 +58,7 @@ class Stored:
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
     queues: Sequence[tuple[bytes, QueueRecord]] = ()
+    peaks: Sequence[tuple[bytes, PeaksRecord]] = ()
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
     flows: Sequence[WorkflowRecord] = ()
     """Workflows that have not ended."""
@@ -85,6 +87,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
+    w.peaks = {name.decode(): record for name, record in stored.peaks}
     w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}
     _restore_schedules(w, stored, now)
     w.jobs = dict(stored.jobs)

@@ -20,6 +20,7 @@ from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
+from taskd.core.peaks import proposal
 from taskd.core.records import (
     AgentRecord,
     DeadGroupRecord,
@@ -28,6 +29,7 @@ from taskd.core.records import (
     LineRecord,
     Mutation,
     Past,
+    PeaksRecord,
     QueueRecord,
     TokenRecord,
 )
@@ -323,6 +325,7 @@ class Working:
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
+        self.peaks: dict[str, PeaksRecord] = {}
         self.timers = Timers()
         self.schedules = Schedules()
         self.counters = Counters()
@@ -444,6 +447,8 @@ class Working:
         """Take a line in."""
         self.lines[line.queue, line.name, line.where] = line
         self.lines_by_id[line.id] = line
+        if line.learns:
+            line.ask_for_memory(proposal(self.peaks.get(line.name)))
 
     def enter_line(self, task: Task) -> None:
         """Put a task into its line, in memory and on disk; its state is the caller's to write and count."""

@@ -25,6 +25,9 @@ from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held,
 RAISED = Failure("task.raised", "boom", "builtins.ValueError", "Traceback", None)
 
 
+PEAK = 100 << 20
+
+
 class FakeAgent:
     """Holds leases and reports what it is told to report.
 
@@ -81,9 +84,9 @@ class FakeAgent:
         """Ask for leases."""
         return AddCredit(self.name, self.connection, pool, leases)
 
-    def beat(self) -> BeatHeart:
+    def beat(self, *, cpu_outside: int = 0) -> BeatHeart:
         """Be alive."""
-        return BeatHeart(self.name, self.connection, self.lease_number, list(self.held))
+        return BeatHeart(self.name, self.connection, self.lease_number, list(self.held), cpu_outside)
 
     def lose(self) -> LoseConnection:
         """Lose the connection, as the server sees it."""
@@ -95,7 +98,9 @@ class FakeAgent:
 
     def ack(self, *grants: Grant, result: bytes = b"\xc0") -> AckAttempts:
         """Report these as done."""
-        return AckAttempts(self.name, [Report(g.token, g.spec.id, g.attempt, result, 1) for g in grants])
+        return AckAttempts(
+            self.name, [Report(g.token, g.spec.id, g.attempt, result, 1, PEAK if g.granted else 0) for g in grants]
+        )
 
     def nack(
         self,

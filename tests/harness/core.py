@@ -54,6 +54,7 @@ from taskd.core.records import (
     LeaseRecord,
     LineRecord,
     Mutation,
+    PeaksRecord,
     QueueRecord,
     Record,
     SpecRecord,
@@ -147,6 +148,7 @@ class Disk:
             counters=self.find(records.META, b"counters", CountersRecord),
             epoch=self.find(records.META, b"epoch", EpochRecord),
             tokens=list(self.of(records.TOKEN, TokenRecord).items()),
+            peaks=list(self.of(records.PEAKS, PeaksRecord).items()),
             lines=list(self.of(records.LINE, LineRecord).items()),
             leases=[
                 (i, lease, self.find(records.SPEC, i, SpecRecord), self.details(i))

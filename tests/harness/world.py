@@ -52,8 +52,8 @@ from taskd_protocol.errors import (
     UniqueHeld,
 )
 from taskd_protocol.ids import TaskId, task_id_unix_ms
-from taskd_protocol.resources import LabelRule, Need, Preference, Request, Supply, Where
-from taskd_protocol.task import Grant, Retry, TaskFilter, TaskSpec, Unique
+from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
+from taskd_protocol.task import Failure, Grant, Retry, TaskFilter, TaskSpec, Unique
 
 NAMES = ("m.f", "m.g")
 QUEUES = ("default", "other")
@@ -79,7 +79,7 @@ RETRIES = (
     Retry(3, base_ms=1_500, jitter=1.0),
     Retry(4, base_ms=0, crash_limit=2),
 )
-OUTCOMES = ("failed", "failed", "crashed", "released", "unstarted", "cancelled", "lost")
+OUTCOMES = ("failed", "failed", "crashed", "released", "unstarted", "cancelled", "lost", "out of memory")
 PAYLOADS = (b"\x90", b"\x90" * 9)
 AGENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a1": (NAMES, ()),
@@ -96,6 +96,7 @@ WHERES: tuple[Where | None, ...] = (
     Where([Request([Need("gpu", 1_000, kind="a100")])], exclusive_host=True),
     Where([Request([Need("gpu", 1_000, items=["0"])])]),
     Where([Request([Need("memory", 0)])]),
+    Where([Request([Need("memory", LEARNED)])]),
     Where(labels=[LabelRule("zone", "=", ["a"])]),
     Where(labels=[LabelRule("taskd.agent", "in", ["a1", "a9"])], apart="db"),
     Where(prefers=[Preference(LabelRule("zone", "exists"), -5)], spread="zone"),
@@ -107,6 +108,7 @@ SUPPLIES: dict[str, tuple[Supply, ...]] = {
     "a3": (),
 }
 LABELS = {"a1": {"zone": "a"}, "a2": {"zone": "b"}}
+OUT_OF_MEMORY = Failure("worker.out_of_memory", "it held more than it was granted")
 FILTERS = (
     TaskFilter(),
     TaskFilter(queue="other"),
@@ -282,6 +284,8 @@ class World:
         some = _pick(list(agent.held.values()), indexes)
         if outcome == "unstarted":
             told = agent.give_back(*some)
+        elif outcome == "out of memory":
+            told = agent.nack(*some, outcome="crashed", failure=OUT_OF_MEMORY, final=final)
         else:
             told = agent.nack(*some, outcome=outcome, final=final, retry_after_ms=retry_after_ms)
         self.ask(told, lambda _: _forget(agent, some))

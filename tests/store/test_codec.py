@@ -145,6 +145,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.LINE, bytes(16)),
         records.LineRecord("default", "app.tasks.add", 12, b"\x91\x01"),
     ),
+    "peaks": ((records.PEAKS, b"app.tasks.add"), records.PeaksRecord({98: 2, 113: 1}, 1 << 30)),
     "key": (
         (records.KEY, b"order-42"),
         records.KeyRecord(TASK_ID, bytes(range(16)), 1_763_760_000_000, 1_763_846_400_000),

@@ -1,0 +1,220 @@
+"""Resources: what is asked for is granted where it is, one by one, and taken back."""
+
+import pytest
+
+from harness.agent import FakeAgent
+from harness.core import Shell
+from taskd.core import choosing
+from taskd.core.fitting import Obstacle, never, not_now
+from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
+from taskd.core.records import PeaksRecord
+from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
+from taskd_protocol.task import Failure, Grant, TaskSpec
+
+GIB = 1 << 30
+OUT_OF_MEMORY = Failure("worker.out_of_memory", "it held more than it was granted")
+
+
+def machine(
+    shell: Shell, name: str = "a1", *, cpus: int = 4, memory: int = 8, gpus: int = 0, **labels: str
+) -> FakeAgent:
+    supplies = [Supply("cpu", cpus * 1_000), Supply("memory", memory * GIB)]
+    if gpus:
+        supplies.append(Supply("gpu", gpus * 1_000, [str(i) for i in range(gpus)], ["a100"] * gpus))
+    return FakeAgent(shell, name, supplies=supplies, labels=labels).join(credit=50)
+
+
+def wish(shell: Shell, *needs: Need, **where: object) -> TaskSpec:
+    return shell.spec(where=Where([Request(list(needs))] if needs else [], **where))  # type: ignore[arg-type]
+
+
+def cpu(amount: float) -> Need:
+    return Need("cpu", round(amount * 1_000))
+
+
+def holds(grant: Grant) -> dict[str, int]:
+    assert grant.granted is not None
+    return {hold.name: hold.amount for hold in grant.granted.holds}
+
+
+def test_no_more_is_granted_than_there_is(shell: Shell) -> None:
+    """Four CPUs are two tasks of two; the third comes when one has ended."""
+    agent = machine(shell)
+    shell.submit(*[wish(shell, cpu(2)) for _ in range(3)])
+    first, second = agent.receive()
+    assert holds(first) == {"cpu": 2_000}
+    shell.do(agent.ack(first))
+    [third] = agent.receive()
+    assert third.spec.id not in {first.spec.id, second.spec.id}
+
+
+def test_plain_tasks_count_as_slots(shell: Shell) -> None:
+    """Eight slots on four CPUs: six plain tasks leave one CPU."""
+    agent = machine(shell)
+    shell.submit(*[shell.spec() for _ in range(6)])
+    shell.submit(wish(shell, cpu(1.5)), wish(shell, cpu(1)))
+    grants = [grant for grant in agent.receive() if grant.granted]
+    assert [holds(grant) for grant in grants] == [{"cpu": 1_000}]
+
+
+def test_alternatives_are_met_in_order(shell: Shell) -> None:
+    agent = machine(shell, gpus=1)
+    either = Where([Request([Need("gpu", 1_000)]), Request([cpu(4)])])
+    shell.submit(*[shell.spec(where=either) for _ in range(3)])
+    grants = agent.receive()
+    assert [(g.granted.alternative, holds(g)) for g in grants if g.granted] == [
+        (0, {"gpu": 1_000}),
+        (1, {"cpu": 4_000}),
+    ]
+
+
+def test_parts_of_a_gpu_share_one_and_whole_ones_stay_whole(shell: Shell) -> None:
+    agent = machine(shell, gpus=2)
+    shell.submit(*[wish(shell, Need("gpu", 500)) for _ in range(2)], wish(shell, Need("gpu", 1_000)))
+    items = [grant.granted.holds[0].items for grant in agent.receive() if grant.granted]
+    assert sorted(items) == [["0"], ["0"], ["1"]]
+
+
+def test_an_item_by_its_name_or_kind(shell: Shell) -> None:
+    agent = machine(shell, gpus=2)
+    shell.submit(
+        wish(shell, Need("gpu", 1_000, items=["1"])),
+        wish(shell, Need("gpu", 1_000, kind="a100")),
+        wish(shell, Need("gpu", 1_000, kind="t4")),
+    )
+    items = [grant.granted.holds[0].items for grant in agent.receive() if grant.granted]
+    assert sorted(items) == [["0"], ["1"]]
+
+
+def test_labels_are_obeyed_and_preferences_weighed(shell: Shell) -> None:
+    here, there = machine(shell, "a1", zone="a"), machine(shell, "a2", zone="b", disk="ssd")
+    only_a = (LabelRule("zone", "=", ["a"]),)
+    shell.submit(
+        wish(shell, labels=list(only_a)), wish(shell, prefers=[Preference(LabelRule("disk", "=", ["ssd"]), 5)])
+    )
+    assert len(here.receive()) == len(there.receive()) == 1
+    shell.submit(wish(shell, labels=[LabelRule("taskd.agent", "=", ["a2"])]))
+    assert len(there.receive()) == 1
+
+
+def test_numbers_are_compared_as_numbers(shell: Shell) -> None:
+    small, large = machine(shell, "a1", disk="9"), machine(shell, "a2", disk="10")
+    shell.submit(*[wish(shell, labels=[LabelRule("disk", ">=", ["10"])]) for _ in range(3)])
+    assert not small.receive()
+    assert len(large.receive()) == 3
+
+
+def test_exclusive_host_waits_for_an_empty_agent_and_fills_it(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(shell.spec())
+    [plain] = agent.receive()
+    shell.submit(wish(shell, cpu(1), exclusive_host=True))
+    assert not agent.receive()
+    shell.do(agent.ack(plain))
+    [alone] = agent.receive()
+    assert holds(alone) == {"cpu": 4_000, "memory": 8 * GIB}
+    shell.submit(shell.spec())
+    assert not agent.receive()
+    shell.do(agent.ack(alone))
+    assert len(agent.receive()) == 1
+
+
+def test_what_is_to_be_apart_runs_once_an_agent(shell: Shell) -> None:
+    agents = [machine(shell, f"a{i}") for i in range(3)]
+    shell.submit(*[wish(shell, apart="db") for _ in range(5)])
+    assert [len(agent.receive()) for agent in agents] == [1, 1, 1]
+
+
+def test_spread_goes_evenly_over_a_label(shell: Shell) -> None:
+    agents = [machine(shell, f"a{i}", cpus=(16, 2, 2)[i], rack=("r1", "r2", "r2")[i]) for i in range(3)]
+    shell.submit(*[wish(shell, cpu(1), spread="rack") for _ in range(4)])
+    counts = [len(agent.receive()) for agent in agents]
+    assert counts == [2, 1, 1]
+
+
+def test_pack_fills_one_agent_before_the_next(shell: Shell) -> None:
+    agents = [machine(shell, f"a{i}") for i in range(3)]
+    shell.submit(*[wish(shell, cpu(1), pack=True) for _ in range(4)])
+    assert sorted(len(agent.receive()) for agent in agents) == [0, 0, 4]
+
+
+def test_a_large_task_does_not_starve_behind_small_ones(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While small ones keep coming, an agent is kept free for the large one that waits."""
+    monkeypatch.setattr(choosing, "KEPT_FREE_AFTER_MS", 1_000)
+    agent = machine(shell)
+    shell.submit(*[wish(shell, cpu(1)) for _ in range(4)])
+    large = wish(shell, cpu(4))
+    shell.submit(large)
+    for _ in range(40):
+        running = agent.receive()
+        if any(grant.spec.id == large.id for grant in running):
+            break
+        shell.submit(wish(shell, cpu(1)))
+        shell.mono_ms += 200
+        shell.do(agent.ack(agent.held.pop(next(iter(agent.held)))))
+    assert large.id in {grant.spec.id for grant in agent.held.values()}
+
+
+def test_a_host_that_others_use_gets_nothing_heavy(shell: Shell) -> None:
+    """And it gets some again when it has been calm for three heartbeats."""
+    agent = machine(shell)
+    shell.do(agent.beat(cpu_outside=3_000))
+    shell.submit(wish(shell, cpu(2)))
+    assert not agent.receive()
+    [line] = shell.working.lines.values()
+    assert not_now(shell.working.agents["a1"], line, shell.now) == (Obstacle.PRESSURE, "cpu")
+    for _ in range(2):
+        shell.do(agent.beat(cpu_outside=500))
+        assert not agent.receive()
+    shell.do(agent.beat(cpu_outside=500))
+    assert len(agent.receive()) == 1
+
+
+def test_what_no_agent_could_ever_do_is_told(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(wish(shell, cpu(64)), wish(shell, Need("fpga", 1_000)))
+    assert not agent.receive()
+    told = [never(shell.working.agents["a1"], line) for line in shell.working.lines.values()]
+    assert told == [(Obstacle.TOTAL, "cpu"), (Obstacle.TOTAL, "fpga")]
+
+
+def test_a_restart_counts_what_leases_hold(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(wish(shell, cpu(3)))
+    [held] = agent.receive()
+    shell.crash()
+    agent.join(credit=50)
+    shell.submit(wish(shell, cpu(2)))
+    assert not agent.receive()
+    shell.do(agent.ack(held))
+    assert len(agent.receive()) == 1
+
+
+def test_a_death_for_want_of_memory_has_the_next_attempt_ask_for_more(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(wish(shell, Need("memory", GIB)))
+    [first] = agent.receive()
+    shell.do(agent.nack(first, outcome="crashed", failure=OUT_OF_MEMORY, retry_after_ms=0))
+    shell.pass_ms(10)
+    [second] = agent.receive()
+    assert holds(second) == {"memory": 2 * GIB}
+
+
+def test_memory_is_learned(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(wish(shell, Need("memory", LEARNED)))
+    [first] = agent.receive()
+    assert holds(first) == {"memory": UNKNOWN_BYTES}
+    shell.do(agent.ack(first))
+    shell.submit(wish(shell, Need("memory", LEARNED)))
+    [second] = agent.receive()
+    assert 100 << 20 < holds(second)["memory"] < 200 << 20
+    assert shell.disk.of(b"M", PeaksRecord)[b"m.f"].highest == 100 << 20  # type: ignore[arg-type]
+
+
+def test_a_proposal_is_enough_for_95_of_100() -> None:
+    peaks = None
+    for peak in [GIB] * 95 + [8 * GIB] * 5:
+        peaks = added(peaks, peak)
+    assert GIB * MARGIN < proposal(peaks) < GIB * MARGIN * STEP * 1.01
+    assert proposal(added(peaks, 8 * GIB)) > 8 * GIB
