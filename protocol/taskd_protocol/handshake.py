@@ -54,6 +54,7 @@ _READS: Messages = _ALWAYS | {
     m.DeadList,
     m.QueueList,
     m.AgentList,
+    m.MemoryList,
     m.Follow,
     m.FollowMore,
     m.StatsQuery,

@@ -352,6 +352,18 @@ class HostStats(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Bytes that others than its tasks use."""
 
 
+class StockView(msgspec.Struct, array_like=True, frozen=True):
+    """What an agent has of one resource, and has left."""
+
+    name: str
+    total: int
+    """Amounts as in ``Supply``."""
+    free: int
+    """Not held by a lease."""
+    items: dict[str, int] = {}
+    """What is free of each that can be told apart."""
+
+
 class AgentView(msgspec.Struct, array_like=True, frozen=True):
     """One agent."""
 
@@ -369,6 +381,10 @@ class AgentView(msgspec.Struct, array_like=True, frozen=True):
     software: str
     seen_at_ms: int
     """0: not since the server's start, or since it was forgotten."""
+    stock: list[StockView] = []
+    """What it has that tasks may ask for."""
+    pressed: bool = False
+    """Others keep its machine busy: it gets no more tasks that ask for CPUs."""
 
 
 class AgentList(msgspec.Struct, array_like=True, frozen=True, tag=29):
@@ -382,6 +398,31 @@ class AgentPage(msgspec.Struct, array_like=True, frozen=True, tag=30):
 
     request_id: int
     agents: list[AgentView]
+
+
+class MemoryList(msgspec.Struct, array_like=True, frozen=True, tag=48):
+    """Show me how much memory tasks have come to need."""
+
+    request_id: int
+
+
+class MemoryView(msgspec.Struct, array_like=True, frozen=True):
+    """How much memory attempts of a task name held at most."""
+
+    name: str
+    attempts: int
+    """That reported it; the older count for less."""
+    highest: int
+    """Bytes, of all."""
+    proposal: int
+    """What a task gets that asks for what was learned."""
+
+
+class MemoryPage(msgspec.Struct, array_like=True, frozen=True, tag=49):
+    """Of each task name that asks for memory, by name."""
+
+    request_id: int
+    names: list[MemoryView]
 
 
 class Follow(msgspec.Struct, array_like=True, frozen=True, tag=31):
@@ -834,6 +875,7 @@ ToServer = (
     | TaskList
     | QueueList
     | AgentList
+    | MemoryList
     | Follow
     | FollowMore
     | TokenCreate
@@ -895,6 +937,7 @@ ToPeer = (
     | TaskPage
     | QueuePage
     | AgentPage
+    | MemoryPage
     | LogPage
     | TokenCreated
     | TokenPage

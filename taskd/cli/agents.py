@@ -3,13 +3,27 @@
 import ipaddress
 
 import click
+import msgspec
 
 from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import agent_document, bytes_text
+from taskd_protocol.errors import AgentUnknown
 from taskd_protocol.join import format_join_code
-from taskd_protocol.messages import AgentDrain, AgentList, AgentPage, AgentView, Done, Invitation, Invite
+from taskd_protocol.messages import (
+    AgentDrain,
+    AgentList,
+    AgentPage,
+    AgentView,
+    Done,
+    Invitation,
+    Invite,
+    MemoryList,
+    MemoryPage,
+    StockView,
+)
+from taskd_protocol.resources import MEMORY, ONE
 
 
 @click.group
@@ -29,6 +43,45 @@ def list_agents(*, as_json: bool) -> None:
     else:
         headers = ("NAME", "STATE", "RUNNING", "SLOTS", "CPU", "MEMORY", "LABELS")
         say_rows(headers, [_row(view) for view in views])
+
+
+@json_option
+@server_options
+@agents.command
+@click.argument("name", metavar="NAME")
+def show(*, name: str, as_json: bool) -> None:
+    """Show an agent: what it has, what of it is free, and what it can run."""
+    with server() as client:
+        view = next((view for view in client.call(AgentList(0), AgentPage).agents if view.name == name), None)
+    if view is None:
+        raise AgentUnknown(f"no agent named {name[:64]!r} is here; `taskd agents ls` lists those that are")
+    if as_json:
+        say_json(agent_document(view))
+        return
+    busy = ", its machine kept busy by others: nothing that asks for CPUs is granted there" if view.pressed else ""
+    say(f"{view.name}  {view.state}, {view.running} running in {view.slots} slots{busy}")
+    for label, text in sorted(view.labels.items()):
+        say(f"  {label}={text}")
+    say(
+        f"  tasks: {', '.join(view.task_names) or 'none'}"
+        + (f"; queues: {', '.join(view.queues)}" if view.queues else "")
+    )
+    if view.stock:
+        say_rows(("RESOURCE", "HAS", "FREE", "ITEMS THAT ARE FREE"), [_stock_row(stock) for stock in view.stock])
+
+
+@json_option
+@server_options
+@agents.command
+def memory(*, as_json: bool) -> None:
+    """Show how much memory tasks have come to need, and what they get that ask for memory=auto."""
+    with server() as client:
+        views = client.call(MemoryList(0), MemoryPage).names
+    if as_json:
+        say_json([msgspec.structs.asdict(view) for view in views])
+        return
+    rows = [(v.name, str(v.attempts), bytes_text(v.highest), bytes_text(v.proposal)) for v in views]
+    say_rows(("TASK", "ATTEMPTS", "HIGHEST", "PROPOSED"), rows)
 
 
 @json_option
@@ -102,6 +155,18 @@ def _row(view: AgentView) -> tuple[str, ...]:
     memory = f"{bytes_text(view.host.memory_used)} of {bytes_text(view.host.memory_total)}"
     cpu = f"{view.host.cpu_percent:.0f} %"
     return view.name, view.state, str(view.running), str(view.slots), cpu, memory, labels or "-"
+
+
+def _stock_row(stock: StockView) -> tuple[str, ...]:
+    amount = bytes_text if stock.name == MEMORY else _thousandths
+    items = ", ".join(
+        name if free == ONE else f"{name} ({_thousandths(free)})" for name, free in stock.items.items() if free
+    )
+    return stock.name, amount(stock.total), amount(stock.free), items or "-"
+
+
+def _thousandths(amount: int) -> str:
+    return f"{amount / ONE:g}"
 
 
 def _is_loopback(address: str) -> bool:

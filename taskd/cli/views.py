@@ -185,6 +185,12 @@ def agent_document(view: AgentView) -> Document:
         "memory_used": view.host.memory_used,
         "memory_total": view.host.memory_total,
         "labels": dict(view.labels),
+        "resources": {
+            stock.name: {"total": stock.total, "free": stock.free, "items": dict(stock.items)} for stock in view.stock
+        },
+        "pressed": view.pressed,
+        "task_names": list(view.task_names),
+        "queues": list(view.queues),
     }
 
 

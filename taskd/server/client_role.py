@@ -32,6 +32,7 @@ from taskd.server.views import (
     Reasons,
     agent_views,
     attempt_keys,
+    memory_views,
     queue_views,
     task_counts,
     task_keys,
@@ -110,6 +111,8 @@ class ClientRole:
             case m.AgentList():
                 views = agent_views(self._services.working, self._services.hub.hosts, self._services.loop.now())
                 self._tell(m.AgentPage(message.request_id, views))
+            case m.MemoryList():
+                self._tell(m.MemoryPage(message.request_id, memory_views(self._services.working)))
             case m.Follow():
                 _check_ids([message.id])
                 self._following.follow(message)

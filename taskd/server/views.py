@@ -9,12 +9,13 @@ from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task
+from taskd.core.peaks import proposal
 from taskd.core.reasons import why_cancelling, why_waiting
 from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd.server.loading import Found
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import AgentView, AttemptView, HostStats, QueueView, TaskView
+from taskd_protocol.messages import AgentView, AttemptView, HostStats, MemoryView, QueueView, StockView, TaskView
 from taskd_protocol.task import DEFAULT_RETRY, Failure
 
 LISTED_CHARS = 500
@@ -164,7 +165,20 @@ def _agent_view(w: Working, agent: Agent, hosts: dict[int, HostStats], now: Now)
         queues=sorted(agent.queues),
         software=agent.software,
         seen_at_ms=now.wall_ms - (now.mono_ms - agent.seen_mono_ms) if agent.name in w.agents else 0,
+        stock=[
+            StockView(name, total, agent.room.free[name], dict(agent.room.items.get(name, {})))
+            for name, total in agent.room.total.items()
+        ],
+        pressed=agent.room.is_pressed,
     )
+
+
+def memory_views(w: Working) -> list[MemoryView]:
+    """Return what was learned of each task name that asks for memory."""
+    return [
+        MemoryView(name, sum(peaks.counts.values()), peaks.highest, proposal(peaks))
+        for name, peaks in sorted(w.peaks.items())
+    ]
 
 
 def _state_of(w: Working, agent: Agent) -> str:

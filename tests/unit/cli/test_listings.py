@@ -15,9 +15,12 @@ from taskd_protocol.messages import (
     HostStats,
     Invitation,
     Invite,
+    MemoryPage,
+    MemoryView,
     QueueDrain,
     QueuePage,
     QueueView,
+    StockView,
     TokenCreate,
     TokenCreated,
     TokenPage,
@@ -38,6 +41,8 @@ AGENT = AgentView(
     queues=[],
     software="taskd 0.1.0",
     seen_at_ms=0,
+    stock=[StockView("cpu", 4_000, 1_500), StockView("gpu", 2_000, 500, {"0": 0, "1": 500})],
+    pressed=True,
 )
 CERTIFICATE = CertView(0, ["localhost", "127.0.0.1"], 0, 86_400_000, b"\x01" * 32, b"\x02" * 32)
 
@@ -67,8 +72,34 @@ def test_agents_as_json(taskd: Taskd, client: FakeClient) -> None:
             "memory_used": 1 << 30,
             "memory_total": 8 << 30,
             "labels": {"zone": "a"},
+            "resources": {
+                "cpu": {"total": 4_000, "free": 1_500, "items": {}},
+                "gpu": {"total": 2_000, "free": 500, "items": {"0": 0, "1": 500}},
+            },
+            "pressed": True,
+            "task_names": ["app.fetch"],
+            "queues": [],
         }
     ]
+
+
+def test_one_agent_for_people(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [AgentPage(0, [AGENT])]
+    lines = taskd("agents", "show", "ash").out.splitlines()
+    assert "kept busy by others" in lines[0]
+    assert [line.split() for line in lines[-2:]] == [["cpu", "4", "1.5", "-"], ["gpu", "2", "0.5", "1", "(0.5)"]]
+
+
+def test_an_agent_that_is_not_here(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [AgentPage(0, [AGENT])]
+    ended = taskd("agents", "show", "oak")
+    assert ended.code != 0
+    assert "taskd agents ls" in ended.err
+
+
+def test_memory_that_was_learned(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [MemoryPage(0, [MemoryView("app.fetch", 12, 300 << 20, 400 << 20)])]
+    assert taskd("agents", "memory").out.splitlines()[1].split() == ["app.fetch", "12", "300", "MiB", "400", "MiB"]
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.TaskList(5),
     m.QueueList(5),
     m.AgentList(5),
+    m.MemoryList(5),
     m.Follow(5, TASK),
     m.FollowMore(5),
     m.TokenCreate(5, "viewer"),
