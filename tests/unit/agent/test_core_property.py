@@ -10,20 +10,26 @@ from taskd.agent.crew import Crew, Member
 from taskd.agent.wire import Returned
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.messages import Ack, Done, LeaseCredit, Nack, Offered, Recorded, Revoke
-from taskd_protocol.task import Failure, Pool
+from taskd_protocol.resources import Supply
+from taskd_protocol.task import Failure, Grant, Pool
 from taskd_protocol.workflow_messages import Spawn
-from unit.agent.making import grant, lease, welcome
+from unit.agent.making import grant, holding, lease, welcome
 
 Step = Callable[[], object]
 
 CRASH = Failure(TaskCodes.WORKER_KILLED, "SIGKILL")
 
 
+def a_lease(token: int) -> Grant:
+    """Some hold something, and one of these is to be alone."""
+    return grant(token) if token % 3 else holding(token, 500 * (token % 4), alone=token % 9 == 0)
+
+
 class Machine:
     """A pool of workers whose steps are chosen by the test; the server is played too."""
 
     def __init__(self) -> None:
-        self.core = AgentCore([Pool("process", 3, ["m.f"])])
+        self.core = AgentCore([Pool("process", 3, ["m.f"])], supplies=[Supply("cpu", 3_000)])
         self.crew = Crew(self.core.pools[0])
         self.crew.members.extend(Member() for _ in range(3))
         self.credit = 0
@@ -99,7 +105,7 @@ class Machine:
             self.credit -= count
             self.leases += 1
             self.open.update(tokens)
-            self.core.receive(lease(self.leases, [grant(token) for token in tokens]))
+            self.core.receive(lease(self.leases, [a_lease(token) for token in tokens]))
 
     def deal(self) -> None:
         for member, batch in self.crew.deal():
@@ -132,6 +138,10 @@ class Machine:
         held = self.core.pools[0].held
         assert set(assigned) <= held.keys()
         assert self.core.pools[0].waiting == len(held) - len(assigned)
+        holds = [each.granted for each in held.values() if each.granted is not None]
+        cpus = sum(hold.amount for granted in holds for hold in granted.holds)
+        is_open = not any(granted.exclusive_host for granted in holds)
+        assert self.core.pools[0].open_slots == (max(0, 3_000 - cpus) // 1_000 if is_open else 0)
         assert all(count == 1 for count in self.ran.values()), "nothing runs twice on one lease"
 
     def step(self, name: str, number: int) -> None:
