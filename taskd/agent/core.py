@@ -247,7 +247,7 @@ class AgentCore:
         ruled = [grant for grant in lease.grants if grant.spec.given is not None or grant.spawned is not None]
         referring = [grant for grant in ruled if refers(grant)]
         slots.receive(lease.grants, [grant.token for grant in referring])
-        if slots.weighs:
+        if slots.weighs and slots.holding:
             for grant in lease.grants:
                 if grant.granted is not None:
                     self.footprints.hold(grant)

@@ -61,6 +61,7 @@ class Slots:
     Attributes:
         count: Attempts that run at the same time.
         weighs: A slot stands for its share of the agent's CPUs, and is not open while that is held.
+        holding: So many of the leases held hold something.
         held: Leases by fencing token: waiting or handed to a worker.
         pace: Of everything that the pool runs.
         closed: Nothing more is asked for, because the agent is going.
@@ -80,7 +81,7 @@ class Slots:
         self._share = share or Share()
         self._share.pools.append(self)
         self.weighs = weighs
-        self._holding = 0  # leases held that hold something
+        self.holding = 0
         self._first: dict[int, Grant] = {}  # those of them that wait
         self.held: dict[int, Grant] = {}
         self.pace = Pace()
@@ -118,7 +119,7 @@ class Slots:
         holding = [grant for grant in fresh if grant.granted is not None]
         for grant in holding:
             self._share.hold(grant)
-        self._holding += len(holding)
+        self.holding += len(holding)
         if incomplete:
             self._incomplete.update([(grant.token, None) for grant in fresh if grant.token in incomplete])
             fresh = [grant for grant in fresh if grant.token not in incomplete]
@@ -176,7 +177,7 @@ class Slots:
             may_withdraw: The server knows what that is.
         """
         waiting, running = self.waiting + len(self._incomplete), self.handed
-        room = min(self.count, self._holding + self.open_slots)
+        room = min(self.count, self.holding + self.open_slots)
         self._stuck = running >= room and self.pace.samples == self._samples
         self._samples = self.pace.samples
         worth = 0 if self.vacant else max(0, room + self._ahead() - running)
@@ -295,7 +296,7 @@ class Slots:
         """Take note that a lease is held no longer."""
         if grant.granted is not None:
             self._first.pop(grant.token, None)
-            self._holding -= 1
+            self.holding -= 1
             self._share.let_go(grant)
 
     def drop(self, token: int) -> Grant | None:
