@@ -51,7 +51,7 @@ def attempt_id(task_id: bytes, ordinal: int) -> bytes:
 
 def attempt_of(attempt_id: bytes, record: AttemptRecord) -> int:
     """Return the attempt that an ATTEMPT record tells of."""
-    return int.from_bytes(attempt_id[-4:], "big") + record.unstarted
+    return int.from_bytes(attempt_id[-4:], "big") + record.passed_over
 
 
 def kept_ids(task_id: bytes, last: int, past: Past | None) -> Iterator[bytes]:
@@ -68,14 +68,14 @@ def kept_ids(task_id: bytes, last: int, past: Past | None) -> Iterator[bytes]:
 def kept_ordinals(last: int, past: Past | None) -> range:
     """Return the ordinals of ``kept_ids``."""
     past = past or NO_PAST
-    newest = last - past.unstarted
+    newest = last - past.passed_over
     return range(newest - past.kept + 1, newest + 1)
 
 
 def pass_over(task: Task) -> None:
     """Count the last attempt of a task, which provably never started, or is void: nothing of it is kept."""
     past = task.past or NO_PAST
-    task.past = msgspec.structs.replace(past, unstarted=past.unstarted + 1)
+    task.past = msgspec.structs.replace(past, passed_over=past.passed_over + 1)
 
 
 def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, failure: Failure | None = None) -> None:
@@ -83,8 +83,8 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     past = task.past or NO_PAST
     short = None if failure is None else _in_short(failure)
     started_at_ms = started_at_ms or task.granted_at_ms
-    record = AttemptRecord(task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.unstarted)
-    ordinal = task.attempt - past.unstarted
+    record = AttemptRecord(task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.passed_over)
+    ordinal = task.attempt - past.passed_over
     w.put(records.ATTEMPT, attempt_id(task.spec.id, ordinal), record)
     kept = past.kept + 1
     if kept > ATTEMPTS_KEPT:
@@ -93,7 +93,7 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
     crashes, losses = past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST)
-    task.past = Past(kept, crashes, losses, past.refunds, past.unstarted, past.family, past.memory)
+    task.past = Past(kept, crashes, losses, past.refunds, past.passed_over, past.family, past.memory)
     task.failures += outcome == FAILED
 
 

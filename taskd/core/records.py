@@ -63,7 +63,7 @@ DEAD_GROUP = Kind(b"g")
 DETAILS = Kind(b"c")
 """id: task id; value: packed. How far an attempt had come, until the task ends."""
 ATTEMPT = Kind(b"e")
-"""id: task id + attempt, counted without those that never started (4 bytes): so there is no gap. How attempts ended;
+"""id: task id + attempt, counted without those that were passed over (4 bytes): so there is no gap. How attempts ended;
 of one that succeeded the state record tells."""
 QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
@@ -119,7 +119,7 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Attempts lost with their agent, and not charged; from the first on each is granted alone, and marks its start."""
     refunds: int = 0
     """Times that an agent's quarantine gave some of its cost back."""
-    unstarted: int = 0
+    passed_over: int = 0
     """Attempts that have a number, and no ATTEMPT: they came back before they had started, ended to wait, or had
     succeeded before an order to their workflow."""
     family: bytes = b""
@@ -463,8 +463,8 @@ class AttemptRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=
     outcome: str
     """``failed``, ``crashed``, ``cancelled``, ``released`` or ``lost``."""
     failure: Failure | None = None
-    unstarted: int = 0
-    """Attempts before it that never started, which its id does not count."""
+    passed_over: int = 0
+    """Attempts before it that have no ATTEMPT, which its id does not count."""
 
 
 class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

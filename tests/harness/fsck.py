@@ -181,7 +181,7 @@ def _check_attempts(
         if holder is not None:
             ended = _ended_count(holder)
             past = holder.past or NO_PAST
-            assert past.kept == min(ended - past.unstarted, attempts.ATTEMPTS_KEPT)
+            assert past.kept == min(ended - past.passed_over, attempts.ATTEMPTS_KEPT)
             expected += kept_ids(task_id, ended, holder.past)
     assert disk.scan(records.ATTEMPT) == sorted(expected)
 
@@ -212,14 +212,14 @@ def _check_budget(spec: TaskSpec, holder: StateRecord | LeaseRecord, outcomes: l
     has_ended = isinstance(holder, StateRecord) and holder.state in TERMINAL
     assert holder.failures < retry.max_attempts + has_ended
     assert past.crashes < crash_limit + has_ended
-    if len(outcomes) + past.unstarted < _ended_count(holder) or past.refunds:
+    if len(outcomes) + past.passed_over < _ended_count(holder) or past.refunds:
         return
     charged, crashed, lost = (outcomes.count(word) for word in ("failed", "crashed", "lost"))
     assert (charged, crashed, lost) == (holder.failures, past.crashes, past.losses)
-    free = lost + outcomes.count("released") + outcomes.count("cancelled") + past.unstarted
+    free = lost + outcomes.count("released") + outcomes.count("cancelled") + past.passed_over
     assert holder.attempt <= retry.max_attempts + crash_limit - 1 + free
     if spec.rules.at_most_once:
-        uncertain = holder.attempt - outcomes.count("released") - past.unstarted
+        uncertain = holder.attempt - outcomes.count("released") - past.passed_over
         assert uncertain <= 1, "what may have started is never leased again"
 
 
