@@ -17,6 +17,7 @@ from taskd.core import (
     agents,
     cancel,
     checkpoints,
+    drafts,
     drains,
     due,
     families,
@@ -214,7 +215,7 @@ class Coordinator:
         return None
 
     def tick(self, now: Now) -> None:
-        """Do what time alone asks for: silent agents, due timers and schedules, retention, lapses."""
+        """Do what time alone asks for: silent agents, due timers and schedules, retention, lapses, idle drafts."""
         w = self.working
         gap_ms = 0 if w.ticked_mono_ms is None else now.mono_ms - w.ticked_mono_ms
         w.ticked_mono_ms = now.mono_ms
@@ -222,6 +223,7 @@ class Coordinator:
         timers.tick(w, now)
         retention.tick(w, now)
         lapses.tick(w, now)
+        drafts.tick(w, now)
         schedule_looks.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:

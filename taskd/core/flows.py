@@ -35,7 +35,7 @@ from taskd.core.graph import (
 from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import Failure, Given, TaskSpec
-from taskd_protocol.workflow import NIL, STEM_BYTES, TASK, Node, WorkflowSpec, member_id
+from taskd_protocol.workflow import NIL, STEM_BYTES, TASK, Node, member_id
 
 RESULT_BYTES_MAX = 2_048
 """Results up to this are kept until they are handed on; larger ones are asked for by who needs them."""
@@ -48,9 +48,6 @@ FAN_INPUTS_BYTES_MAX = 4 * 1024
 
 RESULTS_BYTES_MAX = 8 * 1024 * 1024
 """Kept of one workflow; more is asked for."""
-
-DRAFTS_MAX = 16
-"""Workflows that may come in pieces at the same time: of more, that which was begun first is forgotten."""
 
 STATES: Final = {
     BLOCKED: "blocked",
@@ -321,29 +318,6 @@ class Plan:
                 self.may_fail.add(position)
             if node.phase:
                 self.phases.setdefault(node.phase, []).append((position, node.compensates))
-
-
-class Draft:
-    """A workflow of which not all nodes have come.
-
-    Attributes:
-        plan: Of those that have.
-        names: Of them.
-        signals: That they wait for.
-        phases: Of those that have one.
-        starts: Where each part of it begins.
-    """
-
-    def __init__(self, spec: WorkflowSpec, owner: str) -> None:
-        self.spec = spec
-        self.owner = owner
-        self.plan = Plan()
-        self.packed: list[msgspec.Raw] = []
-        self.packed_bytes = 0
-        self.names: dict[str, None] = {}
-        self.signals: dict[str, None] = {}
-        self.phases: dict[int, str] = {}
-        self.starts: list[int] = []
 
 
 def stem_of(task_id: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from taskd.core import records, waits
+from taskd.core import drafts, records, waits
 from taskd.core.commands import (
     Loaded,
     NodesTaken,
@@ -20,7 +20,8 @@ from taskd.core.commands import (
     SignalWorkflow,
     SubmitWorkflow,
 )
-from taskd.core.flows import DRAFTS_MAX, Draft, Flow, nodes_id, read_in, stem_of
+from taskd.core.drafts import Draft
+from taskd.core.flows import Flow, nodes_id, read_in, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import State
 from taskd.core.orders import carry_out
@@ -72,6 +73,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
         StoreCorrupt: What is stored under its id cannot be read.
         SubmitConflict: The id belongs to another workflow.
         SubmitTooOld: It may have been removed: whether it ran cannot be told.
+        ServerBusy: Too many others come in parts.
         NeedRecords: Whether it is known must be looked up.
     """
     spec, first, nodes = command.spec, command.first, command.nodes
@@ -83,6 +85,8 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     check_nodes(nodes, first, w.settings.payload_bytes_max)
     if first + len(nodes) == spec.nodes and stem_of(spec.id) not in w.flows:
         w.need([(records.WORKFLOW, spec.id)], loaded)  # before all else: what follows takes time
+    if first == 0:
+        drafts.check_begin(w, spec, command.owner, whole=len(nodes) == spec.nodes)
     draft = Draft(spec, command.owner) if first == 0 else w.drafts.get(spec.id)
     if draft is None or len(draft.packed) != first or (draft.spec, draft.owner) != (spec, command.owner):
         raise BadRequest(f"nodes before number {first} of this workflow have not come; send it from the first on")
@@ -101,11 +105,12 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
         return NodesTaken(taken)
     draft.packed_bytes = packed_bytes
     _take_in(draft, nodes, packed)
-    w.drafts[spec.id] = draft
+    draft.heard_mono_ms = now.mono_ms
     if taken == spec.nodes:
-        _keep(w, w.drafts.pop(spec.id), now)
-    elif len(w.drafts) > DRAFTS_MAX:
-        del w.drafts[next(iter(w.drafts))]
+        w.drafts.pop(spec.id, None)
+        _keep(w, draft, now)
+    else:
+        w.drafts[spec.id] = draft
     return NodesTaken(taken)
 
 

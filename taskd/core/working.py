@@ -40,8 +40,9 @@ from taskd_protocol.resources import Granted
 from taskd_protocol.task import Pool, TaskSpec
 
 if TYPE_CHECKING:
+    from taskd.core.drafts import Draft
     from taskd.core.effects import Effect
-    from taskd.core.flows import Draft, Flow, Happened
+    from taskd.core.flows import Flow, Happened
     from taskd_protocol.task import Outcome
 
 LineKey = tuple[str, str, bytes]
