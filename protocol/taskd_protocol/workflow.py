@@ -34,6 +34,9 @@ CHILDREN_MAX: Final = (1 << NUMBER_BITS) - 1
 CHOICE_BYTES_MAX: Final = 512
 """Of a value, packed, that a branch goes by: a longer result is not at hand when it is decided anew."""
 
+ORDER_ID_BYTES: Final = 16
+"""Drawn for each order to a workflow."""
+
 NIL: Final = b"\xc0"
 """The packed value of what has none."""
 

@@ -93,6 +93,8 @@ class WorkflowOrder(msgspec.Struct, array_like=True, frozen=True, tag=98):
     ``node``, with all that comes after it."""
     node: str = ""
     """Of ``rerun``: its name."""
+    order_id: bytes = b""
+    """16 bytes, drawn for each order and the same on every resend, which then changes nothing; empty: none."""
 
 
 class WorkflowSignal(msgspec.Struct, array_like=True, frozen=True, tag=99):

@@ -16,6 +16,7 @@ from taskd.cli.timings import timing_text
 from taskd.cli.views import arguments_text, error_text, iso, node_document, result_text, workflow_document
 from taskd.client.client import Client
 from taskd.client.progress import critical_path, ended_count, ran_ms
+from taskd.client.runs import order_of
 from taskd_protocol.command import read_command
 from taskd_protocol.errors import BadRequest, ScheduleExists, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
@@ -30,7 +31,6 @@ from taskd_protocol.workflow_messages import (
     NodeView,
     WorkflowList,
     WorkflowNodes,
-    WorkflowOrder,
     WorkflowPage,
     WorkflowQuery,
     WorkflowSignal,
@@ -122,7 +122,7 @@ def cancel(*, workflow_ids: tuple[str, ...]) -> None:
     """Have workflows end: what runs is cancelled, and what had succeeded is taken back where nodes say how."""
     with server() as client:
         for text in workflow_ids:
-            client.call(WorkflowOrder(0, _workflow_id(text), "cancel"), Done)
+            client.call(order_of(_workflow_id(text), "cancel"), Done)
             say(f"workflow {text} is being cancelled; taskd workflow wait {text} tells its end")
 
 
@@ -132,7 +132,7 @@ def cancel(*, workflow_ids: tuple[str, ...]) -> None:
 def resume(*, workflow_id: str) -> None:
     """Have a failed workflow go on: failed nodes run again, those skipped since may; what has succeeded is kept."""
     with server() as client:
-        client.call(WorkflowOrder(0, _workflow_id(workflow_id), "resume"), Done)
+        client.call(order_of(_workflow_id(workflow_id), "resume"), Done)
     say(f"workflow {workflow_id} goes on; taskd workflow show {workflow_id} tells how far it is")
 
 
@@ -143,7 +143,7 @@ def resume(*, workflow_id: str) -> None:
 def rerun(*, workflow_id: str, node: str) -> None:
     """Run a node that has ended again, and all that come after it."""
     with server() as client:
-        client.call(WorkflowOrder(0, _workflow_id(workflow_id), "rerun", node), Done)
+        client.call(order_of(_workflow_id(workflow_id), "rerun", node), Done)
     say(f"workflow {workflow_id} runs again from node {node}")
 
 

@@ -1,6 +1,7 @@
 """Runs of workflows: what one holds of one that was submitted, to ask how it goes, and to have it go on."""
 
 import datetime as dt
+import os
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, overload
 
@@ -18,7 +19,7 @@ from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Outcome
-from taskd_protocol.workflow import MAP, is_workflow_id, member_id
+from taskd_protocol.workflow import MAP, ORDER_ID_BYTES, is_workflow_id, member_id
 from taskd_protocol.workflow_messages import (
     ChildrenPage,
     ChildrenQuery,
@@ -34,6 +35,11 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _SUCCEEDED: Final = "succeeded"
+
+
+def order_of(workflow: bytes, action: str, node: str = "") -> WorkflowOrder:
+    """Make an order to a workflow: however often it is sent, it is carried out once."""
+    return WorkflowOrder(0, workflow, action, node, os.urandom(ORDER_ID_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +350,7 @@ class WorkflowRun:
         return [_item(index, each) for index, each in enumerate((yield from self._children(position)))]
 
     def _order(self, action: str, node: str = "") -> Steps[None]:
-        yield from operations.call(self._link, WorkflowOrder(0, self.raw_id, action, node), Done, TIMEOUT_S)
+        yield from operations.call(self._link, order_of(self.raw_id, action, node), Done, TIMEOUT_S)
 
     def _signal(self, name: str, value: object) -> Steps[None]:
         yield from operations.call(self._link, WorkflowSignal(0, self.raw_id, name, pack(value)), Done, TIMEOUT_S)

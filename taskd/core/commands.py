@@ -390,6 +390,8 @@ class OrderWorkflow:
     id: bytes
     action: str
     node: str = ""
+    order_id: bytes = b""
+    """The same order again is known by it; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ class Draft:
     Attributes:
         plan: Of those that have.
         names: Of them.
-        signals: That they wait for.
         phases: Of those that have one.
         starts: Where each part of it begins.
         heard_mono_ms: When the last of them came.
@@ -49,7 +48,6 @@ class Draft:
         self.packed: list[msgspec.Raw] = []
         self.packed_bytes = 0
         self.names: dict[str, None] = {}
-        self.signals: dict[str, None] = {}
         self.phases: dict[int, str] = {}
         self.starts: list[int] = []
         self.heard_mono_ms = 0

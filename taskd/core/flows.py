@@ -35,7 +35,7 @@ from taskd.core.graph import (
 from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import Failure, Given, TaskSpec
-from taskd_protocol.workflow import NIL, STEM_BYTES, TASK, Node, member_id
+from taskd_protocol.workflow import NIL, SIGNAL, STEM_BYTES, TASK, Node, member_id
 
 RESULT_BYTES_MAX = 2_048
 """Results up to this are kept until they are handed on; larger ones are asked for by who needs them."""
@@ -194,6 +194,7 @@ class Flow:
         unsized: Nodes that map whose first items are on their way; with the children of before.
         refanned: Nodes that are to map anew; with the children of before.
         waits: Nodes that sleep, or wait for a signal.
+        awaited: Names of the signals that nodes wait for.
         signals: Those that came.
         needed: Of each node, whether another one's arguments hold its result.
         results: Small ones of those.
@@ -220,6 +221,7 @@ class Flow:
     unsized: dict[int, int] = field(default_factory=dict)
     refanned: dict[int, int] = field(default_factory=dict)
     waits: dict[int, NodeRecord] = field(default_factory=dict)
+    awaited: dict[str, None] = field(default_factory=dict)
     signals: dict[str, bytes] = field(default_factory=dict)
     needed: bytearray = field(default_factory=bytearray)
     results: dict[int, bytes] = field(default_factory=dict)
@@ -295,7 +297,7 @@ class Plan:
     Attributes: as in ``Flow``.
     """
 
-    __slots__ = ("deciding", "layout", "may_fail", "needed", "phases")
+    __slots__ = ("awaited", "deciding", "layout", "may_fail", "needed", "phases")
 
     def __init__(self) -> None:
         self.layout = Layout()
@@ -303,6 +305,7 @@ class Plan:
         self.deciding: dict[int, list[tuple[int, bytes]]] = {}
         self.may_fail: set[int] = set()
         self.phases: dict[str, list[tuple[int, int]]] = {}
+        self.awaited: dict[str, None] = {}
 
     def add(self, nodes: Sequence[Node]) -> None:
         """Take in the next nodes."""
@@ -318,6 +321,8 @@ class Plan:
                 self.may_fail.add(position)
             if node.phase:
                 self.phases.setdefault(node.phase, []).append((position, node.compensates))
+            if node.kind == SIGNAL:
+                self.awaited[node.signal] = None
 
 
 def stem_of(task_id: bytes) -> bytes:
@@ -339,6 +344,7 @@ def read_in(flow: Flow, packed: list[msgspec.Raw], plan: Plan | None = None) -> 
     flow.packed = packed
     flow.made = bytearray(len(packed))
     flow.needed, flow.deciding, flow.may_fail, flow.phases = plan.needed, plan.deciding, plan.may_fail, plan.phases
+    flow.awaited = plan.awaited
     graph = flow.graph = Graph(plan.layout)
     return graph
 

@@ -28,6 +28,8 @@ def take(w: Working, command: TakeFlow, now: Now) -> None:
     if isinstance(graph, str):
         set_aside(w, flow, graph)
         return
+    if flow.record.signals:
+        flow.record = replace(flow.record, signals=[])  # it is written often, and they may be many
     graph.restore(_statuses(flow, command).items())
     flow.signals = {**command.signals, **flow.signals}
     _decide(flow, command)

@@ -301,7 +301,7 @@ class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     order_node: int = -1
     """Of ``rerun``."""
     signals: list[str] = []
-    """Names of those that nodes wait for."""
+    """Names of those that nodes wait for, as they once were kept here; now they are read of the nodes."""
     compensated: bool = False
     """Something was taken back: it is not resumed."""
     digest: bytes = b""
@@ -323,6 +323,8 @@ class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The schedule that submitted it; empty: a client, or a task, did."""
     scheduled_for_ms: int = 0
     """The nominal time that it is for, of one that a schedule submitted."""
+    orders: list[bytes] = []
+    """Ids of the newest orders, oldest first: the same again is known by it."""
 
 
 class NodesRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

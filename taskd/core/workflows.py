@@ -5,7 +5,7 @@ are a draft, in memory alone, which its client sends again after a lost server.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -44,7 +44,16 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import TaskId, format_task_id, task_id_unix_ms
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import check_name
-from taskd_protocol.workflow import COMPENSATE, SIGNAL, Node, WorkflowSpec, check_nodes, check_packed, check_workflow
+from taskd_protocol.workflow import (
+    COMPENSATE,
+    ORDER_ID_BYTES,
+    SIGNAL,
+    Node,
+    WorkflowSpec,
+    check_nodes,
+    check_packed,
+    check_workflow,
+)
 
 DRAFT_BYTES_MAX: Final = 64 * 1024 * 1024
 """All nodes of one workflow, packed: they are one commit."""
@@ -58,9 +67,13 @@ SIGNALS_BYTES_MAX: Final = 8 * 1024 * 1024
 
 DIGEST_BYTES: Final = 16
 
+ORDERS_KEPT: Final = 8
+"""Ids of the newest orders to a workflow: one that is resent after so many others is a new one."""
+
 ACTIONS: Final = ("cancel", "resume", "rerun")
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Node).decode
 
 
 def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> NodesTaken:
@@ -145,7 +158,6 @@ def _take_in(draft: Draft, nodes: Sequence[Node], packed: list[msgspec.Raw]) -> 
     draft.phases.update(_phases_of(nodes, first))
     draft.starts.append(first)
     draft.names.update(dict.fromkeys(node.name for node in nodes))
-    draft.signals.update(dict.fromkeys(node.signal for node in nodes if node.kind == SIGNAL))
 
 
 def _check_names(nodes: Sequence[Node], draft: Draft) -> None:
@@ -227,7 +239,6 @@ def _keep(w: Working, draft: Draft, now: Now, schedule: str = "", for_ms: int = 
         {},
         digest=_digest(draft.packed),
         parts=draft.starts,
-        signals=list(draft.signals),
         schedule=schedule,
         scheduled_for_ms=for_ms,
     )
@@ -248,7 +259,7 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
     """Cancel a workflow, have it resumed, or a node of it run again.
 
     Raises:
-        BadRequest: The action is unknown.
+        BadRequest: The action is unknown, or the order's id is none.
         WorkflowUnknown: There is no such workflow, or no such node.
         StoreCorrupt: It cannot be read.
         WorkflowEnded: It stands where that cannot be done.
@@ -257,7 +268,11 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
     """
     if command.action not in ACTIONS:
         raise BadRequest(f"action {command.action[:32]!r} is unknown; use one of {', '.join(ACTIONS)}")
+    if command.order_id and len(command.order_id) != ORDER_ID_BYTES:
+        raise BadRequest(f"an order's id is {ORDER_ID_BYTES} bytes, drawn for each order, or empty")
     record = _record_of(w, command.id, loaded)
+    if command.order_id and command.order_id in record.orders:
+        return  # the same again: its answer was lost
     if record.parent:
         raise BadRequest(
             f"these are the {record.spec.name[:64]}, which go with it: `taskd task show|cancel|retry"
@@ -267,6 +282,10 @@ def order(w: Working, command: OrderWorkflow, now: Now, loaded: Loaded) -> None:
         _cancel(w, record)
     else:
         _run_again(w, command, record, now, loaded)
+    if command.order_id:
+        flow = w.flows[stem_of(command.id)]
+        flow.record = replace(flow.record, orders=[*flow.record.orders, command.order_id][-ORDERS_KEPT:])
+        w.dirty_flows[flow.stem] = flow
 
 
 def cancel_if_open(w: Working, workflow: bytes) -> None:
@@ -365,22 +384,33 @@ def _unreadable(workflow: bytes) -> StoreCorrupt:
 
 def _position_of(w: Working, command: OrderWorkflow, record: WorkflowRecord, flow: Flow | None, loaded: Loaded) -> int:
     """Return where the node stands that an order names."""
+    for position, node in enumerate(_nodes_of(w, record, flow, loaded)):
+        if node.name == command.node:
+            return position
+    raise WorkflowUnknown(f"workflow {record.spec.name[:64]!r} has no node {command.node[:64]!r}")
+
+
+def _nodes_of(w: Working, record: WorkflowRecord, flow: Flow | None, loaded: Loaded) -> list[Node]:
+    """Return a workflow's nodes, which need not be read.
+
+    Raises:
+        StoreCorrupt: They cannot be.
+    """
     if flow is not None and flow.graph is not None:
         packed: Sequence[msgspec.Raw] = flow.packed
     else:
-        keys: list[Key] = [(records.NODES, nodes_id(command.id, first)) for first in record.parts]
-        w.need([(records.WORKFLOW, command.id), *keys], loaded)
+        workflow = record.spec.id
+        keys: list[Key] = [(records.NODES, nodes_id(workflow, first)) for first in record.parts]
+        w.need([(records.WORKFLOW, workflow), *keys], loaded)
         parts = [loaded[key] for key in keys]
         packed = [node for part in parts if isinstance(part, NodesRecord) for node in part.nodes]
     try:
-        names = [msgspec.msgpack.decode(node, type=Node).name for node in packed]
+        nodes = list(map(_decode, packed))
     except msgspec.MsgspecError:
-        names = []
-    if len(names) != record.spec.nodes:
-        raise _unreadable(command.id)
-    if command.node in names:
-        return names.index(command.node)
-    raise WorkflowUnknown(f"workflow {record.spec.name[:64]!r} has no node {command.node[:64]!r}")
+        nodes = []
+    if len(nodes) != record.spec.nodes:
+        raise _unreadable(record.spec.id)
+    return nodes
 
 
 def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
@@ -401,8 +431,9 @@ def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
     flow = w.flows.get(stem_of(command.id))
     if flow is None or record.state == State.CANCELLING:
         raise WorkflowEnded(f"workflow {record.spec.name[:64]!r} is {record.state}: it waits for no signal")
-    if command.name not in record.signals:
-        known = ", ".join(record.signals[:8]) or "none"
+    awaited = flow.awaited if flow.graph is not None else _awaited_of(_nodes_of(w, record, flow, loaded))
+    if command.name not in awaited:
+        known = ", ".join(list(awaited)[:8]) or "none"
         raise WorkflowUnknown(f"no node of {record.spec.name[:64]!r} waits for {command.name[:64]!r}; signals: {known}")
     others_bytes = sum(len(value) for name, value in flow.signals.items() if name != command.name)
     if others_bytes + len(command.packed) > SIGNALS_BYTES_MAX:
@@ -416,3 +447,8 @@ def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
         waits.call(w, flow, command.name)
     else:
         want(w, flow)
+
+
+def _awaited_of(nodes: Iterable[Node]) -> dict[str, None]:
+    """Return the names of the signals that nodes wait for."""
+    return {node.signal: None for node in nodes if node.kind == SIGNAL}

@@ -65,7 +65,7 @@ class WorkflowRole:
     def order(self, message: wm.WorkflowOrder) -> None:
         """Answer WORKFLOW_ORDER."""
         check_id(message.id)
-        command = OrderWorkflow(message.id, message.action, message.node)
+        command = OrderWorkflow(message.id, message.action, message.node, message.order_id)
         self._services.loop.ask(command, partial(self._done, message.request_id))
 
     def signal(self, message: wm.WorkflowSignal) -> None:

@@ -199,6 +199,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             waiting=True,
             parent_ended=True,
             swept=5,
+            orders=[bytes(range(16))],
         ),
     ),
     "workflow of a schedule": (

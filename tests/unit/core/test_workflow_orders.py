@@ -7,7 +7,8 @@ from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
-from taskd_protocol.errors import ServerBusy, WorkflowEnded
+from taskd.core.workflows import ORDERS_KEPT
+from taskd_protocol.errors import BadRequest, ServerBusy, WorkflowEnded
 from taskd_protocol.payload import pack
 from taskd_protocol.workflow import Choice
 
@@ -229,3 +230,67 @@ def test_what_is_not_run_again_has_failed_still(shell: Shell) -> None:
     run.work()
     assert run.ran == ["a", "b", "a"]
     assert (run.record.state, run.record.failed_name) == ("failed", "b")
+
+
+# -- orders that are sent again ---------------------------------------------------------
+
+FIRST, SECOND = bytes(16), bytes(range(16))
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("action", ["rerun", "resume"])
+def test_an_order_that_is_sent_again_after_a_lost_answer_is_carried_out_once(
+    shell: Shell, action: str, *, crash: bool
+) -> None:
+    """While it is, and when that is done; another one is another."""
+    run = Run(shell, Graph().add("a").add("b", "a")).work(["b"])
+    run.ran.clear()
+    order = OrderWorkflow(run.id, action, "b" if action == "rerun" else "", FIRST)
+    shell.do(order)
+    if crash:
+        run.crash()
+    shell.do(order)
+    run.work(["b"])
+    shell.do(order)
+    assert run.ran == ["b"]
+    assert run.record.state == "failed"
+    shell.do(OrderWorkflow(run.id, action, order.node, SECOND))
+    run.work()
+    shell.do(order)
+    assert run.ran == ["b", "b"]
+    assert run.record.state == "succeeded"
+
+
+def test_a_cancel_that_is_sent_again_after_the_end_is_done(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a"))
+    shell.do(OrderWorkflow(run.id, "cancel", order_id=FIRST))
+    assert run.record.state == "cancelled"
+    shell.do(OrderWorkflow(run.id, "cancel", order_id=FIRST))
+    with pytest.raises(WorkflowEnded):
+        shell.do(OrderWorkflow(run.id, "cancel", order_id=SECOND))
+
+
+def test_an_order_that_was_refused_is_not_taken_for_one_that_was_carried_out(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a"))
+    order = OrderWorkflow(run.id, "rerun", "a", FIRST)
+    with pytest.raises(WorkflowEnded):
+        shell.do(order)
+    run.work()
+    shell.do(order)
+    run.work()
+    assert run.ran == ["a", "a"]
+
+
+def test_so_many_orders_are_remembered(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a")).work()
+    orders = [OrderWorkflow(run.id, "rerun", "a", number.to_bytes(16, "big")) for number in range(1, ORDERS_KEPT + 2)]
+    for order in orders:
+        shell.do(order)
+        run.work()
+    assert run.record.orders == [order.order_id for order in orders[1:]]
+
+
+def test_the_id_of_an_order_is_16_bytes(shell: Shell) -> None:
+    run = Run(shell, Graph().add("a"))
+    with pytest.raises(BadRequest, match="16 bytes"):
+        shell.do(OrderWorkflow(run.id, "cancel", order_id=b"x"))

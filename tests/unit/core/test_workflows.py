@@ -14,6 +14,7 @@ from taskd.core.lifecycle import State
 from taskd.core.records import CountersRecord, Kind, NodeRecord, NodesRecord
 from taskd.core.working import Settings
 from taskd.server.flow_loading import FlowLoader
+from taskd.store import codec
 from taskd.store.keys import make_key
 from taskd_protocol.errors import (
     BadRequest,
@@ -330,6 +331,34 @@ def test_a_signal_lets_a_node_go_on(shell: Shell, *, early: bool) -> None:
     assert not shell.disk.scan(records.SIGNAL)
     with pytest.raises(WorkflowEnded):
         shell.do(SignalWorkflow(run.id, "go", pack("yes")))
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_however_many_signals_are_waited_for_what_is_written_each_turn_is_small(shell: Shell, *, crash: bool) -> None:
+    """Their names stand in the nodes alone; those of one that is not read are looked up there."""
+    graph = Graph()
+    for number in range(500):
+        graph.add(f"n{number}", kind="signal", signal=f"a name of some length {number}")
+    run = Run(shell, graph)
+    if crash:
+        shell.crash()
+    with pytest.raises(WorkflowUnknown, match="'go'; signals: a name of some length 0, a name"):
+        shell.do(SignalWorkflow(run.id, "go", pack(1)))
+    for number in range(500):
+        shell.do(SignalWorkflow(run.id, f"a name of some length {number}", pack(number)))
+    assert run.record.state == "succeeded"
+    [(_, value)] = codec.encode([(records.WORKFLOW, run.id, run.record)])
+    assert value is not None
+    assert len(value) < 500
+
+
+def test_names_of_signals_that_a_record_of_old_holds_are_let_go(shell: Shell) -> None:
+    run = Run(shell, Graph().add("approve", kind="signal", signal="go").add("b", kind="signal", signal="other"))
+    shell.disk.values[records.WORKFLOW, run.id] = msgspec.structs.replace(run.record, signals=["go", "other"])
+    shell.crash()
+    shell.do(SignalWorkflow(run.id, "go", pack(1)))
+    assert run.record.signals == []
+    assert run.record.counts == {"succeeded": 1, "running": 1}
 
 
 def test_signals_have_a_limit_together(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
