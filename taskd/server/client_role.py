@@ -180,7 +180,7 @@ class ClientRole:
 
     def close(self) -> None:
         """See ``Role``."""
-        self._services.hub.leave(self._session, self._outcomes.waited, self._following.followed)
+        self._services.hub.leave(self._session, self._outcomes.known_to_hub, self._following.followed)
 
     # -- changes ------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ once it has grown: those are read again when there is room.
 Invariants:
 - At most one read is under way for a session, and it holds a bounded number of results.
 - An id is told once for each time that it was waited for, or not at all.
+- Who waits for a member of a workflow that has not begun waits for the workflow, too: when that ends, the member is
+  looked up again, since one that never begins has no end of its own.
 """
 
 from collections import deque
@@ -23,6 +25,7 @@ from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
 from taskd_protocol.limits import OUTCOME_CREDIT
 from taskd_protocol.messages import Outcomes as OutcomesMessage
 from taskd_protocol.task import Failure, Outcome
+from taskd_protocol.workflow import workflow_of
 
 MESSAGE_OUTCOMES_BYTES = 512 * 1024
 """Outcomes in one OUTCOMES, unless one alone is larger."""
@@ -57,6 +60,7 @@ class Outcomes:
 
     def __init__(self, session: Session) -> None:
         self.waited: set[bytes] = set()
+        self._members_of: dict[bytes, set[bytes]] = {}  # by their workflow, those that had not begun
         self._session = session
         self._services = session.services
         self._credit = OUTCOME_CREDIT
@@ -80,6 +84,11 @@ class Outcomes:
         self._cold.extend([task_id for task_id in ids if task_id not in in_memory])
         self._read_on()
 
+    @property
+    def known_to_hub(self) -> set[bytes]:
+        """What the hub tells of."""
+        return self.waited.union(self._members_of)
+
     def add_credit(self, outcomes: int) -> None:
         """Note that the client can take more.
 
@@ -93,6 +102,8 @@ class Outcomes:
 
     def tell(self, outcomes: list[Outcome]) -> None:
         """Tell of these ends now, or when there is room."""
+        if self._members_of:
+            outcomes = self._note_members(outcomes)
         if self._fit_now(outcomes):  # nearly always, and in a quarter of the time
             self.waited.difference_update([outcome.id for outcome in outcomes])
             self._credit -= len(outcomes)
@@ -106,6 +117,28 @@ class Outcomes:
             else:
                 self._on_disk.append(outcome.id)
         self.push()
+
+    def _note_members(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Have members looked up whose workflow has ended; return what the client waits for."""
+        told = [outcome for outcome in outcomes if outcome.id in self.waited]
+        for outcome in outcomes:
+            left = self._members_of.pop(outcome.id, None)
+            if left is not None:
+                self._cold.extend(left & self.waited)
+            elif is_made_id(outcome.id):
+                self._forget_member(outcome.id)
+        self._read_on()
+        return told
+
+    def _forget_member(self, member: bytes) -> None:
+        workflow = workflow_of(member)
+        left = self._members_of.get(workflow)
+        if left is not None:
+            left.discard(member)
+            if not left:
+                del self._members_of[workflow]
+                if workflow not in self.waited:
+                    self._services.hub.stop_waiting(self._session, workflow)
 
     def _fit_now(self, outcomes: list[Outcome]) -> bool:
         """Tell whether nothing waits, and one message can hold all of these."""
@@ -157,7 +190,9 @@ class Outcomes:
         states = await self._services.reader.read([(records.STATE, task_id) for task_id in ids])
         stateless = [i for i in ids if states[records.STATE, i] is None]
         unknown = await self._unknown_of([i for i in stateless if not is_made_id(i)])
-        members = await self._members([i for i in stateless if is_made_id(i)])
+        made = [i for i in stateless if is_made_id(i)]
+        self._wait_for_workflows(made)
+        members = await self._members(made)
         found = {**states, **await self._services.reader.read([(records.KEY, key_of_id(i)) for i in unknown])}
         await self._services.loop.until_durable()
         told = [m for m in members if self._services.hub.stop_waiting(self._session, m.id)]
@@ -173,6 +208,14 @@ class Outcomes:
             else:
                 told.append(self._outcome(task_id, found))
         self.tell(told)
+
+    def _wait_for_workflows(self, ids: Sequence[bytes]) -> None:
+        """Wait for the workflows of these, too: before it is looked up whether they have ended."""
+        for member in ids:
+            workflow = workflow_of(member)
+            if member != workflow:
+                self._members_of.setdefault(workflow, set()).add(member)
+                self._services.hub.wait(self._session, [workflow])
 
     async def _members(self, ids: list[bytes]) -> list[Outcome]:
         """Return how those ended, of workflows and their nodes, that have, or that are not known."""

@@ -86,6 +86,44 @@ async def test_waiting_for_a_child_that_was_never_begun(server: Server) -> None:
     assert await outcomes(client, ids) == dict(zip(ids, ["cancelled", "succeeded", "skipped"], strict=True))
 
 
+async def test_waiting_for_children_that_turn_out_never_to_begin(server: Server) -> None:
+    """Who waited when that could not be known is told when the workflow ends, and of nothing else."""
+    client, other, agent = await server.client(), await server.client(), await server.agent(credit=10)
+    graph = Graph().add("items", kind="value", packed=pack([1, 2, 3])).add("each", "items", kind="map", over=0)
+    graph.nodes[1] = msgspec.structs.replace(graph.nodes[1], in_flight_max=1)
+    await submit(client, graph)
+    ids = [member_id(ID, 1, child) for child in range(3)]
+    await client.ask(m.Wait(client.number(), ids), m.Done)
+    await other.ask(m.Wait(other.number(), [ids[0], ID]), m.Done)
+    await other.settle()
+    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
+    [grant] = [grant for lease in agent.told(m.Lease) for grant in lease.grants]
+    await agent.send(m.Ack([report(grant)]))
+    await agent.take(m.Recorded)
+    await agent.settle()
+    await client.settle()
+    told = [outcome for page in client.told(m.Outcomes) for outcome in page.outcomes]
+    assert sorted((outcome.id, outcome.state) for outcome in told) == [
+        (ids[0], "succeeded"),
+        (ids[1], "skipped"),
+        (ids[2], "skipped"),
+    ]
+    others = [outcome for page in other.told(m.Outcomes) for outcome in page.outcomes]
+    assert [(outcome.id, outcome.state) for outcome in others] == [(ids[0], "succeeded"), (ID, "cancelled")]
+
+
+async def test_who_waits_for_a_node_that_ends_holds_nothing_of_its_workflow(server: Server) -> None:
+    client, agent = await server.client(), await server.agent(credit=10)
+    await submit(client, pipeline())
+    before = dict(server.hub._waiters)
+    await client.ask(m.Wait(client.number(), [member_id(ID, 0)]), m.Done)
+    await client.settle()
+    await work(agent, {member_id(ID, 0): pack(["a"])})
+    await client.settle()
+    assert len(client.told(m.Outcomes)) == 1
+    assert server.hub._waiters == before
+
+
 async def test_an_agent_asks_for_what_is_referred_to(server: Server) -> None:
     """A list of results page by page; only what it holds a lease for."""
     client, agent = await server.client(), await server.agent(credit=10)
