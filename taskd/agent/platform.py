@@ -114,6 +114,10 @@ class WorkerProcess(Process, Protocol):
         """Have the blocking call of that token, if it runs, see that it is to end."""
         ...
 
+    def hold_spawns(self, *, full: bool) -> None:
+        """Have attempts spawn no more for now, or go on."""
+        ...
+
     async def stacks(self) -> bytes:
         """Return the Python stacks of its threads, as text; empty if it cannot show them in time."""
         ...

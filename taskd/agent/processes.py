@@ -186,6 +186,10 @@ class Worker(Runner):
         """Have the blocking call of that token, if it runs, see that it is to end."""
         self._page[wire.PAGE_CANCELLED] = token
 
+    def hold_spawns(self, *, full: bool) -> None:
+        """Have attempts spawn no more for now, or go on."""
+        self._page[wire.PAGE_SPAWNS_FULL] = full
+
     async def stacks(self) -> bytes:
         """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
         if self._from < 0:

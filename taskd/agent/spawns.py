@@ -4,18 +4,31 @@ Invariants:
 - Of one attempt one SPAWN is under way, in the order of what it has spawned; unanswered it is sent again on the next
   connection.
 - An attempt is not reported before the server has answered for all that it has spawned.
+- Beyond ``TASKS_MAX`` or ``BYTES_MAX`` only parts come in that were on their way, and the last part of an attempt that
+  ends: workers are told by ``is_full``, which attempts find when they are about to tell of another part.
 
 Pure: knows neither workers nor connections.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from taskd.agent.reports import Ended
 from taskd_protocol.errors import LeaseStale, UnexpectedMessage
 from taskd_protocol.messages import Done, Error
 from taskd_protocol.task import Failure, FailureReport, Report, TaskSpec
 from taskd_protocol.workflow_messages import Spawn
+
+TASKS_MAX: Final = 50_000
+BYTES_MAX: Final = 64 * 1024 * 1024
+"""Spawned by all attempts, and not made: while a server is away. A part holds up to 500 tasks, or 1 MiB."""
+
+SHARE_LEFT: Final = 2
+"""Full once, it is so until no more than one part in so many is left: attempts are not woken for each part."""
+
+TASK_BYTES: Final = 300
+"""What a task weighs in memory beside its arguments, roughly."""
 
 _TURNED = ("failed", "waiting")
 """Outcomes that are others when what was spawned is refused; else the attempt's processes are what is told of."""
@@ -53,6 +66,15 @@ class Spawns:
         self._unsent: dict[int, None] = {}
         self._asked: dict[int, _Children] = {}
         self._settled: list[int] = []
+        self._count = self._bytes = 0
+        self._full = False
+
+    @property
+    def is_full(self) -> bool:
+        """It holds as much as it may: attempts are to spawn no more."""
+        share = SHARE_LEFT if self._full else 1
+        self._full = self._count * share > TASKS_MAX or self._bytes * share > BYTES_MAX
+        return self._full
 
     def tell(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         """Take on what an attempt has spawned, so many having been before."""
@@ -61,6 +83,7 @@ class Spawns:
             children = self._children[token] = _Children(token)
         if children.refusal is None:
             children.unanswered.append((first, tasks))
+            self._weigh(tasks, 1)
             if len(children.unanswered) == 1:
                 self._unsent[token] = None
 
@@ -103,10 +126,10 @@ class Spawns:
             raise UnexpectedMessage(f"an answer to {answer.request_id}, which nobody asked")
         if isinstance(answer, Done):
             if children.unanswered:
-                children.unanswered.popleft()
+                self._weigh(children.unanswered.popleft()[1], -1)
             self._go_on(children)
         elif answer.code == LeaseStale.code:
-            children.unanswered.clear()  # so is the report, and nobody else knows these
+            self._drop(children)  # so is the report, and nobody else knows these
             self._go_on(children)
         elif not answer.retryable:  # else `look` asks again
             self._refuse(children, Failure(answer.code, f"what it has spawned was refused: {answer.message}"))
@@ -136,7 +159,7 @@ class Spawns:
             if children is None or not children.unanswered:
                 continue
             if not self._is_ours(token):
-                del self._children[token]
+                self._drop(self._children.pop(token))
                 continue
             first, tasks = children.unanswered[0]
             number = next(self._numbers)
@@ -152,16 +175,26 @@ class Spawns:
     def look(self) -> None:
         """Forget attempts that are ours no longer; send again what a busy server put off. Call about once a second."""
         if self._children:
-            self._children = {token: each for token, each in self._children.items() if self._is_ours(token)}
+            for token in [token for token in self._children if not self._is_ours(token)]:
+                self._drop(self._children.pop(token))
             asked = {children.token for children in self._asked.values()}
             waiting = [token for token, each in self._children.items() if each.unanswered and token not in asked]
             self._unsent.update(dict.fromkeys(waiting))
 
     # -- the inside -----------------------------------------------------------------------
 
+    def _weigh(self, tasks: list[TaskSpec], sign: int) -> None:
+        self._count += sign * len(tasks)
+        self._bytes += sign * sum([TASK_BYTES + len(task.payload) for task in tasks])
+
+    def _drop(self, children: _Children) -> None:
+        for _, tasks in children.unanswered:
+            self._weigh(tasks, -1)
+        children.unanswered.clear()
+
     def _refuse(self, children: _Children, failure: Failure) -> None:
         children.refusal = failure
-        children.unanswered.clear()
+        self._drop(children)
         self._go_on(children)
 
     def _go_on(self, children: _Children) -> None:

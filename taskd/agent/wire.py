@@ -39,6 +39,9 @@ PAGE_RECALLED = 1
 PAGE_CANCELLED = 2
 """Word in which the agent puts the fencing token that a blocking call, if it runs, is to end."""
 
+PAGE_SPAWNS_FULL = 3
+"""Word in which the agent puts 1 while it holds as much as it may of what attempts have spawned; else 0."""
+
 STACKS_SIGNAL = signal.SIGRTMAX - 3
 """Has a worker write down the Python stacks of its threads, whatever they do. One that users' code hardly wants."""
 

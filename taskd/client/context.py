@@ -48,6 +48,10 @@ class Port(Protocol):
         """Have these made, the attempt's children from number ``first`` on."""
         ...
 
+    def wait_for_room(self, token: int) -> None:
+        """Return once more of them are taken on; raise ``ServerBusy`` if they are not, and nobody can wait here."""
+        ...
+
 
 class TaskContext:
     """The attempt that runs here.
@@ -193,6 +197,8 @@ class TaskContext:
             PayloadUnpackable: An argument is no data that can travel; it is named.
             PayloadTooLarge: All arguments together are.
             BadRequest: That is no task, has a ``key`` or ``unique``, or is one too many.
+            ServerBusy: The agent holds as much as it may of what the server has not made. Only in a coroutine, or when
+                the attempt is cancelled; else it waits for room.
             SpawnChanged: An attempt before spawned something else; this one has failed, whatever else it does.
         """
         from taskd.client.task import Submitter  # noqa: PLC0415 - which knows this module
@@ -241,8 +247,10 @@ class TaskContext:
             port, token = self._port or self.port, self._grant.token
             if port is None:
                 raise BadRequest("nobody is here to run what this task spawns: it is for attempts that a worker runs")
-            spawn = port.spawn
-            family = self.family = Family(self._grant, self._found, lambda first, tasks: spawn(token, first, tasks))
+            spawn, wait = port.spawn, port.wait_for_room
+            family = self.family = Family(
+                self._grant, self._found, lambda first, tasks: spawn(token, first, tasks), lambda: wait(token)
+            )
         return family
 
     def __repr__(self) -> str:

@@ -92,17 +92,21 @@ class Family:
         count: So many were spawned by this attempt.
     """
 
-    def __init__(self, grant: Grant, found: Found | None, tell: Tell) -> None:
+    def __init__(
+        self, grant: Grant, found: Found | None, tell: Tell, wait_for_room: Callable[[], None] = lambda: None
+    ) -> None:
         """Begin to count.
 
         Args:
             grant: Of the attempt; says what earlier ones spawned.
             found: What has become of that.
             tell: Called with children that are new, from any thread, one call at a time.
+            wait_for_room: Called before that while the attempt runs; raises if it may not go on.
         """
         self.count = 0
         self._grant = grant
         self._tell = tell
+        self._wait_for_room = wait_for_room
         self._known = 0 if grant.spawned is None else grant.spawned.count
         self._digest = b""
         self._changed = False
@@ -118,6 +122,7 @@ class Family:
         Raises:
             SpawnChanged: Earlier attempts spawned something else.
             BadRequest: There are too many.
+            ServerBusy: There is no room for more: it was not taken on.
         """
         with self._one_at_a_time:
             if self._changed:
@@ -125,11 +130,14 @@ class Family:
             number = self.count
             if number >= CHILDREN_MAX:
                 raise BadRequest(f"a task spawns at most {CHILDREN_MAX} tasks: have them spawn the rest")
+            if number >= self._known:
+                self._make_room(number, len(spec.payload))
             self.count += 1
             if number < self._known:
                 self._check(spec)
             else:
-                self._add(number, spec)
+                self._unsent.append(spec)
+                self._unsent_bytes += len(spec.payload)
         return number
 
     def wait(self, children: Iterable[Child[object]] | None, *, return_errors: bool) -> list[object]:
@@ -189,12 +197,11 @@ class Family:
             " which order, must follow from its arguments and its checkpoints"
         )
 
-    def _add(self, number: int, spec: TaskSpec) -> None:
-        size = len(spec.payload)
+    def _make_room(self, number: int, size: int) -> None:
+        """Tell of those before this one, if they are enough."""
         if len(self._unsent) >= TASKS_TOLD or (self._unsent and self._unsent_bytes + size > BYTES_TOLD):
+            self._wait_for_room()
             self._flush(number)
-        self._unsent.append(spec)
-        self._unsent_bytes += size
 
     def _flush(self, end: int) -> None:
         """Tell of what has not been told of: the last ones before the number ``end``."""

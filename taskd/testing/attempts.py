@@ -57,6 +57,9 @@ class Signs:
         del token
         self.spawned.append((first, tasks))
 
+    def wait_for_room(self, token: int) -> None:
+        """See ``Port``: there always is."""
+
     def checkpoints(self, grant: Grant) -> list[Checkpoint]:
         """Return what is to be kept of the attempt for the next one."""
         return [Checkpoint(grant.token, grant.spec.id, self.details)] if self.details else []

@@ -176,6 +176,9 @@ class PlayedWorker(Program):
         self._cancelled = token
         self._told.set()
 
+    def hold_spawns(self, *, full: bool) -> None:
+        assert not full, "no body spawns that much"
+
     async def stacks(self) -> bytes:
         await trio.sleep(0.01)
         return b"stacks"

@@ -15,7 +15,7 @@ from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import BATCH_BYTES, BATCH_TASKS, BATCH_US
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
-from taskd.agent.executors.signs import note_children, note_sign, show
+from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd.agent.slots import argument_bytes
@@ -61,6 +61,7 @@ class CoroutineExecutor:
         self._seat = Seat(platform, self, wire.Setup(loop, self._slots.count))
         self._first = first
         self._ring = ring
+        self._gate = SpawnGate(core)
         self._hand: Hand | None = None
         self._leaving: Hand | None = None  # to be ended, over a coroutine that does not end
         self._news = trio.Event()
@@ -85,6 +86,7 @@ class CoroutineExecutor:
         hand, slots = self._hand, self._slots
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
+        self._gate.look([hand])
         room = slots.count + self._ahead() - len(self._assigned) - len(self._unmarked)
         grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked, self._clock.mono_ns)]
         for marked in grants:
@@ -169,6 +171,7 @@ class CoroutineExecutor:
         returned = [message for message in messages if type(message) is wire.Returned]
         if len(returned) < len(messages):
             note_children(self._core, self._pool, messages)
+            self._gate.look([hand])
         self._core.succeeded(self._pool, returned)
         for end in returned:
             self._let_go(end.token)

@@ -9,7 +9,7 @@ from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import SOFT_S, Hand, Seat
-from taskd.agent.executors.signs import note_children, note_sign, show
+from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
@@ -54,6 +54,7 @@ class ProcessExecutor:
         self._seats = [Seat(platform, self, wire.Setup("process", 1)) for _ in range(self._slots.count)]
         self._first = first
         self._ring = ring
+        self._gate = SpawnGate(core)
         self._losses: dict[int, int] = {}
         self._gone: dict[int, trio.Event] = {}  # of attempts that were told to end
         self._unmarked: dict[Member, Grant] = {}  # dealt, and to be handed over when its start is marked
@@ -76,6 +77,7 @@ class ProcessExecutor:
 
     def wake(self) -> None:
         """See ``Executor``."""
+        self._gate.look(self._members)
         for member, grant in list(self._unmarked.items()):
             if grant.token not in member.assigned:
                 del self._unmarked[member]  # taken back
@@ -173,6 +175,7 @@ class ProcessExecutor:
         returned = [message for message in messages if type(message) is wire.Returned]
         if len(returned) < len(messages):
             note_children(self._core, self._pool, messages)
+            self._gate.look(self._members)
         self._core.succeeded(self._pool, returned)
         tokens = [end.token for end in returned]
         recalled = False

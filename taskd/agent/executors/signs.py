@@ -5,6 +5,7 @@ from typing import Final
 
 from taskd.agent import wire
 from taskd.agent.core import AgentCore
+from taskd.agent.executors.seat import Hand
 from taskd_protocol.task import Grant, LogPiece
 
 STACKS_STREAM: Final = 3
@@ -23,6 +24,22 @@ def note_children(core: AgentCore, pool: int, messages: Iterable[wire.FromWorker
     for message in messages:
         if isinstance(message, wire.Children):
             core.spawned(pool, message.token, message.first, message.tasks)
+
+
+class SpawnGate:
+    """Holds workers' attempts up that spawn, while the agent holds as much of that as it may."""
+
+    def __init__(self, core: AgentCore) -> None:
+        self._core = core
+        self._closed = False
+
+    def look(self, hands: Iterable[Hand]) -> None:
+        """Close or open it, for these workers: to be called when anything may have changed, or another one is there."""
+        full = self._core.spawns.is_full
+        if full or self._closed:
+            self._closed = full
+            for hand in hands:
+                hand.process.hold_spawns(full=full)
 
 
 def show(core: AgentCore, grant: Grant | None, text: bytes, wall_ms: int) -> None:

@@ -30,7 +30,7 @@ def main(modules: Sequence[str]) -> None:
     except EOFError:
         return
     clock = SystemClock()
-    port = Port(link, clock)
+    port = Port(link, clock, may_block=setup.kind not in {"asyncio", "trio"})
     TaskContext.port = port
     faulthandler.register(wire.STACKS_SIGNAL, file=link.stacks, all_threads=True)
     # An event loop is imported by the worker that runs it, after the user's modules.

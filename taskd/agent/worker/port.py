@@ -1,14 +1,21 @@
 """The port: what user code may ask and tell of its attempt, by way of ``current()``."""
 
+import time
 from typing import Final
 
 from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker.link import Link
+from taskd_protocol.errors import ServerBusy
 from taskd_protocol.task import TaskSpec
 
 SIGN_NS: Final = 100_000_000
 """Signs without details that come sooner after the one before tell nothing new: no limit is under five times this."""
+
+ROOM_LOOK_S: Final = 0.02
+"""Between two looks whether the agent takes more: it is full when the server is away, or behind by seconds."""
+
+ROOM_RETRY_MS: Final = 1_000
 
 
 class Port:
@@ -16,9 +23,11 @@ class Port:
 
     Attributes:
         told: Coroutines that were told to end, by token.
+        may_block: Attempts have their thread to themselves.
     """
 
-    def __init__(self, link: Link, clock: Clock) -> None:
+    def __init__(self, link: Link, clock: Clock, *, may_block: bool = True) -> None:
+        self.may_block = may_block
         self.told: set[int] = set()
         self._link = link
         self._clock = clock
@@ -46,3 +55,18 @@ class Port:
         """Tell the agent what the attempt has spawned."""
         if not self._link.forked:
             self._link.tell(wire.Children(token, first, tasks))
+
+    def wait_for_room(self, token: int) -> None:
+        """Return once the agent takes more of what attempts spawn.
+
+        Raises:
+            ServerBusy: It does not, and the attempt may not wait here, or is to end.
+        """
+        while self._link.page[wire.PAGE_SPAWNS_FULL] and not self._link.forked:
+            if not self.may_block or self.is_cancelled(token):
+                raise ServerBusy(
+                    "its agent holds as much as it may of what tasks have spawned and the server has not made: spawn"
+                    " the rest later",
+                    retry_after_ms=ROOM_RETRY_MS,
+                )
+            time.sleep(ROOM_LOOK_S)

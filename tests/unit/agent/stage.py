@@ -184,6 +184,7 @@ class PlayedWorker(PlayedProcess):
 
     def __init__(self, pid: int, ready: wire.Ready | None) -> None:
         super().__init__(pid)
+        self.holds_spawns = False
         self.setup: wire.Setup | None = None
         self.grants: list[Grant] = []
         self.batches: list[wire.Batch] = []
@@ -276,6 +277,9 @@ class PlayedWorker(PlayedProcess):
     def cancel(self, token: int) -> None:
         self.cancelled = token
         self.got.set()
+
+    def hold_spawns(self, *, full: bool) -> None:
+        self.holds_spawns = full
 
     async def stacks(self) -> bytes:
         await trio.sleep(0.05)

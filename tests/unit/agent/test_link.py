@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from taskd.agent import spawns, wire
 from taskd.agent.executors.seat import FIRST_MAX
 from taskd_protocol.errors import (
     AgentDuplicate,
@@ -14,9 +15,10 @@ from taskd_protocol.errors import (
     ServerBusy,
     TaskdError,
 )
-from taskd_protocol.messages import Ack, Drain, Error, HeartbeatSeen, Offered, Ping, Pong, Recorded
+from taskd_protocol.messages import Ack, Done, Drain, Error, HeartbeatSeen, Offered, Ping, Pong, Recorded
 from taskd_protocol.resources import Supply
-from taskd_protocol.task import COMMAND_NAME, Held, Pool
+from taskd_protocol.task import COMMAND_NAME, Held, Pool, TaskSpec
+from taskd_protocol.workflow_messages import Spawn
 from unit.agent.making import grant, mark, task_id, welcome
 from unit.agent.stage import SERVER_AHEAD_MS, SYNC, Peer, Stage, playing
 
@@ -148,6 +150,33 @@ async def test_what_was_given_away_meanwhile_is_killed_and_not_reported(autojump
         await stage.workers[1].has(1)
         stage.workers[1].returns(3)
         assert [report.token for report in await peer.reports(1)] == [3]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_workers_spawn_no_more_than_their_agent_can_hold_while_the_server_is_away(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
+) -> None:
+    monkeypatch.setattr(spawns, "TASKS_MAX", 3)
+    stage = Stage(autojump_clock, {"m.f": is_async})
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        await peer.lease(grant(1))
+        (worker,) = stage.workers
+        await worker.has(1)
+        await peer.cut()
+        for first in range(0, 4, 2):
+            worker.say(wire.Children(1, first, [TaskSpec(b"", "m.f")] * 2))
+        await trio.sleep(0.1)
+        peer = await stage.peer()
+        await peer.greet()
+        await peer.send(Offered([]))
+        for first in range(0, 4, 2):
+            assert worker.holds_spawns
+            spawn = await peer.expect(Spawn)
+            assert (spawn.first, len(spawn.tasks)) == (first, 2)
+            await peer.send(Done(spawn.request_id))
+        await trio.sleep(0.1)
+        assert not worker.holds_spawns
 
 
 async def test_the_first_try_comes_within_half_a_second_and_tries_never_end(autojump_clock: MockClock) -> None:

@@ -1,8 +1,11 @@
 """The port: signs of progress that tell something are told, and no others."""
 
+import pytest
+
 from taskd.agent import wire
 from taskd.agent.worker.link import Link
-from taskd.agent.worker.port import SIGN_NS, Port
+from taskd.agent.worker.port import ROOM_LOOK_S, SIGN_NS, Port
+from taskd_protocol.errors import ServerBusy
 
 
 class Ear(Link):
@@ -11,6 +14,7 @@ class Ear(Link):
     def __init__(self) -> None:
         self.forked = False
         self.told: list[wire.FromWorker] = []
+        self.page = memoryview(bytearray(wire.PAGE_BYTES)).cast("Q")
 
     def tell(self, message: wire.FromWorker) -> None:
         self.told.append(message)
@@ -50,3 +54,44 @@ def test_signs_of_attempts_that_are_over_are_forgotten() -> None:
         watch.ns += SIGN_NS // 10
     assert len(ear.told) == 999
     assert len(port._sent_ns) == 10
+
+
+def test_a_blocking_call_waits_until_its_agent_takes_more_of_what_it_spawns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ear = Ear()
+    port = Port(ear, Watch())
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        ear.page[wire.PAGE_SPAWNS_FULL] = len(looks) < 3
+
+    monkeypatch.setattr("time.sleep", sleep)
+    port.wait_for_room(7)
+    assert looks == []
+    ear.page[wire.PAGE_SPAWNS_FULL] = 1
+    port.wait_for_room(7)
+    assert looks == [ROOM_LOOK_S] * 3
+
+
+def test_a_cancelled_call_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ear = Ear()
+    port = Port(ear, Watch())
+    ear.page[wire.PAGE_SPAWNS_FULL] = 1
+
+    def sleep(_: float) -> None:
+        ear.page[wire.PAGE_CANCELLED] = 7
+
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(ServerBusy):
+        port.wait_for_room(7)
+
+
+def test_a_coroutine_is_refused_at_once() -> None:
+    """Waiting it would hold up its neighbours."""
+    ear = Ear()
+    port = Port(ear, Watch(), may_block=False)
+    port.wait_for_room(7)
+    ear.page[wire.PAGE_SPAWNS_FULL] = 1
+    with pytest.raises(ServerBusy) as refused:
+        port.wait_for_room(7)
+    assert (refused.value.code, refused.value.retryable) == ("server.busy", True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from taskd.agent import spawns
 from taskd.agent.core import AgentCore
 from taskd.agent.wire import Raised, Returned
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
@@ -205,3 +206,47 @@ def test_answers_that_nobody_waits_for_are_an_error() -> None:
     core = connected()
     with pytest.raises(UnexpectedMessage):
         core.receive(Done(77))
+
+
+def is_full(core: AgentCore) -> bool:
+    return core.spawns.is_full
+
+
+@pytest.mark.parametrize("answer", ["made", "refused", "stale", "forgotten"])
+def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Full once, it is so until half of it is with the server; whatever became of the rest is not counted any more."""
+    monkeypatch.setattr(spawns, "TASKS_MAX", 4)
+    core = connected()
+    held = core.spawns
+    for first in range(0, 4, 2):
+        core.spawned(0, 1, first, tasks("m.a", "m.b"))
+    assert not is_full(core)
+    core.spawned(0, 2, 0, tasks("m.c"))
+    assert is_full(core)
+    core.welcome(welcome(), 0)
+    core.receive(Offered())
+    if answer == "forgotten":
+        returns(core, 1)
+        returns(core, 2)
+        monkeypatch.setattr(held, "_is_ours", lambda _: False)
+        held.look()
+    while answer != "forgotten" and (asked := [m for m in core.messages() if isinstance(m, Spawn)]):
+        for spawn in asked:
+            if answer == "made":
+                core.receive(Done(spawn.request_id))
+            else:
+                code = "lease.stale" if answer == "stale" else "request.invalid"
+                core.receive(Error(spawn.request_id, code, "no"))
+            if answer == "made":
+                assert is_full(core) == (held._count > 2)
+    assert not is_full(core)
+    assert (held._count, held._bytes) == (0, 0)
+
+
+def test_what_is_held_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawns, "BYTES_MAX", 10_000)
+    core = connected()
+    core.spawned(0, 1, 0, [TaskSpec(b"", "m.f", bytes(9_000))])
+    assert not is_full(core)
+    core.spawned(0, 1, 1, [TaskSpec(b"", "m.f", bytes(1_000))])
+    assert is_full(core)

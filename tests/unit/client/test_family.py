@@ -6,7 +6,7 @@ from taskd import App, AttemptWaiting, Child, PayloadTooLarge, SpawnChanged, Tas
 from taskd.client import family as room
 from taskd.client.context import TaskContext
 from taskd.client.family import Found
-from taskd_protocol.errors import BadRequest, TaskCodes
+from taskd_protocol.errors import BadRequest, ServerBusy, TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
 from taskd_protocol.task import Failure, Grant, Rules, Spawned, TaskSpec
@@ -27,6 +27,8 @@ class Told:
 
     def __init__(self) -> None:
         self.said: list[tuple[int, list[TaskSpec]]] = []
+        self.waited = 0
+        self.is_full = False
 
     def is_cancelled(self, token: int) -> bool:
         return token < 0
@@ -37,6 +39,12 @@ class Told:
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         assert token == 9
         self.said.append((first, tasks))
+
+    def wait_for_room(self, token: int) -> None:
+        assert token == 9
+        self.waited += 1
+        if self.is_full:
+            raise ServerBusy("it is full", retry_after_ms=1_000)
 
     def numbers(self) -> list[tuple[int, list[object]]]:
         """The first arguments of what was told, under the number of the first."""
@@ -81,6 +89,26 @@ def test_many_are_told_of_while_the_attempt_goes_on(monkeypatch: pytest.MonkeyPa
     assert told.numbers() == [(1, [1, 2]), (3, [3, 4])]
     assert ended(context) is None
     assert told.numbers()[2:] == [(5, [5])]
+
+
+def test_a_child_for_which_there_is_no_room_is_not_taken_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be spawned later, under the same number; what an attempt ends with is told all the same."""
+    monkeypatch.setattr(room, "TASKS_TOLD", 2)
+    told = Told()
+    context, _ = attempt(told)
+    for number in range(2):
+        context.spawn(add, number)
+    assert told.waited == 0
+    told.is_full = True
+    for _ in range(2):
+        with pytest.raises(ServerBusy) as refused:
+            context.spawn(add, 2)
+        assert refused.value.retryable
+    told.is_full = False
+    assert context.spawn(add, 2).number == 2
+    told.is_full = True
+    assert ended(context) is None
+    assert told.numbers() == [(0, [0, 1]), (2, [2])]
 
 
 def test_large_ones_are_told_of_in_smaller_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
