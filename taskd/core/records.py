@@ -418,6 +418,8 @@ class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """Where that stands in FIRING."""
     orphaned: bool = False
     """Its module was loaded again, and defines it no longer; it was paused for that, until a person says otherwise."""
+    begun_sequence: int = 0
+    """Of its first decision under the timing that it has: where the wall clock was put back, times do not tell."""
 
 
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -344,6 +344,7 @@ def noted(w: Working, name: str, standing: StandingRecord, decided: FiringRecord
         and last.outcome == decided.outcome
         and last.reason == decided.reason
         and decided.outcome in {"skipped", "coalesced"}
+        and standing.begun_sequence < sequence
         and standing.begun_ms < last.at_ms <= last.until_ms < decided.at_ms
     ):
         decided = replace(decided, at_ms=last.at_ms, count=last.count + decided.count)

@@ -291,6 +291,7 @@ def _write(w: Working, schedule: Schedule, before: ScheduleRecord | None, owner:
         decided_to_ms=decided_to_ms,
         next_at_ms=next_ms or 0,
         begun_ms=created_at_ms,
+        begun_sequence=standing.begun_sequence if goes_on else standing.sequence,
         source=schedule.source,
         pause_after=schedule.pause_after,
         broken="",

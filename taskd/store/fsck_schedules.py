@@ -99,7 +99,7 @@ def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], unre
         standing, sequence = standings[name], int.from_bytes(record_id[_PREFIX_BYTES:], "big")
         for text in _what_is_wrong(standing, sequence, firing, last_ms.get(name, 0)):
             note("firing", make_key(FIRING, record_id), text)
-        if firing.outcome not in _BESIDE:
+        if firing.outcome not in _BESIDE and sequence >= standing.begun_sequence:
             last_ms[name] = max(last_ms.get(name, 0), firing.until_ms)
     for name, standing in standings.items():
         count = standing.sequence - kept_from(standing)
@@ -116,7 +116,7 @@ def _what_is_wrong(standing: StandingRecord, sequence: int, firing: FiringRecord
         yield "it is another than the schedule's last"
     if firing.outcome == "waiting" and (standing.waiting, standing.waiting_sequence) != (firing, sequence):
         yield "it waits, and the schedule does not know it"
-    if firing.outcome in _BESIDE or firing.at_ms <= standing.begun_ms:
+    if firing.outcome in _BESIDE or sequence < standing.begun_sequence or firing.at_ms <= standing.begun_ms:
         return
     if firing.at_ms <= last_ms and last_ms > standing.begun_ms:
         yield "its time was decided on before"

@@ -286,6 +286,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             records.FiringRecord(10, 10, 1, "waiting", "the task before has not ended", b"", 11),
             7,
             orphaned=True,
+            begun_sequence=5,
         ),
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),

@@ -78,6 +78,18 @@ def test_what_the_core_writes_is_clean(tmp_path: Path) -> None:
     assert check(tmp_path, shell) == []
 
 
+def test_decisions_on_another_timing_are_clean_under_a_clock_that_was_put_back(tmp_path: Path) -> None:
+    """Some of them lie later than all that is decided on the timing of now."""
+    shell = Shell()
+    put(shell, a_schedule(timing=Timing(every_ms=1_000)))
+    shell.pass_ms(30_000)
+    shell.wall_ms -= 20_000
+    put(shell, a_schedule(timing=Timing(every_ms=3_000)))
+    assert check(tmp_path / "changed", shell) == []
+    shell.pass_ms(10_000)
+    assert check(tmp_path / "gone on", shell) == []
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "standing lost": ("not known where", lambda _: (records.STANDING, TICK, None)),
     "schedule lost": ("no schedule of that name", lambda _: (records.SCHEDULE, TICK, None)),

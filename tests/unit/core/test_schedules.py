@@ -565,3 +565,14 @@ def test_another_timing_counts_from_now_on(shell: Shell) -> None:
     put(shell, a_schedule(timing=Timing(cron=("*/2 * * * *",))))
     shell.pass_ms(5 * MINUTE_MS)
     assert len(firings_of(shell.disk)) in {decided + 2, decided + 3}
+
+
+def test_decisions_on_another_timing_stand_apart_under_a_clock_that_was_put_back(shell: Shell) -> None:
+    """Those of the timing before may lie between its beginning and its first time."""
+    put(shell, a_schedule(timing=Timing(every_ms=7_000), overlap="skip"))
+    shell.pass_ms(30_000)
+    assert outcomes_of(shell.disk) == [("fired", 1), ("skipped", 3)]
+    shell.wall_ms -= 20_000
+    put(shell, a_schedule(timing=Timing(every_ms=30_000), overlap="skip"))
+    shell.pass_ms(61_000)
+    assert outcomes_of(shell.disk) == [("fired", 1), ("skipped", 3), ("skipped", 2)]
