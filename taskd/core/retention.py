@@ -15,7 +15,7 @@ from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
 from taskd.core.endings import weight_of
-from taskd.core.flows import nodes_id
+from taskd.core.flows import nodes_id, stem_of
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord, Value, WorkflowRecord
 from taskd.core.reports import log_id
@@ -70,6 +70,7 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
         (records.WORKFLOW, i) for i in dict.fromkeys(workflow_of(i) for i in finished.ids if is_made_id(i))
     ]
     w.need([finished_key, *tasks, *flows], loaded)
+    loaded = {**loaded, **_going_on(w, flows)}
     order = int.from_bytes(command.finished_id[8:], "big")
     ids, moved = _put_off(w, finished, ended_at_ms, now, loaded, order=order) if flows else (finished.ids, False)
     ended = ended_of(ids, loaded, order)
@@ -87,6 +88,12 @@ def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
     w.counters_dirty = True
     if ids or moved:
         w.next_purge_mono_ms = now.mono_ms + AGAIN_MS
+
+
+def _going_on(w: Working, flows: Sequence[Key]) -> dict[Key, WorkflowRecord]:
+    """Return those of these workflows that have not ended, as they are: one may go on again since this very turn."""
+    moving = {key: w.flows.get(stem_of(key[1])) for key in flows}
+    return {key: flow.record for key, flow in moving.items() if flow is not None and flow.id == key[1]}
 
 
 def _put_off(

@@ -7,7 +7,15 @@ from harness.core import Scanned, Shell, at_once
 from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, Run, inputs, task
 from taskd.core import records
-from taskd.core.commands import OrderWorkflow, RetryTasks, SignalWorkflow, StartJob, SubmitWorkflow
+from taskd.core.commands import (
+    Command,
+    OrderWorkflow,
+    PurgeFinished,
+    RetryTasks,
+    SignalWorkflow,
+    StartJob,
+    SubmitWorkflow,
+)
 from taskd.core.effects import WantFlow, WantItems, WorkflowBroken
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import State
@@ -779,6 +787,25 @@ def test_no_part_of_a_workflow_is_taken_away_while_it_can_be_resumed() -> None:
     check_disk(shell.disk)
     with pytest.raises(WorkflowUnknown):
         shell.do(OrderWorkflow(run.id, "resume"))
+
+
+def test_a_workflow_is_not_taken_away_in_the_turn_that_resumes_it() -> None:
+    """What retention has read of it says that it ended long ago."""
+    run = aged(Graph().add("a").add("b", "a")).work(["b"])
+    shell = run.shell
+    shell.jump_ms(AGE_MS - 1_000)
+    shell.wall_ms += 2_000
+    finished = shell.disk.scan(records.FINISHED)
+    assert finished
+    commands: list[Command] = [OrderWorkflow(run.id, "resume"), *map(PurgeFinished, finished)]
+    for command in commands:
+        shell.ask(command)
+        while shell.waiting:
+            shell.feed(shell.waiting[0])
+    shell.settle()
+    check_disk(shell.disk)
+    run.work()
+    assert run.record.state == "succeeded"
 
 
 def test_a_workflow_that_was_resumed_is_not_taken_away() -> None:
