@@ -225,6 +225,7 @@ class Shell:
         self.told: list[Effect] = []
         self.reads: list[Read] = []
         self.waiting: list[Waiting] = []
+        self.continued: list[Command] = []  # while a turn is looked at, what it goes on with
         self.connections = 0
         self._answers: list[tuple[Callable[[Answer], None], Answer]] = []
         self._unreleased: list[Unreleased] = []
@@ -273,17 +274,19 @@ class Shell:
         decided = {(kind, record_id): value for kind, record_id, value in self.working.mutations}
         return {key: decided[key] if key in decided else self.disk.values.get(key) for key in keys}
 
-    def turn(self) -> Turn:
-        """End the turn: stage its batch, begin its reads."""
+    def turn(self, look: Callable[[Turn], None] = lambda _: None) -> Turn:
+        """End the turn: stage its batch, begin its reads; ``look`` is called when memory and disk are the same."""
         turn = self.coordinator.take_turn(self.now)
         self.disk.stage(turn.mutations)
+        self.continued = [effect.command for effect in turn.effects if isinstance(effect, Continue)]
+        look(turn)
         told: list[Effect] = []
         for effect in turn.effects:
             match effect:
                 case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks() | WantFlow() | WantItems():
                     self.reads.append(Read(effect))
                 case Continue():
-                    self.ask(effect.command)
+                    self.ask(self.continued.pop(0))
                 case _:
                     told.append(effect)
         self._unreleased.append(Unreleased(told, self._answers))

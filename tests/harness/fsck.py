@@ -70,10 +70,11 @@ def check_beside(shell: Shell) -> None:
     for agent in w.agents.values():
         for task in agent.leases.values():
             assert task.details == disk.details(task.spec.id)
-    releases = [waiting.command for waiting in shell.waiting]
+    releases = [*(waiting.command for waiting in shell.waiting), *shell.continued]
     due = [timer for release in releases if isinstance(release, ReleaseDue) for timer in release.timers]
+    late = {event.id for flow in w.flows.values() for event in flow.late}  # nodes of workflows that are being read
     for timer in disk.scan(records.TIMER):
-        assert timer > w.timers.cursor or timer in w.timers.near or timer in due
+        assert timer > w.timers.cursor or timer in w.timers.near or timer in due or timer[8:] in late
 
 
 def _state(state: StateRecord | None, lease: LeaseRecord | None) -> State:

@@ -1,7 +1,7 @@
 """Graphs: workflows that clients submit, by chance, and how long one takes at most."""
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Container
 
 from simulation.bodies import ASYNC, BLOCKING, Body
 from simulation.broods import new_brood
@@ -28,9 +28,6 @@ from taskd_protocol.workflow import (
     make_workflow_id,
 )
 
-if TYPE_CHECKING:
-    from simulation.plan import Plan
-
 SIGNALS = ("go", "stay")
 WORDS = "xy"
 """What a node gives whose result decides on others."""
@@ -42,8 +39,8 @@ WAITS_MS = (200, 3_000, 15_000)
 class GraphMaker:
     """Makes workflows of up to a dozen nodes."""
 
-    def __init__(self, plan: "Plan", rng: random.Random) -> None:
-        self._features = plan.features
+    def __init__(self, features: Container[str], rng: random.Random) -> None:
+        self._features = features
         self._rng = rng
 
     def make(self, unix_ms: int) -> tuple[WorkflowSpec, list[Node]]:

@@ -197,7 +197,11 @@ class Journal:
                 self._reader.kept(codec.decode_as(SpecRecord, records.SPEC, key[ID_START:], value))
 
     def _schedule(self, kind: int, record_id: bytes, value: bytes | None) -> None:
-        """Note from which decision on a schedule has its timing: where it stands is written right after what it is."""
+        """Note from which decision on a schedule has its timing.
+
+        In a batch come all changes of what schedules are, then all of where they stand: the first of these that is
+        under the timing of now was written with it.
+        """
         name = record_id.decode()
         if value is None:
             self._timings.pop(name, None)
@@ -209,7 +213,10 @@ class Journal:
                 self._timings[name] = timing
                 self.begun.pop(name, None)
         elif name not in self.begun:
-            self.begun[name] = codec.decode_as(StandingRecord, records.STANDING, record_id, value).sequence
+            standing = codec.decode_as(StandingRecord, records.STANDING, record_id, value)
+            _, begun_ms = self._timings.get(name, (None, -1))
+            if standing.begun_ms == begun_ms:
+                self.begun[name] = standing.sequence
 
     def _flow(self, kind: int, record_id: bytes, value: bytes | None) -> None:
         """Take in what is written of a workflow, beside its tasks."""

@@ -68,7 +68,7 @@ class Load:
         self._plan: Plan = world.plan
         self._rng = rng
         self._maker = TaskMaker(self._plan, rng)
-        self._graphs = GraphMaker(self._plan, rng)
+        self._graphs = GraphMaker(self._plan.features, rng)
 
     async def __call__(self, machine: ClientMachine) -> None:
         """Be the client's program, until the process ends."""

@@ -58,11 +58,7 @@ class Families(Checker):
         for task_id, family in woken.items():
             self._check_ended(task_id, family)
         for task_id, family in done.items():
-            record, brood = self.world.journal.flows.get(family), self._brood(task_id)
-            if record is not None and record.spawned != len(brood.all):
-                self.broken(f"{task_id.hex()} succeeded and spawned {record.spawned} of {len(brood.all)}")
-            if brood.waits and not self.world.find_spec(task_id).rules.at_most_once:
-                self._check_ended(task_id, family)
+            self._check_done(task_id, family)
 
     def found(self, task_id: bytes, node: bytes, found: Found) -> None:
         """An attempt begins with what has become of its children."""
@@ -77,6 +73,14 @@ class Families(Checker):
                 self.broken(f"{task_id.hex()} was told of child {number}, which {state.state}: {missed.get(number)}")
             elif packed != (NIL if number in missed else expected):
                 self.broken(f"{task_id.hex()} was given {packed!r} by child {number}, which gave {expected!r}")
+
+    def _check_done(self, task_id: bytes, family: bytes) -> None:
+        """A task has succeeded: it has spawned all that it was to, and waited for it if it was to."""
+        record, brood = self.world.journal.flows.get(family), self._brood(task_id)
+        if record is not None and record.spawned != len(brood.all):
+            self.broken(f"{task_id.hex()} succeeded and spawned {record.spawned} of {len(brood.all)}")
+        if brood.waits and not self.world.find_spec(task_id).rules.at_most_once:
+            self._check_ended(task_id, family)
 
     # -- the inside -----------------------------------------------------------------------
 
