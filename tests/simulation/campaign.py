@@ -17,7 +17,7 @@ from campaigns.report import Found, Report, current_commit
 from harness.world import SMALL
 from simulation.clock import WALL_MS, Alarms, jumping_clock
 from simulation.lives import Stepping, is_dead_here
-from simulation.plan import Mode, Plan, make_plan
+from simulation.plan import Mode, make_plan
 from simulation.world import World
 from taskd.server.certificates import Certificates, open_certificates
 
@@ -60,14 +60,14 @@ def run_seed(seed: int, found: Found, mode: Mode | None = None, tell: Callable[[
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            world = World(plan, result, alarms=alarms, certificates=_certificates(), nursery=nursery, tell=tell)
+            world = World(plan, result, alarms=alarms, certificates=make_certificates(), nursery=nursery, tell=tell)
             worlds.append(world)
             await world.run(nursery)
             nursery.cancel_scope.cancel()
 
     with (
-        _determined(plan, alarms),
-        _uncollected(),
+        determined(plan.seed, alarms, small=plan.small),
+        uncollected(),
         _watched_logs(worlds, logging.WARNING if tell is None else logging.INFO),
     ):
         trio.run(main, clock=jumping_clock(alarms), instruments=[Stepping()])
@@ -76,20 +76,20 @@ def run_seed(seed: int, found: Found, mode: Mode | None = None, tell: Callable[[
 
 
 @contextmanager
-def _determined(plan: Plan, alarms: Alarms) -> Iterator[None]:
-    """Have trio choose by the seed, and make the core's bounds small if the plan says so."""
+def determined(seed: int, alarms: Alarms, *, small: bool = False) -> Iterator[None]:
+    """Have trio choose by the seed, and make the core's bounds small if asked to."""
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True))
         patches.enter_context(mock.patch.object(trio, "sleep", alarms.sleep))
-        if plan.small:
+        if small:
             for where, bound in [*SMALL.items(), *SMALL_AGENTS.items()]:
                 patches.enter_context(mock.patch(where, bound))
-        trio._core._run._r.seed(plan.seed)
+        trio._core._run._r.seed(seed)
         yield
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Have garbage collected when the run is over: in its midst it takes a tenth of the time, and hits anywhere."""
     gc.freeze()  # modules are no garbage, nor is what a run before has left on purpose
     gc.disable()
@@ -126,7 +126,7 @@ def _watched_logs(worlds: list[World], level: int) -> Iterator[None]:
 
 
 @cache
-def _certificates() -> Certificates:
+def make_certificates() -> Certificates:
     """Make certificates, which nothing here uses: no TLS is spoken."""
     with tempfile.TemporaryDirectory() as folder:
         return open_certificates(Path(folder), ["localhost"], WALL_MS)
