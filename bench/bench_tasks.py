@@ -13,6 +13,8 @@ EPOCH_SHIFT = 31
 """A fencing token's bits above this are the server's epoch, which rises with every start."""
 STAMPED_S = 0.02
 
+_told_epochs: set[int] = set()
+
 
 @app.task
 def noop(value: int) -> int:
@@ -24,6 +26,12 @@ def noop(value: int) -> int:
 async def anoop(value: int) -> int:
     """Do nothing, on a worker's event loop."""
     return value
+
+
+@app.task
+def nap(seconds: float) -> None:
+    """Sleep."""
+    time.sleep(seconds)
 
 
 @app.task
@@ -54,10 +62,24 @@ def stamp(directory: str) -> None:
     The word is a file named after the epoch, holding CLOCK_MONOTONIC in nanoseconds, which is
     the same for all processes of a machine.
     """
+    leave_word(directory, current().fencing_token >> EPOCH_SHIFT)
+    time.sleep(STAMPED_S)
+
+
+@app.task
+def backlog(directory: str, number: int) -> int:
+    """Do nothing, but leave word as ``stamp`` does, and sleep not."""
+    epoch = current().fencing_token >> EPOCH_SHIFT
+    if epoch not in _told_epochs:
+        _told_epochs.add(epoch)
+        leave_word(directory, epoch)
+    return number
+
+
+def leave_word(directory: str, epoch: int) -> None:
+    """Write down, the first time for an epoch, that it is now."""
     now = time.monotonic_ns()
-    epoch = Path(directory) / str(current().fencing_token >> EPOCH_SHIFT)
     with suppress(FileExistsError):
-        descriptor = os.open(epoch, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        descriptor = os.open(Path(directory) / str(epoch), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.write(descriptor, str(now).encode())
         os.close(descriptor)
-    time.sleep(STAMPED_S)

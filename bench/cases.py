@@ -1,21 +1,23 @@
 """taskd under measurement: the real server, two real agents, this process the client.
 
-    python bench/cases.py throughput|roundtrip|restart [--function noop|anoop] [--tasks N] [--no-tls] [--json]
+    python bench/cases.py throughput|roundtrip|restart|mixed [--function noop|anoop] [--tasks N] [--no-tls] [--json]
 
 Everything is as shipped: TLS, token, profile, fsync before each acknowledgement. Each agent is
 given one worker process for functions, as the floor's have.
 """
 
 import argparse
+import heapq
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,6 @@ import psutil
 from taskd.client import Client
 from taskd_protocol.messages import AgentList, AgentPage, Stats, StatsQuery
 
-AGENTS = 2
 START_WITHIN_S = 30.0
 SECONDS_MAX = 300
 PROBE_EVERY = 50
@@ -37,6 +38,9 @@ REST_POLLS = 10
 """So many looks in a row, ``programs.POLL_S`` apart, at which nobody had used the CPU."""
 QUEUED_MORE = 2_000
 """So that the restart's queue still holds the full number when the server is killed."""
+MIXED_SLOTS = (4, 2, 1)
+MIXED_SEED = 5
+MIXED_WARM_UP = 50
 
 
 @dataclass
@@ -51,19 +55,19 @@ class Cluster:
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
     listen: str = "127.0.0.1:0"
 
-    def start_server(self) -> None:
+    def start_server(self, within_s: float = START_WITHIN_S) -> None:
         """Start the server, where it was before if it was; come back when it serves."""
         argv = [_taskd(), "server", "--data-dir", str(self.directory / "data")]
         argv += ["--listen", self.listen, "--http", "127.0.0.1:0"] + ([] if self.tls else ["--no-tls"])
         server = self.stack.enter_context(programs.program(argv, self.directory / "server.log", heard=True))
         self.servers.append(server)
-        serving, url, _ = programs.line(server, START_WITHIN_S).split()
+        serving, url, _ = programs.line(server, within_s).split()
         assert serving == "serving"
         self.listen = url.rpartition("/")[2]
 
-    def start_agent(self, name: str) -> None:
-        """Start an agent with one worker process; ``wait_for_agents`` tells when it is there."""
-        argv = [_taskd(), "agent", "bench_tasks", "--name", name, "--processes", "1"]
+    def start_agent(self, name: str, *more: str) -> None:
+        """Start an agent with one worker process, and these arguments; ``wait_for_agents`` tells when it is there."""
+        argv = [_taskd(), "agent", "bench_tasks", "--name", name, "--processes", "1", *more]
         self.agents.append(self.stack.enter_context(programs.program(argv, self.directory / f"{name}.log")))
 
     def pids(self) -> measure.Pids:
@@ -77,8 +81,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(directory: Path, *, tls: bool) -> Iterator[Cluster]:
-    """Start a server and its agents, and end them all on the way out.
+def cluster(directory: Path, *, tls: bool, agents: Sequence[Sequence[str]] = ((), ())) -> Iterator[Cluster]:
+    """Start a server and agents, each with these arguments of its own, and end them all on the way out.
 
     This process and its children find the server by the profile that it writes.
     """
@@ -87,9 +91,9 @@ def cluster(directory: Path, *, tls: bool) -> Iterator[Cluster]:
     with ExitStack() as stack:
         made = Cluster(directory, stack, tls)
         made.start_server()
-        for number in range(1, AGENTS + 1):
-            made.start_agent(f"agent-{number}")
-        _wait_for_agents()
+        for number, more in enumerate(agents, 1):
+            made.start_agent(f"agent-{number}", *more)
+        wait_for_agents(len(agents))
         _wait_for_rest(made)
         yield made
 
@@ -98,10 +102,11 @@ def _taskd() -> str:
     return str(Path(sys.executable).with_name("taskd"))
 
 
-def _wait_for_agents() -> None:
+def wait_for_agents(count: int) -> None:
+    """Wait until so many are live."""
     with closing(Client()) as client:
-        for _ in programs.until(f"{AGENTS} agents are live", START_WITHIN_S):
-            if sum(agent.state == "live" for agent in client.call(AgentList(0), AgentPage).agents) == AGENTS:
+        for _ in programs.until(f"{count} agents are live", START_WITHIN_S):
+            if sum(agent.state == "live" for agent in client.call(AgentList(0), AgentPage).agents) == count:
                 return
 
 
@@ -242,12 +247,41 @@ def restart(directory: Path, count: int, *, tls: bool) -> measure.Facts:
     }
 
 
+def mixed(directory: Path, count: int, *, tls: bool) -> measure.Facts:
+    """Measure tasks of 1 ms to 5 s on agents of 4, 2 and 1 slots, against a list schedule in the same order."""
+    with cluster(directory, tls=tls, agents=[("--processes", str(slots)) for slots in MIXED_SLOTS]):
+        import bench_tasks  # noqa: PLC0415 - looks for the profile
+
+        naps = _naps(random.Random(MIXED_SEED), count)  # noqa: S311 - the same work each time
+        for handle in bench_tasks.nap.map([0.001] * MIXED_WARM_UP):
+            handle.result(timeout=SECONDS_MAX)
+        began = perf_counter_ns()
+        for handle in bench_tasks.nap.map(naps):
+            handle.result(timeout=SECONDS_MAX)
+        seconds = (perf_counter_ns() - began) / 1e9
+        bench_tasks.app.close()
+    free = [0.0] * sum(MIXED_SLOTS)
+    for nap in naps:
+        heapq.heapreplace(free, free[0] + nap)
+    return {"tasks": count, "seconds": seconds, "ideal_seconds": max(free), "times_ideal": seconds / max(free)}
+
+
+def _naps(rng: random.Random, count: int) -> list[float]:
+    """Draw run times with a heavy tail: of a hundred two take most of the time."""
+    naps = []
+    for _ in range(count):
+        kind = rng.random()
+        least, most = (0.001, 0.01) if kind < 0.9 else (0.02, 0.5) if kind < 0.98 else (1, 5)  # noqa: PLR2004
+        naps.append(round(rng.uniform(least, most), 4))
+    return naps
+
+
 def main() -> None:
     """Run one case and print."""
     parser = argparse.ArgumentParser(description="taskd, measured.")
-    parser.add_argument("case", choices=("throughput", "roundtrip", "restart"))
+    parser.add_argument("case", choices=("throughput", "roundtrip", "restart", "mixed"))
     parser.add_argument("--function", choices=("noop", "anoop"), default="noop")
-    parser.add_argument("--tasks", type=int, help="default: 20,000; 2,000 round trips; 100,000 queued")
+    parser.add_argument("--tasks", type=int, help="default: 20,000; 2,000 round trips; 100,000 queued; 1,000 mixed")
     parser.add_argument("--no-tls", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data-dir", type=Path, default=Path("build/bench"), help="on a real disk")
@@ -262,6 +296,8 @@ def main() -> None:
             facts = throughput(directory, options.function, options.tasks or 20_000, tls=tls)
         case "roundtrip":
             facts = roundtrip(directory, options.function, options.tasks or 2_000, tls=tls)
+        case "mixed":
+            facts = mixed(directory, options.tasks or 1_000, tls=tls)
         case _:
             facts = restart(directory, options.tasks or 100_000, tls=tls)
     shutil.rmtree(directory)  # kept when something went wrong: the logs are in it

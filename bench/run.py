@@ -33,6 +33,7 @@ CASES = {
     "taskd processes plain": ["cases.py", "throughput", "--function", "noop", "--no-tls"],
     "taskd roundtrip": ["cases.py", "roundtrip"],
     "taskd restart": ["cases.py", "restart"],
+    "taskd mixed": ["cases.py", "mixed"],
 }
 """In the order of each round: what is compared runs next to each other. The first word is for --only."""
 
@@ -82,7 +83,9 @@ def _rounds(cases: dict[str, list[str]], options: argparse.Namespace) -> dict[st
     for number in range(1, options.rounds + 1):
         for name, argv in cases.items():
             print(f"round {number} of {options.rounds}: {name}", file=sys.stderr, flush=True)
-            many = [] if name in {"taskd roundtrip", "taskd restart"} else ["--tasks", str(options.tasks)]
+            many = (
+                [] if name in {"taskd roundtrip", "taskd restart", "taskd mixed"} else ["--tasks", str(options.tasks)]
+            )
             facts[name].append(_run([*argv, *many, "--data-dir", str(options.data_dir), "--json"]))
     return facts
 
