@@ -48,6 +48,7 @@ _READS: Messages = _ALWAYS | {
     m.Wait,
     m.OutcomeCredit,
     m.TaskQuery,
+    m.TaskExplain,
     m.TaskList,
     m.TaskCount,
     m.JobList,

@@ -12,6 +12,7 @@ Those about workflows and schedules are in rooms of their own.
 import msgspec
 
 from taskd_protocol import limits
+from taskd_protocol.explanation import Explanation
 from taskd_protocol.mark import Mark
 from taskd_protocol.resources import Supply
 from taskd_protocol.schedule_messages import (
@@ -571,6 +572,21 @@ class Stats(msgspec.Struct, array_like=True, frozen=True, tag=45):
     """CPU time of the server process, all threads."""
 
 
+class TaskExplain(msgspec.Struct, array_like=True, frozen=True, tag=46):
+    """Tell me why this task, or node of a workflow, is where it is."""
+
+    request_id: int
+    id: bytes
+
+
+class TaskExplained(msgspec.Struct, array_like=True, frozen=True, tag=47):
+    """Why it is."""
+
+    request_id: int
+    explanation: Explanation | None
+    """None: it is not stored."""
+
+
 class TaskRetry(msgspec.Struct, array_like=True, frozen=True, tag=50):
     """Give these another chance: those that ended without success go back to their places in line."""
 
@@ -886,6 +902,7 @@ ToServer = (
     | CertQuery
     | StatsQuery
     | Backup
+    | TaskExplain
     | TaskRetry
     | TaskCount
     | JobStart
@@ -945,6 +962,7 @@ ToPeer = (
     | CertView
     | Stats
     | BackupView
+    | TaskExplained
     | TaskRetried
     | TaskCounted
     | JobPage

@@ -29,7 +29,7 @@ COMMANDS: Final = (
     Later("agent", "taskd.cli.agent:agent", "Run an agent: it does the tasks of your modules."),
     Later("submit", "taskd.cli.submit:submit", "Submit a task by its name."),
     Later("run", "taskd.cli.run:run", "Run a command on an agent, as if it ran here."),
-    Later("task", "taskd.cli.tasks:task", "List, show, wait for, cancel and retry tasks."),
+    Later("task", "taskd.cli.tasks:task", "List, show, explain, wait for, cancel and retry tasks."),
     Later("schedule", "taskd.cli.schedules:schedule", "Look at schedules; make, pause, resume and trigger them."),
     Later("workflow", "taskd.cli.workflows:workflow", "List, show, draw, submit and steer workflows."),
     Later("plan", "taskd.cli.workflows:plan", "Tell what a workflow file would run, in which order."),

@@ -10,6 +10,7 @@ from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_option
 from taskd.cli.connection import reach, server
 from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
+from taskd.cli.explain import explain
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import (
@@ -42,7 +43,10 @@ from taskd_protocol.messages import (
 
 @click.group
 def task() -> None:
-    """List, show, wait for, cancel and retry tasks."""
+    """List, show, explain, wait for, cancel and retry tasks."""
+
+
+task.add_command(explain)
 
 
 @json_option
@@ -228,6 +232,12 @@ def _attempts_text(view: TaskView) -> str:
     return f"{view.attempt}, failed {view.failures} of at most {view.max_attempts}{crashed}"
 
 
+def _waits_text(view: TaskView) -> str:
+    if not view.waits_for:
+        return ""
+    return f"{view.waits_for} (more: taskd task explain {format_task_id(view.id)})"
+
+
 def _attempt_row(attempt: AttemptView) -> tuple[str, ...]:
     started, ended = (
         (iso(at_ms) or "-").replace("T", " ")[:23] for at_ms in (attempt.started_at_ms, attempt.ended_at_ms)
@@ -243,7 +253,7 @@ def say_task(view: TaskView) -> None:
         ("name", view.name),
         ("queue", f"{view.queue}, priority {view.priority}"),
         ("state", view.state),
-        ("waits", view.waits_for),
+        ("waits", _waits_text(view)),
         ("arguments", arguments_text(view.payload)),
         ("attempts", _attempts_text(view)),
         ("agent", view.agent),

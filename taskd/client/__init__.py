@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from taskd.client.attempts import Attempt
     from taskd.client.client import Client
     from taskd.client.context import AttemptCancelled, TaskContext, current
+    from taskd.client.explanation import Explanation
     from taskd.client.family import AttemptWaiting, Child, SpawnChanged
     from taskd.client.handle import TaskHandle, as_completed
     from taskd.client.options import Retry
@@ -52,6 +53,7 @@ _ROOMS = {
     "CannotConnect": "taskd_protocol.errors",
     "Child": "taskd.client.family",
     "Client": "taskd.client.client",
+    "Explanation": "taskd.client.explanation",
     "MapItem": "taskd.client.runs",
     "NodeRef": "taskd.client.workflow",
     "NodeStatus": "taskd.client.runs",
@@ -97,6 +99,7 @@ __all__ = [
     "Client",
     "Cron",
     "Every",
+    "Explanation",
     "MapItem",
     "NodeRef",
     "NodeStatus",

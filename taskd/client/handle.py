@@ -7,12 +7,23 @@ from taskd.client import operations
 from taskd.client.attempts import Attempt, attempt_of
 from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
+from taskd.client.explanation import Explanation, explanation_of
 from taskd.client.line import Line
 from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Cancel, Cancelled, TaskQuery, TaskRetried, TaskRetry, TaskView, TaskViews
+from taskd_protocol.messages import (
+    Cancel,
+    Cancelled,
+    TaskExplain,
+    TaskExplained,
+    TaskQuery,
+    TaskRetried,
+    TaskRetry,
+    TaskView,
+    TaskViews,
+)
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -99,6 +110,18 @@ class TaskHandle(Awaited, Generic[R_co]):
         """Ask how the task's attempts have ended so far; see ``attempts``."""
         return await arun(self._attempts())
 
+    def explain(self) -> Explanation:
+        """Ask why the task is where it is: what it waits for, and what rules out each agent; or who runs it.
+
+        Raises:
+            TaskUnknown: No such task is stored.
+        """
+        return run(self._explain())
+
+    async def aexplain(self) -> Explanation:
+        """Ask why the task is where it is; see ``explain``."""
+        return await arun(self._explain())
+
     def cancel(self) -> str:
         """Cancel the task; return its state then.
 
@@ -142,6 +165,13 @@ class TaskHandle(Awaited, Generic[R_co]):
 
     def _attempts(self) -> Steps[list[Attempt]]:
         return [attempt_of(view) for view in (yield from self._view()).attempts]
+
+    def _explain(self) -> Steps[Explanation]:
+        query = TaskExplain(0, self.raw_id)
+        told = (yield from operations.call(self._batch.link, query, TaskExplained, TIMEOUT_S)).explanation
+        if told is None:
+            raise TaskUnknown(f"task {self.id} is not stored; it was never accepted here, or ended long ago")
+        return explanation_of(told)
 
     def _view(self) -> Steps[TaskView]:
         query = TaskQuery(0, [self.raw_id])

@@ -4,7 +4,7 @@ It reads what it does not know of a task, and drops it without a word: that is r
 """
 
 from taskd_protocol.errors import ServerTooOld
-from taskd_protocol.messages import Submit, ToServer
+from taskd_protocol.messages import Submit, TaskExplain, ToServer
 from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
 from taskd_protocol.workflow_messages import (
     ChildrenQuery,
@@ -22,6 +22,8 @@ def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
     """Return why this is not to be sent on a connection of version 1; None: it may be."""
     if isinstance(message, _WORKFLOWS):
         return ServerTooOld("the server speaks version 1 of the protocol, which has no workflows: upgrade the server")
+    if isinstance(message, TaskExplain):
+        return ServerTooOld("the server speaks version 1 of the protocol, and explains nothing: upgrade the server")
     for spec in message.tasks if isinstance(message, Submit) else ():
         options = _newer_options(spec)
         if options:

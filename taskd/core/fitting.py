@@ -5,9 +5,9 @@ task waits is told the same. ``never`` looks at what an agent is, and holds unti
 offers something else; ``not_now`` at what it does.
 """
 
-import enum
 from typing import TYPE_CHECKING
 
+from taskd_protocol.explanation import Obstacle
 from taskd_protocol.limits import NAME_CHARS_MAX
 from taskd_protocol.resources import holds_for
 
@@ -15,26 +15,6 @@ if TYPE_CHECKING:
     from taskd.core.commands import Now
     from taskd.core.lines import Line
     from taskd.core.working import Agent
-
-
-class Obstacle(enum.StrEnum):
-    """What rules an agent out: a stable word each, the first that holds."""
-
-    ABSENT = "agent.absent"
-    DRAINING = "agent.draining"
-    QUARANTINED = "agent.quarantined"
-    QUEUE = "agent.queue"
-    NAME = "agent.name"
-    LABEL = "agent.label"
-    TOTAL = "agent.too_small"
-    LIFE = "agent.life"
-    TAKEN = "agent.taken"
-    NOT_EMPTY = "agent.not_empty"
-    APART = "agent.apart"
-    RESOURCE = "agent.resource"
-    PRESSURE = "agent.pressure"
-    BUSY = "agent.busy"
-    HELD = "agent.held"
 
 
 Ruled = tuple[Obstacle, str]

@@ -42,6 +42,9 @@ REFILL_TASKS = 16_384
 REFILL_BYTES = WINDOW_BYTES_MAX // 2
 """Arguments that one refill is to read, roughly."""
 
+PACE_MS = 20_000
+"""What was granted of a line is counted over so long, and the same before it."""
+
 AGENT_LABEL = "taskd.agent"
 """Every agent's name: no agent says another of itself."""
 
@@ -212,6 +215,10 @@ class Line:
         stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
         stuck_since_ms: When that began, by the clock that never steps; 0: it is not so.
+        paced_ms: When the count of what is granted began anew, by the same clock; 0: nothing has been granted.
+        paced: Granted since.
+        paced_before_ms: When the count before it began; 0: there is none.
+        paced_before: Granted in it.
     """
 
     __slots__ = (
@@ -226,6 +233,10 @@ class Line:
         "least",
         "name",
         "names_agents",
+        "paced",
+        "paced_before",
+        "paced_before_ms",
+        "paced_ms",
         "queue",
         "ready",
         "refilling",
@@ -251,6 +262,7 @@ class Line:
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1
         self.stuck_since_ms = 0
+        self.paced_ms = self.paced = self.paced_before_ms = self.paced_before = 0
         self.id = line_id(queue, name, where)
         self.ready = ready
         self.complete = ready == 0
@@ -300,6 +312,33 @@ class Line:
     def window(self) -> list[Task]:
         """Return the tasks in the window, in order."""
         return self._window[self._head :]
+
+    @property
+    def last_priority(self) -> int | None:
+        """The priority of the last task in the window; None: it is empty."""
+        return self._window[-1].spec.priority if self.window_count else None
+
+    def index_of(self, rank: int) -> int | None:
+        """Return how many tasks of the line are before one of the window; None: it is not there."""
+        window = self._window
+        index = bisect_left(window, rank, self._head, key=_rank)
+        return index - self._head if index < len(window) and window[index].rank == rank else None
+
+    def note_granted(self, count: int, mono_ms: int) -> None:
+        """Count what was granted."""
+        if mono_ms - self.paced_ms >= PACE_MS:
+            self.paced_before_ms, self.paced_before = self.paced_ms, self.paced
+            self.paced_ms, self.paced = mono_ms, 0
+        self.paced += count
+
+    def granted_per_ms(self, mono_ms: int) -> float:
+        """Return how fast the line has moved of late; 0: not at all, or that is not known yet."""
+        if not self.paced_ms or mono_ms - self.paced_ms >= 2 * PACE_MS:
+            return 0.0
+        is_near = self.paced_before_ms and self.paced_ms - self.paced_before_ms < 2 * PACE_MS
+        since_ms = self.paced_before_ms if is_near else self.paced_ms
+        count = self.paced + (self.paced_before if is_near else 0)
+        return count / (mono_ms - since_ms) if mono_ms > since_ms else 0.0
 
     def add(self, task: Task) -> bool:
         """Count a task that has become ready; return whether it is now in the window."""

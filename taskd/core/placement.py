@@ -216,6 +216,7 @@ class _Pass:
         for line, ready_before in self._lines.values():
             if line.ready < ready_before:
                 w.dirty_lines[line.id] = line
+                line.note_granted(ready_before - line.ready, self._now.mono_ms)
                 w.counters.move(line.queue, State.READY, State.RUNNING, ready_before - line.ready)
         return list(self._sends.values())
 

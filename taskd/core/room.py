@@ -116,6 +116,12 @@ class Room:
                 return name
         return ""
 
+    def left_of(self, name: str, busy_slots: int) -> int:
+        """Return how much of a resource tasks may still have that ask for it."""
+        if name == CPU:
+            return self.cpu_left(busy_slots)
+        return self.memory_left if name == MEMORY else self.free.get(name, 0)
+
     def cpu_left(self, busy_slots: int, *, alone: bool = False) -> int:
         """Return what tasks that ask for CPUs may still have.
 

@@ -24,12 +24,13 @@ from taskd.core.commands import (
 )
 from taskd.core.records import TokenRecord
 from taskd.server import questions, tokens
+from taskd.server.explaining import explain
 from taskd.server.following import Following
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.schedule_role import Scheduling
 from taskd.server.session import Session, error_message
 from taskd.server.views import (
-    Reasons,
+    WaitTexts,
     agent_views,
     attempt_keys,
     memory_views,
@@ -96,6 +97,8 @@ class ClientRole:
             case m.TaskQuery():
                 _check_ids(message.ids)
                 self._read(message.request_id, partial(self._show, message))
+            case m.TaskExplain():
+                self._read(message.request_id, partial(explain, self._services, message))
             case m.TaskList():
                 self._read(message.request_id, partial(questions.list_tasks, self._services, message))
             case m.TaskCount():
@@ -289,12 +292,12 @@ class ClientRole:
 
     async def _show(self, message: m.TaskQuery) -> m.Message:
         views: list[m.TaskView | None] = []
-        reasons: Reasons = {}
+        texts = WaitTexts(self._services.loop.now())
         views_bytes = 0
         for start in range(0, len(message.ids), SHOWN_READ):
             some = message.ids[start : start + SHOWN_READ]
             found = await self._services.reader.read_now([key for task_id in some for key in task_keys(task_id)])
-            shown = [task_view(self._services.working, task_id, found, reasons, whole=True) for task_id in some]
+            shown = [task_view(self._services.working, task_id, found, texts, whole=True) for task_id in some]
             keys = {task_id: attempt_keys(self._services.working, task_id, found) for task_id in some}
             ended = await self._services.reader.read([key for task_id in some for key in keys[task_id]])
             for task_id, bare in zip(some, shown, strict=True):

@@ -13,7 +13,7 @@ from taskd.core.records import DeadGroupRecord, JobRecord, SpecRecord
 from taskd.core.working import Working
 from taskd.server.selecting import Candidate, Piece, select
 from taskd.server.services import Services
-from taskd.server.views import Reasons, task_view
+from taskd.server.views import WaitTexts, task_view
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest
@@ -32,14 +32,14 @@ async def list_tasks(services: Services, message: m.TaskList) -> m.TaskPage:
     wanted = _wanted(message)
     limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
     views: list[m.TaskView] = []
-    reasons: Reasons = {}
+    texts = WaitTexts(services.loop.now())
     cursor = message.cursor
     async with aclosing(_pieces(services, wanted, cursor, newest_first=True)) as pieces:
         async for piece, rows in pieces:
             for candidate in piece.found:
                 cursor = candidate.cursor
                 task_id = candidate.id
-                view = task_view(services.working, task_id, rows, reasons, whole=False)
+                view = task_view(services.working, task_id, rows, texts, whole=False)
                 if view is not None and standing_fits(wanted, standing(services.working, task_id, rows)):
                     views.append(view)
                 if len(views) == limit:

@@ -7,8 +7,9 @@ import msgspec
 from taskd.core import records
 from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
+from taskd.core.explain import first_reason
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task
+from taskd.core.lines import Task, where_of
 from taskd.core.peaks import proposal
 from taskd.core.reasons import why_cancelling, why_waiting
 from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
@@ -16,14 +17,36 @@ from taskd.core.working import Agent, Working
 from taskd.server.loading import Found
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import AgentView, AttemptView, HostStats, MemoryView, QueueView, StockView, TaskView
-from taskd_protocol.task import DEFAULT_RETRY, Failure
+from taskd_protocol.task import DEFAULT_RETRY, Failure, TaskSpec
+from taskd_protocol.words import reason_text
 
 LISTED_CHARS = 500
 """Of a failure's message in a listing; its traceback is left out."""
 
-Reasons = dict[tuple[str, str, str], str]
-"""Why tasks of a state, queue and name wait, or cancelling ones of an agent: found once for many, since it takes a look
-at each agent."""
+
+class WaitTexts:
+    """Why tasks wait that are shown together: found once for those of a line, since it takes a look at each agent."""
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self._known: dict[tuple[str, str, str, bytes], str] = {}
+
+    def of(self, w: Working, spec: TaskSpec, stored: StateRecord) -> str:
+        """Return why a task waits, in words; empty: it does not."""
+        if stored.state == State.CANCELLING:
+            like = stored.state, stored.agent, "", b""
+        else:
+            like = stored.state, spec.queue, spec.name, where_of(spec, stored.past)
+        if like not in self._known:
+            self._known[like] = self._text(w, *like)
+        return self._known[like]
+
+    def _text(self, w: Working, state: str, queue: str, name: str, where: bytes) -> str:
+        if state == State.CANCELLING:
+            return why_cancelling(w, queue)
+        line = w.lines.get((queue, name, where)) if where and state == State.READY else None
+        reason = None if line is None else first_reason(w, line, self._now)
+        return why_waiting(w, state, queue, name) if reason is None else f"waits for {reason_text(reason)}"
 
 
 def task_keys(task_id: bytes) -> list[Key]:
@@ -31,14 +54,14 @@ def task_keys(task_id: bytes) -> list[Key]:
     return [(records.SPEC, task_id), (records.STATE, task_id), (records.RESULT, task_id)]
 
 
-def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, whole: bool) -> TaskView | None:
+def task_view(w: Working, task_id: bytes, found: Found, texts: WaitTexts, *, whole: bool) -> TaskView | None:
     """Return a task as it stands, or None if it is not stored.
 
     Args:
         w: What is in memory counts before what was read.
         task_id: Which.
         found: ``task_keys``, as they stand now; RESULT may be left out.
-        reasons: Of the tasks that are shown together.
+        texts: Of the tasks that are shown together.
         whole: With payload, result and traceback; listings go without. A payload that fits no message beside
             its result is left out all the same.
     """
@@ -55,10 +78,6 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
     result = apart if whole and isinstance(apart, bytes) else None
     fits = len(spec.payload) + len(result or b"") <= PAYLOAD_BYTES_MAX
     retry = spec.retry or DEFAULT_RETRY
-    cancelling = stored.state == State.CANCELLING
-    like = (stored.state, *((stored.agent, "") if cancelling else (spec.queue, spec.name)))
-    if like not in reasons:
-        reasons[like] = why_cancelling(w, stored.agent) if cancelling else why_waiting(w, *like)
     return TaskView(
         id=task_id,
         name=spec.name,
@@ -78,7 +97,7 @@ def task_view(w: Working, task_id: bytes, found: Found, reasons: Reasons, *, who
         failure=stored.failure if whole else in_short(stored.failure),
         key=spec.key,
         traceparent=spec.traceparent,
-        waits_for=reasons[like],
+        waits_for=texts.of(w, spec, stored),
         crashes=stored.past.crashes if stored.past is not None else 0,
         crash_limit=min(retry.crash_limit, retry.max_attempts),
     )

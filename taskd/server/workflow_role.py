@@ -153,7 +153,7 @@ async def show_workflow(services: Services, message: wm.WorkflowQuery) -> wm.Wor
     first = min(max(message.first, 0), record.spec.nodes)
     end = min(first + min(max(message.limit, 1), limits.PAGE_ROWS_MAX), record.spec.nodes)
     try:
-        nodes = await _read_nodes(services, record, first, end)
+        nodes = await read_nodes(services, record, first, end)
     except StoreCorrupt as error:
         return wm.WorkflowNodes(message.request_id, replace(view, state=BROKEN, reason=error.message), [])
     ids = [member_id(message.id, position) for position in range(first, first + len(nodes))]
@@ -163,7 +163,7 @@ async def show_workflow(services: Services, message: wm.WorkflowQuery) -> wm.Wor
     return wm.WorkflowNodes(message.request_id, workflow_view(services, message.id, record), views)
 
 
-async def _read_nodes(services: Services, record: WorkflowRecord, first: int, end: int) -> list[Node]:
+async def read_nodes(services: Services, record: WorkflowRecord, first: int, end: int) -> list[Node]:
     """Read the nodes from one position to another.
 
     Raises:

@@ -27,7 +27,7 @@ from taskd.server.platform import Offload, Platform
 from taskd.server.services import Services
 from taskd.server.session import Session
 from taskd.server.starting import read_stored
-from taskd.server.views import Reasons, task_keys, task_view
+from taskd.server.views import WaitTexts, task_keys, task_view
 from taskd.server.workflow_role import read_input
 from taskd.store.memory import MemoryStore
 from taskd_protocol.errors import BadRequest, TaskdError
@@ -131,9 +131,9 @@ class House:
 
     async def view(self, task_id: bytes) -> TaskView | None:
         """Return a task as it stands."""
-        reasons: Reasons = {}
+        texts = WaitTexts(self._services.loop.now())
         found = await self._services.reader.read_now(task_keys(task_id))
-        return task_view(self._services.working, task_id, found, reasons, whole=False)
+        return task_view(self._services.working, task_id, found, texts, whole=False)
 
 
 class NoCertificates:

@@ -3,11 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.core import Disk
+from taskd.core import records
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
+from taskd.core.explain import explain_task
 from taskd.core.fitting import never, not_now
+from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.placement import LEASED_BYTES_MAX
+from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
+from taskd_protocol.explanation import Reasons
 from taskd_protocol.resources import ALL, Granted, Request, Where
 from taskd_protocol.task import Grant
 
@@ -28,6 +34,26 @@ def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
         for agent in w.agents.values():
             if line.wants is not None and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:
                 assert not_now(agent, line, now) is not None, "what has room moves"
+
+
+def check_explained(disk: Disk, w: Working, effects: Sequence[Effect], now: Now) -> None:
+    """Check that of each task that waits after a turn something is told that it waits for, and of others nothing."""
+    for task_id in disk.scan(records.SPEC):
+        spec, state = disk.get(records.SPEC, task_id, SpecRecord), disk.find(records.STATE, task_id, StateRecord)
+        told = explain_task(w, spec, state, now)
+        is_leased = (records.LEASE, task_id) in disk.values
+        waits = not is_leased and (state is None or state.state not in TERMINAL)
+        if not waits:
+            assert told.reason is None or told.state == State.CANCELLING
+            assert not told.agents
+            continue
+        assert told.reason is not None, "what waits, waits for something"
+        if Continue(GoOn()) not in effects:
+            assert told.reason.code not in {Reasons.PLACING, Reasons.AHEAD}, "what nothing rules out was granted"
+        if told.state == State.READY:
+            assert len(told.agents) + sum(told.others.values()) == len(w.agents)
+            assert told.place is not None
+            assert told.place.ahead_min <= told.place.ahead < told.place.ready
 
 
 def _check_grant(agent: Agent, grant: Grant) -> None:

@@ -18,7 +18,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
-from harness.placed import check_placed
+from harness.placed import check_explained, check_placed
 from taskd.core import records
 from taskd.core.attempts import LOST, RELEASED
 from taskd.core.commands import (
@@ -362,6 +362,7 @@ class World:
                     "an agent that is to stay idle is granted nothing"
                 )
         check_placed(self.shell.working, turn.effects, self.shell.now)
+        check_explained(self.shell.disk, self.shell.working, turn.effects, self.shell.now)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
         self._check_turn(turn.mutations)
 

@@ -157,7 +157,7 @@ def test_show_lists_attempts(taskd: Taskd, client: FakeClient) -> None:
 def test_show_says_why_a_task_waits(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [TaskViews(0, [WAITING])]
     shown = taskd("task", "show", ID).out
-    assert "waits      no agent that is connected has app.fetch\n" in shown
+    assert f"waits      no agent that is connected has app.fetch (more: taskd task explain {ID})\n" in shown
     assert 'arguments  "https://example.org/", depth=2\n' in shown
 
 

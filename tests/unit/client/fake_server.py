@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import TaskdError
+from taskd_protocol.explanation import Explanation, Reason
 from taskd_protocol.handshake import make_mark
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import (
@@ -33,6 +34,8 @@ from taskd_protocol.messages import (
     QueueList,
     QueuePage,
     Submit,
+    TaskExplain,
+    TaskExplained,
     TaskQuery,
     TaskRetried,
     TaskRetry,
@@ -151,6 +154,7 @@ class FakeServer:
         self.tasks: dict[bytes, TaskSpec] = {}
         self.keys: dict[str, bytes] = {}
         self.attempts: dict[bytes, list[AttemptView]] = {}
+        self.reason: Reason | None = None
         self.outcomes: dict[bytes, Outcome] = {}
         self.drafts: dict[bytes, list[Node]] = {}
         self.workflows: dict[bytes, tuple[WorkflowSubmit, list[Node]]] = {}
@@ -276,8 +280,8 @@ class FakeServer:
                 return Cancelled(message.request_id, [self._cancel(task_id) for task_id in message.ids])
             case TaskRetry():
                 return TaskRetried(message.request_id, [self._retry(task_id) for task_id in message.ids])
-            case TaskQuery():
-                return TaskViews(message.request_id, [self._view(task_id) for task_id in message.ids])
+            case TaskQuery() | TaskExplain():
+                return self._show(message)
             case QueueList():
                 return QueuePage(message.request_id, [])
             case Ping():
@@ -376,6 +380,13 @@ class FakeServer:
             return "succeeded"
         self.outcomes.pop(task_id, None)
         return "ready"
+
+    def _show(self, message: TaskQuery | TaskExplain) -> TaskViews | TaskExplained:
+        if isinstance(message, TaskQuery):
+            return TaskViews(message.request_id, [self._view(task_id) for task_id in message.ids])
+        spec = self.tasks.get(message.id)
+        told = None if spec is None else Explanation(spec.id, spec.name, spec.queue, "ready", 0, self.reason)
+        return TaskExplained(message.request_id, told)
 
     def _view(self, task_id: bytes) -> TaskView | None:
         spec = self.tasks.get(task_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import trio
 
-from taskd import App, Attempt, Retry, RetryAfter, TaskCancelled, TaskFailed, as_completed
+from taskd import App, Attempt, Explanation, Retry, RetryAfter, TaskCancelled, TaskFailed, as_completed
 from taskd.client.context import TaskContext, current, running
 from taskd.client.handle import TaskHandle
 from taskd.client.link import Link
@@ -28,6 +28,7 @@ from taskd_protocol.errors import (
     TaskUnknown,
     TimedOut,
 )
+from taskd_protocol.explanation import Reason
 from taskd_protocol.ids import format_task_id, is_task_id, parse_task_id, task_id_unix_ms
 from taskd_protocol.messages import AttemptView, Error, PeerLimits, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
@@ -287,6 +288,25 @@ def test_a_handle_tells_how_attempts_ended(server: FakeServer, app: App, face: F
         assert second.started_at == dt.datetime(1970, 1, 1, 0, 0, 3, tzinfo=dt.UTC)
         with pytest.raises(TaskUnknown):
             await face.call(app.handle("019aa8a9-5c00-7abc-8def-0123456789ab"), "attempts")
+
+    face.run(scenario())
+
+
+def test_a_handle_explains_why_its_task_waits(server: FakeServer, app: App, face: Face) -> None:
+    server.run = never
+    server.reason = Reason("agent.resource", "memory", 8 << 30, 2 << 30, 16 << 30)
+    task = app.task(double)
+
+    async def scenario() -> None:
+        handle = handle_of(await face.call(task, "submit", 5))
+        told = await face.call(handle, "explain")
+        assert isinstance(told, Explanation)
+        assert (told.state, told.code, told.subject) == ("ready", "agent.resource", "memory")
+        assert told.text == "memory: needs 8 GiB, 2 GiB free of 16 GiB"
+        assert (told.ahead, told.starts_in, told.agents, told.impossible) == (None, None, [], False)
+        assert "waits for  memory: needs 8 GiB" in str(told)
+        with pytest.raises(TaskUnknown):
+            await face.call(app.handle("019aa8a9-5c00-7abc-8def-0123456789ab"), "explain")
 
     face.run(scenario())
 

@@ -5,9 +5,10 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from taskd.core import choosing
-from taskd.core.fitting import Obstacle, never, not_now
+from taskd.core.fitting import never, not_now
 from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
 from taskd.core.records import PeaksRecord
+from taskd_protocol.explanation import Obstacle
 from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
 from taskd_protocol.task import Failure, Grant, TaskSpec
 

@@ -12,6 +12,7 @@ from taskd.core import lifecycle
 from taskd_protocol import (
     connection,
     errors,
+    explanation,
     handshake,
     limits,
     messages,
@@ -33,7 +34,7 @@ DIRECTIONS = {(True, False): "→ server", (False, True): "→ peer", (True, Tru
 def records() -> dict[str, type[msgspec.Struct]]:
     """Return the structs that travel inside messages."""
     found: dict[str, type[msgspec.Struct]] = {}
-    for room in (messages, resources, task, workflow, workflow_messages, schedule, schedule_messages):
+    for room in (messages, explanation, resources, task, workflow, workflow_messages, schedule, schedule_messages):
         for value in vars(room).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in SERVER_GETS | PEER_GETS:
                 found[value.__name__] = value
@@ -155,9 +156,17 @@ def test_task_codes() -> None:
     assert {bare(code) for code, _ in section("9.4 Failures of attempts").rows} == coded
 
 
+def test_reasons() -> None:
+    """So does every code of what a task waits for."""
+    coded = {value for name, value in vars(explanation.Reasons).items() if name.isupper()}
+    coded |= {str(obstacle) for obstacle in explanation.Obstacle}
+    assert {bare(code) for code, _ in section("9.5 What tasks wait for").rows} == coded
+
+
 def test_codes_in_prose() -> None:
     """Whatever the prose calls a code is one."""
-    known = set(errors.error_codes()) | {bare(code) for code, _ in section("9.4 Failures of attempts").rows}
+    tables = [section("9.4 Failures of attempts"), section("9.5 What tasks wait for")]
+    known = set(errors.error_codes()) | {bare(code) for table in tables for code, _ in table.rows}
     areas = "|".join(sorted({code.split(".")[0] for code in known if "." in code}))
     told = {code for found in sections() for code in re.findall(rf"`((?:{areas})\.[a-z_]+)`", found.text)}
     assert told - {task.COMMAND_NAME} <= known

@@ -293,6 +293,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.TaskCount(5),
     m.JobStart(5, TASK, "retry", TaskFilter(ids=[TASK])),
     m.JobList(5),
+    m.TaskExplain(5, bytes(16)),
     m.DeadList(5),
     m.QueueDrain(5, "images"),
     m.AgentDrain(5, "a1"),

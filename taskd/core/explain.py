@@ -1,0 +1,354 @@
+"""Explaining: why a task, or a node of a workflow, is where it is.
+
+Pure: what is in memory and what was read is looked at, and nothing changes. Whether an
+agent may run a task is asked of ``fitting``, as placement does; so what is told here is
+what holds the task back.
+
+What may hold back a whole line, whatever the agents have, belongs into ``holds_back``.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from taskd.core.commands import Now
+from taskd.core.families import NODE
+from taskd.core.fitting import Ruled, never, not_now
+from taskd.core.flows import Flow, stem_of
+from taskd.core.graph import RELEASED
+from taskd.core.lifecycle import TERMINAL, State
+from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, place_of, rank_in, where_of
+from taskd.core.placement import LEASED_BYTES_MAX
+from taskd.core.records import NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.working import Agent, Working
+from taskd_protocol import workflow as graphs
+from taskd_protocol.explanation import (
+    AGENTS_LISTED_MAX,
+    NAMED_MAX,
+    AgentReason,
+    Explanation,
+    Obstacle,
+    Place,
+    Reason,
+    Reasons,
+)
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.resources import ALL
+from taskd_protocol.task import Failure
+from taskd_protocol.workflow import COMPENSATE, MAP, SIGNAL, SPAWN, Node, member_id
+
+NEARNESS: Final = {obstacle: index for index, obstacle in enumerate(Obstacle)}
+
+ENDED: Final = TERMINAL | {"skipped", "unknown"}
+"""How nodes have ended that others come after; what is not known any more had."""
+
+
+def explain_task(w: Working, stored: SpecRecord, state: StateRecord | None, now: Now) -> Explanation:
+    """Explain a task.
+
+    Args:
+        w: What is in memory counts before what was read.
+        stored: Its SPEC.
+        state: Its STATE; None: there is none.
+        now: This instant.
+    """
+    spec = stored.spec
+    task = w.tasks.get(spec.id)
+    if task is not None and task.token:
+        return _explain_leased(w, task)
+    if state is None:
+        state = StateRecord(State.READY, 0, 0, 0, "", 0)
+    if state.state == State.READY or task is not None:
+        return _explain_ready(w, stored, state if task is None else _of_memory(task, state), now)
+    return Explanation(
+        spec.id,
+        spec.name,
+        spec.queue,
+        state.state,
+        state.attempt,
+        _why_waiting(w, state),
+        agent=state.agent,
+        started_at_ms=state.started_at_ms,
+        finished_at_ms=state.finished_at_ms,
+        failure=_in_short(state.failure),
+    )
+
+
+def explain_node(
+    w: Working,
+    node: Node,
+    node_id: bytes,
+    *,
+    workflow: WorkflowRecord,
+    record: NodeRecord | None,
+    parents: Sequence[tuple[str, str]],
+) -> Explanation:
+    """Explain a node of a workflow that is no task, or none yet.
+
+    Args:
+        w: The working set.
+        node: As it was submitted.
+        node_id: Of its task, if it had one.
+        workflow: It is of.
+        record: Of the node; None: there is none.
+        parents: Name and state of each node that it comes after.
+    """
+    task = node.task
+    reason = None
+    if record is None or not record.finished_at_ms:
+        flow = w.flows.get(stem_of(node_id))
+        reason = _why_blocked(node, node_id, workflow=workflow, record=record, parents=parents, flow=flow)
+    record = record or NodeRecord(State.BLOCKED, 0)
+    return Explanation(
+        node_id,
+        node.name if task is None else task.name,
+        "" if task is None else task.queue,
+        record.state,
+        0,
+        reason,
+        started_at_ms=record.started_at_ms,
+        finished_at_ms=record.finished_at_ms,
+        failure=_in_short(record.failure),
+    )
+
+
+def holds_back(w: Working, line: Line, now: Now) -> Reason | None:  # noqa: ARG001 - what they will be asked for
+    """Return what holds the whole line back, whatever agents have; None: nothing does.
+
+    The place for queues that are paused, limits (``subject``: name and key; ``count``: how many hold it), and rates
+    (``until_ms``: the next token), in the order in which placement asks them.
+    """
+    return None
+
+
+def ruled_out(w: Working, agent: Agent, line: Line, now: Now) -> tuple[Ruled | None, bool]:
+    """Return the first thing that keeps the agent from the line's next task, and whether it always will."""
+    if not agent.connection:
+        return (Obstacle.ABSENT, ""), False
+    ruled = never(agent, line)
+    if ruled is not None:
+        return ruled, True
+    ruled = not_now(agent, line, now)
+    if ruled is not None:
+        return ruled, False
+    if agent.granted_bytes > LEASED_BYTES_MAX:
+        return (Obstacle.LADEN, ""), False
+    if line.wants is None and agent.room.is_pressed and _is_calm_elsewhere(w, line):
+        return (Obstacle.PRESSURE, ""), False
+    return None, False
+
+
+def first_reason(w: Working, line: Line, now: Now) -> Reason | None:
+    """Return the first thing that a line's next task waits for; None: some agent has room for it."""
+    return holds_back(w, line, now) or _agents(w, line, now)[1]
+
+
+def _explain_leased(w: Working, task: Task) -> Explanation:
+    spec, agent = task.spec, w.agents.get(task.agent)
+    reason = None
+    if task.cancelling:
+        here = agent is not None and agent.connection
+        reason = Reason(Reasons.PROOF if here else Reasons.AWAY, task.agent)
+    return Explanation(
+        spec.id,
+        spec.name,
+        spec.queue,
+        State.CANCELLING if task.cancelling else State.RUNNING,
+        task.attempt,
+        reason,
+        agent=task.agent,
+        started_at_ms=task.granted_at_ms,
+        holds=task.granted,
+        failure=_in_short(task.failure),
+    )
+
+
+def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now) -> Explanation:
+    spec = stored.spec
+    line = w.lines.get((spec.queue, spec.name, where_of(spec, state.past)))
+    assert line is not None, "a line that is not empty is in memory"
+    place = _place(w, line, stored, now)
+    agents, reason, others = _agents(w, line, now)
+    held_back = holds_back(w, line, now)
+    if held_back is not None:
+        reason = held_back
+    elif reason is None and not line.window_count:
+        reason = Reason(Reasons.READING)
+    elif reason is None:
+        reason = Reason(Reasons.AHEAD, count=place.ahead) if place.ahead else Reason(Reasons.PLACING)
+    per_ms = line.granted_per_ms(now.mono_ms)
+    connected = [agent for agent in w.agents.values() if agent.connection]
+    impossible = bool(connected) and all(never(agent, line) is not None for agent in connected)
+    return Explanation(
+        spec.id,
+        spec.name,
+        spec.queue,
+        State.READY,
+        state.attempt,
+        reason,
+        place,
+        agents,
+        others,
+        impossible,
+        w.rooms.held.get(line.id, "") if place.is_exact and not place.ahead else "",
+        round((place.ahead + 1) / per_ms) if per_ms and not impossible else -1,
+        per_ms * 60_000,
+        agent=state.agent,
+        started_at_ms=state.started_at_ms,
+        failure=_in_short(state.failure),
+    )
+
+
+def _agents(w: Working, line: Line, now: Now) -> tuple[list[AgentReason], Reason | None, dict[str, int]]:
+    """Return what rules out the nearest agents, the first thing that is waited for, and how many others there are."""
+    ruled = [(agent, *ruled_out(w, agent, line, now)) for agent in w.agents.values()]
+    ruled.sort(key=_by_nearness)
+    listed = [
+        AgentReason(agent.name, Reason(Reasons.PLACING) if why is None else _reason(agent, line, why), is_for_ever)
+        for agent, why, is_for_ever in ruled[:AGENTS_LISTED_MAX]
+    ]
+    first: Reason | None = Reason(Reasons.NO_AGENT)
+    if any(agent.connection for agent, _, _ in ruled):
+        first = None if ruled[0][1] is None else listed[0].reason
+    others = Counter([Reasons.PLACING if why is None else str(why[0]) for _, why, _ in ruled[AGENTS_LISTED_MAX:]])
+    return listed, first, dict(sorted(others.items()))
+
+
+def _reason(agent: Agent, line: Line, why: Ruled) -> Reason:
+    """Return an obstacle with its amounts, if it is a resource."""
+    obstacle, subject = why
+    if obstacle not in {Obstacle.RESOURCE, Obstacle.PRESSURE, Obstacle.TOTAL} or not subject:
+        return Reason(str(obstacle), subject)
+    room = agent.room
+    needs = [
+        need
+        for request in line.requests
+        if (obstacle == Obstacle.TOTAL) == bool(room.could_hold(request))
+        for need in request.needs
+        if need.name == subject
+    ]
+    wants = 0 if not needs or needs[0].amount == ALL else max(0, needs[0].amount)
+    free = max(0, room.left_of(subject, agent.busy_slots))
+    return Reason(str(obstacle), subject, wants, free, room.total.get(subject, 0))
+
+
+def _place(w: Working, line: Line, stored: SpecRecord, now: Now) -> Place:
+    """Return where a task stands in its line: exactly, if it is in the window."""
+    rank = rank_in(stored)
+    lines_before = sum([other.head_rank() < rank for other in w.active.values() if other is not line])
+    index = line.index_of(rank)
+    if index is not None:
+        return Place(index, line.ready, ahead_min=index, lines_before=lines_before)
+    known = line.window_count
+    beyond = max(0, line.ready - known - 1)
+    share = _share(w, line, stored, now)
+    return Place(known + round(share * beyond), line.ready, is_exact=False, ahead_min=known, lines_before=lines_before)
+
+
+def _share(w: Working, line: Line, stored: SpecRecord, now: Now) -> float:
+    """Return which share of what is beyond a line's window comes before a task, as if it were spread evenly.
+
+    Over the submits since, if the window ends with tasks of its priority; else over the instants of places.
+    """
+    rank, tail = rank_in(stored), max(line.tail, 0)
+    if line.last_priority == stored.spec.priority:
+        first, at, last = tail & ORDER_MASK, stored.order, w.counters.next_order
+    else:
+        newest = place_of(max(now.wall_ms, w.counters.latest_wall_ms), stored.spec, w.settings.ageing_ms)
+        first, at, last = tail >> ORDER_BITS, rank >> ORDER_BITS, newest
+    return min(1.0, max(0.0, (at - first) / max(1, last - first)))
+
+
+def _why_waiting(w: Working, state: StateRecord) -> Reason | None:
+    """Return what a task waits for that is in no line."""
+    if state.state == State.SCHEDULED:
+        if state.attempt:
+            charged = state.failures + (state.past.crashes if state.past is not None else 0)
+            return Reason(Reasons.BACKOFF, count=charged, until_ms=state.due_at_ms)
+        return Reason(Reasons.DELAY, until_ms=state.due_at_ms)
+    if state.state == State.BLOCKED:
+        return _children(w, state.past)
+    return None
+
+
+def _children(w: Working, past: Past | None) -> Reason:
+    """Return which of the tasks that one has spawned have not ended."""
+    family = past.family if past is not None else b""
+    flow = w.flows.get(stem_of(family)) if family else None
+    if flow is None or flow.broken:
+        return Reason(Reasons.UNREADABLE, w.lost_flows.get(family, "") if flow is None else flow.broken)
+    fan = flow.fans.get(NODE)
+    if fan is None:
+        return Reason(Reasons.CHILDREN, total=flow.record.spawned)
+    return _open_children(fan.statuses, member_id(flow.id, NODE), len(fan.statuses))
+
+
+def _open_children(statuses: bytearray, node_id: bytes, total: int) -> Reason:
+    found: list[str] = []
+    workflow, (node, _) = node_id, graphs.place_of(node_id)
+    at = statuses.find(RELEASED)
+    while at >= 0 and len(found) < NAMED_MAX:
+        found.append(format_task_id(member_id(workflow, node, at)))
+        at = statuses.find(RELEASED, at + 1)
+    return Reason(Reasons.CHILDREN, total=total, count=statuses.count(RELEASED), named=found)
+
+
+def _why_blocked(  # noqa: PLR0911 - one return a reason
+    node: Node,
+    node_id: bytes,
+    *,
+    workflow: WorkflowRecord,
+    record: NodeRecord | None,
+    parents: Sequence[tuple[str, str]],
+    flow: Flow | None,
+) -> Reason | None:
+    if flow is None:
+        return None  # its workflow has ended
+    if flow.broken:
+        return Reason(Reasons.UNREADABLE, flow.broken)
+    if record is not None and record.state == "waiting":
+        code = Reasons.SIGNAL if node.kind == SIGNAL else Reasons.SLEEP
+        return Reason(code, node.signal, until_ms=record.due_at_ms)
+    if record is not None and record.state == "running" and node.kind in {MAP, SPAWN}:
+        fan = flow.fans.get(graphs.place_of(node_id)[0])
+        return (
+            Reason(Reasons.CHILDREN, total=max(0, record.total))
+            if fan is None
+            else _open_children(fan.statuses, node_id, len(fan.statuses))
+        )
+    going = [name for name, state in parents if state not in ENDED]
+    if going:
+        return Reason(Reasons.NODES, total=len(parents), count=len(going), named=going[:NAMED_MAX])
+    if node.phase and workflow.stage < (1 if node.phase == COMPENSATE else 2):
+        return Reason(Reasons.PHASE, node.phase)
+    return Reason(Reasons.TURN)
+
+
+def _of_memory(task: Task, state: StateRecord) -> StateRecord:
+    """Return what is known of a task in a window."""
+    return StateRecord(
+        State.READY,
+        task.attempt,
+        task.failures,
+        0,
+        state.agent,
+        state.started_at_ms,
+        failure=task.failure,
+        past=task.past,
+    )
+
+
+def _is_calm_elsewhere(w: Working, line: Line) -> bool:
+    return any(
+        agent.takes_leases and not agent.room.is_pressed and agent.can_run(line.queue, line.name)
+        for agent in w.agents.values()
+    )
+
+
+def _in_short(failure: Failure | None) -> Failure | None:
+    return None if failure is None else Failure(failure.code, failure.message, failure.type, "", failure.exit_code)
+
+
+def _by_nearness(entry: tuple[Agent, Ruled | None, bool]) -> tuple[int, str]:
+    agent, why, _ = entry
+    return -len(NEARNESS) if why is None else -NEARNESS[why[0]], agent.name
