@@ -83,7 +83,7 @@ _WORK: Messages = (
         wm.WorkflowSignal,
     }
 )
-_ORDERS: Messages = frozenset({m.QueueDrain, m.AgentDrain, m.Backup})
+_ORDERS: Messages = frozenset({m.QueueDrain, m.QueueWeigh, m.AgentDrain, m.Backup})
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

@@ -103,6 +103,7 @@ PAGE_ROWS_MAX = 1_000
 
 PRIORITY_MIN = -100
 PRIORITY_MAX = 100
+QUEUE_WEIGHT_MAX = 1_000
 
 DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 """Ten years: further off is a unit mistaken for another."""

@@ -323,6 +323,8 @@ class QueueView(msgspec.Struct, array_like=True, frozen=True):
     paused: bool = False
     draining: bool = False
     """It takes no new tasks."""
+    weight: int = 1
+    """Its share of the room that agents have, beside other queues."""
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
@@ -332,7 +334,7 @@ class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
 
 
 class QueuePage(msgspec.Struct, array_like=True, frozen=True, tag=28):
-    """Every queue that holds a task that has not ended, or is drained."""
+    """Every queue that holds a task that has not ended, or of which something was ordered."""
 
     request_id: int
     queues: list[QueueView]
@@ -709,6 +711,15 @@ class QueueDrain(msgspec.Struct, array_like=True, frozen=True, tag=59):
     """Take tasks again instead."""
 
 
+class QueueWeigh(msgspec.Struct, array_like=True, frozen=True, tag=140):
+    """Give this queue its share: beside others it is granted tasks by its weight. Durable. Answered DONE."""
+
+    request_id: int
+    queue: str
+    weight: int
+    """1 to ``QUEUE_WEIGHT_MAX``; 1 if nobody has said otherwise."""
+
+
 class AgentDrain(msgspec.Struct, array_like=True, frozen=True, tag=60):
     """Have this agent finish what it runs and stay idle. Durable. Answered DONE."""
 
@@ -909,6 +920,7 @@ ToServer = (
     | JobList
     | DeadList
     | QueueDrain
+    | QueueWeigh
     | AgentDrain
     | ScheduleSet
     | ScheduleSync

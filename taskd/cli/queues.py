@@ -1,4 +1,4 @@
-"""`taskd queue`: how much waits where, and queues that take nothing new."""
+"""`taskd queue`: how much waits where, queues that take nothing new, and their shares."""
 
 import click
 
@@ -7,29 +7,37 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import queue_document
 from taskd.client.client import Client
-from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage
+from taskd_protocol.limits import QUEUE_WEIGHT_MAX
+from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage, QueueWeigh
 
 
 @click.group
 def queue() -> None:
-    """Look at the queues; drain and resume them."""
+    """Look at the queues; drain and resume them, weigh them."""
 
 
 @json_option
 @server_options
 @queue.command("ls")
 def list_queues(*, as_json: bool) -> None:
-    """List the queues that hold tasks which have not ended, and those that are drained."""
+    """List the queues that hold tasks which have not ended, and those of which something was ordered."""
     with server() as client:
         views = client.call(QueueList(0), QueuePage).queues
     if as_json:
         say_json([queue_document(view) for view in views])
         return
     rows = [
-        (view.name, f"{view.ready:,}", f"{view.scheduled:,}", f"{view.running:,}", "yes" if view.draining else "no")
+        (
+            view.name,
+            f"{view.ready:,}",
+            f"{view.scheduled:,}",
+            f"{view.running:,}",
+            str(view.weight),
+            "yes" if view.draining else "no",
+        )
         for view in views
     ]
-    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "DRAINING"), rows)
+    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "WEIGHT", "DRAINING"), rows)
 
 
 @json_option
@@ -61,6 +69,27 @@ def resume(*, name: str, as_json: bool) -> None:
         say_json({"name": name, "draining": False})
     else:
         say(f"queue {name} takes tasks")
+
+
+@json_option
+@server_options
+@queue.command
+@click.argument("name", metavar="QUEUE")
+@click.argument("share", metavar="WEIGHT", type=click.IntRange(1, QUEUE_WEIGHT_MAX))
+def weight(*, name: str, share: int, as_json: bool) -> None:
+    """Have a queue be granted so many tasks for each one of a queue of weight 1, when both wait.
+
+    All queues have weight 1 until it is said otherwise. What it is counts from now on.
+    """
+    with server() as client:
+        client.call(QueueWeigh(0, name, share), Done)
+        is_used = _is_used(client, name)
+    if as_json:
+        say_json({"name": name, "weight": share})
+    else:
+        say(f"queue {name} has weight {share}")
+    if not is_used:
+        hint(f"taskd: queue {name} holds no tasks, and no agent serves it by name: is that what it is called?")
 
 
 def _is_used(client: Client, name: str) -> bool:

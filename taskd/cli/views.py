@@ -170,6 +170,7 @@ def queue_document(view: QueueView) -> Document:
         "running": view.running,
         "paused": view.paused,
         "draining": view.draining,
+        "weight": view.weight,
     }
 
 

@@ -5,7 +5,8 @@ pass of ``placement``. What is asked is asked of agents that have changed since 
 last found none: a line that is stuck costs nothing until some agent has more room.
 
 The first task of a line that no agent has had room for, while what came later was
-granted, is kept an agent free for: nothing behind it is granted there until it fits.
+granted, is kept an agent free for: nothing behind it, nor of another queue, is granted
+there until it fits.
 """
 
 from bisect import bisect_left, insort
@@ -51,6 +52,8 @@ class Choosing:
         w.rooms.looked_at = w.rooms.growth
         self._may_keep = len(w.rooms.held) < max(1, len(w.agents) // KEPT_FREE_SHARE)
         self._fresh: Final[Left] = []
+        self.released = False
+        """An agent that was kept free is so no longer: lines that were looked at before may have it."""
         for name in w.rooms.grown:
             self._note(name)
             if name in w.rooms.cpu_left:
@@ -117,6 +120,7 @@ class Choosing:
         line.stuck, line.stuck_since_ms = -1, 0
         if line.id in self._w.rooms.held:
             release(self._w, line.id)
+            self.released = True
         left = self._w.rooms.cpu_left[agent.name]
         index = bisect_left(self._fresh, (left, agent.name))
         if index < len(self._fresh) and self._fresh[index] == (left, agent.name):
@@ -196,7 +200,7 @@ class Choosing:
         if not able:
             return None
         agent = min(able, key=_load)
-        agent.held_for, agent.held_rank = line.id, line.head_rank()
+        agent.held_for, agent.held_queue, agent.held_rank = line.id, line.queue, line.head_rank()
         w.rooms.held[line.id] = agent.name
         return agent.name
 

@@ -130,6 +130,14 @@ class OrderQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class WeighQueue:
+    """Give a queue its share of the room that agents have."""
+
+    queue: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderAgent:
     """Have an agent finish what it runs and stay idle, or work again."""
 
@@ -477,6 +485,7 @@ Command = (
     | StartJob
     | StepJob
     | OrderQueue
+    | WeighQueue
     | OrderAgent
     | RefundTasks
     | OfferAgent

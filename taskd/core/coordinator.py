@@ -79,6 +79,7 @@ from taskd.core.commands import (
     TakeFlow,
     UseInvitation,
     WakeTask,
+    WeighQueue,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
 from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, Task
@@ -178,6 +179,8 @@ class Coordinator:
                 due.release(w, command, now, loaded)
             case OrderQueue():
                 drains.order_queue(w, command)
+            case WeighQueue():
+                drains.weigh_queue(w, command)
             case OrderAgent():
                 drains.order_agent(w, command)
             case OrderSchedule():

@@ -1,16 +1,22 @@
-"""Drains: agents that are granted nothing more, and queues that take nothing more, until a person says so.
+"""Orders: agents that are granted nothing more, and queues that take nothing more, until a person says so; weights.
 
-Both are on disk: an agent that connects again, and a server that starts again, find
+All are on disk: an agent that connects again, and a server that starts again, find
 them. What runs goes on; what is in line stays there.
 """
 
+from msgspec.structs import replace
+
 from taskd.core import quarantine, records
-from taskd.core.commands import OrderAgent, OrderQueue
+from taskd.core.commands import OrderAgent, OrderQueue, WeighQueue
 from taskd.core.effects import SendDrain
 from taskd.core.records import AgentRecord, QueueRecord
 from taskd.core.working import Agent, Working
-from taskd_protocol.errors import AgentUnknown
+from taskd_protocol import limits
+from taskd_protocol.errors import AgentUnknown, BadRequest
 from taskd_protocol.task import check_name
+
+_PLAIN = QueueRecord(draining=False)
+"""A queue of which nothing was ordered."""
 
 
 def order_queue(w: Working, command: OrderQueue) -> None:
@@ -20,12 +26,27 @@ def order_queue(w: Working, command: OrderQueue) -> None:
         BadRequest: The name is out of range.
     """
     check_name("queue", command.queue)
-    key = command.queue.encode()
-    if command.drain:
-        record = w.queues[command.queue] = QueueRecord(draining=True)
-        w.put(records.QUEUE, key, record)
-    elif w.queues.pop(command.queue, None) is not None:
-        w.delete(records.QUEUE, key)
+    _keep_order(w, command.queue, replace(w.queues.get(command.queue, _PLAIN), draining=command.drain))
+
+
+def weigh_queue(w: Working, command: WeighQueue) -> None:
+    """Give a queue its share.
+
+    Raises:
+        BadRequest: The name or the weight is out of range.
+    """
+    check_name("queue", command.queue)
+    if not 1 <= command.weight <= limits.QUEUE_WEIGHT_MAX:
+        raise BadRequest(f"a queue's weight goes from 1 to {limits.QUEUE_WEIGHT_MAX}, not {command.weight}")
+    _keep_order(w, command.queue, replace(w.queues.get(command.queue, _PLAIN), weight=command.weight))
+
+
+def _keep_order(w: Working, queue: str, record: QueueRecord) -> None:
+    if record != _PLAIN:
+        w.queues[queue] = record
+        w.put(records.QUEUE, queue.encode(), record)
+    elif w.queues.pop(queue, None) is not None:
+        w.delete(records.QUEUE, queue.encode())
 
 
 def order_agent(w: Working, command: OrderAgent) -> None:

@@ -56,9 +56,14 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
         return _lacking(agent, line)
     if not agent.pools[agent.pool_of(line.name)].credit or (where is not None and not agent.has_free_slot(line.name)):
         return Obstacle.BUSY, ""
-    if agent.held_for not in {b"", line.id} and (not line.window_count or line.head_rank() > agent.held_rank):
+    if agent.held_for not in {b"", line.id} and not _is_before(line, agent):
         return Obstacle.HELD, ""
     return None
+
+
+def _is_before(line: "Line", agent: "Agent") -> bool:
+    """Tell whether the line's next task comes before the one that the agent is kept free for."""
+    return line.queue == agent.held_queue and bool(line.window_count) and line.head_rank() < agent.held_rank
 
 
 def met(agent: "Agent", line: "Line") -> int | None:

@@ -1,9 +1,9 @@
 """Placement: which agent gets which ready tasks.
 
 One pass a turn. It looks at lines and pools, never at the tasks behind a line's
-head: its cost is active lines times pools, and what is granted. The lowest rank
-of all lines goes first, so that priorities, and the order of submits within one,
-hold across queues and names.
+head: its cost is active lines times pools, and what is granted. Queues take turns by
+their weights (``shares``); within a queue the lowest rank of all its lines goes first,
+so that priorities, and the order of submits within one, hold across names.
 
 Tasks that ask for nothing but a slot are dealt out in numbers, ahead of what runs;
 those that ask for something one by one, where there is room now (``choosing``).
@@ -19,6 +19,7 @@ from taskd.core.effects import Continue, SendLease
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
+from taskd.core.shares import turn_tasks
 from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Grant, Rules
@@ -37,6 +38,9 @@ LEASED_BYTES_MAX = 64 * 1024 * 1024
 
 GRANTED_MAX = 128
 """Tasks that ask for something, granted in one turn: some five milliseconds; the next turn goes on."""
+
+_Head = tuple[int, bytes, Line, "_Group | None"]
+"""Of a line in a pass: the rank of its first task, its id, itself, and its group, once that is known."""
 
 Place = tuple[Agent, int, PoolState]
 """A pool of an agent, with its index."""
@@ -74,6 +78,9 @@ class _Pass:
         self._aside: list[tuple[PoolState, int]] = []  # kept free, with their credit
         self._choosing: Choosing | None = None
         self._now: Final = now
+        self._names: set[str] | None = None  # of agents in places
+        self._count = 0  # tasks that were taken out of their lines
+        self.refused: dict[str, None] = {}  # queues with a line that no place has room for
         self.granted = 0
         """Tasks that asked for something."""
         self.room = sum([pool.credit for _, _, pool in places])
@@ -106,15 +113,57 @@ class _Pass:
             for agent in self._w.agents.values()
         )
 
-    def take(self, line: Line, group: _Group, below: int) -> bool:
-        """Take the line's first tasks, of a rank under ``below``, for the group; return whether it has room."""
+    @property
+    def is_cut_short(self) -> bool:
+        """There is more that may be granted at once."""
+        return self.granted >= GRANTED_MAX or (self._choosing is not None and self._choosing.released)
+
+    @property
+    def goes_on(self) -> bool:
+        """There is room, and time."""
+        return bool(self.room) and self.granted < GRANTED_MAX
+
+    def serve_queue(self, heads: list[_Head], tasks: int, *, alone: bool) -> int:
+        """Grant a queue's first tasks, by rank over its lines, which leave ``heads`` when they have nothing more.
+
+        Args:
+            heads: A heap; it is changed.
+            tasks: How many at most.
+            alone: No other queue has tasks; otherwise those that ask for something are granted one a turn.
+
+        Returns:
+            How many were granted.
+        """
+        began, end = self._count, self._count + tasks
+        while heads and self._count < end and self.goes_on:
+            _, line_id, line, known = heads[0]
+            below = heads[1][0] if len(heads) > 1 else _NO_BOUND
+            if len(heads) > 2 and heads[2][0] < below:  # noqa: PLR2004 - a heap's second is one of these two
+                below = heads[2][0]
+            # The group is looked up when a line's turn comes: most passes end before, for want of room.
+            group = known or (self.group_of(line) if line.wants is None else None)
+            if group is None and not alone:
+                end = self._count + 1
+            count = end - self._count
+            if not (self.serve(line, below, count) if group is None else self.take(line, group, below, count)):
+                self.refused[line.queue] = None
+                heapq.heappop(heads)
+            elif line.window_count:
+                heapq.heapreplace(heads, (line.head_rank(), line_id, line, group))
+            else:
+                heapq.heappop(heads)
+                del self._w.active[line_id]
+        return self._count - began
+
+    def take(self, line: Line, group: _Group, below: int, count: int) -> bool:
+        """Take the line's first tasks, so many at most and of a rank under ``below``; return whether there is room."""
         if len(self._groups) > 1:
             for other in self._groups.values():
                 if other.taken and other is not group and other.mask & group.mask:
                     self.deal(other)  # its tasks come first, and share some of the room
         if not group.room:
             return False
-        tasks = line.take(group.room, below)
+        tasks = line.take(min(group.room, count), below)
         group.taken += tasks
         group.room -= len(tasks)
         self.room -= len(tasks)
@@ -122,16 +171,17 @@ class _Pass:
         return True
 
     def _leave(self, line: Line, tasks: list[Task]) -> None:
-        """Delete the entries of tasks that were taken out of their line."""
+        """Count tasks that were taken out of their line, and delete their entries."""
         w = self._w
+        self._count += len(tasks)
         kind, line_id = records.READY, line.id
         old, first = tasks, w.entered_from
         if w.entered:  # the entries of this turn's own are not written yet, and never will be
             old = [task for task in tasks if not task.fresh or task.rank & ORDER_MASK < first]
         w.mutations += [(kind, line_id + task.rank.to_bytes(RANK_BYTES, "big"), None) for task in old]
 
-    def serve(self, line: Line, below: int) -> bool:
-        """Grant the first tasks, of a rank under ``below``, of a line whose tasks ask for something.
+    def serve(self, line: Line, below: int, count: int) -> bool:
+        """Grant the first tasks, so many at most and of a rank under ``below``, of a line that asks for something.
 
         Returns:
             False: no agent has room for the first that is left.
@@ -156,7 +206,7 @@ class _Pass:
                 break
             self._grant_one(line, agent, choosing.granted(agent, line))
             choosing.note_served(line, agent)
-            if self.granted >= GRANTED_MAX:
+            if self.granted >= min(granted_before + count, GRANTED_MAX):
                 break
         if self.granted > granted_before:
             self._recount()
@@ -175,7 +225,7 @@ class _Pass:
         elif task.in_slot:
             agent.busy_slots += 1
         pool.credit -= 1
-        self.room -= 1
+        self.room -= self._is_place(agent)
         self.granted += 1
         if agent.holder:
             self._set_aside(agent)
@@ -185,9 +235,15 @@ class _Pass:
         for pool in agent.pools:
             if pool.credit:
                 self._aside.append((pool, pool.credit))
-                self.room -= pool.credit
+                self.room -= pool.credit * self._is_place(agent)
                 pool.credit = 0
         self._recount()
+
+    def _is_place(self, agent: Agent) -> bool:
+        """Tell whether the agent's credit was counted as room: not if it is laden, or had all of itself taken."""
+        if self._names is None:
+            self._names = {agent.name for agent, _, _ in self._places}
+        return agent.name in self._names
 
     def _recount(self) -> None:
         for group in self._groups.values():
@@ -319,29 +375,44 @@ def place(w: Working, now: Now) -> None:
     if w.rooms.held:
         choosing.review(w)
     this = _Pass(w, places, now)
-    # The group is looked up when a line's turn comes: most passes end before, for want of room.
-    heads: list[tuple[int, bytes, Line, _Group | None]]
-    heads = [(line.head_rank(), line.id, line, None) for line in w.active.values()]
-    heapq.heapify(heads)
-    while heads and this.room and this.granted < GRANTED_MAX:
-        _, line_id, line, known = heads[0]
-        below = heads[1][0] if len(heads) > 1 else _NO_BOUND
-        if len(heads) > 2 and heads[2][0] < below:  # noqa: PLR2004 - a heap's second is one of these two
-            below = heads[2][0]
-        group = known or (this.group_of(line) if line.wants is None else None)
-        if not (this.serve(line, below) if group is None else this.take(line, group, below)):
-            heapq.heappop(heads)
-        elif line.window_count:
-            heapq.heapreplace(heads, (line.head_rank(), line_id, line, group))
-        else:
-            heapq.heappop(heads)
-            del w.active[line_id]
-    if this.granted >= GRANTED_MAX:
+    queues: dict[str, list[_Head]] = {}
+    for line in w.active.values():
+        queues.setdefault(line.queue, []).append((line.head_rank(), line.id, line, None))
+    for heads in queues.values():
+        heapq.heapify(heads)
+    _take_turns(w, this, queues)
+    if this.is_cut_short:
         w.effects.append(Continue(GoOn()))
     sends = _divided(w, this.finish())
     if sends:
         w.effects += sends
         w.counters_dirty = True
+
+
+def _take_turns(w: Working, this: _Pass, queues: dict[str, list[_Head]]) -> None:
+    """Serve the queue that is most behind, again and again, until there is no room or nothing that fits.
+
+    First those for which agents are kept free, so that no other queue's tasks are dealt out to these.
+    """
+    shares = w.shares
+    clock = shares.clock
+    shares.begin(queues)
+    alone = len(queues) == 1
+    weights = {queue: w.weight_of(queue) for queue in queues}
+    tasks = this.room if alone else turn_tasks(this.room, sum(weights.values()))
+    kept = [w.lines_by_id[line_id].queue for line_id in w.rooms.held]
+    turns = [(queue not in kept, shares.times[queue], queue) for queue in queues]
+    heapq.heapify(turns)
+    while turns and this.goes_on:
+        _, _, queue = turns[0]
+        weight = weights[queue]
+        granted = this.serve_queue(queues[queue], tasks * weight, alone=alone)
+        at = shares.note(queue, granted, weight) if granted else shares.times[queue]
+        if queues[queue]:
+            heapq.heapreplace(turns, (True, at, queue))
+        else:
+            heapq.heappop(turns)
+    shares.pass_over(this.refused, clock)
 
 
 def _is_laden(agent: Agent) -> bool:

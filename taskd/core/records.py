@@ -427,6 +427,8 @@ class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
     draining: bool
     """It takes no new tasks."""
+    weight: int = 1
+    """Its share of the room that agents have, beside other queues."""
 
 
 class AgentRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -52,7 +52,7 @@ def check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
         QueueDraining: One does not.
     """
     for spec in specs:
-        if spec.queue in w.queues:
+        if w.is_draining(spec.queue):
             raise QueueDraining(
                 f"queue {spec.queue[:64]!r} is drained and takes no new tasks; `taskd queue resume` opens it again"
             )
@@ -63,6 +63,8 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
 
     That they may be kept, and are new, is known.
     """
+    if not specs:
+        return
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order

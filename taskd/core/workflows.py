@@ -106,7 +106,7 @@ def submit(w: Working, command: SubmitWorkflow, now: Now, loaded: Loaded) -> Nod
     _check_names(nodes, draft)
     _check_phases(nodes, first, draft)
     for node in nodes if w.queues else ():
-        if node.task is not None and node.task.queue in w.queues:
+        if node.task is not None and w.is_draining(node.task.queue):
             raise QueueDraining(
                 f"node {node.name[:64]!r}: queue {node.task.queue[:64]!r} is drained and takes no new tasks"
             )

@@ -34,6 +34,7 @@ from taskd.core.records import (
     TokenRecord,
 )
 from taskd.core.room import Room
+from taskd.core.shares import Shares
 from taskd.core.standing import Schedules
 from taskd_protocol import limits
 from taskd_protocol.resources import Granted
@@ -151,6 +152,8 @@ class Agent:
     """Fencing token of the lease that has all of it; 0: none."""
     held_for: bytes = b""
     """Id of the line whose first task it is kept free for; empty: none."""
+    held_queue: str = ""
+    """Of that line: tasks of other queues may not have the agent, however long they have waited."""
     held_rank: int = 0
     """The rank of that task: what comes before it may have the agent still."""
     ends_mono_ms: int = 0
@@ -323,6 +326,7 @@ class Working:
         self.dead_groups: dict[bytes, DeadGroupRecord] = {}
         self.jobs: dict[bytes, JobRecord] = {}
         self.queues: dict[str, QueueRecord] = {}
+        self.shares = Shares()
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
@@ -387,6 +391,16 @@ class Working:
         """
         task = self.tasks.get(task_id)
         return task is not None and (task.fresh or bool(task.token))
+
+    def is_draining(self, queue: str) -> bool:
+        """Tell whether a queue takes no new tasks."""
+        record = self.queues.get(queue)
+        return record is not None and record.draining
+
+    def weight_of(self, queue: str) -> int:
+        """Return a queue's weight."""
+        record = self.queues.get(queue)
+        return 1 if record is None else record.weight
 
     # -- leases -------------------------------------------------------------------------
 

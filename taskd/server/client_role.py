@@ -21,6 +21,7 @@ from taskd.core.commands import (
     StoreToken,
     SubmitTasks,
     Submitted,
+    WeighQueue,
 )
 from taskd.core.records import TokenRecord
 from taskd.server import questions, tokens
@@ -124,6 +125,9 @@ class ClientRole:
             case m.QueueDrain():
                 command = OrderQueue(message.queue, drain=not message.resume)
                 self._services.loop.ask(command, partial(self._answer, message.request_id, _done))
+            case m.QueueWeigh():
+                weigh = WeighQueue(message.queue, message.weight)
+                self._services.loop.ask(weigh, partial(self._answer, message.request_id, _done))
             case m.AgentDrain():
                 order = OrderAgent(message.agent, drain=not message.resume)
                 self._services.loop.ask(order, partial(self._answer, message.request_id, _done))

@@ -153,15 +153,15 @@ def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
 
 
 def queue_views(w: Working) -> list[QueueView]:
-    """Return every queue that holds a task that has not ended, or is drained, by name."""
+    """Return every queue that holds a task that has not ended, or of which something was ordered, by name."""
     views = []
     for name in sorted(w.counters.by_queue.keys() | w.queues.keys()):
         states = w.counters.by_queue.get(name, {})
-        draining = name in w.queues
+        draining, weight = w.is_draining(name), w.weight_of(name)
         running = states.get(State.RUNNING, 0) + states.get(State.CANCELLING, 0)
         ready, scheduled = states.get(State.READY, 0), states.get(State.SCHEDULED, 0)
-        if ready or scheduled or running or draining:
-            views.append(QueueView(name, ready, scheduled, running, draining=draining))
+        if ready or scheduled or running or name in w.queues:
+            views.append(QueueView(name, ready, scheduled, running, draining=draining, weight=weight))
     return views
 
 

@@ -33,6 +33,7 @@ from taskd.core.commands import (
     StartJob,
     SubmitTasks,
     Submitted,
+    WeighQueue,
 )
 from taskd.core.coordinator import Coordinator, Turn
 from taskd.core.effects import AgentLost, AgentReplaced, SendLease, TasksEnded
@@ -233,6 +234,10 @@ class World:
     def order_queue(self, queue: str, *, drain: bool) -> None:
         """Have a queue take nothing new, or take tasks again."""
         self.ask(OrderQueue(queue, drain))
+
+    def weigh_queue(self, queue: str, weight: int) -> None:
+        """Give a queue its share."""
+        self.ask(WeighQueue(queue, weight))
 
     def connect(self, name: str, *, is_new_boot: bool = False) -> None:
         """Connect an agent, again or after a restart."""
@@ -612,6 +617,7 @@ CHOICES: list[tuple[int, Act]] = [
     (1, lambda world, _rng, name: world.drain(name)),
     (2, lambda world, rng, name: world.order_agent(name, drain=rng.random() < 0.3)),
     (2, lambda world, rng, _: world.order_queue(rng.choice(QUEUES), drain=rng.random() < 0.3)),
+    (1, lambda world, rng, _: world.weigh_queue(rng.choice(QUEUES), rng.randint(1, 4))),
     (2, lambda world, _rng, _: world.check_restored()),
 ]
 WEIGHTS = [weight for weight, _ in CHOICES]

@@ -137,6 +137,10 @@ class CoreMachine(RuleBasedStateMachine):
     def order_queue(self, queue: str, drain: bool) -> None:  # noqa: FBT001 - drawn by name
         self.world.order_queue(queue, drain=drain)
 
+    @rule(queue=st.sampled_from(QUEUES), weight=st.integers(1, 4))
+    def weigh_queue(self, queue: str, weight: int) -> None:
+        self.world.weigh_queue(queue, weight)
+
     @rule(name=agents, is_new_boot=st.booleans(), leases=st.integers(0, 9))
     def connect(self, name: str, is_new_boot: bool, leases: int) -> None:  # noqa: FBT001 - drawn by name
         self.world.connect(name, is_new_boot=is_new_boot)

@@ -290,7 +290,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         ),
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
-    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True)),
+    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5)),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),

@@ -20,6 +20,7 @@ from taskd_protocol.messages import (
     QueueDrain,
     QueuePage,
     QueueView,
+    QueueWeigh,
     StockView,
     TokenCreate,
     TokenCreated,
@@ -50,13 +51,13 @@ CERTIFICATE = CertView(0, ["localhost", "127.0.0.1"], 0, 86_400_000, b"\x01" * 3
 def test_queues_as_json(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [QueuePage(0, [QueueView("web", 1, 2, 3)])]
     assert json.loads(taskd("queue", "ls", "--json").out) == [
-        {"name": "web", "ready": 1, "scheduled": 2, "running": 3, "paused": False, "draining": False}
+        {"name": "web", "ready": 1, "scheduled": 2, "running": 3, "paused": False, "draining": False, "weight": 1}
     ]
 
 
 def test_queues_for_people(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [QueuePage(0, [QueueView("web", 1_234_567, 2, 3)])]
-    assert taskd("queue", "ls").out.splitlines()[1].split() == ["web", "1,234,567", "2", "3", "no"]
+    assert taskd("queue", "ls").out.splitlines()[1].split() == ["web", "1,234,567", "2", "3", "1", "no"]
 
 
 def test_agents_as_json(taskd: Taskd, client: FakeClient) -> None:
@@ -107,12 +108,13 @@ def test_memory_that_was_learned(taskd: Taskd, client: FakeClient) -> None:
     [
         (["queue", "drain", "web"], QueueDrain(0, "web")),
         (["queue", "resume", "web"], QueueDrain(0, "web", resume=True)),
+        (["queue", "weight", "web", "7"], QueueWeigh(0, "web", 7)),
         (["agents", "drain", "ash"], AgentDrain(0, "ash")),
         (["agents", "resume", "ash"], AgentDrain(0, "ash", resume=True)),
     ],
 )
 def test_drains_are_asked_for_by_name(
-    taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | AgentDrain
+    taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | QueueWeigh | AgentDrain
 ) -> None:
     """One line says what holds now."""
     client.replies = [Done(0), QueuePage(0, [QueueView("web", 1, 0, 0, draining=True)])]
@@ -127,6 +129,7 @@ def test_drains_are_asked_for_by_name(
     [
         (["queue", "drain", "web"], {"name": "web", "draining": True}),
         (["queue", "resume", "web"], {"name": "web", "draining": False}),
+        (["queue", "weight", "web", "7"], {"name": "web", "weight": 7}),
         (["agents", "drain", "ash"], {"name": "ash", "drained": True}),
         (["agents", "resume", "ash"], {"name": "ash", "drained": False}),
     ],

@@ -35,13 +35,13 @@ def test_first_in_first_out_within_a_priority(shell: Shell) -> None:
     assert granted(FakeAgent(shell).join(credit=10)) == ids
 
 
-def test_higher_priority_first_over_queues_and_names(shell: Shell) -> None:
+def test_higher_priority_first_over_names(shell: Shell) -> None:
     low, high, mid, top = submit(
         shell,
         shell.spec(priority=-1),
         shell.spec("m.g", priority=5),
-        shell.spec(queue="other"),
-        shell.spec("m.g", queue="other", priority=9),
+        shell.spec(),
+        shell.spec("m.g", priority=9),
     )
     agent = FakeAgent(shell, names=["m.f", "m.g"]).join()
     order = []
@@ -52,8 +52,8 @@ def test_higher_priority_first_over_queues_and_names(shell: Shell) -> None:
 
 
 def test_lines_of_one_priority_take_turns_as_they_were_submitted(shell: Shell) -> None:
-    """In one pass and in many: the order of submits holds over names and queues."""
-    specs = [shell.spec(["m.f", "m.g"][i % 2], queue=["default", "other"][i // 2 % 2]) for i in range(12)]
+    """In one pass and in many: the order of submits holds over names."""
+    specs = [shell.spec(["m.f", "m.g"][i % 2]) for i in range(12)]
     ids = submit(shell, *specs)
     agent = FakeAgent(shell, names=["m.f", "m.g"]).join(credit=7)
     assert granted(agent) == ids[:7]
