@@ -85,8 +85,7 @@ def lose_connection(w: Working, command: LoseConnection) -> None:
     """Grant nothing more on a connection that is gone; forget the agent if it holds nothing."""
     agent = _connected(w, command.agent, command.connection)
     if agent is not None:
-        agent.connection = 0
-        agent.pools = []
+        _cut(w, agent)
         if not agent.leases:
             del w.agents[agent.name]
 
@@ -104,6 +103,7 @@ def add_credit(w: Working, command: AddCredit) -> None:
         raise BadRequest(f"credit of {command.leases} for pool {command.pool} is out of range")
     pool = agent.pools[command.pool]
     pool.credit = min(pool.credit + command.leases, CREDIT_MAX) if command.leases else 0
+    w.asking[agent.name] = agent
     w.note_room(agent)
 
 
@@ -147,6 +147,8 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
         gap_ms: Time since the tick before.
     """
     stalled_ms = gap_ms if gap_ms > STALL_MS else 0
+    if not stalled_ms and now.mono_ms < w.silence_look_mono_ms:
+        return
     for agent in list(w.agents.values()):
         agent.seen_mono_ms = min(agent.seen_mono_ms + stalled_ms, now.mono_ms)
         if now.mono_ms < _deadline_mono_ms(w, agent):
@@ -161,15 +163,20 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
         agent.lost = True
         if agent.connection:
             w.effects.append(AgentReplaced(agent.name, agent.connection))
-            agent.connection = 0
-            agent.pools = []
+            _cut(w, agent)
         if not agent.leases:
             del w.agents[agent.name]
+    # Who is heard, or comes, after this look has at least as long: to look at each agent in each turn would
+    # cost the square of their number.
+    latest = now.mono_ms + w.settings.silence_ms
+    w.silence_look_mono_ms = min([latest, *[_deadline_mono_ms(w, agent) for agent in w.agents.values()]])
 
 
-def next_deadline_mono_ms(w: Working) -> int | None:
-    """Return when the next agent would be given up; None without agents."""
-    return min([_deadline_mono_ms(w, agent) for agent in w.agents.values()], default=None)
+def _cut(w: Working, agent: Agent) -> None:
+    """Have the agent be connected no more."""
+    agent.connection = 0
+    agent.pools = []
+    w.asking.pop(agent.name, None)
 
 
 def _deadline_mono_ms(w: Working, agent: Agent) -> int:

@@ -232,14 +232,13 @@ class Coordinator:
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         w = self.working
-        lost = agents.next_deadline_mono_ms(w)
-        soonest = min(
+        return min(
+            w.silence_look_mono_ms,
             timers.next_deadline_mono_ms(w.timers),
             schedule_looks.next_deadline_mono_ms(w),
             w.next_purge_mono_ms,
             w.next_lapse_mono_ms,
         )
-        return soonest if lost is None else min(lost, soonest)
 
     def take_turn(self, now: Now) -> Turn:
         """Place what is ready; hand over what has changed since the last turn."""

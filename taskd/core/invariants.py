@@ -53,6 +53,7 @@ def check_invariants(w: Working) -> None:
     assert all(group.count > 0 for group in w.dead_groups.values())
     assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
     assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
+    _check_agents(w)
     _check_schedules(w.schedules)
     _check_counters(w)
 
@@ -95,6 +96,13 @@ def _check_schedules(schedules: Schedules) -> None:
         assert not standing.next_at_ms or standing.next_at_ms > standing.decided_to_ms
         assert (standing.last is None) == (standing.sequence == 0)
         assert standing.waiting is None or 0 <= standing.waiting_sequence < standing.sequence
+
+
+def _check_agents(w: Working) -> None:
+    for agent in w.agents.values():
+        assert agent.name in w.asking or not any(pool.credit for pool in agent.pools), "credit is to be used"
+        assert agent.lost or agent.seen_mono_ms + w.settings.silence_ms >= w.silence_look_mono_ms
+    assert all(w.agents.get(name) is agent for name, agent in w.asking.items())
 
 
 def _check_counters(w: Working) -> None:

@@ -356,13 +356,15 @@ class _Pass:
 
 
 def _places(w: Working) -> list[Place]:
-    return [
-        (agent, index, pool)
-        for agent in w.agents.values()
-        if agent.takes_leases and not agent.holder
-        for index, pool in enumerate(agent.pools)
-        if pool.credit and not _is_laden(agent)
-    ]
+    """Return where there is credit to be used; agents that have none any more are asked again when they have."""
+    places: list[Place] = []
+    for name, agent in list(w.asking.items()):
+        credit = [(agent, index, pool) for index, pool in enumerate(agent.pools) if pool.credit]
+        if not credit:
+            del w.asking[name]
+        elif agent.takes_leases and not agent.holder and not _is_laden(agent):
+            places += credit
+    return places
 
 
 def place(w: Working, now: Now) -> None:

@@ -1,5 +1,7 @@
 """Agents: who is alive, who holds what, and when it is taken back."""
 
+import random
+
 import pytest
 
 from harness.agent import FakeAgent
@@ -95,6 +97,35 @@ def test_the_next_deadline_is_the_first_agents_silence(shell: Shell) -> None:
     shell.pass_ms(9_000)
     FakeAgent(shell, "a2").join()
     assert shell.coordinator.next_deadline_mono_ms() <= shell.mono_ms - 9_000 + SILENCE_MS
+
+
+def test_each_agent_is_given_up_in_its_own_time(shell: Shell) -> None:
+    """However many others are heard meanwhile, or come."""
+    rng = random.Random(3)
+    heard_ms: dict[FakeAgent, int] = {}
+    for step in range(600):
+        for agent in list(heard_ms):
+            if rng.random() < 0.04:
+                shell.do(agent.beat())
+                heard_ms[agent] = shell.mono_ms
+        if step % 10 == 0:
+            heard_ms[FakeAgent(shell, f"a{step}").join()] = shell.mono_ms
+        shell.pass_ms(TICK_MS)
+        silent = {agent for agent, at_ms in heard_ms.items() if shell.mono_ms - at_ms >= SILENCE_MS}
+        assert {lost.agent for lost in shell.take_told(AgentLost)} == {agent.name for agent in silent}
+        for agent in silent:
+            del heard_ms[agent]
+    assert len(heard_ms) < 50, "some were given up"
+
+
+def test_who_had_used_up_all_credit_is_granted_to_when_there_is_more(shell: Shell) -> None:
+    agent = FakeAgent(shell).join(credit=1)
+    run(shell, agent)
+    shell.submit(shell.spec(), shell.spec())
+    assert not agent.receive()
+    shell.do(agent.credit(1))
+    assert len(agent.receive()) == 1
+    assert len(agent.join(credit=2).receive()) == 1
 
 
 # -- heartbeats -------------------------------------------------------------------------------
