@@ -194,7 +194,7 @@ class Flow:
         unsized: Nodes that map whose first items are on their way; with the children of before.
         refanned: Nodes that are to map anew; with the children of before.
         waits: Nodes that sleep, or wait for a signal.
-        awaited: Names of the signals that nodes wait for.
+        awaited: The signals that nodes wait for, by name, with those nodes.
         signals: Those that came.
         needed: Of each node, whether another one's arguments hold its result.
         results: Small ones of those.
@@ -221,7 +221,7 @@ class Flow:
     unsized: dict[int, int] = field(default_factory=dict)
     refanned: dict[int, int] = field(default_factory=dict)
     waits: dict[int, NodeRecord] = field(default_factory=dict)
-    awaited: dict[str, None] = field(default_factory=dict)
+    awaited: dict[str, list[int]] = field(default_factory=dict)
     signals: dict[str, bytes] = field(default_factory=dict)
     needed: bytearray = field(default_factory=bytearray)
     results: dict[int, bytes] = field(default_factory=dict)
@@ -305,7 +305,7 @@ class Plan:
         self.deciding: dict[int, list[tuple[int, bytes]]] = {}
         self.may_fail: set[int] = set()
         self.phases: dict[str, list[tuple[int, int]]] = {}
-        self.awaited: dict[str, None] = {}
+        self.awaited: dict[str, list[int]] = {}
 
     def add(self, nodes: Sequence[Node]) -> None:
         """Take in the next nodes."""
@@ -322,7 +322,7 @@ class Plan:
             if node.phase:
                 self.phases.setdefault(node.phase, []).append((position, node.compensates))
             if node.kind == SIGNAL:
-                self.awaited[node.signal] = None
+                self.awaited.setdefault(node.signal, []).append(position)
 
 
 def stem_of(task_id: bytes) -> bytes:

@@ -45,10 +45,7 @@ def time_has_come(w: Working, flow: Flow, position: int, now: Now) -> None:
 
 def call(w: Working, flow: Flow, name: str) -> None:
     """Call the nodes that wait for a signal, which has come: they go on in their turn, since they may be many."""
-    for position in flow.waits:
-        node = flow.node(position)
-        if node.kind == SIGNAL and node.signal == name:
-            flow.called.append(position)
+    flow.called.extend([position for position in flow.awaited.get(name, ()) if position in flow.waits])
     if flow.called:
         w.moving[flow.stem] = flow
 

@@ -5,7 +5,7 @@ are a draft, in memory alone, which its client sends again after a lost server.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -431,7 +431,9 @@ def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
     flow = w.flows.get(stem_of(command.id))
     if flow is None or record.state == State.CANCELLING:
         raise WorkflowEnded(f"workflow {record.spec.name[:64]!r} is {record.state}: it waits for no signal")
-    awaited = flow.awaited if flow.graph is not None else _awaited_of(_nodes_of(w, record, flow, loaded))
+    awaited: Collection[str] = (
+        flow.awaited if flow.graph is not None else _awaited_of(_nodes_of(w, record, flow, loaded))
+    )
     if command.name not in awaited:
         known = ", ".join(list(awaited)[:8]) or "none"
         raise WorkflowUnknown(f"no node of {record.spec.name[:64]!r} waits for {command.name[:64]!r}; signals: {known}")
@@ -449,6 +451,6 @@ def signal(w: Working, command: SignalWorkflow, loaded: Loaded) -> None:
         want(w, flow)
 
 
-def _awaited_of(nodes: Iterable[Node]) -> dict[str, None]:
+def _awaited_of(nodes: Iterable[Node]) -> Collection[str]:
     """Return the names of the signals that nodes wait for."""
     return {node.signal: None for node in nodes if node.kind == SIGNAL}

@@ -11,10 +11,12 @@ from taskd.core import moves, records
 from taskd.core.commands import CancelTasks, GoOn, Now, OrderWorkflow, RerunTasks, SignalWorkflow
 from taskd.core.coordinator import Turn
 from taskd.core.effects import Continue
+from taskd.core.flows import Flow
 from taskd.core.records import NodeRecord, StateRecord
 from taskd.core.working import Settings
 from taskd_protocol.payload import pack
 from taskd_protocol.task import TaskSpec
+from taskd_protocol.workflow import Node
 
 STEP = 100
 SLICE = 20
@@ -206,3 +208,30 @@ def test_an_item_of_a_map_that_is_too_long_ends_the_one_that_maps_over_it() -> N
     failure = shell.disk.get(records.NODE, run.node_id("again"), NodeRecord).failure
     assert failure is not None
     assert failure.code == "payload.too_large"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_signal_looks_at_the_nodes_that_wait_for_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, *, crash: bool
+) -> None:
+    """And at none of the many others that wait: neither when it comes, nor when it is read after a start."""
+    graph = Graph().add("first")
+    for number in range(MANY):
+        graph.add(f"early-{number}", "first", kind="signal", signal=f"early-{number}")
+        graph.add(f"late-{number}", kind="signal", signal=f"late-{number}")
+    run = Run(shell, graph)
+    looked: list[int] = []
+    node_of = Flow.node
+
+    def node(flow: Flow, position: int) -> Node:
+        looked.append(position)
+        return node_of(flow, position)
+
+    for number in range(3):
+        shell.do(SignalWorkflow(run.id, f"early-{number}", pack(number)))
+    monkeypatch.setattr(Flow, "node", node)
+    if crash:
+        run.crash()
+    shell.do(SignalWorkflow(run.id, "late-7", pack("yes")))
+    assert len(looked) < 10
+    assert shell.disk.get(records.NODE, run.node_id("late-7"), NodeRecord).state == "succeeded"
