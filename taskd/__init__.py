@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WorkflowUnknown,
         as_completed,
         current,
+        current_batch,
         register_type,
     )
 
@@ -101,6 +102,7 @@ __all__ = [
     "__version__",
     "as_completed",
     "current",
+    "current_batch",
     "register_type",
 ]
 

@@ -365,6 +365,9 @@ class TaskCodes:
     RESULT_TOO_LARGE: ClassVar[str] = "task.result_too_large"
     """The packed result exceeds the payload limit."""
 
+    BATCH_RESULTS: ClassVar[str] = "task.batch_results"
+    """The function, given many tasks in one call, did not return a list of as many results."""
+
     WORKER_EXITED: ClassVar[str] = "worker.exited"
     """The worker process ended by itself while it ran the task; the exit code is told."""
 

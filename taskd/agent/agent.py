@@ -22,6 +22,7 @@ from taskd.agent.executors.command import CommandExecutor
 from taskd.agent.executors.coroutine import CoroutineExecutor
 from taskd.agent.executors.process import ProcessExecutor
 from taskd.agent.executors.seat import Hand, hire_first
+from taskd.agent.gathering import Rule
 from taskd.agent.host import Host, oom_kills
 from taskd.agent.kin import memory_of
 from taskd.agent.link import FINAL, ServerLink
@@ -65,6 +66,7 @@ class Agent:
         self._schedules: dict[str, list[Schedule]] = {}
         self._version = config.code_version
         self._python = ""  # of the workers
+        self._together: dict[str, Rule] = {}
 
     def drain(self) -> None:
         """Finish what runs, within its grace, give back what has not started, and go."""
@@ -99,6 +101,8 @@ class Agent:
             life_until_ms=start_ms + config.life_ms if config.life_ms else 0,
             pinned=machine.cpu_numbers if config.pin_cpus else (),
         )
+        for slots in core.pools:
+            slots.gathering.rules = self._together
         marks = MarkKeeper(config.server)
         core.mark = marks.read()
         link = self._link = ServerLink(
@@ -143,6 +147,7 @@ class Agent:
                 f"no tasks in {modules}: name the modules that hold a taskd.App and its @app.task functions"
             )
         self._schedules = ready.schedules
+        self._together = {task.name: Rule(task.batch, task.wait_ms) for task in ready.tasks if task.batch}
         self._python = ready.python
         self._version = self._config.code_version or next(iter(ready.versions), "")
         if len(ready.versions) > 1 and not self._config.code_version:

@@ -429,6 +429,9 @@ class AgentCore:
     def failed(self, pool: int, end: Raised) -> None:
         """Report an attempt that failed, or waits; as cancelled, if that was asked for meanwhile."""
         grant = self.pools[pool].held.get(end.token)
+        if grant is not None and end.released and end.token not in self._ordered:
+            self.stopped(pool, grant)
+            return
         if grant is not None:
             self._learn(pool, grant.spec.name, 1, end.run_us)
         outcome = "waiting" if end.waits else "failed"

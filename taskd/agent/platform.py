@@ -110,8 +110,13 @@ class WorkerProcess(Process, Protocol):
         """Have it start nothing more from batches up to this number."""
         ...
 
-    def cancel(self, token: int) -> None:
-        """Have the blocking call of that token, if it runs, see that it is to end."""
+    def cancel(self, token: int, place: int = 0) -> None:
+        """Have the blocking call of that token, if it runs, see that it is to end.
+
+        Args:
+            token: Of the attempt.
+            place: Its own among those that are run in one call.
+        """
         ...
 
     def hold_spawns(self, *, full: bool) -> None:

@@ -182,9 +182,9 @@ class Worker(Runner):
         """Take back batches up to this one."""
         self._page[wire.PAGE_RECALLED] = batch
 
-    def cancel(self, token: int) -> None:
-        """Have the blocking call of that token, if it runs, see that it is to end."""
-        self._page[wire.PAGE_CANCELLED] = token
+    def cancel(self, token: int, place: int = 0) -> None:
+        """Have the blocking call of that token, if it runs, see that it is to end; see ``Platform``."""
+        self._page[wire.PAGE_CANCELLED + place] = token
 
     def hold_spawns(self, *, full: bool) -> None:
         """Have attempts spawn no more for now, or go on."""

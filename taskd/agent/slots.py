@@ -12,6 +12,7 @@ Pure: knows neither workers nor connections.
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from taskd.agent.gathering import Gathering
 from taskd.agent.pace import Pace
 from taskd.agent.share import Share
 from taskd.agent.wire import found_of
@@ -63,6 +64,7 @@ class Slots:
         weighs: A slot stands for its share of the agent's CPUs, and is not open while that is held.
         holding: So many of the leases held hold something.
         held: Leases by fencing token: waiting or handed to a worker.
+        gathering: Those that wait for others, to be run in one call.
         pace: Of everything that the pool runs.
         closed: Nothing more is asked for, because the agent is going.
         vacant: Nobody is there to run anything: nothing is asked for until somebody is.
@@ -84,6 +86,7 @@ class Slots:
         self.holding = 0
         self._first: dict[int, Grant] = {}  # those of them that wait
         self.held: dict[int, Grant] = {}
+        self.gathering = Gathering()
         self.pace = Pace()
         self.closed = False
         self.vacant = False
@@ -123,7 +126,7 @@ class Slots:
         if incomplete:
             self._incomplete.update([(grant.token, None) for grant in fresh if grant.token in incomplete])
             fresh = [grant for grant in fresh if grant.token not in incomplete]
-        if holding:
+        if holding or self.gathering.rules:
             self._line_up(fresh)
         else:
             self._waiting.extend(fresh)
@@ -141,10 +144,16 @@ class Slots:
 
     def _line_up(self, grants: Iterable[Grant]) -> None:
         for grant in grants:
-            if grant.granted is None:
-                self._waiting.append(grant)
-            else:
+            if grant.granted is not None:
                 self._first[grant.token] = grant
+            elif self._gathers(grant):
+                self.gathering.add(grant)
+            else:
+                self._waiting.append(grant)
+
+    def _gathers(self, grant: Grant) -> bool:
+        rules = self.gathering.rules
+        return bool(rules) and grant.spec.name in rules and not runs_alone(grant)
 
     def disconnect(self) -> None:
         """Forget the credit: on a new connection the server starts from none."""
@@ -162,8 +171,8 @@ class Slots:
         if self.closed or self.vacant:
             return 0
         ahead = self._ahead()
-        due = self.count + ahead - len(self.held) - self._credit
-        if due <= 0 or (due * _CREDIT_STEP < ahead and self.waiting):
+        due = self.count + ahead - len(self.held) + self.gathering.riding - self._credit
+        if due <= 0 or (due * _CREDIT_STEP < ahead and self.waiting and not self.gathering.count):
             return 0
         return due
 
@@ -176,7 +185,7 @@ class Slots:
         Args:
             may_withdraw: The server knows what that is.
         """
-        waiting, running = self.waiting + len(self._incomplete), self.handed
+        waiting, running = self.waiting + len(self._incomplete), self.handed - self.gathering.riding
         room = min(self.count, self.holding + self.open_slots)
         self._stuck = running >= room and self.pace.samples == self._samples
         self._samples = self.pace.samples
@@ -191,11 +200,19 @@ class Slots:
     def _ahead(self) -> int:
         if self._stuck and self.pace.samples == self._samples:
             return 0  # whatever the pace was: a task held here would wait for one of those that run now
-        return min(self.pace.ahead(self.count), int(AHEAD_BYTES / (self._payload_bytes + 1)))
+        ahead = self.pace.ahead(self.count)
+        if self.gathering.rules:
+            ahead = max(ahead, self.gathering.ahead())
+        return min(ahead, int(AHEAD_BYTES / (self._payload_bytes + 1)))
 
     @property
     def waiting(self) -> int:
         """Leases that no worker has yet."""
+        return self.waiting_alone + self.gathering.count
+
+    @property
+    def waiting_alone(self) -> int:
+        """Of them those that wait for no others of their name."""
         return len(self._waiting) - self._dropped + len(self._first)
 
     @property
@@ -246,6 +263,8 @@ class Slots:
         """Take a lease that was put back before all others; None: it is not held any more."""
         if grant.granted is not None:
             return self._first.pop(grant.token, None)
+        if self.gathering.drop(grant.token):
+            return grant
         if self.peek() is grant:
             return self._waiting.popleft()
         return None
@@ -281,7 +300,8 @@ class Slots:
     def put_back(self, grants: Iterable[Grant]) -> None:
         """Let leases that were taken and not started wait again, before all others, in their order."""
         back = [grant for grant in grants if grant.token in self.held]
-        self._waiting.extendleft([grant for grant in back if grant.granted is None][::-1])
+        self.gathering.put_back([grant for grant in back if self._gathers(grant)])
+        self._waiting.extendleft([g for g in back if g.granted is None and not self._gathers(g)][::-1])
         self._first = {**{grant.token: grant for grant in back if grant.granted is not None}, **self._first}
 
     def finish(self, token: int) -> Grant | None:
@@ -304,7 +324,7 @@ class Slots:
         grant = self.held.pop(token, None)
         if token in self._incomplete:
             del self._incomplete[token]
-        elif grant is not None and grant.granted is None:
+        elif grant is not None and grant.granted is None and not self.gathering.drop(token):
             self._dropped += 1
         if grant is not None:
             self.let_go(grant)
@@ -313,8 +333,10 @@ class Slots:
     def drop_waiting(self, keep: int = 0) -> list[Grant]:
         """Let go of all that wait but the ``keep`` that have waited longest; return them in order."""
         live = [*self._first.values(), *(grant for grant in self._waiting if grant.token in self.held)]
+        live += self.gathering.waiting()
         self._dropped = 0
-        self._waiting = deque([grant for grant in live[:keep] if grant.granted is None])
+        self.gathering.keep({grant.token for grant in live[:keep]})
+        self._waiting = deque([g for g in live[:keep] if g.granted is None and not self._gathers(g)])
         let_go = live[keep:] + [self.held[token] for token in list(self._incomplete)[max(0, keep - len(live)) :]]
         for grant in let_go:
             del self.held[grant.token]

@@ -15,7 +15,7 @@ from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant, TaskSpec
 
-VERSION = 8
+VERSION = 9
 """Counted up with every change in this module."""
 
 ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
@@ -37,7 +37,8 @@ PAGE_RUNNING = 0
 PAGE_RECALLED = 1
 """Word in which the agent puts the number of the last batch that it takes back."""
 PAGE_CANCELLED = 2
-"""Word in which the agent puts the fencing token that a blocking call, if it runs, is to end."""
+"""Word in which the agent puts the fencing token that a blocking call, if it runs, is to end. Of those that are run
+in one call, each has a word of its own, from this on."""
 
 PAGE_SPAWNS_FULL = 3
 """Word in which the agent puts 1 while it holds as much as it may of what attempts have spawned; else 0."""
@@ -99,6 +100,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, tag=2):
     """Tokens of those whose start the worker is to tell of."""
     cpus: list[int] = []
     """To which it is pinned, being one attempt alone; empty: to none."""
+    together: bool = False
+    """They are of one name, to be run in one call."""
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=3):
@@ -112,6 +115,10 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
 
     name: str
     is_async: bool
+    batch: int = 0
+    """So many at most are run in one call; 0: each in its own."""
+    wait_ms: int = 0
+    """So long the first of them waits for others."""
 
 
 class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):
@@ -154,6 +161,8 @@ class Raised(msgspec.Struct, array_like=True, frozen=True, tag=18):
     """It ended to wait for what it has spawned, and has not failed."""
     peak_bytes: int = 0
     """As in ``Returned``."""
+    released: bool = False
+    """It was ended because of another that ran in the same call, and has not failed."""
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=19):

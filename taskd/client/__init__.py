@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from taskd.client.app import App
     from taskd.client.attempts import Attempt
     from taskd.client.client import Client
-    from taskd.client.context import AttemptCancelled, TaskContext, current
+    from taskd.client.context import AttemptCancelled, TaskContext, current, current_batch
     from taskd.client.explanation import Explanation
     from taskd.client.family import AttemptWaiting, Child, SpawnChanged
     from taskd.client.handle import TaskHandle, as_completed
@@ -84,6 +84,7 @@ _ROOMS = {
     "WorkflowUnknown": "taskd_protocol.errors",
     "as_completed": "taskd.client.handle",
     "current": "taskd.client.context",
+    "current_batch": "taskd.client.context",
     "register_type": "taskd_protocol.payload",
 }
 """Loaded at their first use: a worker needs no connection, the command line often neither."""
@@ -132,6 +133,7 @@ __all__ = [
     "WorkflowUnknown",
     "as_completed",
     "current",
+    "current_batch",
     "register_type",
 ]
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack, cast, overload
 
+from taskd.client.batch_task import AsyncBatchTask, BatchDecorator, BatchTask
+from taskd.client.batching import WAIT_S, Batching, check_takes_list, read_batching
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Middleware
@@ -116,6 +118,30 @@ class App:
         schedule: Declared = None,
         **placing: Unpack[Placing],
     ) -> "TaskDecorator": ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        batch: int,
+        wait: float = WAIT_S,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        delay: float = 0.0,
+        retry: Retry | None = None,
+        timeout: float = 0.0,
+        soft_timeout: float = 0.0,
+        ttl: float = 0.0,
+        deadline: float = 0.0,
+        heartbeat: float = 0.0,
+        unique: UniqueMode | float = "",
+        unique_key: str = "",
+        replace: bool = False,
+        schedule: Declared = None,
+        **placing: Unpack[Placing],
+    ) -> BatchDecorator: ...
     def task(
         self,
         function: Callable[P, object] | None = None,
@@ -137,6 +163,8 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        batch: int = 0,
+        wait: float = WAIT_S,
         **placing: Unpack[Placing],
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
@@ -162,6 +190,10 @@ class App:
             schedule: When the server is to submit it by itself: ``Cron("0 3 * * *", tz="Europe/Oslo")``,
                 ``Every(60)``, a ``Schedule`` with arguments and rules, or several. It is kept by the server when an
                 agent, or `taskd schedule sync`, has loaded the module.
+            batch: Up to so many, 1 to 500, are given to the function in one call: it takes a list of what was
+                submitted, and returns a list of as many results. An exception in it fails that task alone; one that is
+                raised, all. 0: each in a call of its own.
+            wait: Seconds that the first of a batch waits for others.
             placing: Where it may run, and what it holds there: ``resources=Resources(cpu=2, memory="1GiB")``,
                 ``labels={"zone": "a"}``, and more; see ``Placing``.
 
@@ -186,11 +218,19 @@ class App:
             replace=replace,
             **placing,
         )
+        batching = read_batching(name or "", batch, wait, options)
+        if batching is not None:
+            return BatchDecorator(self, name, options, schedule, batching)
         decorator = TaskDecorator(self, name, options, schedule)
         return decorator if function is None else decorator(function)
 
     def declare(
-        self, function: Callable[P, object], name: str | None, options: Options, schedules: Declared = None
+        self,
+        function: Callable[P, object],
+        name: str | None,
+        options: Options,
+        schedules: Declared = None,
+        batching: Batching | None = None,
     ) -> Task[P, object]:
         """Enter a function as a task; what ``task`` stands on."""
         chosen = task_name(function) if name is None else name
@@ -201,14 +241,17 @@ class App:
                 f"two tasks are named {chosen!r}, at {_place(known.function)} and {_place(function)}:"
                 " rename one, or give it a name="
             )
-        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-        task: Task[P, object] = kind(
+        if batching is not None:
+            check_takes_list(chosen, function)
+        kind = cast("type[Task[P, object]]", _KINDS[batching is not None, inspect.iscoroutinefunction(function)])
+        task = kind(
             function,
             name=chosen,
             options=options,
             client=lambda: self.client,
             timeout_s=self._submit_timeout_s,
             middleware=self._middleware,
+            batching=batching,
         )
         made = declared(schedules, task)
         others = {each.name for known, several in self.schedules.items() if known != chosen for each in several}
@@ -352,6 +395,15 @@ class App:
     async def aclose(self) -> None:
         """Hang up; see ``close``."""
         self.close()
+
+
+_KINDS: Mapping[tuple[bool, bool], type] = {
+    (False, False): SyncTask,
+    (False, True): AsyncTask,
+    (True, False): BatchTask,
+    (True, True): AsyncBatchTask,
+}
+"""By whether many are given to a function in one call, and whether it is an ``async def``."""
 
 
 class TaskDecorator:

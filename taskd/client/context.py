@@ -5,7 +5,7 @@ tasks that share a thread or an event loop each see their own.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Protocol, TypeVar, cast, overload
@@ -242,6 +242,10 @@ class TaskContext:
         return self._family().wait(cast("Iterable[Child[object]] | None", children), return_errors=return_errors)
 
     def _family(self) -> Family:
+        if running_together.get() is not None:
+            raise BadRequest(
+                "what runs in a batch spawns nothing: its function would begin anew for all tasks of the call"
+            )
         family = self.family
         if family is None:
             port, token = self._port or self.port, self._grant.token
@@ -262,13 +266,31 @@ running: ContextVar[TaskContext | None] = ContextVar("taskd_running", default=No
 """Set by the worker around each call."""
 
 
+running_together: ContextVar[Sequence[TaskContext] | None] = ContextVar("taskd_running_together", default=None)
+"""Set in place of it around the call of a function that is given many tasks."""
+
+
+def current_batch() -> Sequence[TaskContext]:
+    """Return the contexts of the tasks that this call is for, in the order of the list that the function was given.
+
+    Raises:
+        BadRequest: No task with ``batch=`` runs here.
+    """
+    contexts = running_together.get()
+    if contexts is None:
+        raise BadRequest("no tasks run here in one call: current_batch() is for the code of a task with batch=")
+    return contexts
+
+
 def current() -> TaskContext:
     """Return the context of the task that runs here.
 
     Raises:
-        BadRequest: No task runs here.
+        BadRequest: No task runs here, or many do in one call.
     """
     context = running.get()
     if context is None:
+        if running_together.get() is not None:
+            raise BadRequest("many tasks run here in one call: current_batch() has the context of each")
         raise BadRequest("no task runs here: current() is for the code of a task, called by a worker")
     return context

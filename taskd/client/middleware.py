@@ -9,14 +9,17 @@ Invariants:
 - No hook swallows an error: a generator that ends on one all the same does not turn it into a success.
 - What a hook raises is the submit's error, or the attempt's.
 - Without hooks a call is the function's own.
+- Around a call for many tasks each hook is run once for each of them, the tasks one within the other.
 """
 
-from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, cast, runtime_checkable
 
 import msgspec
 
-from taskd.client.context import TaskContext, current
+from taskd.client.batching import results_of
+from taskd.client.context import TaskContext, current, current_batch
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.task import check_headers
 
@@ -129,16 +132,64 @@ class Chain:
             return function
 
         def attempt(*args: object, **kwargs: object) -> object:
-            with _Attempt(self.attempt) as around:
+            with _Attempt(self.attempt, current()) as around:
                 around.result = function(*args, **kwargs)
             return around.result
 
         async def async_attempt(*args: object, **kwargs: object) -> object:
-            with _Attempt(self.attempt) as around:
+            with _Attempt(self.attempt, current()) as around:
                 around.result = await cast("Coroutine[object, object, object]", function(*args, **kwargs))
             return around.result
 
         return async_attempt if is_async else attempt
+
+    def around_batch(self, function: TaskFunction, *, is_async: bool) -> TaskFunction:
+        """Return what a worker is to call in place of a function that is given many tasks."""
+        if not self.attempt:
+            return function
+
+        def batch(items: object) -> object:
+            with _batch(self.attempt) as note:
+                return note(function(items))
+
+        async def async_batch(items: object) -> object:
+            with _batch(self.attempt) as note:
+                return note(await cast("Coroutine[object, object, object]", function(items)))
+
+        return cast("TaskFunction", async_batch if is_async else batch)
+
+
+@contextmanager
+def _batch(hooks: Sequence[AttemptMiddleware]) -> Iterator[Callable[[object], list[object]]]:
+    """Run hooks around one call for many tasks; what is yielded takes what it returned.
+
+    A task whose result is an exception is one that raised it, to its hooks.
+    """
+    attempts: list[_Attempt] = []
+    results: list[object] = []
+
+    def note(returned: object) -> list[object]:
+        results.extend(results_of(returned, len(attempts)))
+        return results
+
+    try:
+        for context in current_batch():
+            attempt = _Attempt(hooks, context)
+            attempt.__enter__()
+            attempts.append(attempt)
+        yield note
+    except BaseException as error:
+        for attempt in reversed(attempts):
+            with suppress(BaseException):  # the call has one error, for all
+                attempt.__exit__(type(error), error, error.__traceback__)
+        raise
+    for index in reversed(range(len(attempts))):
+        attempts[index].result = result = results[index]
+        its_own = result if isinstance(result, BaseException) else None
+        try:
+            attempts[index].__exit__(type(its_own), its_own, None)
+        except BaseException as raised:  # noqa: BLE001 - this task's, and no other's
+            results[index] = raised
 
 
 class _Attempt:
@@ -148,25 +199,25 @@ class _Attempt:
         result: What the function returned.
     """
 
-    __slots__ = ("_hooks", "_waiting", "result")
+    __slots__ = ("_context", "_hooks", "_waiting", "result")
 
-    def __init__(self, hooks: Iterable[AttemptMiddleware]) -> None:
+    def __init__(self, hooks: Iterable[AttemptMiddleware], context: TaskContext) -> None:
         self.result: object = None
+        self._context = context
         self._hooks = hooks
         self._waiting: list[tuple[AttemptMiddleware, Around]] = []
 
     def __enter__(self) -> Self:
         """Run each generator up to its ``yield``, the first one first; on an error, end those that have begun."""
-        context = current()
         try:
             for hook in self._hooks:
-                self._waiting.append((hook, _begin(hook, context)))
+                self._waiting.append((hook, _begin(hook, self._context)))
         except BaseException as error:
             self._leave(error)
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Let the generators end."""
         self._leave(error)
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, U
 from msgspec import structs
 
 from taskd.client import operations
+from taskd.client.batching import Batching
 from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
@@ -314,6 +315,7 @@ class AnyTask(Protocol):
     name: str
     is_async: bool
     function: TaskFunction
+    batching: Batching | None
 
     def for_worker(self) -> TaskFunction:
         """Return what a worker calls: the function, with the App's middleware around it."""
@@ -325,6 +327,7 @@ class Task(Submitter[P, R]):
 
     Attributes:
         function: The user's own, for workers.
+        batching: How many it is given in one call; None: one.
     """
 
     IS_ASYNC: ClassVar[bool] = False
@@ -338,6 +341,7 @@ class Task(Submitter[P, R]):
         client: Callable[[], Client],
         timeout_s: float,
         middleware: Chain,
+        batching: Batching | None = None,
     ) -> None:
         super().__init__(
             name=name,
@@ -349,6 +353,7 @@ class Task(Submitter[P, R]):
             is_async=self.IS_ASYNC,
         )
         self.function = cast("TaskFunction", function)
+        self.batching = batching
         self.__module__ = function.__module__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
@@ -357,6 +362,8 @@ class Task(Submitter[P, R]):
 
     def for_worker(self) -> TaskFunction:
         """Return what a worker calls: the function, with the App's middleware around it."""
+        if self.batching is not None:
+            return self._middleware.around_batch(self.function, is_async=self.is_async)
         return self._middleware.around(self.function, is_async=self.is_async)
 
     def __reduce__(self) -> str:

@@ -8,7 +8,9 @@ from taskd.agent.wire import found_of
 from taskd.agent.worker import blocking, calls
 from taskd.agent.worker.calls import Functions
 from taskd.client.app import App
-from taskd.client.context import TaskContext, running
+from taskd.client.batching import results_of
+from taskd.client.context import TaskContext, current, running, running_together
+from taskd.client.middleware import TaskFunction
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.task import Checkpoint, Failure, Grant, TaskSpec
 
@@ -66,8 +68,35 @@ class Signs:
 
 
 def functions_of(app: App) -> Functions:
-    """Return what workers would call, by task name, as the App stands now."""
-    return {name: task.for_worker() for name, task in app.tasks.items()}
+    """Return what workers would call, by task name, as the App stands now; what takes many, as if it took one."""
+    return {
+        name: task.for_worker() if task.batching is None else _one(task.for_worker(), is_async=task.is_async)
+        for name, task in app.tasks.items()
+    }
+
+
+def _one(function: TaskFunction, *, is_async: bool) -> TaskFunction:
+    """Return what calls a function with ``batch=`` with one task, and returns, or raises, what becomes of that."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        [item] = [*args, *kwargs.values()]
+        running_together.set([current()])
+        running.set(None)
+        return function([item])
+
+    def end(returned: object) -> object:
+        [result] = results_of(returned, 1)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def one(*args: object, **kwargs: object) -> object:
+        return end(call(*args, **kwargs))
+
+    async def async_one(*args: object, **kwargs: object) -> object:
+        return end(await cast("Awaitable[object]", call(*args, **kwargs)))
+
+    return async_one if is_async else one
 
 
 def attempt(functions: Functions, grant: Grant, signs: Signs) -> End:

@@ -172,7 +172,8 @@ class PlayedWorker(Program):
     def hang_up(self) -> None:
         self.exit(0)
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, token: int, place: int = 0) -> None:
+        del place
         self._cancelled = token
         self._told.set()
 

@@ -34,6 +34,21 @@ def train(rate: float) -> float:
     return rate
 
 
+@app.task(batch=100, wait=0.05)
+def embed(texts: list[str]) -> list[tuple[float, float]]:
+    return [(0.0, 0.0) for _ in texts]
+
+
+@app.task(batch=100, queue="gpu")
+def check(texts: list[str]) -> list[int | Exception]:
+    return [1]
+
+
+@app.task(batch=100)
+async def aembed(texts: list[str]) -> list[float]:
+    return [0.0]
+
+
 @app.task
 async def fetch(url: str) -> bytes:
     return b""
@@ -54,6 +69,10 @@ def plain() -> None:
     assert_type(fetch.submit("u").result(), bytes)
     assert_type(crawl.submit("u", "v", depth=2).result(), list[str])
     assert_type(train.options(labels=["cores>=8"], prefers={"disk=ssd": 5}, min_life=60).submit(0.1), TaskHandle[float])
+    assert_type(embed.submit("a text"), TaskHandle[tuple[float, float]])
+    assert_type(embed.map(["a", "b"]), list[TaskHandle[tuple[float, float]]])
+    assert_type(check.submit("a").result(), int)
+    assert_type(aembed.submit("a").result(), float)
     assert_type(app.handle("x").result(), object)
     for handle in as_completed(measure.map(["a"])):
         assert_type(handle.result(), tuple[int, int])

@@ -4,6 +4,8 @@ A worker that dies blames the coroutine that was taking a step, and the others a
 released. If none was, as when the kernel killed it while all waited, each is lost: the
 server grants it again with a marked start, and who has that is blamed the next time.
 Nobody is run again under the same token: what it had begun may have been seen.
+
+Many that are run in one call are one coroutine: what ends one of them ends it, and the others are released.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,12 +15,13 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import BATCH_BYTES, BATCH_TASKS, BATCH_US
+from taskd.agent.executors.alarm import Alarm
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
 from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
-from taskd.agent.slots import argument_bytes
+from taskd.agent.slots import AHEAD_BYTES, argument_bytes
 from taskd_protocol.task import Grant
 
 DRAIN_S = 10.0
@@ -29,6 +32,21 @@ KILL_S = 1.0
 
 LISTEN_S = 0.003
 """Pause between two reads while more is to come: the worker writes once for each round of its loop."""
+
+
+class _Call:
+    """Attempts that are run in one call.
+
+    Attributes:
+        first: Token of the first, which the worker shows for all.
+        left: So many have not ended.
+    """
+
+    __slots__ = ("first", "left", "size")
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first = first
+        self.size = self.left = size
 
 
 class CoroutineExecutor:
@@ -67,6 +85,8 @@ class CoroutineExecutor:
         self._news = trio.Event()
         self._assigned = dict[int, Grant]()
         self._unmarked = dict[int, Grant]()  # to be handed over when their start is marked
+        self._calls = dict[int, _Call]()  # by the tokens of all that are run in each
+        self._alarm = Alarm(self._slots.gathering, self._clock, self.wake)
         self._batch = 0
         self._done = 0
         self._stopping = False
@@ -78,6 +98,7 @@ class CoroutineExecutor:
         """See ``Executor``."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._alarm.run)
             await self._seat.run(self._first)
             nursery.cancel_scope.cancel()
 
@@ -87,10 +108,16 @@ class CoroutineExecutor:
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
         self._gate.look([hand])
-        room = slots.count + self._ahead() - len(self._assigned) - len(self._unmarked)
+        gathering = slots.gathering
+        room = slots.count + self._ahead() - len(self._assigned) + gathering.riding - len(self._unmarked)
         grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked, self._clock.mono_ns)]
         for marked in grants:
             del self._unmarked[marked.token]
+        now_ns = self._clock.mono_ns() if gathering.count else 0
+        while len(grants) < room and gathering.count and (first := gathering.ripe(now_ns)):
+            self._hand_over(hand, gathering.take(first, argument_bytes, AHEAD_BYTES), together=True)
+            room -= 1
+        self._alarm.look()
         while len(grants) < room and (grant := slots.take()) is not None:
             if self._core.may_start(grant, self._clock.mono_ns):
                 grants.append(grant)
@@ -98,15 +125,22 @@ class CoroutineExecutor:
                 self._unmarked[grant.token] = grant
                 room -= 1
                 self._ring()
+        if gathering.rules:
+            for grant in [grant for grant in grants if grant.spec.name in gathering.rules]:  # each alone
+                grants.remove(grant)
+                self._hand_over(hand, [grant], together=True)
         for part in _in_frames(grants):
             self._hand_over(hand, part)
 
-    def _hand_over(self, hand: Hand, grants: list[Grant]) -> None:
+    def _hand_over(self, hand: Hand, grants: list[Grant], *, together: bool = False) -> None:
         self._assigned.update([(grant.token, grant) for grant in grants])
+        if together:
+            self._slots.gathering.riding += len(grants) - 1
+            self._calls.update(dict.fromkeys([grant.token for grant in grants], _Call(grants[0].token, len(grants))))
         self._batch += 1
         core = self._core
         timed = core.limits.timed(grants)
-        batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed)
+        batch = wire.Batch(self._batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed, [], together)
         if timed and (until_ms := core.live_until(grants)):
             hand.process.live_until(until_ms)
         hand.process.send(wire.encode(batch))
@@ -195,18 +229,22 @@ class CoroutineExecutor:
         alone = len(self._assigned) == 1
         by_itself = hand.insane or not how.ordered
         for token, grant in list(self._assigned.items()):
-            blamed = token == stepping or (not stepping and (alone or grant.mark_start))
+            call = self._calls.get(token, _Call(token, 1))
+            blamed = call.first == stepping or (not stepping and (alone or grant.mark_start))
             if self._core.is_ordered(token):
                 self._core.crashed(self._pool, token, ENDED)
             elif self._stopping:
                 self._core.stopped(self._pool, grant)
+            elif blamed and by_itself and call.size > 1:
+                self._core.lost(self._pool, grant)  # of one of them, who knows of which: the next time each is alone
             elif grant.spec.rules.at_most_once or (blamed and by_itself):
                 self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
             elif by_itself and not stepping:
                 self._core.lost(self._pool, grant)
             else:
                 self._core.stopped(self._pool, grant)
-        self._assigned.clear()
+        for token in list(self._assigned):
+            self._let_go(token)
         self._news.set()
         self._ring()
         return self._done > 0 or bool(stepping)
@@ -215,6 +253,10 @@ class CoroutineExecutor:
 
     def _let_go(self, token: int) -> None:
         self._assigned.pop(token, None)
+        call = self._calls.pop(token, None) if self._calls else None
+        if call is not None:
+            call.left -= 1
+            self._slots.gathering.riding -= call.left > 0
 
     def _ahead(self) -> int:
         """Return how many leases the worker may have beyond its concurrency: some, when each takes no time."""

@@ -7,6 +7,7 @@ import trio
 from taskd.agent import wire
 from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
+from taskd.agent.executors.alarm import Alarm
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import SOFT_S, Hand, Seat
 from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
@@ -60,6 +61,7 @@ class ProcessExecutor:
         self._unmarked: dict[Member, Grant] = {}  # dealt, and to be handed over when its start is marked
         self._stopping = False
         self._behind = trio.Event()  # somewhere a lease waits behind another
+        self._alarm = Alarm(self._slots.gathering, self._clock, self.wake)
         self._nursery: trio.Nursery | None = None
 
     # -- for the agent ------------------------------------------------------------------
@@ -69,6 +71,7 @@ class ProcessExecutor:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._look_after)
+            nursery.start_soon(self._alarm.run)
             async with trio.open_nursery() as seats:
                 for seat in self._seats:
                     seats.start_soon(seat.run, self._first)
@@ -84,12 +87,14 @@ class ProcessExecutor:
             elif self._core.may_start(grant, self._clock.mono_ns):
                 del self._unmarked[member]
                 self._hand_over(member, [grant])
-        for member, grants in self._crew.deal():
+        now_ns = self._clock.mono_ns() if self._slots.gathering.count else 0
+        for member, grants in self._crew.deal(now_ns):
             if self._core.may_start(grants[0], self._clock.mono_ns):
                 self._hand_over(member, grants)
             else:
                 self._unmarked[member] = grants[0]
                 self._ring()
+        self._alarm.look()
         for member in self._crew.take_unfit():
             assert self._nursery is not None
             self._nursery.start_soon(self._hands[member].retire)
@@ -145,11 +150,13 @@ class ProcessExecutor:
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
         core = self._core
         timed, cpus = core.limits.timed(grants), core.share.pin(grants[0])
-        batch = wire.Batch(member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed, cpus)
+        batch = wire.Batch(
+            member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed, cpus, bool(member.call)
+        )
         process = self._hands[member].process
         process.live_until(core.live_until(grants))
         process.send(wire.encode(batch))
-        if len(member.assigned) > 1:
+        if member.has_behind:
             self._behind.set()
 
     # -- for the seats ------------------------------------------------------------------
@@ -197,7 +204,7 @@ class ProcessExecutor:
         self.wake()
         self._ring()
         listen_s = member.cost_us * LISTEN_SHARE / 1e6
-        return min(listen_s, LISTEN_MAX_S) if len(member.assigned) > 1 else 0.0
+        return min(listen_s, LISTEN_MAX_S) if member.has_behind else 0.0
 
     def left(self, hand: Hand, how: Exit, *, out_of_memory: bool) -> bool:
         """See ``Occupant``."""
@@ -205,26 +212,31 @@ class ProcessExecutor:
         del self._hands[member]
         self._tell_gone(member.assigned)
         unmarked = self._unmarked.pop(member, None)
-        blamed, back = self._crew.left(member, hand.process.running())
-        if blamed is None and back and back != [unmarked]:
+        ran, back = self._crew.left(member, hand.process.running())
+        if not ran and back and back != [unmarked]:
+            blamed = None
             if back[0].spec.rules.at_most_once:
                 blamed = self._slots.take_back(back[0])  # that it had not started is not proven
             elif not self._stopping and (hand.insane or not how.ordered):
                 blamed = self._suspect(back[0])
+            ran = [] if blamed is None else [blamed]
         self._core.waits_again(self._pool, back)
-        if blamed is not None:
-            token = blamed.token
-            if how.ordered and not hand.insane and not self._stopping:
-                self._core.outlived(blamed)
-            if self._core.is_ordered(token):
-                self._core.crashed(self._pool, token, ENDED)
-            elif self._stopping:
-                self._core.stopped(self._pool, blamed)
+        by_itself = hand.insane or not how.ordered
+        is_told = any(self._core.is_ordered(grant.token) for grant in ran)
+        for grant in ran:
+            if not by_itself and not self._stopping:
+                self._core.outlived(grant)
+            if self._core.is_ordered(grant.token):
+                self._core.crashed(self._pool, grant.token, ENDED)
+            elif self._stopping or (len(ran) > 1 and (is_told or not by_itself)):
+                self._core.stopped(self._pool, grant)  # in the latter case over another in the same call
+            elif len(ran) > 1:
+                self._core.lost(self._pool, grant)  # of one of them, who knows of which: the next time each is alone
             else:
-                self._core.crashed(self._pool, token, crash(how, out_of_memory=out_of_memory))
+                self._core.crashed(self._pool, grant.token, crash(how, out_of_memory=out_of_memory))
         self.wake()
         self._ring()
-        return blamed is not None or member.ended > 0
+        return bool(ran) or member.ended > 0
 
     def _tell_gone(self, tokens: Iterable[int]) -> None:
         """Tell whoever waits for the end of one of these."""
@@ -250,7 +262,7 @@ class ProcessExecutor:
             async with trio.open_nursery() as nursery:
                 for member in self._crew.held_up():
                     nursery.start_soon(self._recall, member, self._hands[member])
-            if not any(len(member.assigned) > 1 for member in self._crew.members):
+            if not any(member.has_behind for member in self._crew.members):
                 self._behind = trio.Event()
 
     async def _recall(self, member: Member, hand: Hand) -> None:
@@ -276,24 +288,27 @@ class ProcessExecutor:
         """End attempts that were handed to a worker."""
         await self._recall(member, hand)
         running = [token for token in kill.tokens if token in member.assigned]
-        if running:
-            [token] = running  # all others were taken back
+        if running:  # one, since all others were taken back; or several, in one call
             if kill.show:
                 text = await hand.process.stacks()
-                show(self._core, member.assigned.get(token), text, self._clock.wall_ms())
-            await self._end_running(member, hand, token, kill.how)
+                for token in running:
+                    show(self._core, member.assigned.get(token), text, self._clock.wall_ms())
+            await self._end_running(member, hand, running, kill.how)
         self._ring()
 
-    async def _end_running(self, member: Member, hand: Hand, token: int, how: How) -> None:
+    async def _end_running(self, member: Member, hand: Hand, tokens: Sequence[int], how: How) -> None:
         if how in {How.TELL, How.CANCEL}:
-            hand.process.cancel(token)
+            places = {token: place for place, token in enumerate(member.assigned)} if member.call else {}
+            for token in tokens:
+                hand.process.cancel(token, places.get(token, 0))
         if how is How.TELL:
             return
         if how is How.CANCEL:
-            gone = self._gone.setdefault(token, trio.Event())
+            gone = [self._gone.setdefault(token, trio.Event()) for token in tokens]
             with trio.move_on_after(SOFT_S):
-                await gone.wait()
-        if token not in member.assigned:
+                for each in gone:
+                    await each.wait()
+        if not any(token in member.assigned for token in tokens):
             return
         member.leaving = True
         if how is How.KILL:

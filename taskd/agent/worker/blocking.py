@@ -13,10 +13,11 @@ from msgspec import structs
 
 from taskd.agent import wire
 from taskd.agent.clock import Clock
-from taskd.agent.worker import calls
+from taskd.agent.worker import calls, together
 from taskd.agent.worker.holding import having
 from taskd.agent.worker.link import Link
 from taskd.client.context import Port, TaskContext, running
+from taskd_protocol.resources import Granted
 from taskd_protocol.task import Failure, Grant
 
 
@@ -29,6 +30,8 @@ def serve(link: Link, functions: calls.Functions, clock: Clock) -> None:
             return
         for message in messages:
             match message:
+                case wire.Batch() if message.together:
+                    _run_together(link, functions, clock, message)
                 case wire.Batch():
                     _run(link, functions, clock, message)
                 case wire.Setup() | wire.Stop():
@@ -68,6 +71,31 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
             write(encode(wire.Returned(token, end, started_at_ms, run_us, peak_bytes)))
         else:
             write(encode(structs.replace(calls.bad_end(token, end, started_at_ms, run_us), peak_bytes=peak_bytes)))
+    page[wire.PAGE_RUNNING] = 0
+
+
+def _run_together(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch) -> None:
+    """Run a batch in one call; the first token shows for all, since they begin and end together."""
+    page, grants = link.page, batch.grants
+    page[wire.PAGE_RUNNING] = grants[0].token
+    if page[wire.PAGE_RECALLED] >= batch.number:
+        page[wire.PAGE_RUNNING] = 0
+        link.tell(wire.Recalled(batch.number))
+        return
+    started_at_ms = clock.wall_ms() + batch.clock_ahead_ms
+    for token in batch.timed:
+        link.tell(wire.Started(token))
+    link.places = len(grants)
+    start_ns = clock.mono_ns()
+    with having(grants[0].granted or Granted([]), batch.cpus) as peak:
+        ends = copy_context().run(together.run, functions, grants, batch.result_bytes_max)
+        peak_bytes = peak.bytes()
+    link.places = 1
+    if link.forked:
+        _end_of_a_fork()
+    each_us = (clock.mono_ns() - start_ns) / 1_000 / len(grants)
+    told = [together.told(token, end, started_at_ms, each_us, peak_bytes) for token, end in ends.items()]
+    link.write(b"".join(map(wire.encode, told)))
     page[wire.PAGE_RUNNING] = 0
 
 

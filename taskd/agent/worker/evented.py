@@ -5,12 +5,14 @@ are written once per round of the loop.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import cast
+
+from msgspec import structs
 
 from taskd.agent import wire
 from taskd.agent.clock import Clock
-from taskd.agent.worker import calls
+from taskd.agent.worker import calls, together
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.watched import UserCoroutine, Watched
 from taskd.client.context import TaskContext, running
@@ -21,11 +23,14 @@ FLUSH_BYTES = 1024 * 1024
 """Results that are written before the loop's round is over, so that no frame holds many large ones."""
 
 
+_CANCELLED = Failure(TaskCodes.CANCELLED, "cancelled")
+
+
 class Floor:
     """The coroutines that run, those that wait for room, and the results that wait to be written.
 
     Attributes:
-        running: What to call to cancel each attempt, by token.
+        running: What to call to cancel each attempt, by token; of many in one call, by the first's.
         told: Attempts that were cancelled on the agent's order.
     """
 
@@ -36,7 +41,7 @@ class Floor:
         clock: Clock,
         *,
         concurrency: int,
-        start: Callable[[Grant], Callable[[], object]],
+        start: Callable[[Grant | list[Grant]], Callable[[], object]],
         soon: Callable[[Callable[[], None]], object],
         told: set[int],
     ) -> None:
@@ -47,7 +52,7 @@ class Floor:
             functions: By task name.
             clock: For run times.
             concurrency: Attempts at the same time.
-            start: Starts ``attempt`` on the loop; returns what cancels it.
+            start: Starts ``run`` on the loop; returns what cancels it.
             soon: Has the loop call something in its next round.
             told: To be kept to be the attempts that were cancelled.
         """
@@ -60,6 +65,8 @@ class Floor:
         self._soon = soon
         self._concurrency = concurrency
         self._waiting: deque[Grant] = deque()
+        self._calls: deque[list[Grant]] = deque()  # that wait, too
+        self._first: dict[int, int] = {}  # of those that run in one call, by token
         self._timed: set[int] = set()  # of these the agent wants to know when they start
         self._ends: list[wire.Returned | wire.Raised] = []
         self._ends_bytes = 0
@@ -76,12 +83,19 @@ class Floor:
             if isinstance(message, wire.Batch):
                 self._zero_at_ms = self._clock.wall_ms() + message.clock_ahead_ms - self._clock.mono_ns() // 1_000_000
                 self._result_bytes_max = message.result_bytes_max
-                self._waiting.extend(message.grants)
+                if message.together:
+                    self._calls.append(message.grants)
+                else:
+                    self._waiting.extend(message.grants)
                 self._timed.update(message.timed)
                 self._fill()
             elif isinstance(message, wire.Stop):
                 self._stop(message.tokens)
         return True
+
+    def run(self, what: Grant | list[Grant], cancelled: type[BaseException]) -> Coroutine[object, object, None]:
+        """Return what runs one attempt, or many in one call, and tells its end; see ``attempt``."""
+        return self.attempt(what, cancelled) if isinstance(what, Grant) else self._attempt_together(what, cancelled)
 
     async def attempt(self, grant: Grant, cancelled: type[BaseException]) -> None:
         """Run one attempt and tell its end.
@@ -116,7 +130,7 @@ class Floor:
                 end = calls.pack_result(result, self._result_bytes_max)
         except BaseException as error:
             stopped = isinstance(error, cancelled) and token in self.told
-            end = Failure(TaskCodes.CANCELLED, "cancelled") if stopped else calls.raised(error, spec.retry)
+            end = _CANCELLED if stopped else calls.raised(error, spec.retry)
             if isinstance(error, cancelled):
                 raise  # the loop keeps count of its cancellations
         finally:
@@ -133,10 +147,55 @@ class Floor:
                 if isinstance(end, bytes)
                 else calls.bad_end(token, end, started_at_ms, run_us)
             )
-            if self._waiting:
+            if self._waiting or self._calls:
                 self._fill()
 
+    async def _attempt_together(self, grants: list[Grant], cancelled: type[BaseException]) -> None:
+        """Run many attempts in one call; if one of them is to end, the call is, and the others have not failed."""
+        first, start_ns = grants[0].token, self._clock.mono_ns()
+        call = together.Call(self._functions, grants)
+        stopped = False
+        try:
+            if call.items:
+                coro = cast("UserCoroutine", self._functions[grants[0].spec.name](call.items))
+                call.returned(await self._watched(coro, first), self._result_bytes_max)
+        except BaseException as error:
+            call.raised(error)
+            if isinstance(error, cancelled):
+                stopped = any(grant.token in self.told for grant in grants)
+                raise  # the loop keeps count of its cancellations
+        finally:
+            self._link.page[wire.PAGE_RUNNING] = 0
+            del self.running[first]
+            each_us = (self._clock.mono_ns() - start_ns) / 1_000 / len(grants)
+            for token, end in call.ends.items():
+                told = together.told(token, end, self._zero_at_ms + start_ns // 1_000_000, each_us)
+                if stopped and isinstance(told, wire.Raised):
+                    told = structs.replace(told, failure=_CANCELLED, released=token not in self.told)
+                self.told.discard(token)
+                del self._first[token]
+                self._tell(told)
+            self._fill()
+
+    async def _watched(self, coro: UserCoroutine, token: int) -> object:
+        page = self._link.page
+        page[wire.PAGE_RUNNING] = token
+        try:
+            waits_for = coro.send(None)
+        except StopIteration as stop:
+            return stop.value
+        page[wire.PAGE_RUNNING] = 0
+        return await Watched(coro, waits_for, token, page)
+
     def _fill(self) -> None:
+        while self._calls and len(self.running) < self._concurrency:
+            grants = self._calls.popleft()
+            tokens = [grant.token for grant in grants]
+            for token in self._timed.intersection(tokens):
+                self._link.tell(wire.Started(token))
+            self._timed.difference_update(tokens)
+            self._first.update(dict.fromkeys(tokens, tokens[0]))
+            self.running[tokens[0]] = self._start(grants)
         waiting = self._waiting
         while waiting and len(self.running) < self._concurrency:
             grant = waiting.popleft()
@@ -147,16 +206,19 @@ class Floor:
             self.running[token] = self._start(grant)
 
     def _stop(self, tokens: list[int]) -> None:
-        dropped = {grant.token for grant in self._waiting}.intersection(tokens)
+        waiting = [*self._waiting, *(grant for call in self._calls for grant in call)]
+        dropped = {grant.token for grant in waiting}.intersection(tokens)
         self._waiting = deque([grant for grant in self._waiting if grant.token not in dropped])
+        calls_left = [[grant for grant in call if grant.token not in dropped] for call in self._calls]
+        self._calls = deque(filter(None, calls_left))
         self._timed.difference_update(dropped)
         for token in tokens:
             if token in dropped:
-                self._tell(wire.Raised(token, Failure(TaskCodes.CANCELLED, "cancelled"), 0, 0.0))
-            elif token in self.running:
+                self._tell(wire.Raised(token, _CANCELLED, 0, 0.0))
+            elif (first := self._first.get(token, token)) in self.running:
                 self.told.add(token)
                 # In the next round: an attempt that has not taken its first step could not tell its end.
-                self._soon(self.running[token])  # type: ignore[arg-type]  # what it returns is of no interest
+                self._soon(self.running[first])  # type: ignore[arg-type]  # what it returns is of no interest
 
     def _tell(self, end: wire.Returned | wire.Raised) -> None:
         if not self._ends:

@@ -27,6 +27,7 @@ class Link:
         page: 64-bit words, as ``wire.PAGE_RUNNING`` and its like number them.
         fd: What to wait on for the agent's messages.
         stacks: What the stacks of this process's threads are written to.
+        places: Attempts that run in one call, each with a word to be cancelled by.
         forked: This process is a child that user code forked: it must not speak.
     """
 
@@ -36,6 +37,7 @@ class Link:
             os.set_inheritable(fd, False)  # noqa: FBT003 - processes that user code starts have no part in this
         self.page = memoryview(mmap.mmap(page, wire.PAGE_BYTES)).cast("Q")
         os.close(page)
+        self.places = 1
         self.forked = False
         self._writing = RLock()
         self._frames = FrameDecoder(wire.FRAME_BYTES)

@@ -60,7 +60,8 @@ def load(modules: Sequence[str]) -> Loaded:
                 if bare.setdefault(task.name, task.function) is not task.function:
                     twice = f"module {name!r} has a second task named {task.name!r}: rename one of them"
                     return Loaded([], {}, twice, {}, [])
-                tasks.append(wire.Known(task.name, task.is_async))
+                size, wait_ms = task.batching or (0, 0)
+                tasks.append(wire.Known(task.name, task.is_async, size, wait_ms))
                 functions[task.name] = task.for_worker()
                 schedules.setdefault(task.function.__module__, []).extend(value.schedules.get(task.name, ()))
             try:

@@ -19,9 +19,9 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
     loop = asyncio.get_running_loop()
     closed = loop.create_future()
 
-    def start(grant: Grant) -> Callable[[], object]:
+    def start(grant: Grant | list[Grant]) -> Callable[[], object]:
         # The loop itself holds tasks weakly; what is returned here, and kept, holds this one.
-        return asyncio.Task(floor.attempt(grant, asyncio.CancelledError), loop=loop).cancel
+        return asyncio.Task(floor.run(grant, asyncio.CancelledError), loop=loop).cancel
 
     def read() -> None:
         if not floor.readable():

@@ -21,11 +21,11 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
     token = trio.lowlevel.current_trio_token()
     async with trio.open_nursery() as nursery:
 
-        async def attempt(grant: Grant, scope: trio.CancelScope) -> None:
+        async def attempt(grant: Grant | list[Grant], scope: trio.CancelScope) -> None:
             with scope:
-                await floor.attempt(grant, trio.Cancelled)
+                await floor.run(grant, trio.Cancelled)
 
-        def start(grant: Grant) -> Callable[[], object]:
+        def start(grant: Grant | list[Grant]) -> Callable[[], object]:
             scope = trio.CancelScope()
             nursery.start_soon(attempt, grant, scope)
             return scope.cancel

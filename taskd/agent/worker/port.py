@@ -35,7 +35,9 @@ class Port:
 
     def is_cancelled(self, token: int) -> bool:
         """Tell whether the attempt is to end."""
-        return self._link.page[wire.PAGE_CANCELLED] == token or token in self.told
+        link = self._link
+        cancelled = link.page[wire.PAGE_CANCELLED : wire.PAGE_CANCELLED + link.places]
+        return token in cancelled or token in self.told
 
     def beat(self, token: int, details: bytes) -> None:
         """Tell the agent that the attempt goes on, and how far it has come."""

@@ -274,7 +274,8 @@ class PlayedWorker(PlayedProcess):
     def recall(self, batch: int) -> None:
         self.recalled = batch
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, token: int, place: int = 0) -> None:
+        del place
         self.cancelled = token
         self.got.set()
 
@@ -318,6 +319,8 @@ class Stage:
     def __init__(self, clock: MockClock, tasks: dict[str, bool]) -> None:
         self.clock = VirtualClock(clock)
         self.tasks = tasks
+        self.together: dict[str, tuple[int, int]] = {}
+        """How many of a task are run in one call, and for how many milliseconds the first waits for others."""
         self.error = ""
         self.version = wire.VERSION
         self.versions: list[str] = []
@@ -360,7 +363,7 @@ class Stage:
     async def worker(self) -> PlayedWorker:
         """See ``Spawner``."""
         await trio.lowlevel.checkpoint()
-        known = [wire.Known(name, is_async) for name, is_async in self.tasks.items()]
+        known = [wire.Known(name, is_async, *self.together.get(name, (0, 0))) for name, is_async in self.tasks.items()]
         ready = wire.Ready(self.version, known, self.error, {}, self.versions, "3.12")
         is_killed = len(self.workers) < self.killed
         self.workers.append(PlayedWorker(100 + len(self.workers), None if is_killed else ready))

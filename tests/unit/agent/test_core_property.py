@@ -125,9 +125,9 @@ class Machine:
 
     def die(self, member: Member) -> None:
         running = next(iter(member.assigned), 0)
-        blamed, back = self.crew.left(member, running)
+        ran, back = self.crew.left(member, running)
         self.core.waits_again(0, back)
-        if blamed is not None:
+        if ran:
             self.ran[running] = self.ran.get(running, 0) + 1
             self.core.crashed(0, running, CRASH)
         self.crew.members.append(Member())

@@ -21,7 +21,7 @@ JOBS = '''
 import asyncio, os, signal, sys, threading, time
 import trio
 from taskd.client.app import App
-from taskd.client.context import current
+from taskd.client.context import current, current_batch
 from taskd.client.raising import NonRetryable, RetryAfter
 
 app = App()
@@ -208,6 +208,27 @@ def take(size, seconds=0):
 async def ahaving():
     return {name: each.amount for name, each in current().resources.items()}
 
+@app.task(name="halves", batch=10)
+def halves(numbers):
+    """Tell of each, as it says of itself: half of it, an error, or that the call goes wrong for all."""
+    tokens = [each.fencing_token for each in current_batch()]
+    if "raise" in numbers:
+        raise LookupError("all of them")
+    if "short" in numbers:
+        return numbers[1:]
+    if "patient" in numbers:
+        while not any(each.cancelled for each in current_batch()):
+            time.sleep(0.005)
+        return [each.cancelled for each in current_batch()]
+    return [ValueError(n) if isinstance(n, str) else [token, n / 2] for token, n in zip(tokens, numbers, strict=True)]
+
+@app.task(name="ahalves", batch=10)
+async def ahalves(numbers):
+    await asyncio.sleep(0)
+    if "forever" in numbers:
+        await asyncio.Event().wait()
+    return halves(numbers)
+
 @app.task(name="aecho")
 async def aecho(value=None):
     return value
@@ -363,10 +384,15 @@ class Bench:
         self.process.send(wire.encode(message))
 
     def give(
-        self, *grants: Grant, clock_ahead_ms: int = 0, result_bytes_max: int = 1 << 20, cpus: Sequence[int] = ()
+        self,
+        *grants: Grant,
+        clock_ahead_ms: int = 0,
+        result_bytes_max: int = 1 << 20,
+        cpus: Sequence[int] = (),
+        together: bool = False,
     ) -> int:
         self.batches += 1
-        self.tell(wire.Batch(self.batches, clock_ahead_ms, result_bytes_max, list(grants), [], list(cpus)))
+        self.tell(wire.Batch(self.batches, clock_ahead_ms, result_bytes_max, list(grants), [], list(cpus), together))
         return self.batches
 
     async def next(self) -> wire.FromWorker:

@@ -1,0 +1,85 @@
+"""Batching: tasks that a function is given many of in one call, as a list, and whose results it returns as one."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec
+
+from taskd_protocol.errors import BadRequest
+
+if TYPE_CHECKING:
+    from taskd.client.options import Options
+
+P = ParamSpec("P")
+
+BATCH_MAX: Final = 500
+"""Tasks in one call: each has a word of its own in the page that a worker shares with its agent."""
+
+WAIT_S: Final = 0.05
+"""So long the first task waits for others, if nothing else is said."""
+
+WAIT_MAX_S: Final = 60.0
+
+_ALONE: Final = ("resources", "exclusive_host", "apart", "exclusive", "at_most_once")
+"""Options for which an attempt has a worker to itself."""
+
+
+class Batching(NamedTuple):
+    """How many tasks are given to a function in one call."""
+
+    size: int
+    wait_ms: int
+
+
+class BatchMismatch(Exception):
+    """A function that is given many tasks returned no list, or one of another length."""
+
+
+def read_batching(name: str, batch: int, wait: float, options: "Options") -> Batching | None:
+    """Return what ``batch=`` and ``wait=`` of a task say; None: each is called by itself.
+
+    Raises:
+        BadRequest: One is out of its range, or an option has each attempt run alone.
+    """
+    if batch == 0:
+        return None
+    if not 1 <= batch <= BATCH_MAX:
+        raise BadRequest(f"batch of task {name!r} is {batch!r}; it goes from 1 to {BATCH_MAX}")
+    if not math.isfinite(wait) or not 0 <= wait <= WAIT_MAX_S:
+        raise BadRequest(f"wait of task {name!r} is {wait!r}; it goes from 0 to {WAIT_MAX_S:g} seconds")
+    alone = next((option for option in _ALONE if getattr(options, option)), None)
+    if alone is not None:
+        raise BadRequest(
+            f"batch of task {name!r} does not go with {alone}, for which each attempt runs alone:"
+            " bind its agents by queue= instead"
+        )
+    return Batching(batch, round(wait * 1_000))
+
+
+def check_takes_list(name: str, function: Callable[P, object]) -> None:
+    """Refuse a function that does not take one list.
+
+    Raises:
+        BadRequest: It takes something else.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if len(needed) != 1 or needed[0].kind not in kinds:
+        raise BadRequest(
+            f"task {name!r} has batch=, so its function takes one argument: the list of what was submitted"
+        )
+
+
+def results_of(returned: object, count: int) -> Sequence[object]:
+    """Return what a function that was given so many tasks returned for each.
+
+    Raises:
+        BatchMismatch: That cannot be told.
+    """
+    if not isinstance(returned, list | tuple):
+        raise BatchMismatch(
+            f"a function with batch= returns a list, an item for each task; not {type(returned).__name__}"
+        )
+    if len(returned) != count:
+        raise BatchMismatch(f"the function was given {count} tasks, and returned {len(returned)} results")
+    return returned
