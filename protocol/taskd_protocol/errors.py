@@ -261,6 +261,18 @@ class ScheduleExists(_Coded):
     code = "schedule.exists"
 
 
+class LimitUnknown(_Coded):
+    """No limit of that name is kept."""
+
+    code = "limit.unknown"
+
+
+class LimitsFull(_Coded):
+    """As many limits are kept as the server keeps."""
+
+    code = "limit.full"
+
+
 class ScheduleLimit(_Coded):
     """As many schedules are kept as may be; remove some."""
 

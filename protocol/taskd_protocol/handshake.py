@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
@@ -63,6 +64,7 @@ _READS: Messages = _ALWAYS | {
     wm.WorkflowList,
     wm.WorkflowQuery,
     wm.ChildrenQuery,
+    lm.LimitList,
     sm.ScheduleList,
     sm.ScheduleHistory,
     sm.SchedulePreview,
@@ -78,12 +80,15 @@ _WORK: Messages = (
         m.Cancel,
         m.TaskRetry,
         m.JobStart,
+        lm.LimitSync,
         wm.WorkflowSubmit,
         wm.WorkflowOrder,
         wm.WorkflowSignal,
     }
 )
-_ORDERS: Messages = frozenset({m.QueueDrain, m.QueueWeigh, m.AgentDrain, m.Backup})
+_ORDERS: Messages = frozenset(
+    {m.QueueDrain, m.QueueWeigh, m.AgentDrain, m.Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove}
+)
 _ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

@@ -122,6 +122,15 @@ SCHEDULE_CATCH_UP_MAX = 1_000
 SCHEDULE_SYNC_MAX = 1_000
 """Schedules that one module defines: they are decided on as one."""
 
+LIMITS_MAX = 10_000
+"""Limits of queues and task names, with paused queues aside: all of them are in memory."""
+
+LIMIT_BURST_MS = 100
+"""A rate that names no burst lets begin at once what it lets begin in so long, and at least one."""
+
+LIMIT_AMOUNT_MAX = 1_000_000
+"""A limit's concurrency, tokens or burst: more than any server starts."""
+
 SCHEDULE_BACKFILL_MAX = 1_000
 """Firings of the past in one request; the next one goes on behind them."""
 

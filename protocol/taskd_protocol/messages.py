@@ -13,6 +13,15 @@ import msgspec
 
 from taskd_protocol import limits
 from taskd_protocol.explanation import Explanation
+from taskd_protocol.limit_messages import (
+    LimitChanges,
+    LimitList,
+    LimitPage,
+    LimitRemove,
+    LimitSet,
+    LimitSync,
+    QueuePause,
+)
 from taskd_protocol.mark import Mark
 from taskd_protocol.resources import Supply
 from taskd_protocol.schedule_messages import (
@@ -321,6 +330,7 @@ class QueueView(msgspec.Struct, array_like=True, frozen=True):
     scheduled: int
     running: int
     paused: bool = False
+    """Nothing of it is leased."""
     draining: bool = False
     """It takes no new tasks."""
     weight: int = 1
@@ -708,7 +718,7 @@ class QueueDrain(msgspec.Struct, array_like=True, frozen=True, tag=59):
     request_id: int
     queue: str
     resume: bool = False
-    """Take tasks again instead."""
+    """Take tasks again instead, and lease them: it ends a pause, too."""
 
 
 class QueueWeigh(msgspec.Struct, array_like=True, frozen=True, tag=140):
@@ -921,6 +931,11 @@ ToServer = (
     | DeadList
     | QueueDrain
     | QueueWeigh
+    | QueuePause
+    | LimitSet
+    | LimitSync
+    | LimitRemove
+    | LimitList
     | AgentDrain
     | ScheduleSet
     | ScheduleSync
@@ -965,6 +980,8 @@ ToPeer = (
     | TaskViews
     | TaskPage
     | QueuePage
+    | LimitChanges
+    | LimitPage
     | AgentPage
     | MemoryPage
     | LogPage

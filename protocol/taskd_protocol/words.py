@@ -150,6 +150,9 @@ _WORDS: Final[dict[str, str | Callable[[Reason], str]]] = {
     Reasons.SLEEP: _until("its time"),
     Reasons.READING: "its line, which is being read from disk",
     Reasons.AHEAD: _about("the {count:,} tasks before it in its line"),
+    Reasons.PAUSED: _about("queue {subject}, which is paused (taskd queue resume {subject})"),
+    Reasons.CONCURRENCY: _about("limit {subject}: {count:,} run, and no more may at a time"),
+    Reasons.RATE: _until("limit {subject}: as many have begun as may in a time"),
     Reasons.NO_AGENT: "an agent: none is connected (taskd agent MODULE)",
     Reasons.PLACING: "nothing: it is about to be placed",
     Reasons.PROOF: _about("agent {subject} to prove that its work is gone"),
@@ -181,5 +184,6 @@ _OF_AN_AGENT: Final[dict[str, str]] = {
 _SHORT: Final[dict[str, str]] = {
     Obstacle.BUSY: "a slot",
     Reasons.NO_AGENT: "an agent to connect",
+    Reasons.PAUSED: "a paused queue",
 }
 """What was waited for, where that is shorter."""

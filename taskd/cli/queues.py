@@ -1,4 +1,4 @@
-"""`taskd queue`: how much waits where, queues that take nothing new, and their shares."""
+"""`taskd queue`: how much waits where; queues that are paused, or take nothing new; their shares."""
 
 import click
 
@@ -7,13 +7,14 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import queue_document
 from taskd.client.client import Client
+from taskd_protocol.limit_messages import QueuePause
 from taskd_protocol.limits import QUEUE_WEIGHT_MAX
-from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage, QueueWeigh
+from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage, QueueView, QueueWeigh
 
 
 @click.group
 def queue() -> None:
-    """Look at the queues; drain and resume them, weigh them."""
+    """Look at the queues; pause, drain and resume them, weigh them."""
 
 
 @json_option
@@ -33,11 +34,27 @@ def list_queues(*, as_json: bool) -> None:
             f"{view.scheduled:,}",
             f"{view.running:,}",
             str(view.weight),
-            "yes" if view.draining else "no",
+            _standing(view),
         )
         for view in views
     ]
-    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "WEIGHT", "DRAINING"), rows)
+    say_rows(("NAME", "READY", "SCHEDULED", "RUNNING", "WEIGHT", "STATE"), rows)
+
+
+@json_option
+@server_options
+@queue.command
+@click.argument("name", metavar="QUEUE")
+def pause(*, name: str, as_json: bool) -> None:
+    """Have nothing of a queue begin; it takes tasks, and what runs goes on. It stays so until it is resumed."""
+    with server() as client:
+        client.call(QueuePause(0, name), Done)
+        is_used = _is_used(client, name)
+    if as_json:
+        say_json({"name": name, "paused": True})
+    else:
+        say(f"queue {name} is paused; taskd queue resume {name} lets it go on")
+    _hint_unused(name, is_used=is_used)
 
 
 @json_option
@@ -53,8 +70,7 @@ def drain(*, name: str, as_json: bool) -> None:
         say_json({"name": name, "draining": True})
     else:
         say(f"queue {name} takes no new tasks; taskd queue resume {name} opens it again")
-    if not is_used:
-        hint(f"taskd: queue {name} holds no tasks, and no agent serves it by name: is that what it is called?")
+    _hint_unused(name, is_used=is_used)
 
 
 @json_option
@@ -62,13 +78,23 @@ def drain(*, name: str, as_json: bool) -> None:
 @queue.command
 @click.argument("name", metavar="QUEUE")
 def resume(*, name: str, as_json: bool) -> None:
-    """Have a queue take tasks again."""
+    """Have a queue take tasks, and have them run, again."""
     with server() as client:
         client.call(QueueDrain(0, name, resume=True), Done)
     if as_json:
-        say_json({"name": name, "draining": False})
+        say_json({"name": name, "draining": False, "paused": False})
     else:
-        say(f"queue {name} takes tasks")
+        say(f"queue {name} takes tasks, and they run")
+
+
+def _standing(view: QueueView) -> str:
+    words = [word for word, holds in (("paused", view.paused), ("draining", view.draining)) if holds]
+    return ", ".join(words) or "open"
+
+
+def _hint_unused(name: str, *, is_used: bool) -> None:
+    if not is_used:
+        hint(f"taskd: queue {name} holds no tasks, and no agent serves it by name: is that what it is called?")
 
 
 @json_option
@@ -88,8 +114,7 @@ def weight(*, name: str, share: int, as_json: bool) -> None:
         say_json({"name": name, "weight": share})
     else:
         say(f"queue {name} has weight {share}")
-    if not is_used:
-        hint(f"taskd: queue {name} holds no tasks, and no agent serves it by name: is that what it is called?")
+    _hint_unused(name, is_used=is_used)
 
 
 def _is_used(client: Client, name: str) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 
 from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
@@ -123,10 +124,42 @@ class StepJob:
 
 @dataclass(frozen=True, slots=True)
 class OrderQueue:
-    """Have a queue take nothing new, or take tasks again."""
+    """Have a queue take nothing new, or have nothing of it leased; or neither any more."""
 
     queue: str
     drain: bool
+    pause: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    """Have this limit hold from now on."""
+
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLimit:
+    """Have it hold no longer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncLimits:
+    """Have these limits hold which a module's code says, and none that it said before. Answer: ``LimitsChanged``."""
+
+    source: str
+    limits: Sequence[Limit]
+
+
+class LimitsChanged(NamedTuple):
+    """So it is kept; names, sorted."""
+
+    changed: list[str]
+    removed: list[str]
+    kept: list[str]
+    """Those that others have said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,6 +519,9 @@ Command = (
     | StepJob
     | OrderQueue
     | WeighQueue
+    | SetLimit
+    | RemoveLimit
+    | SyncLimits
     | OrderAgent
     | RefundTasks
     | OfferAgent
@@ -528,6 +564,7 @@ Answer = (
     | ReportsRecorded
     | StartsRecorded
     | LogsKept
+    | LimitsChanged
     | NodesTaken
     | ScheduleAnswer
     | None

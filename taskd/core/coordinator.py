@@ -23,6 +23,7 @@ from taskd.core import (
     families,
     jobs,
     lapses,
+    limiting,
     moves,
     placement,
     readings,
@@ -66,9 +67,11 @@ from taskd.core.commands import (
     RefillWindow,
     RefundTasks,
     ReleaseDue,
+    RemoveLimit,
     RerunTasks,
     RetryTasks,
     RevokeToken,
+    SetLimit,
     SignalWorkflow,
     SpawnTasks,
     StartJob,
@@ -76,6 +79,7 @@ from taskd.core.commands import (
     StoreToken,
     SubmitTasks,
     SubmitWorkflow,
+    SyncLimits,
     TakeFlow,
     UseInvitation,
     WakeTask,
@@ -181,6 +185,12 @@ class Coordinator:
                 drains.order_queue(w, command)
             case WeighQueue():
                 drains.weigh_queue(w, command)
+            case SetLimit():
+                limiting.set_limit(w, command, now)
+            case RemoveLimit():
+                limiting.remove(w, command)
+            case SyncLimits():
+                return limiting.sync(w, command, now)
             case OrderAgent():
                 drains.order_agent(w, command)
             case OrderSchedule():
@@ -238,6 +248,7 @@ class Coordinator:
             schedule_looks.next_deadline_mono_ms(w),
             w.next_purge_mono_ms,
             w.next_lapse_mono_ms,
+            w.limits_wake_mono_ms,
         )
 
     def take_turn(self, now: Now) -> Turn:

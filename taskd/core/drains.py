@@ -1,4 +1,4 @@
-"""Orders: agents that are granted nothing more, and queues that take nothing more, until a person says so; weights.
+"""Orders: agents that are granted nothing more; queues that take nothing more, or are paused, and their weights.
 
 All are on disk: an agent that connects again, and a server that starts again, find
 them. What runs goes on; what is in line stays there.
@@ -20,13 +20,18 @@ _PLAIN = QueueRecord(draining=False)
 
 
 def order_queue(w: Working, command: OrderQueue) -> None:
-    """Have a queue take nothing new, or take tasks again.
+    """Have a queue take nothing new, or have nothing of it leased; or neither any more.
 
     Raises:
         BadRequest: The name is out of range.
     """
     check_name("queue", command.queue)
-    _keep_order(w, command.queue, replace(w.queues.get(command.queue, _PLAIN), draining=command.drain))
+    known = w.queues.get(command.queue, _PLAIN)
+    if command.drain or command.pause:
+        known = replace(known, draining=known.draining or command.drain, paused=known.paused or command.pause)
+    else:
+        known = replace(known, draining=False, paused=False)
+    _keep_order(w, command.queue, known)
 
 
 def weigh_queue(w: Working, command: WeighQueue) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from taskd.core import limiting
 from taskd.core.commands import Now
 from taskd.core.families import NODE
 from taskd.core.fitting import Ruled, never, not_now
@@ -112,13 +113,9 @@ def explain_node(
     )
 
 
-def holds_back(w: Working, line: Line, now: Now) -> Reason | None:  # noqa: ARG001 - what they will be asked for
-    """Return what holds the whole line back, whatever agents have; None: nothing does.
-
-    The place for queues that are paused, limits (``subject``: name and key; ``count``: how many hold it), and rates
-    (``until_ms``: the next token), in the order in which placement asks them.
-    """
-    return None
+def holds_back(w: Working, line: Line, now: Now) -> Reason | None:
+    """Return what holds the whole line back, whatever agents have; None: nothing does."""
+    return limiting.holds_back(w, line.queue, line.name, now)
 
 
 def ruled_out(w: Working, agent: Agent, line: Line, now: Now) -> tuple[Ruled | None, bool]:

@@ -10,6 +10,7 @@ from taskd.core.lifecycle import State
 from taskd.core.lines import where_of
 from taskd.core.standing import Schedules, is_armed
 from taskd.core.working import Agent, Working
+from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX
 from taskd_protocol.resources import ONE
 
 
@@ -54,6 +55,7 @@ def check_invariants(w: Working) -> None:
     assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
     assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
     _check_agents(w)
+    _check_limits(w)
     _check_schedules(w.schedules)
     _check_counters(w)
 
@@ -81,6 +83,19 @@ def _check_room(agent: Agent) -> None:
     assert agent.apart == {word: count for word, count in words.items() if word}
     holders = [task.token for task in granted if task.granted and task.granted.exclusive_host]
     assert agent.holder == (holders[-1] if holders else 0)
+
+
+def _check_limits(w: Working) -> None:
+    """Assert that each gauge counts the leases that there are, and that no bucket owes or runs over."""
+    running = Counter(
+        limited
+        for agent in w.agents.values()
+        for task in agent.leases.values()
+        for limited in (QUEUE_PREFIX + task.spec.queue, TASK_PREFIX + task.spec.name)
+    )
+    for name, gauge in w.limits.items():
+        assert gauge.running == running[name], "a limit counts the leases that there are"
+        assert 0 <= gauge.level <= gauge.full, "no more is granted than there are tokens for"
 
 
 def _check_schedules(schedules: Schedules) -> None:

@@ -12,7 +12,7 @@ those that ask for something one by one, where there is room now (``choosing``).
 import heapq
 from typing import Final
 
-from taskd.core import choosing, claims, expiry, families, records
+from taskd.core import choosing, claims, expiry, families, limiting, records
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
@@ -20,7 +20,7 @@ from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.shares import turn_tasks
-from taskd.core.working import EPOCH_BITS, Agent, PoolState, Working
+from taskd.core.working import EPOCH_BITS, NEVER_MS, Agent, PoolState, Working
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Grant, Rules
 
@@ -78,6 +78,7 @@ class _Pass:
         self._aside: list[tuple[PoolState, int]] = []  # kept free, with their credit
         self._choosing: Choosing | None = None
         self._now: Final = now
+        self._limited: Final = bool(w.limits or w.queues)
         self._names: set[str] | None = None  # of agents in places
         self._count = 0  # tasks that were taken out of their lines
         self.refused: dict[str, None] = {}  # queues with a line that no place has room for
@@ -144,8 +145,10 @@ class _Pass:
             group = known or (self.group_of(line) if line.wants is None else None)
             if group is None and not alone:
                 end = self._count + 1
-            count = end - self._count
-            if not (self.serve(line, below, count) if group is None else self.take(line, group, below, count)):
+            count = min(end - self._count, self._left(line))
+            if not count or not (
+                self.serve(line, below, count) if group is None else self.take(line, group, below, count)
+            ):
                 self.refused[line.queue] = None
                 heapq.heappop(heads)
             elif line.window_count:
@@ -154,6 +157,15 @@ class _Pass:
                 heapq.heappop(heads)
                 del self._w.active[line_id]
         return self._count - began
+
+    def _left(self, line: Line) -> int:
+        """Return how many of the line's tasks may be granted, whatever room there is; none: keep no agent for them."""
+        if not self._limited:
+            return _NO_BOUND
+        left = limiting.left(self._w, line.queue, line.name, self._now)
+        if not left and line.id in self._w.rooms.held:
+            choosing.release(self._w, line.id)
+        return left
 
     def take(self, line: Line, group: _Group, below: int, count: int) -> bool:
         """Take the line's first tasks, so many at most and of a rank under ``below``; return whether there is room."""
@@ -174,6 +186,8 @@ class _Pass:
         """Count tasks that were taken out of their line, and delete their entries."""
         w = self._w
         self._count += len(tasks)
+        if self._limited:
+            limiting.take(w, line.queue, line.name, len(tasks))
         kind, line_id = records.READY, line.id
         old, first = tasks, w.entered_from
         if w.entered:  # the entries of this turn's own are not written yet, and never will be
@@ -369,6 +383,7 @@ def _places(w: Working) -> list[Place]:
 
 def place(w: Working, now: Now) -> None:
     """Grant what can be granted."""
+    w.limits_wake_mono_ms = NEVER_MS
     if not w.active:
         return
     places = _places(w)

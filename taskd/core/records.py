@@ -19,6 +19,7 @@ from typing import NewType
 
 import msgspec
 
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, TaskFilter, TaskSpec
@@ -67,6 +68,8 @@ ATTEMPT = Kind(b"e")
 of one that succeeded the state record tells."""
 QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
+LIMIT = Kind(b"b")
+"""id: the limit's name in UTF-8. All of them are read at a start."""
 AGENT = Kind(b"w")
 """id: the agent's name in UTF-8. Agents of which something was ordered."""
 SCHEDULE = Kind(b"h")
@@ -429,6 +432,14 @@ class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """It takes no new tasks."""
     weight: int = 1
     """Its share of the room that agents have, beside other queues."""
+    paused: bool = False
+    """Nothing of it is leased."""
+
+
+class LimitRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What holds for a queue, or for a task name."""
+
+    limit: Limit
 
 
 class AgentRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -516,6 +527,7 @@ Record = (
     | StandingRecord
     | FiringRecord
     | QueueRecord
+    | LimitRecord
     | AgentRecord
     | TokenRecord
     | LogRecord
@@ -542,6 +554,7 @@ READERS: dict[Kind, type[Record]] = {
     STANDING: StandingRecord,
     FIRING: FiringRecord,
     QUEUE: QueueRecord,
+    LIMIT: LimitRecord,
     AGENT: AgentRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,

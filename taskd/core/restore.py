@@ -7,7 +7,7 @@ claim them; what time did to timers is made up for when they are read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from taskd.core import jobs, lapses, records
+from taskd.core import jobs, lapses, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
 from taskd.core.flows import Flow, stem_of
@@ -21,6 +21,7 @@ from taskd.core.records import (
     FiringRecord,
     JobRecord,
     LeaseRecord,
+    LimitRecord,
     LineRecord,
     PeaksRecord,
     QueueRecord,
@@ -59,6 +60,7 @@ class Stored:
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
     queues: Sequence[tuple[bytes, QueueRecord]] = ()
     peaks: Sequence[tuple[bytes, PeaksRecord]] = ()
+    limits: Sequence[tuple[bytes, LimitRecord]] = ()
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
     flows: Sequence[WorkflowRecord] = ()
     """Workflows that have not ended."""
@@ -110,6 +112,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         if spec is None:
             raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
         _take_up(w, lease, spec, details, now)
+    limiting.restore(w, [record.limit for _, record in stored.limits], now)
 
 
 def _restore_flows(w: Working, stored: Stored) -> None:

@@ -39,6 +39,7 @@ from taskd.core.room import Room
 from taskd.core.shares import Shares
 from taskd.core.standing import Schedules
 from taskd_protocol import limits
+from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX, Limit
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Pool, TaskSpec
 
@@ -67,6 +68,9 @@ RECENT_IDS = 65_536
 
 ASYNC = "async"
 """The kind of a pool whose slots take no CPU each."""
+
+NEVER_MS = 1 << 62
+"""Later than any instant."""
 
 EPOCH_BITS = 31
 """A fencing token is ``epoch << 31 | counter``, 63 bits in all."""
@@ -202,6 +206,38 @@ class Quarantine:
     """Of those, what has failed elsewhere since."""
 
 
+class Gauge:
+    """A limit, and how far it is used; kept by ``taskd.core.limiting``.
+
+    Attributes:
+        limit: What holds.
+        running: Leases that it counts.
+        level: Of its bucket, at ``at_mono_ms``: tokens times ``period_ms``.
+    """
+
+    __slots__ = ("at_mono_ms", "level", "limit", "running")
+
+    def __init__(self, limit: Limit, now_mono_ms: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.level = 0
+        self.at_mono_ms = now_mono_ms
+
+    @property
+    def full(self) -> int:
+        """The level of a full bucket."""
+        return self.limit.burst_tokens * self.limit.period_ms
+
+    @property
+    def slots_left(self) -> int:
+        """How many more leases it allows at a time."""
+        return self.limit.concurrency - self.running if self.limit.concurrency else 1 << 62
+
+    def level_at(self, mono_ms: int) -> int:
+        """Return the level at an instant that is no earlier than the last one."""
+        return min(self.full, self.level + (mono_ms - self.at_mono_ms) * self.limit.tokens)
+
+
 class RecentIds:
     """Knows every stored task id above ``floor``, so that a new task needs no look at the disk.
 
@@ -316,7 +352,7 @@ class Timers:
 class Working:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, rng: random.Random) -> None:
+    def __init__(self, settings: Settings, rng: random.Random) -> None:  # noqa: PLR0915 - one statement a part: the table itself
         self.settings = settings
         self.rng = rng
         self.tasks: dict[bytes, Task] = {}
@@ -331,6 +367,8 @@ class Working:
         self.jobs: dict[bytes, JobRecord] = {}
         self.queues: dict[str, QueueRecord] = {}
         self.shares = Shares()
+        self.limits: dict[str, Gauge] = {}
+        self.limits_wake_mono_ms = NEVER_MS  # when a line may go on that the last pass found at its rate
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
@@ -401,6 +439,11 @@ class Working:
         record = self.queues.get(queue)
         return record is not None and record.draining
 
+    def is_paused(self, queue: str) -> bool:
+        """Tell whether nothing of a queue is leased."""
+        record = self.queues.get(queue)
+        return record is not None and record.paused
+
     def weight_of(self, queue: str) -> int:
         """Return a queue's weight."""
         record = self.queues.get(queue)
@@ -430,6 +473,9 @@ class Working:
 
     def note_gone(self, agent: Agent, tasks: Iterable[Task]) -> None:
         """Count leases out that are gone from their agent: what they held is free."""
+        if self.limits:
+            tasks = list(tasks)
+            self._note_unlimited(tasks)
         for task in tasks:
             if task.granted is not None:
                 self._give_back(agent, task, task.granted)
@@ -437,6 +483,13 @@ class Working:
                 agent.busy_slots -= 1
                 task.in_slot = False
         self.rooms.note(agent.name)
+
+    def _note_unlimited(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            for limited in (QUEUE_PREFIX + task.spec.queue, TASK_PREFIX + task.spec.name):
+                gauge = self.limits.get(limited)
+                if gauge is not None:
+                    gauge.running -= 1
 
     @staticmethod
     def _give_back(agent: Agent, task: Task, granted: Granted) -> None:

@@ -27,6 +27,7 @@ from taskd.core.records import TokenRecord
 from taskd.server import questions, tokens
 from taskd.server.explaining import explain
 from taskd.server.following import Following
+from taskd.server.limit_role import Limiting
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.schedule_role import Scheduling
 from taskd.server.session import Session, error_message
@@ -42,6 +43,7 @@ from taskd.server.views import (
     with_attempts,
 )
 from taskd.server.workflow_role import WorkflowRole, list_workflows, show_children, show_workflow
+from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
@@ -73,6 +75,7 @@ class ClientRole:
         self._outcomes = OutcomePusher(session)
         self._following = Following(session)
         self._workflows = WorkflowRole(session)
+        self._limiting = Limiting(session, session.services)
         self._scheduling = Scheduling(session, session.services, self._read)
         self._reads_count = 0
 
@@ -128,6 +131,8 @@ class ClientRole:
             case m.QueueWeigh():
                 weigh = WeighQueue(message.queue, message.weight)
                 self._services.loop.ask(weigh, partial(self._answer, message.request_id, _done))
+            case lm.QueuePause() | lm.LimitSet() | lm.LimitSync() | lm.LimitRemove() | lm.LimitList():
+                self._limiting.receive(message)
             case m.AgentDrain():
                 order = OrderAgent(message.agent, drain=not message.resume)
                 self._services.loop.ask(order, partial(self._answer, message.request_id, _done))

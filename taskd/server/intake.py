@@ -31,6 +31,7 @@ from taskd.core.commands import (
     StepJob,
     SubmitTasks,
     SubmitWorkflow,
+    SyncLimits,
 )
 from taskd.core.schedule_commands import BackfillSchedule, LookAtSchedules, SyncSchedules
 from taskd.core.working import FINISHED_IDS_MAX
@@ -175,6 +176,8 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(command.found)
         case LookAtSchedules(names):
             weight = len(names)
+        case SyncLimits(_, some):
+            weight = len(some)
         case SyncSchedules(_, _, schedules):
             weight = len(schedules)
         case BackfillSchedule():

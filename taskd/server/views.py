@@ -157,11 +157,11 @@ def queue_views(w: Working) -> list[QueueView]:
     views = []
     for name in sorted(w.counters.by_queue.keys() | w.queues.keys()):
         states = w.counters.by_queue.get(name, {})
-        draining, weight = w.is_draining(name), w.weight_of(name)
+        paused, draining, weight = w.is_paused(name), w.is_draining(name), w.weight_of(name)
         running = states.get(State.RUNNING, 0) + states.get(State.CANCELLING, 0)
         ready, scheduled = states.get(State.READY, 0), states.get(State.SCHEDULED, 0)
         if ready or scheduled or running or name in w.queues:
-            views.append(QueueView(name, ready, scheduled, running, draining=draining, weight=weight))
+            views.append(QueueView(name, ready, scheduled, running, paused, draining, weight))
     return views
 
 

@@ -182,7 +182,7 @@ class _Check:
             if key[: len(SHARD)] != SHARD or kind not in _KINDS:
                 self._note("unknown-kind", key, "no record of this kind is known")
             at = successor(key[:ID_START]) if len(key) >= ID_START else key + b"\x00"
-        for kind in (records.TOKEN, records.JOB, records.QUEUE, records.AGENT, META):
+        for kind in (records.TOKEN, records.JOB, records.QUEUE, records.LIMIT, records.AGENT, META):
             for record_id, value in self._walk(kind):
                 decode(kind, record_id, value)
 

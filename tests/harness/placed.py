@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.core import Disk
-from taskd.core import records
+from taskd.core import limiting, records
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.explain import explain_task
@@ -28,11 +28,18 @@ def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
     for agent in w.agents.values():
         if agent.connection:
             _check_agent(agent)
+    _check_limits(w, effects)
     if Continue(GoOn()) in effects:
         return  # there was more to grant than one turn grants
     for line in w.active.values():
+        left = limiting.left(w, line.queue, line.name, now)
         for agent in w.agents.values():
-            if line.wants is not None and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:
+            if (
+                left
+                and line.wants is not None
+                and agent.granted_bytes <= LEASED_BYTES_MAX
+                and never(agent, line) is None
+            ):
                 assert not_now(agent, line, now) is not None, "what has room moves"
 
 
@@ -54,6 +61,22 @@ def check_explained(disk: Disk, w: Working, effects: Sequence[Effect], now: Now)
             assert len(told.agents) + sum(told.others.values()) == len(w.agents)
             assert told.place is not None
             assert told.place.ahead_min <= told.place.ahead < told.place.ready
+
+
+def _check_limits(w: Working, effects: Sequence[Effect]) -> None:
+    """What begins, begins within its limits, and in no paused queue; what ran before a limit was lowered, may."""
+    leased = [task.spec for agent in w.agents.values() for task in agent.leases.values()]
+    for grant in [grant for effect in effects if isinstance(effect, SendLease) for grant in effect.grants]:
+        order = w.queues.get(grant.spec.queue)
+        assert order is None or not order.paused, "nothing of a paused queue begins"
+        queue, name = f"queue:{grant.spec.queue}", f"task:{grant.spec.name}"
+        for limited, running in (
+            (queue, sum(spec.queue == grant.spec.queue for spec in leased)),
+            (name, sum(spec.name == grant.spec.name for spec in leased)),
+        ):
+            gauge = w.limits.get(limited)
+            if gauge is not None and gauge.limit.concurrency:
+                assert running <= gauge.limit.concurrency, "no more run than a limit allows"
 
 
 def _check_grant(agent: Agent, grant: Grant) -> None:

@@ -28,8 +28,10 @@ from taskd.core.commands import (
     LoseConnection,
     OrderAgent,
     OrderQueue,
+    RemoveLimit,
     ReportsRecorded,
     RetryTasks,
+    SetLimit,
     StartJob,
     SubmitTasks,
     Submitted,
@@ -47,12 +49,14 @@ from taskd_protocol.errors import (
     AgentDuplicate,
     AgentUnknown,
     JobLimit,
+    LimitUnknown,
     QueueDraining,
     SubmitConflict,
     SubmitTooOld,
     UniqueHeld,
 )
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
 from taskd_protocol.task import Failure, Grant, Retry, TaskFilter, TaskSpec, Unique
 
@@ -102,6 +106,13 @@ WHERES: tuple[Where | None, ...] = (
     Where(labels=[LabelRule("taskd.agent", "in", ["a1", "a9"])], apart="db"),
     Where(prefers=[Preference(LabelRule("zone", "exists"), -5)], spread="zone"),
     Where([Request([Need("cpu", 2_000)])], apart="db", pack=True),
+)
+LIMITS = (
+    Limit("queue:default", concurrency=2),
+    Limit("queue:default", concurrency=5, tokens=3, period_ms=1_000, burst=2),
+    Limit("queue:other", tokens=1, period_ms=400),
+    Limit("task:m.f", concurrency=1),
+    Limit("task:m.f", tokens=50, period_ms=1_000, burst=5),
 )
 SUPPLIES: dict[str, tuple[Supply, ...]] = {
     "a1": (Supply("cpu", 8_000), Supply("memory", 4 * GIB), Supply("gpu", 2_000, ["0", "1"], ["a100", "t4"])),
@@ -231,9 +242,18 @@ class World:
         with suppress(AgentUnknown):
             self.ask(OrderAgent(name, drain))
 
-    def order_queue(self, queue: str, *, drain: bool) -> None:
-        """Have a queue take nothing new, or take tasks again."""
-        self.ask(OrderQueue(queue, drain))
+    def order_queue(self, queue: str, *, drain: bool, pause: bool = False) -> None:
+        """Have a queue take nothing new, or have nothing of it begin; or neither any more."""
+        self.ask(OrderQueue(queue, drain, pause))
+
+    def set_limit(self, limit: Limit) -> None:
+        """Have a limit hold."""
+        self.ask(SetLimit(limit))
+
+    def remove_limit(self, name: str) -> None:
+        """Have it hold no longer."""
+        with suppress(LimitUnknown):
+            self.ask(RemoveLimit(name))
 
     def weigh_queue(self, queue: str, weight: int) -> None:
         """Give a queue its share."""
@@ -431,6 +451,8 @@ class World:
         shell = self.shell
         for name in self.agents:
             self.order_agent(name, drain=False)
+        for queue in QUEUES:
+            self.order_queue(queue, drain=False)
         for _ in range(200):
             for name, agent in self.agents.items():
                 known = shell.working.agents.get(name)
@@ -616,8 +638,13 @@ CHOICES: list[tuple[int, Act]] = [
     (1, lambda world, _rng, name: world.offer_again(name)),
     (1, lambda world, _rng, name: world.drain(name)),
     (2, lambda world, rng, name: world.order_agent(name, drain=rng.random() < 0.3)),
-    (2, lambda world, rng, _: world.order_queue(rng.choice(QUEUES), drain=rng.random() < 0.3)),
     (1, lambda world, rng, _: world.weigh_queue(rng.choice(QUEUES), rng.randint(1, 4))),
+    (
+        2,
+        lambda world, rng, _: world.order_queue(rng.choice(QUEUES), drain=rng.random() < 0.3, pause=rng.random() < 0.2),
+    ),
+    (1, lambda world, rng, _: world.set_limit(rng.choice(LIMITS))),
+    (1, lambda world, rng, _: world.remove_limit(rng.choice(LIMITS).name)),
     (2, lambda world, _rng, _: world.check_restored()),
 ]
 WEIGHTS = [weight for weight, _ in CHOICES]
@@ -661,6 +688,7 @@ def _standing(w: Working) -> object:
         dict(sorted(w.dead_groups.items())),
         dict(sorted(w.jobs.items())),
         dict(sorted(w.queues.items())),
+        {name: (gauge.limit, gauge.running) for name, gauge in sorted(w.limits.items())},
         dict(sorted(w.drained_agents.items())),
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {

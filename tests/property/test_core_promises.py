@@ -24,6 +24,7 @@ from harness.world import (
     DELAYS_MS,
     FILTERS,
     KEYS,
+    LIMITS,
     NAMES,
     OUTCOMES,
     PAYLOADS,
@@ -38,6 +39,7 @@ from harness.world import (
     shrink,
     times,
 )
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Where
 from taskd_protocol.task import Retry, TaskFilter, Unique
 
@@ -133,9 +135,17 @@ class CoreMachine(RuleBasedStateMachine):
     def order_agent(self, name: str, drain: bool) -> None:  # noqa: FBT001 - drawn by name
         self.world.order_agent(name, drain=drain)
 
-    @rule(queue=st.sampled_from(QUEUES), drain=st.booleans())
-    def order_queue(self, queue: str, drain: bool) -> None:  # noqa: FBT001 - drawn by name
-        self.world.order_queue(queue, drain=drain)
+    @rule(queue=st.sampled_from(QUEUES), drain=st.booleans(), pause=st.booleans())
+    def order_queue(self, queue: str, drain: bool, pause: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.world.order_queue(queue, drain=drain, pause=pause)
+
+    @rule(limit=st.sampled_from(LIMITS))
+    def set_limit(self, limit: Limit) -> None:
+        self.world.set_limit(limit)
+
+    @rule(limit=st.sampled_from(LIMITS))
+    def remove_limit(self, limit: Limit) -> None:
+        self.world.remove_limit(limit.name)
 
     @rule(queue=st.sampled_from(QUEUES), weight=st.integers(1, 4))
     def weigh_queue(self, queue: str, weight: int) -> None:

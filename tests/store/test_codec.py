@@ -12,6 +12,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
@@ -290,7 +291,8 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         ),
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
-    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5)),
+    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5, paused=True)),
+    "limit": ((records.LIMIT, b"queue:images"), records.LimitRecord(Limit("queue:images", 4, 100, 1_000, 20, "shop"))),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),

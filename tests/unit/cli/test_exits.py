@@ -19,6 +19,8 @@ EXPECTED = {
     "connection.refused": 3,
     "job.limit": 2,
     "lease.stale": 2,
+    "limit.full": 2,
+    "limit.unknown": 2,
     "payload.too_large": 65,
     "payload.unpackable": 65,
     "protocol.handshake_timeout": 3,

@@ -57,7 +57,7 @@ def test_queues_as_json(taskd: Taskd, client: FakeClient) -> None:
 
 def test_queues_for_people(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [QueuePage(0, [QueueView("web", 1_234_567, 2, 3)])]
-    assert taskd("queue", "ls").out.splitlines()[1].split() == ["web", "1,234,567", "2", "3", "1", "no"]
+    assert taskd("queue", "ls").out.splitlines()[1].split() == ["web", "1,234,567", "2", "3", "1", "open"]
 
 
 def test_agents_as_json(taskd: Taskd, client: FakeClient) -> None:
@@ -128,7 +128,7 @@ def test_drains_are_asked_for_by_name(
     ("words", "document"),
     [
         (["queue", "drain", "web"], {"name": "web", "draining": True}),
-        (["queue", "resume", "web"], {"name": "web", "draining": False}),
+        (["queue", "resume", "web"], {"name": "web", "draining": False, "paused": False}),
         (["queue", "weight", "web", "7"], {"name": "web", "weight": 7}),
         (["agents", "drain", "ash"], {"name": "ash", "drained": True}),
         (["agents", "resume", "ash"], {"name": "ash", "drained": False}),

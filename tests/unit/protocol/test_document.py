@@ -14,6 +14,8 @@ from taskd_protocol import (
     errors,
     explanation,
     handshake,
+    limit_messages,
+    limiting,
     limits,
     messages,
     payload,
@@ -34,7 +36,8 @@ DIRECTIONS = {(True, False): "→ server", (False, True): "→ peer", (True, Tru
 def records() -> dict[str, type[msgspec.Struct]]:
     """Return the structs that travel inside messages."""
     found: dict[str, type[msgspec.Struct]] = {}
-    for room in (messages, explanation, resources, task, workflow, workflow_messages, schedule, schedule_messages):
+    rooms = (messages, explanation, resources, task, workflow, workflow_messages, schedule, schedule_messages)
+    for room in (*rooms, limiting, limit_messages):
         for value in vars(room).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in SERVER_GETS | PEER_GETS:
                 found[value.__name__] = value
@@ -119,7 +122,7 @@ def test_records(name: str) -> None:
 def test_no_other_records() -> None:
     """The document describes no record that the code does not have."""
     titles = [found.title for found in sections()]
-    described = titles[titles.index("11.6 Records") + 1 : titles.index("12. Payloads")]
+    described = titles[titles.index("11.7 Records") + 1 : titles.index("12. Payloads")]
     assert sorted(described) == sorted(records())
 
 

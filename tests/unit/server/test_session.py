@@ -14,6 +14,7 @@ from taskd.server import tokens
 from taskd.server.certificates import open_certificates
 from taskd.server.clock import SystemClock
 from taskd.server.session import GOODBYE_SECONDS
+from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
@@ -22,6 +23,7 @@ from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.errors import DiskFull
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
+from taskd_protocol.limiting import Limit
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
 from taskd_protocol.schedule import Schedule, Timing
 from taskd_protocol.task import TaskFilter, TaskSpec
@@ -319,6 +321,11 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     sm.ScheduleBackfill(5, "tick", TASK, 0, 1),
     sm.ScheduleHistory(5, "tick"),
     sm.SchedulePreview(5, "tick"),
+    lm.LimitSet(5, Limit("queue:images", 3)),
+    lm.LimitSync(5, "shop", []),
+    lm.LimitRemove(5, "queue:images"),
+    lm.LimitList(5),
+    lm.QueuePause(5, "images"),
     m.LeaseCredit(0, 1),
     m.Ack([]),
     m.Nack([]),

@@ -1,0 +1,97 @@
+"""`taskd limit`: how many tasks of a queue, or of a name, run at a time, and how many begin in a time."""
+
+import click
+
+from taskd.cli.connection import server
+from taskd.cli.options import json_option, server_options
+from taskd.cli.output import say, say_json, say_rows
+from taskd.cli.views import Document
+from taskd.client.rates import rate_text, read_rate
+from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView
+from taskd_protocol.limiting import Limit, check_limit
+from taskd_protocol.messages import Done
+
+
+@click.group
+def limit() -> None:
+    """Limit how many tasks run at a time, or begin in a time, over all agents.
+
+    A limit is named queue:NAME, for what is in that queue, or task:NAME, for all tasks of that name.
+    """
+
+
+@json_option
+@server_options
+@limit.command("ls")
+def list_limits(*, as_json: bool) -> None:
+    """List the limits, and how far each is used."""
+    with server() as client:
+        views = client.call(LimitList(0), LimitPage).limits
+    if as_json:
+        say_json([_document(view) for view in views])
+        return
+    rows = [
+        (
+            view.limit.name,
+            f"{view.running:,} of {view.limit.concurrency:,}" if view.limit.concurrency else f"{view.running:,}",
+            rate_text(view.limit.tokens, view.limit.period_ms) if view.limit.tokens else "-",
+            f"{view.left:,} of {view.limit.burst_tokens:,}" if view.limit.tokens else "-",
+            view.limit.source or "a person",
+        )
+        for view in views
+    ]
+    say_rows(("NAME", "RUNNING", "RATE", "TOKENS LEFT", "SAID BY"), rows)
+
+
+@json_option
+@server_options
+@limit.command("set")
+@click.argument("name")
+@click.option("--concurrency", type=int, default=0, metavar="N", help="At most so many run at a time.")
+@click.option("--rate", default="", metavar="N/TIME", help="At most so many begin in a time: 100/s, 10/m, 5/2h.")
+@click.option("--burst", type=int, default=0, metavar="N", help="So many may begin at once after a lull.")
+def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bool) -> None:
+    """Have a limit hold from now on; what it said before is replaced as a whole."""
+    tokens, period_ms = read_rate(rate) if rate else (0, 0)
+    wanted = Limit(name, concurrency, tokens, period_ms, burst)
+    check_limit(wanted)
+    with server() as client:
+        client.call(LimitSet(0, wanted), Done)
+    if as_json:
+        say_json(
+            {
+                "name": name,
+                "concurrency": concurrency,
+                "rate": rate or None,
+                "burst": wanted.burst_tokens if tokens else None,
+            }
+        )
+    else:
+        say(f"limit {name} holds; taskd limit rm {name} removes it")
+
+
+@json_option
+@server_options
+@limit.command("rm")
+@click.argument("name")
+def remove(*, name: str, as_json: bool) -> None:
+    """Remove a limit."""
+    with server() as client:
+        client.call(LimitRemove(0, name), Done)
+    if as_json:
+        say_json({"name": name, "removed": True})
+    else:
+        say(f"limit {name} holds no longer")
+
+
+def _document(view: LimitView) -> Document:
+    limit = view.limit
+    return {
+        "name": limit.name,
+        "concurrency": limit.concurrency or None,
+        "running": view.running,
+        "rate": rate_text(limit.tokens, limit.period_ms) if limit.tokens else None,
+        "burst": limit.burst_tokens if limit.tokens else None,
+        "left": view.left if limit.tokens else None,
+        "source": limit.source,
+    }
