@@ -21,6 +21,7 @@ from taskd.core import (
     drains,
     due,
     families,
+    following,
     jobs,
     lapses,
     limiting,
@@ -264,7 +265,7 @@ class Coordinator:
         if w.ended:
             w.effects.append(TasksEnded(w.ended))
             if w.schedules.of_task:
-                schedule_looks.note_ended(w, now)
+                following.note_ended(w, now)
         if w.told:
             w.effects.append(TasksEnded(w.told))
             w.told = []

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import attempts, claims, dead, endings, expiry, records
+from taskd.core import attempts, claims, dead, endings, expiry, following, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_in
@@ -17,6 +17,7 @@ from taskd.core.records import Key, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
 from taskd_protocol.errors import UniqueHeld, WorkflowEnded
 from taskd_protocol.ids import format_task_id, is_made_id
+from taskd_protocol.schedule import SCHEDULE_HEADER
 from taskd_protocol.task import WINDOW
 from taskd_protocol.workflow import workflow_of
 
@@ -86,6 +87,9 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRe
         claims.begin(w, spec.spec, unique, now)
     expiry.start(w, spec.spec, now.wall_ms, task.attempt, now)
     w.counters.move(spec.spec.queue, None, State.READY)
+    schedule = (spec.spec.rules.headers or {}).get(SCHEDULE_HEADER)
+    if schedule and spec.spec.rules.member is None:
+        following.note_again(w, schedule, task_id)
     return state
 
 

@@ -17,7 +17,7 @@ from taskd.core import firings, records, schedule_work, workflows
 from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
 from taskd.core.firings import Plan
-from taskd.core.lifecycle import State
+from taskd.core.following import followed, is_held_up, keep_standing
 from taskd.core.records import Damaged, FiringRecord, Key, ScheduleRecord, StandingRecord, Value
 from taskd.core.schedule_commands import LookAtSchedules
 from taskd.core.working import Working
@@ -39,12 +39,6 @@ LOOK_NODES: Final = 2_000
 
 TALLY_MAX: Final = 5_000
 """Missed firings, or days of them, that one look counts; then other work comes between."""
-
-RUNNING_MAX: Final = 100
-"""Tasks and workflows that a schedule waits for; of one that lets them overlap, the newest."""
-
-FAILED: Final = (State.DEAD, State.EXPIRED, "failed")
-"""How a task, or a workflow, ends that counts as a failure."""
 
 PAUSED: Final = "paused"
 MISSED: Final = "missed"
@@ -166,35 +160,6 @@ def look_at(
     _close(w, record.schedule.name, standing, moving.standing)
 
 
-def note_ended(w: Working, now: Now) -> None:
-    """Note which of the tasks and workflows that have ended in this turn a schedule waits for."""
-    schedules = w.schedules
-    for ended in w.ended:
-        name = schedules.of_task.get(ended.id)
-        if name is None:
-            continue
-        standing = schedules.of[name]
-        failures = standing.failures
-        if ended.state == State.SUCCEEDED:
-            failures = 0
-        elif ended.state in FAILED:
-            failures += 1
-        moved = replace(standing, running=[i for i in standing.running if i != ended.id], failures=failures)
-        if standing.pause_after and failures >= standing.pause_after and not standing.paused_at_ms:
-            why = f"{failures} {'workflows' if is_workflow_id(ended.id) else 'tasks'} in a row have failed"
-            moved = replace(moved, paused_at_ms=max(now.wall_ms, 1), why_paused=why)
-            w.effects.append(ScheduleStopped(name, why, broken=False))
-        keep_standing(w, name, moved)
-        if moved.waiting is not None and not moved.running and not moved.paused_at_ms:
-            w.effects.append(Continue(LookAtSchedules([name])))
-
-
-def keep_standing(w: Working, name: str, standing: StandingRecord) -> None:
-    """Write where a schedule stands."""
-    w.put(records.STANDING, name.encode(), standing)
-    w.schedules.adopt(name, standing)
-
-
 def _close(w: Working, name: str, before: StandingRecord, after: StandingRecord) -> None:
     if after != before:
         keep_standing(w, name, after)
@@ -230,7 +195,7 @@ class _Look:
         waiting = self.standing.waiting
         if waiting is None:
             return
-        if self.standing.running:
+        if is_held_up(self._w, self.standing):
             if self._record.schedule.overlap == "cancel_running":
                 self._cancel_running()
             return
@@ -284,7 +249,7 @@ class _Look:
         overlap = self._record.schedule.overlap
         if why_not:
             self._note(replace(decided, outcome="skipped", reason=why_not))
-        elif overlap == "allow" or not self.standing.running:
+        elif overlap == "allow" or not is_held_up(self._w, self.standing):
             self._note(replace(decided, task_id=self._submit(at_ms)))
         elif overlap == "skip" or (overlap == "queue_one" and self.standing.waiting is not None):
             self._note(replace(decided, outcome="skipped", reason=self._overlap))
@@ -327,13 +292,6 @@ class _Look:
 
     def _note(self, decided: FiringRecord) -> None:
         self.standing = noted(self._w, self._record.schedule.name, self.standing, decided)
-
-
-def followed(standing: StandingRecord, record: ScheduleRecord, ids: list[bytes]) -> StandingRecord:
-    """Have a schedule wait for these tasks or workflows, if it needs to know of their ends."""
-    if record.schedule.overlap == "allow" and not record.schedule.pause_after:
-        return standing
-    return replace(standing, running=[*standing.running, *ids][-RUNNING_MAX:])
 
 
 def noted(w: Working, name: str, standing: StandingRecord, decided: FiringRecord) -> StandingRecord:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from taskd.core import firings, records, schedule_work
 from taskd.core.commands import Loaded, Now
+from taskd.core.following import followed, keep_standing
 from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
@@ -26,8 +27,6 @@ from taskd.core.schedule_commands import (
 from taskd.core.schedule_looks import (
     PAUSED,
     firing_id,
-    followed,
-    keep_standing,
     kept_from,
     look_at,
     noted,

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import records
+from taskd.core import following, records
 from taskd.core.commands import Now
 from taskd.core.effects import WantFlow, WorkflowBroken
 from taskd.core.flows import Flow
@@ -61,6 +61,7 @@ def set_aside(w: Working, flow: Flow, why: str) -> None:
     if flow.stem in w.dirty_flows:
         w.dirty_flows[flow.stem] = aside
     w.effects.append(WorkflowBroken(flow.id, flow.record.spec.name, why))
+    following.note_aside(w, flow.id)
 
 
 def settle(w: Working, flow: Flow, node: int, status: int, result: bytes | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from taskd.core import drafts, records, waits
+from taskd.core import drafts, following, records, waits
 from taskd.core.commands import (
     Loaded,
     NodesTaken,
@@ -325,6 +325,8 @@ def _run_again(w: Working, command: OrderWorkflow, record: WorkflowRecord, now: 
     if flow is None:
         flow = w.flows[stem_of(command.id)] = Flow(record)
         w.put(records.OPEN, command.id, b"")
+        if record.schedule:
+            following.note_again(w, record.schedule, command.id)
     elif node >= 0:
         _check_still(flow, node, name)
     reruns = record.reruns + 1

@@ -13,9 +13,9 @@ from harness.decisions import Decisions
 from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, task
 from taskd.core import records, schedule_looks, schedule_work
-from taskd.core.commands import NeedRecords, OrderQueue
-from taskd.core.effects import ScheduleStopped
-from taskd.core.records import ScheduleRecord, SpecRecord, StandingRecord, WorkflowRecord
+from taskd.core.commands import NeedRecords, OrderQueue, OrderWorkflow, RetryTasks
+from taskd.core.effects import ScheduleStopped, WorkflowBroken
+from taskd.core.records import NodesRecord, ScheduleRecord, SpecRecord, StandingRecord, WorkflowRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
@@ -222,6 +222,53 @@ class TestRules:
         shell.settle()
         assert outcomes_of(shell.disk) == [("fired", 1), ("fired", 1)]
         assert workflows_of(shell)[0].state == "succeeded"
+
+    @pytest.mark.parametrize("overlap", ["skip", "queue_one", "cancel_running"])
+    def test_one_that_cannot_be_read_holds_up_nothing(self, shell: Shell, hand: Hand, overlap: str) -> None:
+        """It may never end: neither what waits already, nor what comes after it, waits for that."""
+        put(shell, a_schedule(nodes=chain(), overlap=overlap))
+        hand.pass_minutes(2)
+        [first] = workflows_of(shell)
+        assert outcomes_of(shell.disk)[1] == ("skipped" if overlap == "skip" else "waiting", 1)
+        shell.disk.values[records.NODES, shell.disk.scan(records.NODES)[0]] = NodesRecord([])
+        shell.crash()
+        hand.agent.join(credit=10)
+        hand.work_off()
+        [told] = shell.take_told(WorkflowBroken)
+        assert told.id == first.spec.id
+        assert outcomes_of(shell.disk)[1] == ("skipped" if overlap == "skip" else "fired", 1)
+        hand.pass_minutes(1)
+        assert outcomes_of(shell.disk)[2:] == [("fired", 1)]
+        assert [record.state for record in workflows_of(shell)[1:-1]] == ["succeeded"] * (overlap != "skip")
+
+    def test_one_that_is_resumed_is_waited_for_again(self, shell: Shell, hand: Hand) -> None:
+        """As long as it goes on no other begins."""
+        put(shell, a_schedule(nodes=chain(), overlap="skip"))
+        hand.pass_minutes(1)
+        hand.work_off(failing=True)
+        [failed] = workflows_of(shell)
+        shell.do(OrderWorkflow(failed.spec.id, "resume"))
+        assert standing(shell).running == [failed.spec.id]
+        shell.crash()
+        hand.agent.join(credit=10)
+        hand.pass_minutes(1)
+        assert outcomes_of(shell.disk) == [("fired", 1), ("skipped", 1)]
+        hand.work_off()
+        hand.pass_minutes(1)
+        assert outcomes_of(shell.disk)[2:] == [("fired", 1)]
+
+    def test_a_task_that_is_retried_is_waited_for_again(self, shell: Shell, hand: Hand) -> None:
+        put(shell, a_schedule(overlap="skip"))
+        hand.pass_minutes(1)
+        hand.work_off(failing=True)
+        [fired] = firings_of(shell.disk)
+        shell.do(RetryTasks([fired.task_id]))
+        shell.do(RetryTasks([fired.task_id]))
+        assert standing(shell).running == [fired.task_id]
+        hand.pass_minutes(1)
+        assert outcomes_of(shell.disk) == [("fired", 1), ("skipped", 1)]
+        hand.work_off()
+        assert standing(shell).running == []
 
     def test_failed_workflows_in_a_row_pause_it(self, shell: Shell, hand: Hand) -> None:
         put(shell, a_schedule(nodes=chain(), pause_after=2))
