@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from taskd.core import cancel, fans, moves, records, retry, waits
 from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
-from taskd.core.flows import Fan, Flow, read_in, stem_of
+from taskd.core.flows import Fan, Flow, Happened, read_in, stem_of
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED, Graph
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
@@ -158,13 +158,11 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
         flow = w.flows.get(stem_of(task_id))
         if flow is None or flow.graph is None:
             continue
-        w.delete(records.NODE, task_id)
         if not isinstance(spec, SpecRecord):
-            position, _ = place_of(task_id)
-            failure = Failure(ResultGone.code, "what it ran on was removed: submit the workflow anew")
-            w.put(records.NODE, task_id, NodeRecord("dead", 0, now.wall_ms, failure=failure))
-            end_node(w, flow, position, FAILED, failure=failure)
-        elif isinstance(last, StateRecord) and last.state in TERMINAL:
+            _fail(w, flow, task_id, now)
+            continue
+        w.delete(records.NODE, task_id)
+        if isinstance(last, StateRecord) and last.state in TERMINAL:
             if inputs:
                 rules = replace(spec.spec.rules, member=Member(list(inputs)))
                 spec = replace(spec, spec=replace(spec.spec, given=rules))
@@ -176,3 +174,14 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
                 stopped |= {(records.SPEC, task_id): spec, (records.STATE, task_id): state}
     cancel.cancel_some(w, [task_id for kind, task_id in stopped if kind == records.SPEC], now, stopped)
     w.counters_dirty = True
+
+
+def _fail(w: Working, flow: Flow, task_id: bytes, now: Now) -> None:
+    """Note that a task cannot run again, since its spec is not there. Of a child the record that voids it stays."""
+    position, child = place_of(task_id)
+    if child >= 0:
+        moves.take_up(w, flow, Happened(task_id, FAILED), now)
+        return
+    failure = Failure(ResultGone.code, "what it ran on is not there: submit the workflow anew")
+    w.put(records.NODE, task_id, NodeRecord("dead", 0, now.wall_ms, failure=failure))
+    end_node(w, flow, position, FAILED, failure=failure)

@@ -7,6 +7,7 @@ from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.commands import OrderWorkflow
+from taskd.core.records import NodeRecord
 from taskd.core.workflows import ORDERS_KEPT
 from taskd_protocol.errors import BadRequest, ServerBusy, WorkflowEnded
 from taskd_protocol.payload import pack
@@ -294,3 +295,30 @@ def test_the_id_of_an_order_is_16_bytes(shell: Shell) -> None:
     run = Run(shell, Graph().add("a"))
     with pytest.raises(BadRequest, match="16 bytes"):
         shell.do(OrderWorkflow(run.id, "cancel", order_id=b"x"))
+
+
+def test_a_child_that_is_not_there_fails_alone(shell: Shell) -> None:
+    """Those beside it run again all the same, and its node tells how many did not succeed."""
+    run = Run(shell, items(4).add("slow"))
+    grants = run.take()
+    slow = grants.pop("slow")
+    for grant in grants.values():
+        run.ack(grant)
+    kept = {child: shell.disk.values.pop((records.SPEC, run.node_id("each", child))) for child in (0, 2)}
+    run.ran.clear()
+    shell.do(OrderWorkflow(run.id, "rerun", "each"))
+    grants = run.take()
+    assert sorted(grants) == ["each[1]", "each[3]"]
+    for child, record in kept.items():
+        shell.disk.values[records.SPEC, run.node_id("each", child)] = record
+    run.ack(grants["each[1]"])
+    run.ack(grants["each[3]"])
+    each = shell.disk.get(records.NODE, run.node_id("each"), NodeRecord)
+    assert each.state == "dead"
+    assert each.failure is not None
+    assert each.failure.message == "2 of its 4 children did not succeed"
+    run.ack(slow)
+    assert run.record.state == "failed"
+    shell.do(OrderWorkflow(run.id, "resume"))
+    run.work()
+    assert run.record.state == "succeeded", "what is there again is run again"
