@@ -87,7 +87,7 @@ def lose_connection(w: Working, command: LoseConnection) -> None:
     if agent is not None:
         _cut(w, agent)
         if not agent.leases:
-            del w.agents[agent.name]
+            w.forget(agent)
 
 
 def add_credit(w: Working, command: AddCredit) -> None:
@@ -165,7 +165,7 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
             w.effects.append(AgentReplaced(agent.name, agent.connection))
             _cut(w, agent)
         if not agent.leases:
-            del w.agents[agent.name]
+            w.forget(agent)
     # Who is heard, or comes, after this look has at least as long: to look at each agent in each turn would
     # cost the square of their number.
     latest = now.mono_ms + w.settings.silence_ms

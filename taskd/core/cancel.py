@@ -80,7 +80,7 @@ def _give_up_absent(w: Working, done: dict[bytes, str], now: Now) -> None:
             endings.give_up(w, task, now)
             done[task_id] = State.CANCELLED
             if not agent.leases:
-                del w.agents[agent.name]
+                w.forget(agent)
 
 
 def _revoke(w: Working, task: Task) -> None:

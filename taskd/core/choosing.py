@@ -111,7 +111,8 @@ class Choosing:
         if not line.stuck_since_ms:
             line.stuck_since_ms = now_ms
         name = w.rooms.held.get(line.id)
-        if name is None and self._may_keep and now_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
+        needs_room = line.requests or (line.wants is not None and line.wants.exclusive_host)
+        if name is None and needs_room and self._may_keep and now_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
             name = self._keep_free(line)
         return None if name is None else w.agents.get(name)
 

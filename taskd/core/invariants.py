@@ -35,6 +35,8 @@ def check_invariants(w: Working) -> None:
             windowed[task.spec.id] = task
     assert len(w.lines_by_id) == len(w.lines)
     assert w.active.keys() <= w.lines_by_id.keys()
+    assert w.rooms.cpu_left.keys() <= w.agents.keys() | w.rooms.grown.keys(), "no place is kept of who is gone"
+    assert w.rooms.by_cpu_left == sorted((left, name) for name, left in w.rooms.cpu_left.items())
     leased = {}
     for name, agent in w.agents.items():
         assert name == agent.name

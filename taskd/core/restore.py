@@ -7,6 +7,8 @@ claim them; what time did to timers is made up for when they are read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from taskd.core import jobs, lapses, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
@@ -103,9 +105,13 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
     w.recent = RecentIds(max(stored.newest_id, newest_purged))
     for line_id, stored_line in stored.lines:
-        line = Line(stored_line.queue, stored_line.name, stored_line.where, ready=stored_line.ready)
-        if line.id != line_id:
-            raise StoreCorrupt(f"line {line.queue!r}/{line.name!r} stands under a foreign id; run `taskd fsck`")
+        try:
+            line = Line(stored_line.queue, stored_line.name, stored_line.where, ready=stored_line.ready)
+        except msgspec.MsgspecError:
+            line = None
+        if line is None or line.id != line_id:
+            name = f"{stored_line.queue!r}/{stored_line.name!r}"
+            raise StoreCorrupt(f"line {name} stands under a foreign id; run `taskd fsck`")
         w.adopt_line(line)
         w.dirty_lines[line.id] = line  # the first turn asks for its window
     for task_id, lease, spec, details in stored.leases:

@@ -323,6 +323,13 @@ class Rooms:
         self.growth += 1
         self.grown[name] = None
 
+    def forget(self, name: str) -> None:
+        """Note an agent that is gone."""
+        if name in self.cpu_left:
+            self.grown[name] = None  # its place is taken away when they are looked at
+        else:
+            self.grown.pop(name, None)
+
 
 class Timers:
     """The timers in memory, kept by ``taskd.core.timers``.
@@ -450,6 +457,11 @@ class Working:
         return 1 if record is None else record.weight
 
     # -- leases -------------------------------------------------------------------------
+
+    def forget(self, agent: Agent) -> None:
+        """Let go of an agent that is gone and holds nothing."""
+        del self.agents[agent.name]
+        self.rooms.forget(agent.name)
 
     def note_room(self, agent: Agent) -> None:
         """Note that an agent has room, or may have, that it had not before: what is stuck may look at it again."""

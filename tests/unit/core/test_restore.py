@@ -12,6 +12,7 @@ from taskd.core import records
 from taskd.core.commands import AppendLogs, CancelTasks, Now
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import State
+from taskd.core.lines import line_id
 from taskd.core.records import CountersRecord, EpochRecord, LineRecord
 from taskd.core.restore import LIVES_MAX, Stored, restore
 from taskd.core.working import Settings, Working
@@ -90,6 +91,13 @@ def test_cancelled_far_behind_the_window_before_the_first_turn(shell: Shell) -> 
 def test_a_line_under_a_foreign_id_is_refused(shell: Shell) -> None:
     shell.submit(shell.spec())
     shell.disk.values[records.LINE, bytes(16)] = LineRecord("default", "m.f", 1)
+    with pytest.raises(StoreCorrupt, match="fsck"):
+        shell.crash()
+
+
+def test_a_line_that_asks_for_nonsense_is_refused(shell: Shell) -> None:
+    shell.submit(shell.spec())
+    shell.disk.values[records.LINE, line_id("default", "m.f", b"\xc1")] = LineRecord("default", "m.f", 1, b"\xc1")
     with pytest.raises(StoreCorrupt, match="fsck"):
         shell.crash()
 
