@@ -28,7 +28,7 @@ from taskd.core.room import Room
 from taskd.core.working import Agent, PoolState, Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
 from taskd_protocol.limits import AMOUNT_MAX, LABELS_MAX
-from taskd_protocol.resources import MEMORY, ONE, Supply, check_supplies
+from taskd_protocol.resources import CPU, MEMORY, ONE, Supply, check_supplies
 from taskd_protocol.task import check_name
 
 POOLS_MAX = 16
@@ -185,21 +185,22 @@ def _deadline_mono_ms(w: Working, agent: Agent) -> int:
 
 def _take_stock(w: Working, agent: Agent, command: OfferAgent) -> None:
     """Count what the agent has, and what its leases hold of it."""
-    slots = sum([pool.pool.slots for pool in agent.pools if pool.has_slots])
     supplies = check_supplies(command.supplies or _of_old(command))
-    agent.room = Room(supplies, slots, agent.leases.values())
+    agent.room = Room(supplies, agent.leases.values())
+    for pool in agent.pools:
+        pool.slot_cpu = agent.room.total.get(CPU, 0) // pool.pool.slots if pool.has_slots else 0
     sort = (command.queues and sorted(command.queues), [pool.pool.names for pool in agent.pools], supplies)
     labels = sorted(item for item in agent.labels.items() if item[0] not in OWN_LABELS)
     agent.sort = hashlib.blake2b(msgspec.msgpack.encode((*sort, labels)), digest_size=16).digest()
-    agent.busy_slots = agent.granted = agent.holder = 0
+    agent.holder = 0
     agent.apart = {}
     for task in agent.leases.values():
         index = agent.pool_of(task.spec.name)
-        task.in_slot = index >= 0 and agent.pools[index].has_slots
-        if task.granted is None:
-            agent.busy_slots += task.in_slot
-        else:
+        task.pool = index if index >= 0 and agent.pools[index].has_slots else -1
+        if task.granted is not None:
             w.note_held(agent, task, task.granted)
+        elif task.pool >= 0:
+            agent.pools[task.pool].busy += 1
     w.note_room(agent)
 
 

@@ -136,7 +136,7 @@ class Choosing:
         if before is not None:
             del w.rooms.by_cpu_left[bisect_left(w.rooms.by_cpu_left, (before, name))]
         agent = w.agents.get(name)
-        if agent is not None and agent.takes_leases and agent.room.slots + len(agent.pools):
+        if agent is not None and agent.takes_leases and agent.pools:
             w.rooms.cpu_left[name] = agent.cpu_left
             insort(w.rooms.by_cpu_left, (agent.cpu_left, name))
 
@@ -171,7 +171,7 @@ class Choosing:
         crowd = spread.get(agent.labels.get(where.spread, ""), 0) if where.spread else 0
         number = met(agent, line)
         if number is None:
-            load = len(agent.leases) / max(1, agent.room.slots)
+            load = len(agent.leases) / max(1, agent.slots)
         else:
             load = number + agent.room.share_of(line.requests[number], agent.cpu_left)
         return wish, crowd, -load if where.pack else load
@@ -226,4 +226,4 @@ def release(w: Working, line_id: bytes) -> None:
 
 
 def _load(agent: Agent) -> float:
-    return len(agent.leases) / max(1, agent.room.slots)
+    return len(agent.leases) / max(1, agent.slots)

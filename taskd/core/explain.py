@@ -225,7 +225,7 @@ def _reason(agent: Agent, line: Line, why: Ruled) -> Reason:
         if need.name == subject
     ]
     wants = 0 if not needs or needs[0].amount == ALL else max(0, needs[0].amount)
-    free = max(0, room.left_of(subject, agent.busy_slots))
+    free = max(0, room.left_of(subject, agent.busy_cpu))
     return Reason(str(obstacle), subject, wants, free, room.total.get(subject, 0))
 
 

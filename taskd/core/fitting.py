@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskd_protocol.explanation import Obstacle
 from taskd_protocol.limits import NAME_CHARS_MAX
-from taskd_protocol.resources import holds_for
+from taskd_protocol.resources import CPU, holds_for
 
 if TYPE_CHECKING:
     from taskd.core.commands import Now
@@ -54,8 +54,9 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
         return Obstacle.APART, where.apart
     if line.requests and met(agent, line) is None:
         return _lacking(agent, line)
-    if not agent.pools[agent.pool_of(line.name)].credit or (where is not None and not agent.has_free_slot(line.name)):
-        return Obstacle.BUSY, ""
+    busy = _no_slot(agent, line)
+    if busy is not None:
+        return busy
     if agent.held_for not in {b"", line.id} and not _is_before(line, agent):
         return Obstacle.HELD, ""
     return None
@@ -69,10 +70,22 @@ def _is_before(line: "Line", agent: "Agent") -> bool:
 def met(agent: "Agent", line: "Line") -> int | None:
     """Return the first of the line's alternatives for which the agent has room; None: there is none."""
     room = agent.room
-    cpu_left = room.cpu_left(agent.busy_slots)
+    cpu_left = room.cpu_left(agent.busy_cpu)
     for number, request in enumerate(line.requests):
         if not room.lacks(request, cpu_left):
             return number
+    return None
+
+
+def _no_slot(agent: "Agent", line: "Line") -> Ruled | None:
+    """Return why no slot is to be had: those who ask for nothing share what is left of the CPUs, ahead of what runs."""
+    pool = agent.pools[agent.pool_of(line.name)]
+    if not line.requests and not agent.runs_plain(pool):
+        return Obstacle.RESOURCE, CPU
+    if not pool.credit or (line.requests and not agent.has_free_slot(line.name)):
+        return Obstacle.BUSY, ""
+    if line.wants is None and agent.room.is_pressed:  # one whose host is its own comes first, even if it is busy now
+        return Obstacle.PRESSURE, CPU
     return None
 
 
@@ -86,7 +99,7 @@ def _lacking(agent: "Agent", line: "Line") -> Ruled:
     """Return what the best alternative lacks of which the agent has enough in all."""
     room = agent.room
     request = next((r for r in line.requests if not room.could_hold(r)), line.requests[0])
-    lacking = room.lacks(request, room.cpu_left(agent.busy_slots))
-    alone = room.cpu_left(agent.busy_slots, alone=True)
+    lacking = room.lacks(request, room.cpu_left(agent.busy_cpu))
+    alone = room.cpu_left(agent.busy_cpu, alone=True)
     pressed = room.is_pressed and not room.lacks(request, alone, alone=True)
     return Obstacle.PRESSURE if pressed else Obstacle.RESOURCE, lacking

@@ -77,10 +77,11 @@ def _check_room(agent: Agent) -> None:
     assert {(name, item): left for name, its in room.items.items() for item, left in its.items()} == {
         key: left for key, left in items.items() if key[1] in room.items.get(key[0], {})
     }
-    in_slots = {t.token: agent.pools[agent.pool_of(t.spec.name)].has_slots for t in agent.leases.values()}
-    assert in_slots == {task.token: task.in_slot for task in agent.leases.values()}
-    assert agent.granted == sum(in_slots[task.token] for task in granted)
-    assert agent.busy_slots == sum(in_slots.values()) - agent.granted
+    for index, pool in enumerate(agent.pools):
+        here = [task for task in agent.leases.values() if agent.pool_of(task.spec.name) == index]
+        assert {task.pool for task in here} <= {index if pool.has_slots else -1}
+        assert pool.granted == sum(pool.has_slots and task.granted is not None for task in here)
+        assert pool.busy == sum(pool.has_slots and task.granted is None for task in here)
     words = Counter(task.spec.rules.where.apart for task in granted if task.spec.rules.where)
     assert agent.apart == {word: count for word, count in words.items() if word}
     holders = [task.token for task in granted if task.granted and task.granted.exclusive_host]

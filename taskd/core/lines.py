@@ -94,8 +94,8 @@ class Task(msgspec.Struct, gc=False):
     """As in ``StateRecord``."""
     granted: Granted | None = None
     """Of its lease: what it holds of its agent's resources; None: a slot."""
-    in_slot: bool = False
-    """Of its lease: it is in a pool whose slots are CPUs."""
+    pool: int = -1
+    """Of its lease: its agent's pool, if the slots of that are CPUs; -1: they are not, or it has no lease."""
 
     @property
     def since_ms(self) -> int:

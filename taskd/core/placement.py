@@ -95,7 +95,7 @@ class _Pass:
         for bit, place in enumerate(self._places):
             agent, _, pool = place
             if name in pool.names and (not agent.queues or queue in agent.queues):
-                if agent.room.is_pressed and self._is_calm_elsewhere(queue, name):
+                if not agent.runs_plain(pool) or (agent.room.is_pressed and self._is_calm_elsewhere(queue, name)):
                     continue
                 mask |= 1 << bit
                 able.append(place)
@@ -233,11 +233,11 @@ class _Pass:
         pool = agent.pools[index]
         task.granted = granted
         self._grant([task], agent, index)
-        task.in_slot = pool.has_slots
+        task.pool = index if pool.has_slots else -1
         if granted is not None:
             self._w.note_leased(agent, task, granted)
-        elif task.in_slot:
-            agent.busy_slots += 1
+        elif pool.has_slots:
+            pool.busy += 1
         pool.credit -= 1
         self.room -= self._is_place(agent)
         self.granted += 1
@@ -303,9 +303,9 @@ class _Pass:
             some = tasks[start : start + count]
             self._grant(some, agent, index)
             if pool.has_slots:
-                agent.busy_slots += count
+                pool.busy += count
                 for task in some:
-                    task.in_slot = True
+                    task.pool = index
             pool.credit -= count
             start += count
             left -= 1
@@ -484,8 +484,7 @@ def _free_slots(place: Place) -> int:
     Which of its pools an agent's leases are in is not known, so one with several may have more.
     """
     agent, _, pool = place
-    slots = sum([its.pool.slots for its in agent.pools])
-    idle = slots - len(agent.leases) - agent.room.reserved_slots
+    idle = agent.slots - len(agent.leases) - (agent.room.held_cpu // pool.slot_cpu if pool.slot_cpu else 0)
     return max(0, min(pool.credit, pool.pool.slots, idle))
 
 

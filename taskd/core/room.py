@@ -31,8 +31,6 @@ class Room:
         free: What is left of it.
         kinds: Of each item, by resource and item.
         items: What is left of each item, by resource and item; only of what has items.
-        slot_cpu: What one attempt that asks for nothing takes of a CPU, at most.
-        slots: Attempts that it runs at a time in pools whose slots are CPUs.
         is_pressed: Others keep its CPUs busy.
         outside_cpu: Thousandths of a CPU that others use while it is pressed; else 0.
         outside_memory: Bytes that others use.
@@ -46,12 +44,10 @@ class Room:
         "kinds",
         "outside_cpu",
         "outside_memory",
-        "slot_cpu",
-        "slots",
         "total",
     )
 
-    def __init__(self, supplies: Sequence[Supply], slots: int, leases: Iterable[Task]) -> None:
+    def __init__(self, supplies: Sequence[Supply], leases: Iterable[Task]) -> None:
         """Take up what an agent offers, less what its leases hold."""
         self.total = {supply.name: supply.amount for supply in supplies}
         self.free = dict(self.total)
@@ -59,8 +55,6 @@ class Room:
         self.kinds = {
             supply.name: dict(zip(supply.items, supply.kinds, strict=True)) for supply in supplies if supply.kinds
         }
-        self.slots = slots
-        self.slot_cpu = self.total.get(CPU, 0) // slots if slots else 0
         self.is_pressed = False
         self.outside_cpu = self.outside_memory = 0
         self._beats: list[int] = []
@@ -69,9 +63,9 @@ class Room:
                 self.take(task.granted)
 
     @property
-    def reserved_slots(self) -> int:
-        """Slots whose CPUs are held by leases that asked for them."""
-        return (self.total.get(CPU, 0) - self.free.get(CPU, 0)) // self.slot_cpu if self.slot_cpu else 0
+    def held_cpu(self) -> int:
+        """Thousandths of a CPU that leases hold."""
+        return self.total.get(CPU, 0) - self.free.get(CPU, 0)
 
     @property
     def memory_left(self) -> int:
@@ -116,21 +110,21 @@ class Room:
                 return name
         return ""
 
-    def left_of(self, name: str, busy_slots: int) -> int:
+    def left_of(self, name: str, busy_cpu: int) -> int:
         """Return how much of a resource tasks may still have that ask for it."""
         if name == CPU:
-            return self.cpu_left(busy_slots)
+            return self.cpu_left(busy_cpu)
         return self.memory_left if name == MEMORY else self.free.get(name, 0)
 
-    def cpu_left(self, busy_slots: int, *, alone: bool = False) -> int:
+    def cpu_left(self, busy_cpu: int, *, alone: bool = False) -> int:
         """Return what tasks that ask for CPUs may still have.
 
         Args:
-            busy_slots: Attempts that asked for nothing: they take a slot's share each, if the others left that much.
+            busy_cpu: What attempts take that asked for nothing: no more than the others have left them.
             alone: As if nobody else used the machine.
         """
         free: int = self.free.get(CPU, 0)
-        return free - min(busy_slots * self.slot_cpu, max(0, free)) - (0 if alone else self.outside_cpu)
+        return free - min(busy_cpu, max(0, free)) - (0 if alone else self.outside_cpu)
 
     def share_of(self, request: Request, cpu_left: int) -> float:
         """Return which share of the agent would be taken with this: of that of its resources that is scarcest then."""
@@ -203,10 +197,15 @@ class Room:
         able = [
             (ONE if whole else items[item], item)
             for item in wanted
-            if item in items and (not need.kind or kinds.get(item) == need.kind)
+            if item in items and (not need.kind or _is_kind(kinds.get(item, ""), need.kind))
         ]
         if 0 < amount < ONE:  # of a part that is taken already first, so that whole ones stay whole
             return [min(parts)[1]] if (parts := [(left, item) for left, item in able if left >= amount]) else None
         count = -(-amount // ONE)
         idle = [item for left, item in able if left == ONE]
         return idle[:count] if len(idle) >= count else None
+
+
+def _is_kind(kind: str, wanted: str) -> bool:
+    """Tell whether an item is of a kind, or of one of its sorts: ``a100-sxm4-80gb`` is an ``a100``."""
+    return kind == wanted or kind.startswith(f"{wanted}-")

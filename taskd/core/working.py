@@ -40,7 +40,7 @@ from taskd.core.shares import Shares
 from taskd.core.standing import Schedules
 from taskd_protocol import limits
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX, Limit
-from taskd_protocol.resources import Granted
+from taskd_protocol.resources import CPU, Granted
 from taskd_protocol.task import Pool, TaskSpec
 
 if TYPE_CHECKING:
@@ -108,6 +108,12 @@ class PoolState:
     pool: Pool
     names: frozenset[str]
     credit: int = 0
+    slot_cpu: int = 0
+    """Thousandths of a CPU that an attempt takes that asks for nothing, if slots are CPUs here."""
+    busy: int = 0
+    """Leases here that ask for nothing, if so: running, or waiting for a slot."""
+    granted: int = 0
+    """Leases here that hold resources, if so."""
 
     @property
     def has_slots(self) -> bool:
@@ -145,13 +151,9 @@ class Agent:
     quarantined: bool = False
     streak: list[Charge] = field(default_factory=list)
     """What it has failed since its last success, kept by ``taskd.core.quarantine``."""
-    room: Room = field(default_factory=lambda: Room([], 0, []))
+    room: Room = field(default_factory=lambda: Room([], []))
     sort: bytes = b""
     """A digest of what it offers beside its name: what one of a sort can run, all can."""
-    busy_slots: int = 0
-    """Leases that ask for nothing, in pools that have slots."""
-    granted: int = 0
-    """Leases that hold resources, in pools that have slots."""
     apart: dict[str, int] = field(default_factory=dict)
     """Leases that are to be apart from others of the same word."""
     holder: int = 0
@@ -177,14 +179,29 @@ class Agent:
                 return index
         return -1
 
+    @property
+    def slots(self) -> int:
+        """Attempts that it runs at a time."""
+        return sum([pool.pool.slots for pool in self.pools])
+
     def has_free_slot(self, name: str) -> bool:
         """Tell whether an attempt that asks for something would start at once in its pool."""
-        return not self.pools[self.pool_of(name)].has_slots or self.granted + self.busy_slots < self.room.slots
+        pool = self.pools[self.pool_of(name)]
+        return not pool.has_slots or pool.granted + pool.busy < pool.pool.slots
+
+    def runs_plain(self, pool: PoolState) -> bool:
+        """Tell whether what asks for nothing could run in a pool beside what holds CPUs."""
+        return not pool.slot_cpu or self.room.total.get(CPU, 0) - self.room.held_cpu >= pool.slot_cpu
+
+    @property
+    def busy_cpu(self) -> int:
+        """Thousandths of a CPU that attempts take that asked for nothing."""
+        return sum([min(pool.busy, pool.pool.slots) * pool.slot_cpu for pool in self.pools if pool.busy])
 
     @property
     def cpu_left(self) -> int:
         """What tasks that ask for CPUs may still have."""
-        return self.room.cpu_left(self.busy_slots)
+        return self.room.cpu_left(self.busy_cpu)
 
     def lives_for(self, life_ms: int, now: Now) -> bool:
         """Tell whether its machine has so long left, as far as is known."""
@@ -475,8 +492,8 @@ class Working:
     @staticmethod
     def note_held(agent: Agent, task: Task, granted: Granted) -> None:
         """Count a lease that holds resources among what its agent does."""
-        if task.in_slot:
-            agent.granted += 1
+        if task.pool >= 0:
+            agent.pools[task.pool].granted += 1
         if granted.exclusive_host:
             agent.holder = task.token
         where = task.spec.rules.where
@@ -491,9 +508,10 @@ class Working:
         for task in tasks:
             if task.granted is not None:
                 self._give_back(agent, task, task.granted)
-            elif task.in_slot:
-                agent.busy_slots -= 1
-                task.in_slot = False
+            elif task.pool >= 0:
+                if task.pool < len(agent.pools):  # none are left of an agent whose connection is gone
+                    agent.pools[task.pool].busy -= 1
+                task.pool = -1
         self.rooms.note(agent.name)
 
     def _note_unlimited(self, tasks: Iterable[Task]) -> None:
@@ -506,8 +524,8 @@ class Working:
     @staticmethod
     def _give_back(agent: Agent, task: Task, granted: Granted) -> None:
         agent.room.give_back(granted)
-        if task.in_slot:
-            agent.granted -= 1
+        if 0 <= task.pool < len(agent.pools):
+            agent.pools[task.pool].granted -= 1
         if agent.holder == task.token:
             agent.holder = 0
         where = task.spec.rules.where
@@ -515,7 +533,7 @@ class Working:
             agent.apart[where.apart] -= 1
             if not agent.apart[where.apart]:
                 del agent.apart[where.apart]
-        task.granted, task.in_slot = None, False
+        task.granted, task.pool = None, -1
 
     # -- lines --------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ def no_credit(shell: Shell) -> TaskSpec:
 
 
 def no_slot(shell: Shell) -> TaskSpec:
-    join(shell, credit=20)
+    join(shell, credit=8)
     shell.submit(*[shell.spec() for _ in range(8)])
     return submit(shell, Where(labels=[LabelRule("taskd.agent", "=", ["a1"])]))
 

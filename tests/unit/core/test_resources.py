@@ -10,7 +10,7 @@ from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
 from taskd.core.records import PeaksRecord
 from taskd_protocol.explanation import Obstacle
 from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
-from taskd_protocol.task import Failure, Grant, TaskSpec
+from taskd_protocol.task import Failure, Grant, Pool, TaskSpec
 
 GIB = 1 << 30
 OUT_OF_MEMORY = Failure("worker.out_of_memory", "it held more than it was granted")
@@ -21,7 +21,7 @@ def machine(
 ) -> FakeAgent:
     supplies = [Supply("cpu", cpus * 1_000), Supply("memory", memory * GIB)]
     if gpus:
-        supplies.append(Supply("gpu", gpus * 1_000, [str(i) for i in range(gpus)], ["a100"] * gpus))
+        supplies.append(Supply("gpu", gpus * 1_000, [str(i) for i in range(gpus)], ["a100-sxm4-80gb"] * gpus))
     return FakeAgent(shell, name, supplies=supplies, labels=labels).join(credit=50)
 
 
@@ -58,6 +58,30 @@ def test_plain_tasks_count_as_slots(shell: Shell) -> None:
     assert [holds(grant) for grant in grants] == [{"cpu": 1_000}]
 
 
+def test_each_pool_has_its_own_slots(shell: Shell) -> None:
+    """A task that holds little starts at once, so it is granted only where a slot of its own pool is free."""
+    pools = [Pool("process", 2, ["m.f"]), Pool("command", 2, ["m.g"])]
+    agent = FakeAgent(shell, supplies=[Supply("cpu", 4_000)])
+    agent.pools = pools
+    agent.join()
+    shell.do(agent.credit(9, pool=0))
+    shell.submit(*[wish(shell, cpu(0.5)) for _ in range(3)])
+    assert len(agent.receive()) == 2
+    shell.do(agent.credit(9, pool=1))
+    shell.submit(*[shell.spec("m.g", where=Where([Request([cpu(0.5)])])) for _ in range(3)])
+    assert len(agent.receive()) == 2
+
+
+def test_nothing_plain_is_granted_where_all_cpus_are_held(shell: Shell) -> None:
+    agent = machine(shell)
+    shell.submit(wish(shell, cpu(4)))
+    [held] = agent.receive()
+    shell.submit(shell.spec())
+    assert not agent.receive()
+    shell.do(agent.ack(held))
+    assert len(agent.receive()) == 1
+
+
 def test_alternatives_are_met_in_order(shell: Shell) -> None:
     agent = machine(shell, gpus=1)
     either = Where([Request([Need("gpu", 1_000)]), Request([cpu(4)])])
@@ -82,6 +106,7 @@ def test_an_item_by_its_name_or_kind(shell: Shell) -> None:
         wish(shell, Need("gpu", 1_000, items=["1"])),
         wish(shell, Need("gpu", 1_000, kind="a100")),
         wish(shell, Need("gpu", 1_000, kind="t4")),
+        wish(shell, Need("gpu", 1_000, kind="a10")),
     )
     items = [grant.granted.holds[0].items for grant in agent.receive() if grant.granted]
     assert sorted(items) == [["0"], ["1"]]
