@@ -1,9 +1,10 @@
 """A crash at every write boundary of a life of 500 steps.
 
-A life of a coordinator, its clients and agents is played by chance. At each batch and at each flush it is forked, and
-the power is cut in the child: before the batch was written, when it was written and not synced (it is lost, or it
-survives), and when it was synced and nobody was told yet. The child starts again from what is left, sometimes to be cut
-off once more while it recovers; it must find its disk in order and everything acknowledged, and goes on to the end.
+A life of a coordinator, its clients and agents is played by chance, with workflows, what tasks spawn, and schedules.
+At each batch and at each flush it is forked, and the power is cut in the child: before the batch was written, when it
+was written and not synced (it is lost, or it survives), and when it was synced and nobody was told yet. The child
+starts again from what is left, sometimes to be cut off once more while it recovers; it must find its disk in order
+and everything acknowledged, and goes on to the end.
 """
 
 import os
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from campaigns.graph_world import GraphWorld, random_graph_step
 from campaigns.report import Found
-from campaigns.worlds import LightWorld
-from harness.world import random_step, shrink
+from harness.world import shrink
+from taskd.core.lifecycle import State
+from taskd.core.records import FIRING, SPEC, STATE, WORKFLOW, StateRecord
+from taskd_protocol.ids import is_made_id
 
 STEPS = 500
 STEPS_PER_CASE = 50
@@ -26,7 +30,7 @@ RECOVERIES_CUT = 0.2
 """So many recoveries are cut off once more."""
 
 
-class Life(LightWorld):
+class Life(GraphWorld):
     """One life, forked where it would write."""
 
     def __init__(self, seed: int, found: Found) -> None:
@@ -41,13 +45,15 @@ class Life(LightWorld):
     def live(self, last: int) -> None:
         """Go on up to that step."""
         while self.step < last:
-            random_step(self, self.rng)
+            random_graph_step(self, self.rng)
             self.step += 1
 
     def turn(self) -> None:
         """End the turn: a boundary of its own before the batch and after it."""
         self._cut("before the write", [0, self.shell.staged_count])
         super().turn()
+        if self.step in self.cuts:
+            self._note_what_is_cut()
         self._cut("written, not synced", [0, self.chance.randrange(self.shell.staged_count), self.shell.staged_count])
 
     def flush(self) -> None:
@@ -55,6 +61,21 @@ class Life(LightWorld):
         if self.step in self.cuts:
             self._cut("synced, not told", [self.shell.staged_count])
         super().flush()
+
+    def _note_what_is_cut(self) -> None:
+        """Count what lies in the batch that is about to be lost, or kept and not told of."""
+        values = [(kind, record_id, value) for kind, record_id, value in self.written if value is not None]
+        kinds = {kind for kind, _, _ in values}
+        made = [record_id for kind, record_id, _ in values if kind == SPEC and is_made_id(record_id)]
+        facts = {
+            "ends that released others": WORKFLOW in kinds and made and STATE in kinds,
+            "a task that began to wait": any(
+                isinstance(v, StateRecord) and v.state == State.BLOCKED for _, _, v in values
+            ),
+            "decisions on a schedule": FIRING in kinds,
+        }
+        for name, holds in facts.items():
+            self.found.reach(name, int(bool(holds)))
 
     def _cut(self, where: str, kept: Sequence[int]) -> None:
         """Cut the power here, in a child each for so many of the batches that are not durable."""

@@ -85,7 +85,8 @@ class Onlooker:
 
     def open_signals(self) -> list[tuple[bytes, str]]:
         """Return what workflows that have not ended may wait for."""
-        return [(i, name) for i, flow in self.journal.flows.items() if not flow.finished_at_ms for name in flow.signals]
+        waiting = [i for i, flow in self.journal.flows.items() if not flow.finished_at_ms]
+        return [(i, name) for i in waiting for name in self.journal.signals_of(i)]
 
     def tally(self) -> dict[str, int]:
         """Return how many workflows and families came to which end, and how many times were decided on."""

@@ -159,6 +159,10 @@ class Journal:
         """Return what is durable of a task."""
         return self.tasks.get(task_id, NOTHING)
 
+    def signals_of(self, workflow: bytes) -> list[str]:
+        """Return the names of the signals that nodes of a workflow wait for."""
+        return list(dict.fromkeys(node.signal for node in self.graphs.get(workflow, ()) if node.signal))
+
     def _apply(self, writes: Sequence[Write]) -> None:  # noqa: C901, PLR0912 - one case a kind of record
         last = {key: value for key, value in writes if key[1] in _ORDERS}
         orders = [self._order(key, value) for key, value in last.items()]

@@ -236,7 +236,7 @@ class Load:
             if endless:
                 await self._cancel_these(machine, endless)
             for workflow in world.left_flows():
-                for signal in world.journal.flows[workflow].signals:
+                for signal in world.journal.signals_of(workflow):
                     await self._tell(machine, WorkflowSignal(0, workflow, signal, self._value()))
             gone = [task_id for task_id in world.left() if world.is_held_up(task_id)]
             if gone:
