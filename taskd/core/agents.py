@@ -66,7 +66,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     is_same_boot = agent.boot_id == command.boot_id
     agent.boot_id = command.boot_id
     agent.connection = command.connection
-    agent.pools = [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools]
+    _have(w, agent, [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools])
     agent.queues = command.queues
     agent.labels = {**command.labels, AGENT_LABEL: command.agent}
     agent.software = command.software
@@ -175,8 +175,20 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
 def _cut(w: Working, agent: Agent) -> None:
     """Have the agent be connected no more."""
     agent.connection = 0
-    agent.pools = []
+    _have(w, agent, [])
     w.asking.pop(agent.name, None)
+
+
+def _have(w: Working, agent: Agent, pools: list[PoolState]) -> None:
+    """Note what the agent has now."""
+    for name in {name for pool in agent.pools for name in pool.names}:
+        del w.having[name][agent.name]
+        if not w.having[name]:
+            del w.having[name]
+    agent.pools = pools
+    for pool in pools:
+        for name in pool.names:
+            w.having.setdefault(name, {})[agent.name] = agent
 
 
 def _deadline_mono_ms(w: Working, agent: Agent) -> int:

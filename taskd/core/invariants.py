@@ -117,6 +117,13 @@ def _check_schedules(schedules: Schedules) -> None:
 
 
 def _check_agents(w: Working) -> None:
+    having: dict[str, set[str]] = {}
+    for agent in w.agents.values():
+        for pool in agent.pools:
+            for name in pool.names:
+                having.setdefault(name, set()).add(agent.name)
+    assert {name: set(agents) for name, agents in w.having.items()} == having
+    assert all(w.agents[name] is agent for agents in w.having.values() for name, agent in agents.items())
     for agent in w.agents.values():
         assert agent.name in w.asking or not any(pool.credit for pool in agent.pools), "credit is to be used"
         assert agent.lost or agent.seen_mono_ms + w.settings.silence_ms >= w.silence_look_mono_ms

@@ -111,7 +111,7 @@ class _Pass:
         """Tell whether an agent whose host is its own could run it, now or soon."""
         return any(
             agent.takes_leases and not agent.room.is_pressed and agent.can_run(queue, name)
-            for agent in self._w.agents.values()
+            for agent in self._w.having.get(name, {}).values()
         )
 
     @property

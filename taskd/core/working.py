@@ -7,6 +7,7 @@ Invariants:
 - ``tasks`` holds exactly the tasks in some window and the leased ones.
 - A leased task is in ``agents[task.agent].leases`` under its token.
 - ``active`` holds exactly the lines whose window is not empty.
+- ``having`` holds exactly the connected agents under each task name that they have.
 - ``asking`` holds all agents that have credit, and some that have none any more.
 - No agent can have been silent for too long before ``silence_look_mono_ms``.
 """
@@ -384,6 +385,7 @@ class Working:
         self.lines_by_id: dict[bytes, Line] = {}
         self.active: dict[bytes, Line] = {}
         self.agents: dict[str, Agent] = {}
+        self.having: dict[str, dict[str, Agent]] = {}
         self.asking: dict[str, Agent] = {}
         self.silence_look_mono_ms = 0
         self.tokens: dict[str, TokenRecord] = {}
