@@ -181,6 +181,7 @@ def _cut(w: Working, agent: Agent) -> None:
 
 def _have(w: Working, agent: Agent, pools: list[PoolState]) -> None:
     """Note what the agent has now."""
+    w.offers += 1
     for name in {name for pool in agent.pools for name in pool.names}:
         del w.having[name][agent.name]
         if not w.having[name]:

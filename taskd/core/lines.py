@@ -211,6 +211,8 @@ class Line:
         learns: It is asked for memory as it was learned.
         least: CPU and memory that each of the alternatives asks for at least.
         names_agents: It is asked which agent it is, so that no two are of a sort.
+        is_served: A connected agent had the tasks, and served the queue, when that was looked up.
+        served_as_of: ``offers`` of the working set then.
         able: Of each sort of agent, by what it offers, or of each agent: whether it could run the tasks.
         stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
@@ -229,6 +231,7 @@ class Line:
         "able",
         "complete",
         "id",
+        "is_served",
         "learns",
         "least",
         "name",
@@ -241,6 +244,7 @@ class Line:
         "ready",
         "refilling",
         "requests",
+        "served_as_of",
         "stuck",
         "stuck_rank",
         "stuck_since_ms",
@@ -259,6 +263,8 @@ class Line:
         self.learns = any(need.amount == LEARNED for request in self.requests for need in request.needs)
         self.least = _least(self.requests, CPU), _least(self.requests, MEMORY)
         self.names_agents = any(rule.label in OWN_LABELS for rule in self.wants.labels) if self.wants else False
+        self.is_served = False
+        self.served_as_of = -1
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1
         self.stuck_since_ms = 0

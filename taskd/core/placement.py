@@ -394,7 +394,11 @@ def place(w: Working, now: Now) -> None:
     this = _Pass(w, places, now)
     queues: dict[str, list[_Head]] = {}
     for line in w.active.values():
+        if line.wants is None and not _is_served(w, line):
+            continue
         queues.setdefault(line.queue, []).append((line.head_rank(), line.id, line, None))
+    if not queues:
+        return
     for heads in queues.values():
         heapq.heapify(heads)
     _take_turns(w, this, queues)
@@ -404,6 +408,18 @@ def place(w: Working, now: Now) -> None:
     if sends:
         w.effects += sends
         w.counters_dirty = True
+
+
+def _is_served(w: Working, line: Line) -> bool:
+    """Tell whether a connected agent has the line's tasks, which is looked up when what agents have has changed.
+
+    Thousands of queues may wait for agents of their own while others work.
+    """
+    if line.served_as_of != w.offers:
+        line.served_as_of = w.offers
+        having = w.having.get(line.name, {}).values()
+        line.is_served = any(not agent.queues or line.queue in agent.queues for agent in having)
+    return line.is_served
 
 
 def _take_turns(w: Working, this: _Pass, queues: dict[str, list[_Head]]) -> None:

@@ -386,6 +386,7 @@ class Working:
         self.active: dict[bytes, Line] = {}
         self.agents: dict[str, Agent] = {}
         self.having: dict[str, dict[str, Agent]] = {}
+        self.offers = 0  # rises whenever what some agent has changes
         self.asking: dict[str, Agent] = {}
         self.silence_look_mono_ms = 0
         self.tokens: dict[str, TokenRecord] = {}

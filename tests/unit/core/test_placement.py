@@ -63,6 +63,16 @@ def test_lines_of_one_priority_take_turns_as_they_were_submitted(shell: Shell) -
     assert granted(agent) == ids[9:]
 
 
+def test_lines_that_nobody_served_are_served_when_an_agent_offers_to(shell: Shell) -> None:
+    """A new one, or one that has taken something else until now."""
+    agent = FakeAgent(shell, queues=("mine",)).join(credit=9)
+    shell.submit(shell.spec(queue="mine"), shell.spec(queue="other"), shell.spec(name="m.g", queue="mine"))
+    assert [grant.spec.queue for grant in agent.receive()] == ["mine"]
+    agent.queues = frozenset({"mine", "other"})
+    assert [grant.spec.queue for grant in agent.join(credit=9).receive()] == ["other"]
+    assert [grant.spec.name for grant in FakeAgent(shell, "a2", names=("m.g",)).join(credit=9).receive()] == ["m.g"]
+
+
 def test_a_queue_filter_keeps_other_queues_away(shell: Shell) -> None:
     default, other = submit(shell, shell.spec(), shell.spec(queue="other"))
     picky = FakeAgent(shell, "picky", queues=["other"]).join(credit=5)
