@@ -110,6 +110,8 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Said by the server alone, of the tasks that it makes for a workflow. None: it is a task by itself."""
     where: Where | None = None
     """None: any agent that has its name, in one slot."""
+    due_ms: int = 0
+    """UTC: its delay is over by then, however late it is accepted: a submit may be sent again for hours. 0: none."""
 
 
 NO_RULES = Rules()
@@ -449,6 +451,8 @@ def _check_rules(spec: TaskSpec, rules: Rules) -> None:
     for name in ("ttl", "deadline"):
         if 0 < limited[name] <= spec.delay_ms:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
+    if rules.due_ms < 0:
+        raise BadRequest(f"due_ms is {rules.due_ms}; it is an instant in UTC milliseconds, or 0 for none")
     if 0 < rules.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
         raise BadRequest(f"heartbeat of {rules.heartbeat_ms} ms is too short; it goes from half a second")
     _check_parts(spec, rules)

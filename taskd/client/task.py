@@ -18,7 +18,7 @@ from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import TaskId, task_id_unix_ms
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import NO_RULES, TaskSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -295,10 +295,14 @@ class Submitter(Generic[P, R]):
     def _specs(self, ids: list[TaskId], payloads: list[bytes], headers: list[Headers]) -> list[TaskSpec]:
         t = self._template
         name, queue, priority, delay_ms, retry, key = t.name, t.queue, t.priority, t.delay_ms, t.retry, t.key
+        given = t.given
         if self._options.at is not None and ids:
-            delay_ms = self._options.delay_ms_from(task_id_unix_ms(ids[0]), name)  # made from the server's time
+            now_ms = task_id_unix_ms(ids[0])  # made from the server's time
+            delay_ms = self._options.delay_ms_from(now_ms, name)
+            if delay_ms:
+                given = structs.replace(given or NO_RULES, due_ms=now_ms + delay_ms)
         specs = [
-            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, t.given)
+            TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, given)
             for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
         ]
         if any(headers):

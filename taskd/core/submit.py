@@ -76,17 +76,17 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
         given = spec.given
         if given is not None and (given.unique is not None or given.ttl_ms or given.deadline_ms):
             _follow(w, spec, given, now)
-        if spec.delay_ms:
-            mutate(
-                (records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place_of(enqueued_ms, spec, ageing_ms)))
-            )
-            _schedule(w, spec, now)
+        late_ms = 0 if given is None or not given.due_ms else _late_ms(spec, given.due_ms, wall_ms)
+        if spec.delay_ms > late_ms:
+            place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
+            mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
+            _schedule(w, spec, spec.delay_ms - late_ms, now)
         else:
             priority = spec.priority
             key = (spec.queue, spec.name, priority, b"" if spec.given is None else where_of(spec, None))
             together = entering.get(key)
             if together is None:
-                place = place_of(enqueued_ms, spec, ageing_ms)
+                place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
                 together = entering[key] = place, place << ORDER_BITS, []
             place, rank, tasks = together
             mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
@@ -112,10 +112,15 @@ def _keep_key(w: Working, spec: TaskSpec, wall_ms: int) -> None:
     lapses.start(w, until_ms, records.KEY, key)
 
 
-def _schedule(w: Working, spec: TaskSpec, now: Now) -> None:
-    due_at_ms = now.wall_ms + spec.delay_ms
+def _late_ms(spec: TaskSpec, due_ms: int, wall_ms: int) -> int:
+    """Return by how much a delay is over later than it may be, if it began now; at most all of it."""
+    return min(max(0, wall_ms + spec.delay_ms - due_ms), spec.delay_ms)
+
+
+def _schedule(w: Working, spec: TaskSpec, wait_ms: int, now: Now) -> None:
+    due_at_ms = now.wall_ms + wait_ms
     w.put(records.STATE, spec.id, StateRecord(State.SCHEDULED, 0, 0, 0, "", 0, due_at_ms=due_at_ms))
-    timers.start(w, spec.id, due_at_ms, spec.delay_ms, now)
+    timers.start(w, spec.id, due_at_ms, wait_ms, now)
     w.counters.move(spec.queue, None, State.SCHEDULED)
 
 

@@ -62,6 +62,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                         "rack",
                         True,  # noqa: FBT003
                     ),
+                    due_ms=1_763_760_060_000,
                 ),
             ),
         ),

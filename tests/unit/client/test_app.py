@@ -29,7 +29,7 @@ from taskd_protocol.errors import (
     TimedOut,
 )
 from taskd_protocol.explanation import Reason
-from taskd_protocol.ids import format_task_id, is_task_id, parse_task_id, task_id_unix_ms
+from taskd_protocol.ids import TaskId, format_task_id, is_task_id, parse_task_id, task_id_unix_ms
 from taskd_protocol.messages import AttemptView, Error, PeerLimits, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure, Grant, Outcome, TaskSpec
@@ -174,6 +174,21 @@ def test_the_servers_limit_of_tasks_in_a_submit_is_kept(face: Face) -> None:
     assert [len(submit.tasks) for submit in server.submits()] == [10, 10, 5]
     app.close()
     server.stop()
+
+
+def test_an_instant_reaches_the_server(server: FakeServer, app: App) -> None:
+    """With the delay until then, for who knows no instants; one that is past is no delay."""
+
+    @app.task(name="t", timeout=9)
+    def work() -> None: ...
+
+    at = dt.datetime.fromtimestamp(SERVER_TIME_MS / 1000, dt.UTC).replace(microsecond=0) + dt.timedelta(days=1)
+    work.options(at=at).submit()
+    work.options(at=at - dt.timedelta(days=2)).submit()
+    first, second = server.tasks.values()
+    assert first.rules == wire.Rules(timeout_ms=9_000, due_ms=round(at.timestamp() * 1000))
+    assert first.rules.due_ms - first.delay_ms == task_id_unix_ms(TaskId(first.id))
+    assert (second.delay_ms, second.rules) == (0, wire.Rules(timeout_ms=9_000))
 
 
 def test_options_reach_the_server(server: FakeServer, app: App) -> None:

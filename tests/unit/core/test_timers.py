@@ -7,6 +7,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import TICK_MS, Shell
 from harness.fsck import check_beside, check_disk
+from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import CancelTasks, SubmitTasks
 from taskd.core.lifecycle import State
@@ -42,6 +43,29 @@ def test_a_delayed_task_is_placed_as_if_it_came_when_it_is_due(shell: Shell) -> 
     shell.submit(late)
     grants = FakeAgent(shell).join(credit=4).receive()
     assert [grant.spec for grant in grants] == [before, early, delayed, late]
+
+
+def test_a_delay_to_an_instant_is_no_longer_for_a_submit_that_comes_late(shell: Shell) -> None:
+    """As when it is sent again after an outage; in line it stands where it would have stood."""
+    due_ms = shell.wall_ms + 2_000
+    soon, late, future = (changed(shell.spec(delay_ms=2_000), due_ms=due_ms + more) for more in (0, 0, 60_000))
+    shell.pass_ms(1_500)
+    shell.submit(soon, future)
+    assert shell.disk.get(records.STATE, soon.id, StateRecord).due_at_ms == due_ms
+    assert shell.disk.get(records.STATE, future.id, StateRecord).due_at_ms == shell.wall_ms + 2_000
+    before = shell.spec()
+    shell.pass_ms(500)
+    shell.submit(before)
+    shell.pass_ms(1)
+    shell.submit(late, shell.spec("m.other"))
+    assert (records.STATE, late.id) not in shell.disk.values, "its time is past: it is ready"
+    assert [state.due_at_ms for state in shell.disk.of(records.STATE, StateRecord).values() if state.due_at_ms] == [
+        shell.wall_ms + 1_499
+    ]
+    shell.crash()
+    shell.settle()
+    grants = FakeAgent(shell).join(credit=3).receive()
+    assert [grant.spec for grant in grants if grant.spec.name == "m.f"] == [soon, before, late]
 
 
 def test_the_next_deadline_is_the_first_timers(shell: Shell) -> None:
