@@ -71,4 +71,5 @@ class Port:
                     " the rest later",
                     retry_after_ms=ROOM_RETRY_MS,
                 )
+            self.beat(token, b"")  # it is held up, and has not fallen silent
             time.sleep(ROOM_LOOK_S)

@@ -73,6 +73,21 @@ def test_a_blocking_call_waits_until_its_agent_takes_more_of_what_it_spawns(monk
     assert looks == [ROOM_LOOK_S] * 3
 
 
+def test_a_call_that_waits_has_not_fallen_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held up: no limit on its silence ends it, however long its agent takes nothing."""
+    ear, watch = Ear(), Watch()
+    port = Port(ear, watch)
+    ear.page[wire.PAGE_SPAWNS_FULL] = 1
+
+    def sleep(seconds: float) -> None:
+        watch.ns += round(seconds * 1e9)
+        ear.page[wire.PAGE_SPAWNS_FULL] = watch.ns < 10 * SIGN_NS
+
+    monkeypatch.setattr("time.sleep", sleep)
+    port.wait_for_room(7)
+    assert ear.told == [wire.Beat(7, b"")] * 10
+
+
 def test_a_cancelled_call_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     ear = Ear()
     port = Port(ear, Watch())
