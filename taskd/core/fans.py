@@ -24,6 +24,9 @@ from taskd_protocol.workflow import CHILDREN_MAX, Node, member_id
 ITEMS: Final = 500
 """Read at once for a node that maps."""
 
+ITEMS_BYTES: Final = 4 * 1024 * 1024
+"""With so many at hand no more are read: each may be 16 MiB, as a result of another map's child."""
+
 Make = Callable[[TaskSpec, bytes, list[Given]], None]
 """Makes a task of a template, under an id, with inputs."""
 
@@ -136,7 +139,8 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
     if spent and fan.made:
         w.put(records.NODE, member_id(flow.id, position), fan.noted(NodeRecord("running", fan.started_at_ms)))
     known = fan.released + len(fan.items)
-    if len(fan.items) < ITEMS // 2 and known < len(fan.statuses) and not (fan.reading or fan.stopped):
+    is_low = len(fan.items) < ITEMS // 2 and sum(map(len, fan.items)) < ITEMS_BYTES
+    if is_low and known < len(fan.statuses) and not (fan.reading or fan.stopped):
         fan.reading = True
         want_items(w, flow, position, node, known)
     if spent == room and fan.items:

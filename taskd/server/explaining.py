@@ -52,7 +52,8 @@ async def _explain_node(
         return None
     [node] = await read_nodes(services, workflow, position, position + 1)
     before = [*node.needs, *node.after][: limits.PAGE_ROWS_MAX]
-    outcomes = await read_outcomes(services, [member_id(workflow.spec.id, parent) for parent in before])
+    ids = [member_id(workflow.spec.id, parent) for parent in before]
+    outcomes = await read_outcomes(services, ids, "none")
     names = await _names(services, workflow, before)
     parents = [(name, outcome.state) for name, outcome in zip(names, outcomes, strict=True)]
     return explain_node(services.working, node, node_id, workflow=workflow, record=record, parents=parents)

@@ -34,6 +34,10 @@ LISTS_BYTES_MAX: Final = 64 * 1024 * 1024
 """Lists that nodes map over, kept from one piece to the next: of more, that which was asked for least recently is read
 again for its next one. At least three of the largest."""
 
+RESULTS_AT_ONCE: Final = 16
+RESULTS_BYTES: Final = 4 * 1024 * 1024
+"""Large results read at once, and after how many bytes of them the others are left for later: each may be 16 MiB."""
+
 _items = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -188,7 +192,10 @@ class FlowLoader:
 
 
 async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
-    """Read the packed results of tasks and nodes; None of one that has none, or did not succeed."""
+    """Read the packed results of tasks and nodes; None of one that has none, or did not succeed.
+
+    Of the first ones alone, where all would be much: of at least one.
+    """
     values = await store.load([(kind, i) for i in ids for kind in (records.STATE, records.NODE)])
     results: list[bytes | None] = []
     apart: list[int] = []
@@ -205,9 +212,22 @@ async def read_results(store: Store, ids: list[bytes]) -> list[bytes | None]:
             record = codec.decode_as(NodeRecord, records.NODE, task_id, node)
             result = record.packed if record.state == "succeeded" else None
         results.append(result)
-    for index, value in zip(apart, await store.load([(records.RESULT, ids[i]) for i in apart]), strict=True):
+    large = await load_large(store, [ids[index] for index in apart])
+    for index, value in zip(apart, large, strict=False):
         results[index] = value
-    return results
+    return results if len(large) == len(apart) else results[: apart[len(large)]]
+
+
+async def load_large(store: Store, ids: list[bytes]) -> list[bytes | None]:
+    """Load large results, in order, until they are much; at least one, if any is asked for."""
+    found: list[bytes | None] = []
+    total = 0
+    while len(found) < len(ids) and total < RESULTS_BYTES:
+        at_once = ids[len(found) : len(found) + min(len(found) + 1, RESULTS_AT_ONCE)]  # the first shows what they are
+        values = await store.load([(records.RESULT, each) for each in at_once])
+        found += values
+        total += sum([len(value) for value in values if value is not None])
+    return found
 
 
 def _piece(want: WantItems, total: int, items: list[bytes], longest: int = 0) -> MapItems:

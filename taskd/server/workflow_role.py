@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from taskd.core.lines import Task
 from taskd.core.records import Damaged, Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, Value, WorkflowRecord
 from taskd.core.settling import SKIPS
 from taskd.core.stages import why_failed
-from taskd.server.flow_loading import read_results
+from taskd.server.flow_loading import load_large, read_results
 from taskd.server.loading import Found
 from taskd.server.services import Services
 from taskd.server.session import Session, error_message
@@ -260,9 +260,9 @@ async def show_children(services: Services, message: wm.ChildrenQuery) -> wm.Chi
     workflow, (node, _) = workflow_of(message.id), place_of(message.id)
     outcomes: list[Outcome] = []
     page_bytes = 0
-    for start in range(first, end, 100):
+    while (start := first + len(outcomes)) < end:
         ids = [member_id(workflow, node, child) for child in range(start, min(start + 100, end))]
-        for outcome in await read_outcomes(services, ids):
+        for outcome in await read_outcomes(services, ids, "some"):
             page_bytes += len(outcome.result)
             if outcomes and page_bytes > PAGE_BYTES:
                 return wm.ChildrenPage(message.request_id, record.total, outcomes)
@@ -270,18 +270,32 @@ async def show_children(services: Services, message: wm.ChildrenQuery) -> wm.Chi
     return wm.ChildrenPage(message.request_id, record.total, outcomes)
 
 
-async def read_outcomes(services: Services, ids: list[bytes]) -> list[Outcome]:
+async def read_outcomes(
+    services: Services, ids: list[bytes], large: Literal["all", "some", "none"] = "all"
+) -> list[Outcome]:
     """Read how members of workflows, or workflows, stand; of what has not ended, the state alone.
 
     ``unknown``: no such workflow, or it has no such node.
+
+    Args:
+        services: As of the session.
+        ids: Of which.
+        large: Of results that stand apart, ``some``: where all would be much, outcomes of the first ones alone, of at
+            least one; ``none``: they are left out.
     """
     workflows: list[Key] = [(records.WORKFLOW, i) for i in dict.fromkeys(map(workflow_of, ids))]
     kinds = (records.STATE, records.NODE)
     found = dict(await services.reader.read_now([*workflows, *((kind, i) for i in ids for kind in kinds)]))
-    apart: list[Key] = [
-        (records.RESULT, i) for i in ids if isinstance(s := found[records.STATE, i], StateRecord) and s.result_apart
-    ]
-    found.update(await services.reader.read(apart))
+    apart = [i for i in ids if isinstance(s := found[records.STATE, i], StateRecord) and s.result_apart]
+    if large == "none":
+        found.update({(records.RESULT, i): b"" for i in apart})
+    elif large == "some":
+        loaded = await load_large(services.store, apart)
+        found.update({(records.RESULT, i): value for i, value in zip(apart, loaded, strict=False)})
+        if len(loaded) < len(apart):
+            ids = ids[: ids.index(apart[len(loaded)])]
+    else:
+        found.update(await services.reader.read([(records.RESULT, i) for i in apart]))
     return [_outcome(services, i, found) for i in ids]
 
 
@@ -346,7 +360,7 @@ async def read_input(services: Services, agent: str, message: wm.InputQuery) -> 
     while after + len(parts) < given.count and page_bytes < PAGE_BYTES:
         start = after + len(parts)
         ids = [member_id(workflow, node, child) for child in range(start, min(start + 100, given.count))]
-        for outcome in await read_outcomes(services, ids):
+        for outcome in await read_outcomes(services, ids, "some"):
             succeeded = outcome.state == State.SUCCEEDED
             if message.input < 0 and not succeeded:
                 why = _why(outcome)

@@ -6,16 +6,16 @@ import pytest
 
 from harness.core import Shell
 from harness.fsck import check_disk
-from harness.workflows import Graph, Run
+from harness.workflows import Graph, Run, inputs
 from taskd.core import moves, records
 from taskd.core.commands import CancelTasks, GoOn, Now, OrderWorkflow, RerunTasks, SignalWorkflow
 from taskd.core.coordinator import Turn
 from taskd.core.effects import Continue
-from taskd.core.flows import Flow
+from taskd.core.flows import Flow, stem_of
 from taskd.core.records import NodeRecord, StateRecord
 from taskd.core.working import Settings
 from taskd_protocol.payload import pack
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import Given, TaskSpec
 from taskd_protocol.workflow import Node
 
 STEP = 100
@@ -208,6 +208,27 @@ def test_an_item_of_a_map_that_is_too_long_ends_the_one_that_maps_over_it() -> N
     failure = shell.disk.get(records.NODE, run.node_id("again"), NodeRecord).failure
     assert failure is not None
     assert failure.code == "payload.too_large"
+
+
+def test_large_items_are_at_hand_a_few_at_a_time(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a map over another's results, which may be as large as a task's: of all of them, each its turn."""
+    monkeypatch.setattr("taskd.core.fans.ITEMS_BYTES", 4_000)
+    monkeypatch.setattr("taskd.server.flow_loading.RESULTS_BYTES", 4_000)
+    graph = Graph().add("items", kind="value", packed=pack(list(range(40)))).add("each", "items", kind="map", over=0)
+    run = Run(shell, graph.add("again", "each", kind="map", over=0, in_flight_max=1))
+    result = pack(bytes(1_000))
+    for grant in run.take().values():
+        run.ack(grant, result)
+    fan = shell.working.flows[stem_of(run.id)].fans[2]
+    most = 0
+    while grants := run.take():
+        most = max(most, len(fan.items))
+        for grant in grants.values():
+            assert inputs(grant) == [Given(result)]
+            run.ack(grant)
+    assert 0 < most <= 12
+    assert run.record.state == "succeeded"
+    assert len(run.ran) == 80
 
 
 @pytest.mark.parametrize("crash", [False, True])

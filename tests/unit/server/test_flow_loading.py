@@ -78,3 +78,39 @@ def test_a_list_is_read_anew_for_a_map_that_begins() -> None:
     read(loader, 10, 0, 0)
     read(loader, 10, 0, 0)
     assert store.loads == 2
+
+
+class Children(MemoryStore):
+    """A store with the children of a node that maps, whose results are large; it notes the most read at once."""
+
+    def __init__(self) -> None:
+        super().__init__(lineage=bytes(16), sync=_never)
+        self.most = 0
+        self.results = [pack(bytes(200_000 if n % 3 else n)) for n in range(90)]
+        for child, packed in enumerate(self.results):
+            member = member_id(WORKFLOW, 2, child)
+            apart = len(packed) > records.INLINE_RESULT_BYTES
+            state = StateRecord("succeeded", 1, 0, 1, "a", 1, 2, result=None if apart else packed, result_apart=apart)
+            self.stage(codec.encode([(records.STATE, member, state)]))
+            if apart:
+                self.stage(codec.encode([(records.RESULT, member, packed)]))
+
+    async def load(self, keys: Sequence[Key]) -> list[bytes | None]:
+        found = await super().load(keys)
+        self.most = max(self.most, sum(len(value) for value in found if value is not None))
+        return found
+
+
+def test_large_results_of_a_map_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who maps over them: 500 of the largest would fill any machine's memory."""
+    monkeypatch.setattr(flow_loading, "RESULTS_BYTES", 1_000_000)
+    store = Children()
+    loader = FlowLoader(store)
+    items: list[bytes] = []
+    while len(items) < len(store.results):
+        want = WantItems(WORKFLOW, 12, member_id(WORKFLOW, 2), len(store.results), len(items), LIMIT)
+        found = at_once(loader.read_items(want))
+        assert (found.total, found.longest > 0, len(found.items) > 0) == (len(store.results), True, True)
+        items += found.items
+    assert items == store.results
+    assert store.most < flow_loading.RESULTS_AT_ONCE * 210_000
