@@ -13,6 +13,7 @@ class Ear(Link):
 
     def __init__(self) -> None:
         self.forked = False
+        self.places = 1
         self.told: list[wire.FromWorker] = []
         self.page = memoryview(bytearray(wire.PAGE_BYTES)).cast("Q")
 
