@@ -4,7 +4,7 @@ A timer says when to look, not why: what is due, the end of a delay or a limit t
 waiting, shows in what the task is then.
 """
 
-from taskd.core import endings, expiry, records, timers
+from taskd.core import endings, expiry, records, timers, waits
 from taskd.core.commands import Loaded, Now, ReleaseDue
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
@@ -33,7 +33,7 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
     for task_id, due_at_ms in instants.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         in_memory = w.tasks.get(task_id)
-        if not isinstance(spec, SpecRecord) and is_made_id(task_id):
+        if not isinstance(spec, SpecRecord) and is_made_id(task_id) and waits.may_be_due(w, task_id, due_at_ms):
             w.happened.append(Happened(task_id, BLOCKED))  # a node that sleeps, or waits for a signal
         if not isinstance(spec, SpecRecord) or (in_memory is not None and in_memory.token):
             continue

@@ -1,17 +1,19 @@
 """Waits: nodes of workflows that sleep, or wait for a signal, and hold nothing meanwhile."""
 
+from collections.abc import Container
+
 from msgspec.structs import replace
 
 from taskd.core import records, timers
 from taskd.core.commands import Now
-from taskd.core.flows import Flow
+from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.records import NodeRecord
 from taskd.core.settling import SKIPS, end_node
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure
-from taskd_protocol.workflow import NIL, SIGNAL, SLEEP, Node, member_id
+from taskd_protocol.workflow import NIL, SIGNAL, SLEEP, Node, member_id, place_of
 
 
 def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
@@ -26,6 +28,15 @@ def begin(w: Working, flow: Flow, position: int, node: Node, now: Now) -> None:
     w.put(records.NODE, node_id, record)
     if due_at_ms:
         timers.start(w, node_id, due_at_ms, node.wait_ms, now)
+
+
+def may_be_due(w: Working, node_id: bytes, due_at_ms: Container[int]) -> bool:
+    """Tell whether a node waits until one of these instants, or is not read: a timer may be of a wait before."""
+    flow = w.flows.get(stem_of(node_id))
+    if flow is None or flow.graph is None:
+        return flow is not None
+    record = flow.waits.get(place_of(node_id)[0])
+    return record is not None and record.due_at_ms in due_at_ms
 
 
 def time_has_come(w: Working, flow: Flow, position: int, now: Now) -> None:

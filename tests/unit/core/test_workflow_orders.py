@@ -6,8 +6,9 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.commands import OrderWorkflow
+from taskd.core.commands import OrderWorkflow, ReleaseDue, SignalWorkflow
 from taskd.core.records import NodeRecord
+from taskd.core.timers import timer_id
 from taskd.core.workflows import ORDERS_KEPT
 from taskd_protocol.errors import BadRequest, ServerBusy, WorkflowEnded
 from taskd_protocol.payload import pack
@@ -322,3 +323,18 @@ def test_a_child_that_is_not_there_fails_alone(shell: Shell) -> None:
     shell.do(OrderWorkflow(run.id, "resume"))
     run.work()
     assert run.record.state == "succeeded", "what is there again is run again"
+
+
+def test_a_timer_of_a_wait_before_ends_no_other(shell: Shell) -> None:
+    """It had run out, and was still to be looked at, when the signal came, and the node was run again."""
+    run = Run(shell, Graph().add("go", kind="signal", signal="go", wait_ms=60_000))
+    waiting = shell.disk.get(records.NODE, run.node_id("go"), NodeRecord)
+    shell.do(SignalWorkflow(run.id, "go", pack(1)))
+    assert run.record.state == "succeeded"
+    shell.pass_ms(60_000)
+    shell.do(OrderWorkflow(run.id, "rerun", "go"))
+    shell.do(ReleaseDue([timer_id(waiting.due_at_ms, run.node_id("go"))]))
+    again = shell.disk.get(records.NODE, run.node_id("go"), NodeRecord)
+    assert (again.state, again.due_at_ms) == ("waiting", shell.wall_ms + 60_000)
+    shell.pass_ms(60_000)
+    assert shell.disk.get(records.NODE, run.node_id("go"), NodeRecord).state == "dead"
