@@ -51,7 +51,7 @@ def amount_text(name: str, amount: int) -> str:
     size, unit = float(amount), 0
     while size >= 1024 and unit < len(_UNITS) - 1:  # noqa: PLR2004 - of the next unit
         size, unit = size / 1024, unit + 1
-    return f"{size:.3g} {_UNITS[unit]}"
+    return f"{size:.3g} {_UNITS[unit]}" if size < 100 else f"{size:.0f} {_UNITS[unit]}"  # noqa: PLR2004 - three figures
 
 
 def duration_text(ms: int) -> str:

@@ -99,7 +99,7 @@ def lines_of(said: told.Explanation) -> list[tuple[str, str]]:
         lines.append(("warning", "no agent that is connected could ever run it"))
     if said.holds is not None:
         lines.append(("holds", _holds_text(said)))
-    lines += [(f"attempt {each.attempt}", f"had waited {waited_text(each.waited)}") for each in said.waited]
+    lines += [(f"attempt {each.attempt}", f"waited {waited_text(each.waited)}") for each in said.waited]
     if said.failure is not None:
         failure = said.failure
         what = f"{failure.type}: {failure.message}" if failure.type else failure.message

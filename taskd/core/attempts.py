@@ -75,7 +75,7 @@ def kept_ordinals(last: int, past: Past | None) -> range:
 def pass_over(task: Task) -> None:
     """Count the last attempt of a task, which provably never started, or is void: nothing of it is kept."""
     past = task.past or NO_PAST
-    task.past = msgspec.structs.replace(past, passed_over=past.passed_over + 1)
+    task.past = msgspec.structs.replace(past, passed_over=past.passed_over + 1, waited=[])
 
 
 def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, failure: Failure | None = None) -> None:
@@ -83,7 +83,9 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     past = task.past or NO_PAST
     short = None if failure is None else _in_short(failure)
     started_at_ms = started_at_ms or task.granted_at_ms
-    record = AttemptRecord(task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.passed_over)
+    record = AttemptRecord(
+        task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.passed_over, past.waited
+    )
     ordinal = task.attempt - past.passed_over
     w.put(records.ATTEMPT, attempt_id(task.spec.id, ordinal), record)
     kept = past.kept + 1

@@ -22,6 +22,7 @@ from taskd.core import (
     due,
     families,
     following,
+    holdups,
     jobs,
     lapses,
     limiting,
@@ -234,6 +235,7 @@ class Coordinator:
         gap_ms = 0 if w.ticked_mono_ms is None else now.mono_ms - w.ticked_mono_ms
         w.ticked_mono_ms = now.mono_ms
         agents.tick(w, now, gap_ms)
+        holdups.tick(w, now)
         timers.tick(w, now)
         retention.tick(w, now)
         lapses.tick(w, now)
@@ -279,6 +281,8 @@ class Coordinator:
         line = w.lines_by_id[command.line]
         for task in line.refill([_task(entry) for entry in command.entries], last=command.last):
             w.tasks[task.spec.id] = task
+            if not task.fresh:
+                task.ready_mono_ms = w.ticked_mono_ms or 0
         if line.window_count:
             w.active[line.id] = line
         w.dirty_lines[line.id] = line  # it may want more

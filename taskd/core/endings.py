@@ -156,6 +156,7 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
     )
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
+    task.ready_mono_ms = w.ticked_mono_ms or 0
     w.enter_line(task)
     return state
 

@@ -4,29 +4,32 @@ Pure: what is in memory and what was read is looked at, and nothing changes. Whe
 agent may run a task is asked of ``fitting``, as placement does; so what is told here is
 what holds the task back.
 
-What may hold back a whole line, whatever the agents have, belongs into ``holds_back``.
+What holds a task back is asked of `fitting` alone.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from taskd.core import limiting
+from msgspec.structs import replace
+
+from taskd.core import holdups, limiting
+from taskd.core.attempts import attempt_of
 from taskd.core.commands import Now
 from taskd.core.families import NODE
-from taskd.core.fitting import Ruled, never, not_now
+from taskd.core.fitting import NEARNESS, Ruled, never, ruled_out
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, place_of, rank_in, where_of
-from taskd.core.placement import LEASED_BYTES_MAX
-from taskd.core.records import NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import AttemptRecord, NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.working import Agent, Working
 from taskd_protocol import workflow as graphs
 from taskd_protocol.explanation import (
     AGENTS_LISTED_MAX,
     NAMED_MAX,
     AgentReason,
+    AttemptWaited,
     Explanation,
     Obstacle,
     Place,
@@ -37,8 +40,6 @@ from taskd_protocol.ids import format_task_id
 from taskd_protocol.resources import ALL
 from taskd_protocol.task import Failure
 from taskd_protocol.workflow import COMPENSATE, MAP, SIGNAL, SPAWN, Node, member_id
-
-NEARNESS: Final = {obstacle: index for index, obstacle in enumerate(Obstacle)}
 
 ENDED: Final = TERMINAL | {"skipped", "unknown"}
 """How nodes have ended that others come after; what is not known any more had."""
@@ -72,7 +73,19 @@ def explain_task(w: Working, stored: SpecRecord, state: StateRecord | None, now:
         started_at_ms=state.started_at_ms,
         finished_at_ms=state.finished_at_ms,
         failure=_in_short(state.failure),
+        waited=_waited(state.attempt, state.past),
     )
+
+
+def with_ended(told: Explanation, ended: Sequence[tuple[bytes, AttemptRecord]]) -> Explanation:
+    """Return an explanation with what was waited for before attempts that have ended, oldest first.
+
+    Args:
+        told: Of the task.
+        ended: ATTEMPT ids and records.
+    """
+    before = [AttemptWaited(attempt_of(i, attempt), attempt.waited) for i, attempt in ended if attempt.waited]
+    return replace(told, waited=before + told.waited)
 
 
 def explain_node(
@@ -118,23 +131,6 @@ def holds_back(w: Working, line: Line, now: Now) -> Reason | None:
     return limiting.holds_back(w, line.queue, line.name, now)
 
 
-def ruled_out(w: Working, agent: Agent, line: Line, now: Now) -> tuple[Ruled | None, bool]:
-    """Return the first thing that keeps the agent from the line's next task, and whether it always will."""
-    if not agent.connection:
-        return (Obstacle.ABSENT, ""), False
-    ruled = never(agent, line)
-    if ruled is not None:
-        return ruled, True
-    ruled = not_now(agent, line, now)
-    if ruled is not None:
-        return ruled, False
-    if agent.granted_bytes > LEASED_BYTES_MAX:
-        return (Obstacle.LADEN, ""), False
-    if line.wants is None and agent.room.is_pressed and _is_calm_elsewhere(w, line):
-        return (Obstacle.PRESSURE, ""), False
-    return None, False
-
-
 def first_reason(w: Working, line: Line, now: Now) -> Reason | None:
     """Return the first thing that a line's next task waits for; None: some agent has room for it."""
     return holds_back(w, line, now) or _agents(w, line, now)[1]
@@ -157,11 +153,13 @@ def _explain_leased(w: Working, task: Task) -> Explanation:
         started_at_ms=task.granted_at_ms,
         holds=task.granted,
         failure=_in_short(task.failure),
+        waited=_waited(task.attempt, task.past),
     )
 
 
 def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now) -> Explanation:
     spec = stored.spec
+    task = w.tasks.get(spec.id)
     line = w.lines.get((spec.queue, spec.name, where_of(spec, state.past)))
     assert line is not None, "a line that is not empty is in memory"
     place = _place(w, line, stored, now)
@@ -193,7 +191,17 @@ def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now)
         agent=state.agent,
         started_at_ms=state.started_at_ms,
         failure=_in_short(state.failure),
+        waited=[] if task is None else _so_far(line, task, now),
     )
+
+
+def _so_far(line: Line, task: Task, now: Now) -> list[AttemptWaited]:
+    waited = holdups.so_far(line, task, now)
+    return [AttemptWaited(task.attempt + 1, waited)] if waited else []
+
+
+def _waited(attempt: int, past: Past | None) -> list[AttemptWaited]:
+    return [AttemptWaited(attempt, past.waited)] if past is not None and past.waited else []
 
 
 def _agents(w: Working, line: Line, now: Now) -> tuple[list[AgentReason], Reason | None, dict[str, int]]:
@@ -332,13 +340,6 @@ def _of_memory(task: Task, state: StateRecord) -> StateRecord:
         state.started_at_ms,
         failure=task.failure,
         past=task.past,
-    )
-
-
-def _is_calm_elsewhere(w: Working, line: Line) -> bool:
-    return any(
-        agent.takes_leases and not agent.room.is_pressed and agent.can_run(line.queue, line.name)
-        for agent in w.agents.values()
     )
 
 

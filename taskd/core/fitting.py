@@ -5,7 +5,7 @@ task waits is told the same. ``never`` looks at what an agent is, and holds unti
 offers something else; ``not_now`` at what it does.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskd_protocol.explanation import Obstacle
 from taskd_protocol.limits import NAME_CHARS_MAX
@@ -14,8 +14,13 @@ from taskd_protocol.resources import CPU, holds_for
 if TYPE_CHECKING:
     from taskd.core.commands import Now
     from taskd.core.lines import Line
-    from taskd.core.working import Agent
+    from taskd.core.working import Agent, Working
 
+
+LEASED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
+
+NEARNESS: Final = {obstacle: index for index, obstacle in enumerate(Obstacle)}
 
 Ruled = tuple[Obstacle, str]
 """An obstacle, and what it is about: a resource, a label, a queue; empty: the agent as a whole."""
@@ -67,6 +72,23 @@ def _is_before(line: "Line", agent: "Agent") -> bool:
     return line.queue == agent.held_queue and bool(line.window_count) and line.head_rank() < agent.held_rank
 
 
+def ruled_out(w: "Working", agent: "Agent", line: "Line", now: "Now") -> tuple[Ruled | None, bool]:
+    """Return the first thing that keeps the agent from the line's next task, and whether it always will."""
+    if not agent.connection:
+        return (Obstacle.ABSENT, ""), False
+    ruled = never(agent, line)
+    if ruled is not None:
+        return ruled, True
+    ruled = not_now(agent, line, now)
+    if ruled is not None:
+        return ruled, False
+    if agent.granted_bytes > LEASED_BYTES_MAX:
+        return (Obstacle.LADEN, ""), False
+    if line.wants is None and agent.room.is_pressed and _is_calm_elsewhere(w, line):
+        return (Obstacle.PRESSURE, ""), False
+    return None, False
+
+
 def met(agent: "Agent", line: "Line") -> int | None:
     """Return the first of the line's alternatives for which the agent has room; None: there is none."""
     room = agent.room
@@ -103,3 +125,10 @@ def _lacking(agent: "Agent", line: "Line") -> Ruled:
     alone = room.cpu_left(agent.busy_cpu, alone=True)
     pressed = room.is_pressed and not room.lacks(request, alone, alone=True)
     return Obstacle.PRESSURE if pressed else Obstacle.RESOURCE, lacking
+
+
+def _is_calm_elsewhere(w: "Working", line: "Line") -> bool:
+    return any(
+        agent.takes_leases and not agent.room.is_pressed and agent.can_run(line.queue, line.name)
+        for agent in w.agents.values()
+    )

@@ -15,6 +15,7 @@ import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +24,9 @@ from taskd.core.records import LeaseRecord, Past, SpecRecord
 from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.resources import CPU, LEARNED, MEMORY, Granted, Need, Request, Where
 from taskd_protocol.task import Failure, TaskSpec
+
+if TYPE_CHECKING:
+    from taskd.core.holdups import Holdups
 
 WINDOW_TASKS_MAX = 32_768
 """In one line. Agents take thousands at a time; a refill is read beside the loop."""
@@ -96,6 +100,10 @@ class Task(msgspec.Struct, gc=False):
     """Of its lease: what it holds of its agent's resources; None: a slot."""
     pool: int = -1
     """Of its lease: its agent's pool, if the slots of that are CPUs; -1: they are not, or it has no lease."""
+    ready_mono_ms: int = 0
+    """When it was put into its line, roughly, by the clock that never steps; 0: by its submit."""
+    in_slot: bool = False
+    """Of its lease: it is in a pool whose slots are CPUs."""
 
     @property
     def since_ms(self) -> int:
@@ -217,6 +225,8 @@ class Line:
         stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
         stuck_since_ms: When that began, by the clock that never steps; 0: it is not so.
+        holdups: What it has waited for, see ``taskd.core.holdups``; None: nothing, of late.
+        seen_head: The rank of its first task when that was looked at last.
         paced_ms: When the count of what is granted began anew, by the same clock; 0: nothing has been granted.
         paced: Granted since.
         paced_before_ms: When the count before it began; 0: there is none.
@@ -230,6 +240,7 @@ class Line:
         "_window",
         "able",
         "complete",
+        "holdups",
         "id",
         "is_served",
         "learns",
@@ -244,6 +255,7 @@ class Line:
         "ready",
         "refilling",
         "requests",
+        "seen_head",
         "served_as_of",
         "stuck",
         "stuck_rank",
@@ -268,6 +280,8 @@ class Line:
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1
         self.stuck_since_ms = 0
+        self.holdups: Holdups | None = None
+        self.seen_head = -1
         self.paced_ms = self.paced = self.paced_before_ms = self.paced_before = 0
         self.id = line_id(queue, name, where)
         self.ready = ready
@@ -318,6 +332,11 @@ class Line:
     def window(self) -> list[Task]:
         """Return the tasks in the window, in order."""
         return self._window[self._head :]
+
+    @property
+    def first(self) -> Task:
+        """The first task in the window; there must be one."""
+        return self._window[self._head]
 
     @property
     def last_priority(self) -> int | None:

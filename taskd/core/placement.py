@@ -12,10 +12,11 @@ those that ask for something one by one, where there is room now (``choosing``).
 import heapq
 from typing import Final
 
-from taskd.core import choosing, claims, expiry, families, limiting, records
+from taskd.core import choosing, claims, expiry, families, holdups, limiting, records
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
+from taskd.core.fitting import LEASED_BYTES_MAX
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
@@ -32,9 +33,6 @@ LEASE_BYTES = 1024 * 1024
 
 LEASE_TASKS_MAX = 2_048
 """Tasks in one LEASE: with the longest names, keys and retry policies, some 7 KB each, it still fits a message."""
-
-LEASED_BYTES_MAX = 64 * 1024 * 1024
-"""Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
 
 GRANTED_MAX = 128
 """Tasks that ask for something, granted in one turn: some five milliseconds; the next turn goes on."""
@@ -176,6 +174,8 @@ class _Pass:
         if not group.room:
             return False
         tasks = line.take(min(group.room, count), below)
+        if line.holdups is not None:
+            holdups.carry_away(line, tasks, self._now)
         group.taken += tasks
         group.room -= len(tasks)
         self.room -= len(tasks)
@@ -228,6 +228,8 @@ class _Pass:
 
     def _grant_one(self, line: Line, agent: Agent, granted: Granted | None) -> None:
         [task] = line.take(1, _NO_BOUND)
+        if line.holdups is not None:
+            holdups.carry_away(line, [task], self._now)
         self._leave(line, [task])
         index = agent.pool_of(line.name)
         pool = agent.pools[index]
@@ -342,7 +344,7 @@ class _Pass:
             task.granted_at_ms = wall_ms
             leases[token] = task
             if (
-                task.fresh and task.granted is None
+                task.fresh and task.granted is None and task.past is None
             ):  # nothing has happened to it: there is no more to say, and that is said in half the time
                 task.attempt = 1
                 grants.append(Grant(token, 1, spec, deadline_in_ms))

@@ -19,6 +19,7 @@ from typing import NewType
 
 import msgspec
 
+from taskd_protocol.explanation import Waited
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted
 from taskd_protocol.schedule import Schedule
@@ -129,6 +130,8 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The workflow of what it has spawned; empty: nothing."""
     memory: int = 0
     """Bytes that it asks for at least, since an attempt died for want of memory; 0: what its spec says."""
+    waited: list[Waited] = []
+    """What it had waited for before its last attempt, until that ends without success: then its ATTEMPT tells it."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -482,6 +485,8 @@ class AttemptRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=
     failure: Failure | None = None
     passed_over: int = 0
     """Attempts before it that have no ATTEMPT, which its id does not count."""
+    waited: list[Waited] = []
+    """What was waited for before it."""
 
 
 class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

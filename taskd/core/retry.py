@@ -77,7 +77,7 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRe
     task = Task(spec.spec, rank_in(spec), spec.created_at_ms, spec.owner, fresh=False)
     task.attempt, task.failure = last.attempt, last.failure
     task.logs, task.log_bytes, task.revived_at_ms = last.logs, last.log_bytes, now.wall_ms
-    task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"")
+    task.past = None if last.past is None else msgspec.structs.replace(last.past, crashes=0, family=b"", waited=[])
     task.revived_attempt = last.attempt
     if last.state == State.SUCCEEDED:
         attempts.pass_over(task)

@@ -432,6 +432,8 @@ class Working:
         self.next_purge_mono_ms = 0
         self.next_lapse_mono_ms = 0
         self.ticked_mono_ms: int | None = None
+        self.next_look_mono_ms = 0  # as of holdups
+        self.looked_at = 0  # lines that were looked at before, in the order of ``active``
 
     # -- records ------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """Explaining: what clients are told of why a task, or a node of a workflow, is where it is."""
 
 from taskd.core import records
-from taskd.core.explain import explain_node, explain_task
-from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.explain import explain_node, explain_task, with_ended
+from taskd.core.records import AttemptRecord, Key, NodeRecord, SpecRecord, StateRecord, WorkflowRecord
 from taskd.server.services import Services
+from taskd.server.views import attempt_keys
 from taskd.server.workflow_role import read_nodes, read_outcomes
 from taskd_protocol import limits
 from taskd_protocol import messages as m
@@ -31,7 +32,10 @@ async def explain(services: Services, message: m.TaskExplain) -> m.TaskExplained
     if isinstance(spec, SpecRecord):
         state = state if isinstance(state, StateRecord) else None
         told = explain_task(services.working, spec, state, services.loop.now())
-        return m.TaskExplained(message.request_id, told)
+        wanted = attempt_keys(services.working, task_id, found)
+        read = await services.reader.read(wanted)
+        ended = [(key[1], attempt) for key in wanted if isinstance(attempt := read[key], AttemptRecord)]
+        return m.TaskExplained(message.request_id, with_ended(told, ended))
     workflow, record = found.get((records.WORKFLOW, workflow_of(task_id))), found[records.NODE, task_id]
     if not isinstance(workflow, WorkflowRecord):
         return m.TaskExplained(message.request_id, None)

@@ -1,6 +1,7 @@
 """`taskd task explain` at the command line, with a server and agents as they are: what keeps each task waiting."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import cast
 
@@ -39,7 +40,7 @@ after = ["first"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A server, and an agent with two slots and as much of a resource, of which a task holds half."""
+    """A server, and an agent with two slots, a resource, and memory."""
     with house(tmp_path_factory.mktemp("explain")) as made:
         (made.work / "work.py").write_text(MODULE)
         made.serve()
@@ -59,11 +60,20 @@ def reason(home: House, task_id: str) -> dict[str, object]:
     return found
 
 
+def hold(home: House, *words: str) -> str:
+    """Have a task run that holds something; return its id."""
+    task_id = home.ask("submit", "work.sleep", "[300]", *words, "--cpu", "0")
+    try:
+        wait_until(lambda: home.task(task_id)["state"] == "running")
+    except AssertionError:
+        pytest.fail(home.ask("task", "explain", task_id))
+    return task_id
+
+
 @pytest.fixture
 def holder(home: House) -> Iterator[str]:
     """A task that runs, and holds most of the resource."""
-    task_id = home.ask("submit", "work.sleep", "[300]", "--resource", "license=3", "--cpu", "0")
-    wait_until(lambda: home.task(task_id)["state"] == "running")
+    task_id = hold(home, "--resource", "license=3")
     yield task_id
     home.ask("task", "cancel", task_id)
     wait_until(lambda: home.task(task_id)["state"] == "cancelled")
@@ -82,15 +92,24 @@ def test_a_resource_that_another_task_holds(home: House, holder: str) -> None:
     home.ask("task", "cancel", waiting)
 
 
-def test_what_waits_for_long_has_an_agent_kept_free(home: House, holder: str) -> None:
-    large = home.ask("submit", "work.add", "[1, 2]", "--resource", "license=4", "--cpu", "0")
-    wait_until(lambda: explain(home, large)["kept_free"] == "ash")
-    small = home.ask("submit", "work.add", "[1, 2]", "--resource", "license=1", "--cpu", "0")
-    wait_until(lambda: reason(home, small)["code"] == "agent.held")
-    assert "kept free  agent ash is kept free for it\n" in home.ask("task", "explain", large)
-    assert "ash    is kept free for another task" in home.ask("task", "explain", small)
-    home.ask("task", "cancel", large, small)
-    assert explain(home, holder)["state"] == "running"
+def test_memory_and_how_long_was_waited_for_it(home: House) -> None:
+    """While the task waits, and after it has ended."""
+    total = home.agents()["ash"]["memory_total"]
+    assert isinstance(total, int)
+    half, more = f"{total // 2**21}MiB", f"{total * 11 // 20 // 2**20}MiB"  # each fits; others use of it, too
+    holder = hold(home, "--memory", half)
+    waiting = home.ask("submit", "work.add", "[1, 2]", "--memory", more, "--cpu", "0")
+    wait_until(lambda: reason(home, waiting)["subject"] == "memory")
+    wait_until(lambda: explain(home, waiting)["waited"])
+    assert "waits for  memory: needs " in home.ask("task", "explain", waiting)
+    assert "holds      memory " in home.ask("task", "explain", holder)
+    home.ask("task", "cancel", holder)
+    home.ask("task", "wait", waiting)
+    [attempt] = cast("list[dict[str, object]]", explain(home, waiting)["waited"])
+    assert attempt["attempt"] == 1
+    [first, *_] = cast("list[dict[str, object]]", attempt["for"])
+    assert (first["code"], first["subject"]) == ("agent.resource", "memory")
+    assert re.search(r"^attempt 1  waited .* for memory", home.ask("task", "explain", waiting), re.MULTILINE)
 
 
 def test_a_label_that_no_agent_has(home: House) -> None:

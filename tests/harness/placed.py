@@ -8,9 +8,8 @@ from taskd.core import limiting, records
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.explain import explain_task
-from taskd.core.fitting import never, not_now
+from taskd.core.fitting import LEASED_BYTES_MAX, never, not_now
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.placement import LEASED_BYTES_MAX
 from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd_protocol.explanation import Reasons

@@ -12,6 +12,7 @@ from taskd.core import records
 from taskd.core.records import Key, Record
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.explanation import Waited
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
@@ -22,6 +23,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
 
 TASK_ID = bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab")
 WORKFLOW_ID = bytes.fromhex("0197c1a07d3c8c4e9f00010000000000")
+WAITED = [Waited("agent.resource", "memory", 40_000), Waited("agents.none", "", 3_000)]
 FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", None)
 
 FIRING = records.FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
@@ -119,7 +121,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             "agent-1",
             10,
             failure=FAILURE,
-            past=records.Past(3, 1, 2, 0, 1, WORKFLOW_ID, 1 << 30),
+            past=records.Past(3, 1, 2, 0, 1, WORKFLOW_ID, 1 << 30, WAITED),
             revived_attempt=3,
         ),
     ),
@@ -140,7 +142,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "attempt": (
         (records.ATTEMPT, TASK_ID + bytes((0, 0, 0, 2))),
-        records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE, 1),
+        records.AttemptRecord((1 << 62) + 1, "agent-2", 30, 40, "crashed", FAILURE, 1, WAITED),
     ),
     "line": ((records.LINE, bytes(16)), records.LineRecord("default", "app.tasks.add", 12)),
     "line, of resources": (

@@ -85,8 +85,8 @@ def test_what_runs(taskd: Taskd, client: FakeClient) -> None:
     assert taskd("task", "explain", ID).out.splitlines()[3:] == [
         "state      running",
         "holds      memory 8 GiB, gpu 1 (0)",
-        "attempt 1  had waited 40 s for memory, 3 s for a slot",
-        "attempt 2  had waited 2 min for an agent to connect",
+        "attempt 1  waited 40 s for memory, 3 s for a slot",
+        "attempt 2  waited 2 min for an agent to connect",
         "error      builtins.LookupError: no such page (task.raised)",
         "agent      ash",
         "started    2026-11-22T00:00:00.000Z",
@@ -200,6 +200,12 @@ def test_places_amounts_and_lengths() -> None:
         "about 50,000 of 90,000 tasks in its line come first"
         " (32,768 at least; beyond them, as if submits had come evenly)"
     )
-    assert [amount_text("memory", n) for n in (1, 1024, 1536, 5 * GIB)] == ["1 bytes", "1 KiB", "1.5 KiB", "5 GiB"]
+    assert [amount_text("memory", n) for n in (1, 1024, 1536, GIB - 1, 5 * GIB)] == [
+        "1 bytes",
+        "1 KiB",
+        "1.5 KiB",
+        "1024 MiB",
+        "5 GiB",
+    ]
     texts = [duration_text(ms) for ms in (1_240, 40_000, 600_000, 5 * 3_600_000, 80 * 3_600_000)]
     assert texts == ["1.2 s", "40 s", "10 min", "5 h", "3 days"]
