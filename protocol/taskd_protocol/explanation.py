@@ -118,6 +118,14 @@ class AgentReason(msgspec.Struct, array_like=True, frozen=True):
     """As the agent is, it could not run the task even if it were idle."""
 
 
+class Misfit(msgspec.Struct, array_like=True, frozen=True):
+    """What tasks of a submit ask for that no agent which is connected, and has them, will ever have."""
+
+    index: int
+    """Of the first of these tasks in its SUBMIT."""
+    reason: Reason
+
+
 class Place(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where a task stands in its line: of one queue, name and request."""
 

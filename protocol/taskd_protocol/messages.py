@@ -12,7 +12,7 @@ Those about workflows and schedules are in rooms of their own.
 import msgspec
 
 from taskd_protocol import limits
-from taskd_protocol.explanation import Explanation
+from taskd_protocol.explanation import Explanation, Misfit
 from taskd_protocol.limit_messages import (
     LimitChanges,
     LimitList,
@@ -199,6 +199,8 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True, tag=17):
     mark: Mark
     existing: list[tuple[int, bytes]] = []
     """(index, id) of those that were known before, by id or by key; the id is the first task's."""
+    warnings: list[Misfit] = []
+    """What was accepted all the same, and waits for other agents; each kind of request once."""
 
 
 class Wait(msgspec.Struct, array_like=True, frozen=True, tag=18):

@@ -67,6 +67,12 @@ def _wait(client: Client, task_id: bytes, timeout_s: float | None) -> Outcome:
     return client.wait([task_id], None if timeout_s is None else timeout_s - HINT_AFTER_S)[0]
 
 
+def tell_warnings(client: Client) -> None:
+    """Tell what the server said of a submit that it accepted."""
+    for text in client.warnings:
+        hint(f"taskd: {text}")
+
+
 def say_accepted(client: Client, task_id: bytes, *, as_json: bool) -> None:
     """Print the id of a task that was just submitted, or all of it as a task document."""
     if as_json:

@@ -7,6 +7,7 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.copying import Output
+from taskd.cli.endings import tell_warnings
 from taskd.cli.exits import Exit
 from taskd.cli.interrupts import take_as_ctrl_c
 from taskd.cli.options import duration_ms, name_and_value, server_options
@@ -76,6 +77,7 @@ def run(
         take_as_ctrl_c(signal.SIGTERM)
         try:
             task_id = client.submit([spec])[0]
+            tell_warnings(client)
         except KeyboardInterrupt:
             client.call(Cancel(0, [spec.id]), Cancelled)  # it may have arrived all the same
             raise

@@ -6,7 +6,7 @@ import click
 from msgspec import structs
 
 from taskd.cli.connection import server
-from taskd.cli.endings import say_accepted, say_end
+from taskd.cli.endings import say_accepted, say_end, tell_warnings
 from taskd.cli.options import duration_ms, json_list_or_object, json_object, json_option, server_options
 from taskd.cli.output import hint
 from taskd.cli.placing import Placed, placing_options, where
@@ -111,6 +111,7 @@ def submit(
             given=None if rules == NO_RULES else rules,
         )
         task_id = client.submit([spec])[0]
+        tell_warnings(client)
         if wait:
             try:
                 say_end(client, task_id, None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)

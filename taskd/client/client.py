@@ -16,6 +16,7 @@ from taskd.client import operations
 from taskd.client.clock import mono_s
 from taskd.client.ends import Awaited
 from taskd.client.line import Line
+from taskd.client.misfits import texts_of
 from taskd.client.operations import ReplyT
 from taskd.client.promise import Following
 from taskd.client.trace import make_traceparents
@@ -48,6 +49,7 @@ class Client:
     Attributes:
         profile: The server that it talks to.
         link: For those who run operations of their own.
+        warnings: What the server said of submits that it accepted: that no agent could ever run these tasks.
     """
 
     def __init__(self, profile: "Profile | None" = None, *, name: str = "", line: Line | None = None) -> None:
@@ -69,6 +71,7 @@ class Client:
             known = resolve() if profile is None else profile
             line = Link(known, name=name or _label(), software=f"taskd-python/{taskd.__version__}")
         self.link: Line = line
+        self.warnings: list[str] = []
         self.profile = line.profile
 
     def connect(self, timeout: float | None = TIMEOUT_S) -> None:
@@ -138,6 +141,7 @@ class Client:
         for chunk, accepted in zip(chunks, (yield from operations.submit(self.link, chunks, timeout_s)), strict=True):
             for index, task_id in accepted.existing:
                 ids[start + index] = task_id
+            self.warnings += texts_of(accepted.warnings, [spec.name for spec in chunk]) if accepted.warnings else ()
             start += len(chunk)
         return ids
 

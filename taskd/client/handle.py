@@ -36,13 +36,15 @@ class Batch:
     Attributes:
         link: To their server.
         tasks: Not asked for yet; emptied by the first who asks, so that no handle keeps all others alive.
+        warnings: Of their submit.
     """
 
-    __slots__ = ("link", "tasks")
+    __slots__ = ("link", "tasks", "warnings")
 
     def __init__(self, link: Line, tasks: Sequence[Awaited] = ()) -> None:
         self.link = link
         self.tasks = tasks
+        self.warnings: list[str] = []
 
 
 class TaskHandle(Awaited, Generic[R_co]):
@@ -59,6 +61,14 @@ class TaskHandle(Awaited, Generic[R_co]):
     def id(self) -> str:
         """The task's id, a UUID as text; ``App.handle`` finds the task again by it."""
         return format_task_id(self.raw_id)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the server said when it accepted the task, and those of the same ``map``: that no agent could run it.
+
+        No agent that was connected then; one may come that can. The same is logged, once, by the logger ``taskd``.
+        """
+        return list(self._batch.warnings)
 
     def result(self, timeout: float | None = None) -> R_co:
         """Wait until the task has ended, and return what it returned.

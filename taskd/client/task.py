@@ -12,12 +12,14 @@ from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
 from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
+from taskd.client.misfits import log_once, texts_of
 from taskd.client.nodes import Nodes
 from taskd.client.options import Options, Placing, Retry, UniqueMode
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import TaskId, task_id_unix_ms
+from taskd_protocol.messages import Accepted
 from taskd_protocol.task import NO_RULES, TaskSpec
 
 P = ParamSpec("P")
@@ -222,7 +224,16 @@ class Submitter(Generic[P, R]):
         specs = self._specs(ids, [payload], [headers])
         accepted = yield from operations.submit(client.link, [specs], self._timeout_s)
         existing = accepted[0].existing
-        return TaskHandle(existing[0][1] if existing else ids[0], Batch(client.link))
+        batch = Batch(client.link)
+        self._warn(batch, accepted)
+        return TaskHandle(existing[0][1] if existing else ids[0], batch)
+
+    def _warn(self, batch: Batch, accepted: Sequence[Accepted]) -> None:
+        """Keep, and log, what the server said of what no agent could ever run."""
+        misfits = [misfit for each in accepted for misfit in each.warnings]
+        if misfits:
+            batch.warnings += dict.fromkeys(texts_of(misfits, [self.name]))
+            log_once(batch.warnings)
 
     def _map(self, columns: tuple[Iterable[object], ...]) -> Steps[list[TaskHandle[R]]]:
         if self._options.key:
@@ -242,6 +253,7 @@ class Submitter(Generic[P, R]):
         for start, each in zip(starts, accepted, strict=True):
             for index, task_id in each.existing:
                 handles[start + index] = TaskHandle(task_id, batch)
+        self._warn(batch, accepted)
         return handles
 
     def _pack_in_chunks(

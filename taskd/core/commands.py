@@ -12,6 +12,7 @@ import msgspec
 
 from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
+from taskd_protocol.explanation import Misfit
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
@@ -60,6 +61,8 @@ class Submitted(NamedTuple):
 
     existing: list[tuple[int, bytes]]
     """(index, id of the first) of those that were known, by id or by key."""
+    warnings: Sequence[Misfit] = ()
+    """What no agent that is connected could ever run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from taskd.core import holdups, limiting
 from taskd.core.attempts import attempt_of
 from taskd.core.commands import Now
 from taskd.core.families import NODE
-from taskd.core.fitting import NEARNESS, Ruled, never, ruled_out
+from taskd.core.fitting import NEARNESS, Ruled, never, reason_of, ruled_out
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
@@ -31,13 +31,11 @@ from taskd_protocol.explanation import (
     AgentReason,
     AttemptWaited,
     Explanation,
-    Obstacle,
     Place,
     Reason,
     Reasons,
 )
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.resources import ALL
 from taskd_protocol.task import Failure
 from taskd_protocol.workflow import COMPENSATE, MAP, SIGNAL, SPAWN, Node, member_id
 
@@ -209,7 +207,7 @@ def _agents(w: Working, line: Line, now: Now) -> tuple[list[AgentReason], Reason
     ruled = [(agent, *ruled_out(w, agent, line, now)) for agent in w.agents.values()]
     ruled.sort(key=_by_nearness)
     listed = [
-        AgentReason(agent.name, Reason(Reasons.PLACING) if why is None else _reason(agent, line, why), is_for_ever)
+        AgentReason(agent.name, Reason(Reasons.PLACING) if why is None else reason_of(agent, line, why), is_for_ever)
         for agent, why, is_for_ever in ruled[:AGENTS_LISTED_MAX]
     ]
     first: Reason | None = Reason(Reasons.NO_AGENT)
@@ -217,24 +215,6 @@ def _agents(w: Working, line: Line, now: Now) -> tuple[list[AgentReason], Reason
         first = None if ruled[0][1] is None else listed[0].reason
     others = Counter([Reasons.PLACING if why is None else str(why[0]) for _, why, _ in ruled[AGENTS_LISTED_MAX:]])
     return listed, first, dict(sorted(others.items()))
-
-
-def _reason(agent: Agent, line: Line, why: Ruled) -> Reason:
-    """Return an obstacle with its amounts, if it is a resource."""
-    obstacle, subject = why
-    if obstacle not in {Obstacle.RESOURCE, Obstacle.PRESSURE, Obstacle.TOTAL} or not subject:
-        return Reason(str(obstacle), subject)
-    room = agent.room
-    needs = [
-        need
-        for request in line.requests
-        if (obstacle == Obstacle.TOTAL) == bool(room.could_hold(request))
-        for need in request.needs
-        if need.name == subject
-    ]
-    wants = 0 if not needs or needs[0].amount == ALL else max(0, needs[0].amount)
-    free = max(0, room.left_of(subject, agent.busy_cpu))
-    return Reason(str(obstacle), subject, wants, free, room.total.get(subject, 0))
 
 
 def _place(w: Working, line: Line, stored: SpecRecord, now: Now) -> Place:

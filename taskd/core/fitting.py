@@ -7,9 +7,9 @@ offers something else; ``not_now`` at what it does.
 
 from typing import TYPE_CHECKING, Final
 
-from taskd_protocol.explanation import Obstacle
+from taskd_protocol.explanation import Obstacle, Reason
 from taskd_protocol.limits import NAME_CHARS_MAX
-from taskd_protocol.resources import CPU, holds_for
+from taskd_protocol.resources import ALL, CPU, holds_for
 
 if TYPE_CHECKING:
     from taskd.core.commands import Now
@@ -87,6 +87,45 @@ def ruled_out(w: "Working", agent: "Agent", line: "Line", now: "Now") -> tuple[R
     if line.wants is None and agent.room.is_pressed and _is_calm_elsewhere(w, line):
         return (Obstacle.PRESSURE, ""), False
     return None, False
+
+
+def reason_of(agent: "Agent", line: "Line", why: Ruled) -> Reason:
+    """Return an obstacle with its amounts, if it is a resource."""
+    obstacle, subject = why
+    if obstacle not in {Obstacle.RESOURCE, Obstacle.PRESSURE, Obstacle.TOTAL} or not subject:
+        return Reason(str(obstacle), subject)
+    room = agent.room
+    needs = [
+        need
+        for request in line.requests
+        if (obstacle == Obstacle.TOTAL) == bool(room.could_hold(request))
+        for need in request.needs
+        if need.name == subject
+    ]
+    wants = 0 if not needs or needs[0].amount == ALL else max(0, needs[0].amount)
+    free = max(0, room.left_of(subject, agent.busy_cpu))
+    return Reason(str(obstacle), subject, wants, free, room.total.get(subject, 0))
+
+
+def misfit(w: "Working", line: "Line") -> Reason | None:
+    """Return what no connected agent that has the task will ever have of what it asks for; None: one may run it.
+
+    None, too, where no agent has the task: one that has is to be started, as for any task.
+    """
+    nearest: tuple[Agent, Ruled] | None = None
+    seen: set[bytes] = set()
+    for agent in w.agents.values():
+        sort = agent.name.encode() if line.names_agents else agent.sort
+        if not agent.connection or sort in seen:
+            continue
+        seen.add(sort)
+        ruled = never(agent, line)
+        if ruled is None:
+            return None
+        is_asked_for = ruled[0] in {Obstacle.LABEL, Obstacle.TOTAL}
+        if is_asked_for and (nearest is None or NEARNESS[ruled[0]] > NEARNESS[nearest[1][0]]):
+            nearest = agent, ruled
+    return None if nearest is None else reason_of(nearest[0], line, nearest[1])
 
 
 def met(agent: "Agent", line: "Line") -> int | None:

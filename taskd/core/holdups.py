@@ -1,7 +1,7 @@
 """Hold-ups: what lines have waited for, so that their tasks can tell it afterwards.
 
 Looked at twice a second, some lines at a time, and never in a pass of placement: only a
-line whose first task has not moved since is asked what it waits for. What a task has
+line whose first task has not moved since, or that a limit holds back, is asked what it waits for. What a task has
 waited for, more than a second in all, it carries away when it is granted; so what
 does not wait costs and writes nothing.
 
@@ -141,13 +141,14 @@ def _look(w: Working, line: Line, now: Now) -> int:
     head = line.head_rank()
     is_stuck = head in {line.seen_head, line.stuck_rank if line.stuck >= 0 else -1}
     line.seen_head = head
-    if not is_stuck:
+    held_back = limiting.holds_back(w, line.queue, line.name, now)
+    if not is_stuck and held_back is None:
         if line.holdups is not None:
             line.holdups.note(now.mono_ms, MOVING, "")
             if not line.holdups.since(_since_ms(line.first, now), now.mono_ms):
                 line.holdups = None  # those that waited have been granted
         return 0
-    why, asked = _why(w, line, now)
+    why, asked = ((held_back.code, held_back.subject), 0) if held_back is not None else _why(w, line, now)
     if why is not None:
         since_ms = line.stuck_since_ms or now.mono_ms
         if line.holdups is None:
@@ -159,9 +160,6 @@ def _look(w: Working, line: Line, now: Now) -> int:
 
 def _why(w: Working, line: Line, now: Now) -> tuple[tuple[str, str] | None, int]:
     """Return what the line's first task waits for, and how many agents were asked; None: some agent has room for it."""
-    held_back = limiting.holds_back(w, line.queue, line.name, now)
-    if held_back is not None:
-        return (held_back.code, held_back.subject), 0
     nearest: tuple[str, str] | None = None
     near, is_connected = -1, False
     for asked, agent in enumerate(w.agents.values(), 1):

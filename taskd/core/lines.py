@@ -102,8 +102,6 @@ class Task(msgspec.Struct, gc=False):
     """Of its lease: its agent's pool, if the slots of that are CPUs; -1: they are not, or it has no lease."""
     ready_mono_ms: int = 0
     """When it was put into its line, roughly, by the clock that never steps; 0: by its submit."""
-    in_slot: bool = False
-    """Of its lease: it is in a pool whose slots are CPUs."""
 
     @property
     def since_ms(self) -> int:

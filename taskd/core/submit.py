@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from taskd.core import cancel, claims, expiry, lapses, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
+from taskd.core.fitting import misfit
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_BITS, Task, place_of, where_of
 from taskd.core.records import KeyRecord, SpecRecord, StateRecord
-from taskd.core.working import Working
+from taskd.core.working import LineKey, Working
 from taskd_protocol.errors import BadRequest, QueueDraining, SubmitTooNew
+from taskd_protocol.explanation import Misfit
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import Rules, TaskSpec, check_specs
 
@@ -41,8 +43,15 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     cancel.cancel_some(w, known.displaced, now, loaded)
     for lapse in known.lapsed:
         lapses.stop(w, *lapse)
-    keep(w, fresh, command.owner, now)
-    return Submitted(existing)
+    asking = keep(w, fresh, command.owner, now)
+    return Submitted(existing, _misfits(w, command, asking) if asking else ())
+
+
+def _misfits(w: Working, command: SubmitTasks, asking: Sequence[tuple[LineKey, bytes]]) -> list[Misfit]:
+    """Return what no agent will ever have; of each line for its first task."""
+    found = [(task_id, reason) for key, task_id in asking if (reason := misfit(w, w.lines[key])) is not None]
+    ids = [spec.id for spec in command.specs] if found else []
+    return [Misfit(ids.index(task_id), reason) for task_id, reason in found]
 
 
 def check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
@@ -58,13 +67,16 @@ def check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
             )
 
 
-def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
+def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tuple[LineKey, bytes]]:
     """Write new tasks, and put them where they wait: those of one line and priority in one go.
 
     That they may be kept, and are new, is known.
+
+    Returns:
+        The lines whose tasks ask for something, each with its first task's id.
     """
     if not specs:
-        return
+        return []
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
@@ -97,6 +109,7 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> None:
     w.counters.next_order = order
     w.counters_dirty = True
     w.recent.add([spec.id for spec in specs])
+    return [((q, n, where), tasks[0].spec.id) for (q, n, _, where), (_, _, tasks) in entering.items() if where]
 
 
 def _follow(w: Working, spec: TaskSpec, rules: Rules, now: Now) -> None:

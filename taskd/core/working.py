@@ -429,11 +429,9 @@ class Working:
         self.entered_and_left: set[int] = set()  # the ranks of those that have left it since
         self.dirty_dead_groups: dict[bytes, None] = {}
         self.counters_dirty = False
-        self.next_purge_mono_ms = 0
-        self.next_lapse_mono_ms = 0
+        self.next_purge_mono_ms = self.next_lapse_mono_ms = 0
         self.ticked_mono_ms: int | None = None
-        self.next_look_mono_ms = 0  # as of holdups
-        self.looked_at = 0  # lines that were looked at before, in the order of ``active``
+        self.looked_at = self.next_look_mono_ms = 0  # at how many of ``active``, and when again, see ``holdups``
 
     # -- records ------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ class ClientRole:
 
     def _submitted(self, request_id: int, answer: Answer | TaskdError) -> None:
         if isinstance(answer, Submitted):
-            self._session.send(m.Accepted(request_id, self._services.mark(), answer.existing))
+            self._session.send(m.Accepted(request_id, self._services.mark(), answer.existing, list(answer.warnings)))
         elif isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
 

@@ -168,7 +168,8 @@ class Pair:
             case Refused.TOO_OLD:
                 assert isinstance(answer, SubmitTooOld)
             case existing:
-                assert answer == c.Submitted(existing)
+                assert isinstance(answer, c.Submitted)
+                assert answer.existing == existing
 
     async def cancel(self, a: int, b: int, _: int) -> None:
         """Cancel two."""

@@ -113,7 +113,9 @@ def test_memory_and_how_long_was_waited_for_it(home: House) -> None:
 
 
 def test_a_label_that_no_agent_has(home: House) -> None:
-    task_id = home.ask("submit", "work.add", "[1, 2]", "--label", "zone=b")
+    ended = home.run("submit", "work.add", "[1, 2]", "--label", "zone=b")
+    assert "taskd: no agent that is connected could ever run work.add: " in ended.stderr
+    task_id = ended.stdout.strip()
     told = explain(home, task_id)
     assert told["impossible"] is True
     assert reason(home, task_id)["code"] == "agent.label"

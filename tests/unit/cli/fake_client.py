@@ -32,6 +32,7 @@ class FakeClient:
     """So many waits time out."""
     unreachable: int = 0
     """So many tries to connect fail."""
+    warnings: list[str] = field(default_factory=list)
     known_as: bytes | None = None
     """The id that a submit finds instead of its own."""
     closed: bool = False

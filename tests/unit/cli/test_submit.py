@@ -11,6 +11,13 @@ from unit.cli.fake_client import FakeClient, Taskd
 from unit.cli.test_tasks import ONE, VIEW, WAITING
 
 
+def test_what_no_agent_could_run_is_told_beside_its_id(taskd: Taskd, client: FakeClient) -> None:
+    client.warnings = ["no agent that is connected could ever run app.fetch: it waits for gpu: needs 1, there is none"]
+    ended = taskd("submit", "app.fetch", "--gpu", "1")
+    assert ended.complaint == f"taskd: {client.warnings[0]}"
+    assert ended.out == f"{format_task_id(client.submitted[0].id)}\n"
+
+
 def test_submit_prints_the_id_alone(taskd: Taskd, client: FakeClient) -> None:
     """So that a script can take it as it is."""
     ended = taskd("submit", "app.add", "[1, 2]")

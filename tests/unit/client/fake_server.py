@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.explanation import Explanation, Reason
+from taskd_protocol.explanation import Explanation, Misfit, Reason
 from taskd_protocol.handshake import make_mark
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import (
@@ -155,6 +155,7 @@ class FakeServer:
         self.keys: dict[str, bytes] = {}
         self.attempts: dict[bytes, list[AttemptView]] = {}
         self.reason: Reason | None = None
+        self.warnings: list[Misfit] = []
         self.outcomes: dict[bytes, Outcome] = {}
         self.drafts: dict[bytes, list[Node]] = {}
         self.workflows: dict[bytes, tuple[WorkflowSubmit, list[Node]]] = {}
@@ -316,7 +317,7 @@ class FakeServer:
             if outcome is not None:
                 self.outcomes[spec.id] = outcome
         self.commits += 1
-        return Accepted(submit.request_id, make_mark(KEY, bytes(16), self.commits), existing)
+        return Accepted(submit.request_id, make_mark(KEY, bytes(16), self.commits), existing, self.warnings)
 
     def _workflow(self, submit: WorkflowSubmit) -> WorkflowAccepted | Error:
         """Parts are known until the server stops; what does not fit them is refused."""

@@ -28,7 +28,7 @@ from taskd_protocol.errors import (
     TaskUnknown,
     TimedOut,
 )
-from taskd_protocol.explanation import Reason
+from taskd_protocol.explanation import Misfit, Reason
 from taskd_protocol.ids import TaskId, format_task_id, is_task_id, parse_task_id, task_id_unix_ms
 from taskd_protocol.messages import AttemptView, Error, PeerLimits, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
@@ -324,6 +324,29 @@ def test_a_handle_explains_why_its_task_waits(server: FakeServer, app: App, face
             await face.call(app.handle("019aa8a9-5c00-7abc-8def-0123456789ab"), "explain")
 
     face.run(scenario())
+
+
+def test_a_handle_tells_what_the_server_warned_of(
+    server: FakeServer, app: App, face: Face, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And it is logged, once."""
+    server.warnings = [Misfit(0, Reason("agent.too_small", f"gpu-{face}", 1_000))]
+    task = app.task(double)
+    text = f"no agent that is connected could ever run {task.name}: it waits for gpu-{face}: needs 1, there is none"
+
+    async def scenario() -> None:
+        for _ in range(2):
+            handle = handle_of(await face.call(task, "submit", 5))
+            assert handle.warnings == [text]
+        handles = cast("list[TaskHandle[object]]", await face.call(task, "map", [1, 2]))
+        assert handles[1].warnings == [text]
+        server.warnings = []
+        assert handle_of(await face.call(task, "submit", 6)).warnings == []
+
+    face.run(scenario())
+    assert [(record.name, record.getMessage()) for record in caplog.records if record.name == "taskd"] == [
+        ("taskd", text)
+    ]
 
 
 def test_a_key_finds_the_first_task_again(app: App, face: Face) -> None:

@@ -13,7 +13,7 @@ from taskd.core.commands import CancelTasks, OrderAgent, OrderWorkflow, SignalWo
 from taskd.core.explain import explain_node, explain_task
 from taskd.core.records import NodeRecord, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.room import CALM_BEATS
-from taskd_protocol.explanation import AGENTS_LISTED_MAX, AgentReason, Explanation, Obstacle, Reason, Reasons
+from taskd_protocol.explanation import AGENTS_LISTED_MAX, AgentReason, Explanation, Misfit, Obstacle, Reason, Reasons
 from taskd_protocol.resources import ALL, LabelRule, Need, Request, Supply, Where
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import member_id
@@ -438,3 +438,32 @@ def test_a_node_that_maps_counts_its_children(shell: Shell) -> None:
     told = node(run, "each", {"items": "succeeded"}).reason
     assert told is not None
     assert (told.code, told.count, told.total, len(told.named)) == (Reasons.CHILDREN, 3, 3, 3)
+
+
+# -- at the submit --------------------------------------------------------------------------------
+
+
+def test_a_submit_that_no_agent_could_run_is_warned_of(shell: Shell) -> None:
+    """Once for all that ask the same, with what the nearest agent lacks."""
+    join(shell, labels={"zone": "a"})
+    join(shell, "other", names=["m.g"])
+    there = Where(labels=[LabelRule("zone", "=", ["b"])])
+    specs = [shell.spec(), shell.spec(where=memory(GIB)), *(shell.spec(where=memory(9 * GIB)) for _ in range(2))]
+    answer = shell.submit(*specs, shell.spec(where=there))
+    assert answer.warnings == [
+        Misfit(2, Reason(Obstacle.TOTAL, "memory", 9 * GIB, 4 * GIB, 4 * GIB)),
+        Misfit(4, Reason(Obstacle.LABEL, "zone = b")),
+    ]
+
+
+def test_a_submit_that_some_agent_could_run_is_not_warned_of(shell: Shell) -> None:
+    """Nor one of a task that no agent has yet, nor one that was there."""
+    assert not shell.submit(shell.spec(where=memory(9 * GIB))).warnings, "no agent at all"
+    join(shell)
+    assert not shell.submit(shell.spec("m.new", where=memory(9 * GIB))).warnings
+    large = shell.spec(where=memory(9 * GIB))
+    assert shell.submit(large).warnings
+    assert shell.submit(large).existing == [(0, large.id)]
+    assert not shell.submit(large).warnings
+    join(shell, "large", supplies=(Supply("memory", 16 * GIB),), credit=0)
+    assert not shell.submit(shell.spec(where=memory(9 * GIB))).warnings

@@ -137,7 +137,7 @@ def test_a_task_that_a_person_has_taken_away_never_runs_again(shell: Shell, ms: 
             shell.submit(dies)
         shell.crash()
         shell.settle()
-    assert shell.submit(shell.spec()) == ([],)
+    assert shell.submit(shell.spec()).existing == []
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -153,8 +153,8 @@ def test_a_purge_of_what_died_just_now_makes_no_other_submit_too_old(shell: Shel
     if restarts:
         shell.crash()
         shell.settle()
-    assert shell.submit(before) == ([],)
-    assert shell.submit(dies) == ([(0, dies.id)],)
+    assert shell.submit(before).existing == []
+    assert shell.submit(dies).existing == [(0, dies.id)]
     assert check_disk(shell.disk) == {before.id: State.READY}
     with pytest.raises(SubmitConflict):
         shell.submit(msgspec.structs.replace(dies, payload=b"\x91\x01"))

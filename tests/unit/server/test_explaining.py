@@ -8,7 +8,7 @@ from harness.workflows import Graph
 from taskd_protocol import messages as m
 from taskd_protocol import workflow_messages as wm
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.explanation import Explanation, Reason, Reasons
+from taskd_protocol.explanation import Explanation, Misfit, Reason, Reasons
 from taskd_protocol.resources import Need, Request, Where
 from taskd_protocol.workflow import WorkflowSpec, make_workflow_id, member_id
 
@@ -51,6 +51,14 @@ async def test_what_no_agent_could_run_is_told(server: Server) -> None:
     assert explanation.impossible
     assert explanation.reason == Reason("agent.too_small", "gpu", 1_000)
     assert (await server.view(client, spec.id)).waits_for == "waits for gpu: needs 1, there is none"
+
+
+async def test_a_submit_is_warned_of_what_no_agent_could_run(server: Server) -> None:
+    client = await server.client()
+    await server.agent()
+    [spec] = server.specs(1, where=Where([Request([Need("gpu", 1_000)])]))
+    accepted = await client.ask(m.Submit(client.number(), [spec]), m.Accepted)
+    assert accepted.warnings == [Misfit(0, Reason("agent.too_small", "gpu", 1_000))]
 
 
 async def test_a_node_that_is_no_task_yet_is_explained(server: Server) -> None:
