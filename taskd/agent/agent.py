@@ -33,6 +33,7 @@ from taskd.agent.supplies import find_machine, supplies
 from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd_protocol.errors import ConfigInvalid, TaskdError
 from taskd_protocol.handshake import BOOT_ID_BYTES
+from taskd_protocol.resources import ONE
 from taskd_protocol.task import COMMAND_NAME, Pool
 
 if TYPE_CHECKING:
@@ -237,14 +238,19 @@ async def run_agent(config: AgentConfig) -> None:
     gc.set_threshold(GC_THRESHOLD)
     connect = connector(config.server)
     async with open_spawner(config.worker_argv() if config.modules else []) as spawner:
+        machine = find_machine()
         platform = Platform(
             clock=SystemClock(),
             rng=random.Random(secrets.randbits(64)),  # noqa: S311 - jitter is no secret
             boot_id=secrets.token_bytes(BOOT_ID_BYTES),
             connect=connect,
             spawner=spawner,
-            machine=find_machine(),
-            host_stats=Host(spawner.kin.use).stats,
+            machine=machine,
+            host_stats=Host(
+                spawner.kin.use,
+                spare_cpu=max(0, machine.cpus - round(config.cpus * ONE)) if config.cpus else 0,
+                spare_bytes=max(0, machine.memory_bytes - config.memory_bytes) if config.memory_bytes else 0,
+            ).stats,
             memory_of=memory_of,
             oom_kills=oom_kills,
         )

@@ -30,6 +30,8 @@ class Host:
         groups: Cgroups | None = None,
         cpus: Collection[int] | None = None,
         stat: Path = _STAT,
+        spare_cpu: int = 0,
+        spare_bytes: int = 0,
     ) -> None:
         """Prepare.
 
@@ -38,11 +40,16 @@ class Host:
             groups: Of the agent; None: those that it is in.
             cpus: Those that it may run on; None: as the system says.
             stat: Where the kernel tells of each CPU.
+            spare_cpu: Thousandths of a CPU that are there, and that the agent does not offer: who uses these, takes
+                nothing from it.
+            spare_bytes: The same of memory.
         """
         self._own = own
         self._groups = Cgroups() if groups is None else groups
         self._cpus = frozenset(os.sched_getaffinity(0) if cpus is None else cpus)
         self._stat = stat
+        self._spare_cpu = spare_cpu
+        self._spare_bytes = spare_bytes
         self._before = self._times()
         self._own_before = own()
 
@@ -60,7 +67,7 @@ class Host:
             used,
             total,
             self._cpu_outside(own),
-            max(0, used - own.memory_bytes),
+            max(0, used - own.memory_bytes - self._spare_bytes),
         )
 
     def _cpu_outside(self, own: Use) -> int:
@@ -76,7 +83,7 @@ class Host:
         quota = self._groups.cpus()
         if quota is not None and quota < count:
             others = max(0.0, quota - (count - others))  # what they use beyond that, nobody would have given to us
-        return round(others * ONE)
+        return max(0, round(others * ONE) - self._spare_cpu)
 
     def _times(self) -> tuple[int, int]:
         """Return how many ticks the agent's CPUs have had, and how many of these nothing ran."""

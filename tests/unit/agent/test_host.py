@@ -109,6 +109,17 @@ def test_under_a_quota_only_what_is_left_too_little_of_counts(processor: Process
     assert measured.stats().cpu_outside == 500
 
 
+def test_who_uses_what_is_not_offered_takes_nothing(processor: Processor, tmp_path: Path) -> None:
+    """Of four CPUs and a million bytes one CPU and 400,000 bytes are the agent's to give."""
+    groups = Groups(tmp_path, memory=1_000_000, used=650_000)
+    measured = Host(nothing, groups=groups, cpus=range(4), stat=processor.file, spare_cpu=3_000, spare_bytes=600_000)
+    processor.go_on(1, 1, 0.5, 0, own=0)
+    stats = measured.stats()
+    assert (stats.cpu_outside, stats.memory_outside) == (0, 50_000)
+    processor.go_on(1, 1, 1, 0.5, own=0)
+    assert measured.stats().cpu_outside == 500
+
+
 def test_a_kill_for_memory_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     before = host.oom_kills()
     groups = Cgroups()
