@@ -1,6 +1,7 @@
 """Limits as they are told and kept: how many tasks run at a time, and how many begin in a time.
 
-``queue:NAME`` and ``task:NAME`` hold for that queue, or for all tasks of that name. Fields are only ever appended.
+``queue:NAME`` and ``task:NAME`` hold for that queue, or for all tasks of that name; any other for the tasks that name
+it, of each key by itself. Fields are only ever appended.
 """
 
 import msgspec
@@ -17,9 +18,9 @@ class Limit(msgspec.Struct, array_like=True, frozen=True):
     """What holds for all tasks that it concerns, together."""
 
     name: str
-    """``queue:NAME`` or ``task:NAME``."""
+    """``queue:NAME``, ``task:NAME``, or a name that tasks say."""
     concurrency: int = 0
-    """So many of them are leased at a time; 0: any number."""
+    """So many of them are leased at a time, or, of a limit that tasks name, in line or leased; 0: any number."""
     tokens: int = 0
     """So many begin in ``period_ms``; 0: any number."""
     period_ms: int = 0
@@ -51,6 +52,8 @@ def check_limit(limit: Limit) -> None:
         raise BadRequest(f"a limit has no rate per {limit.period_ms} ms; it goes from 1 ms to ten years")
     if not limit.tokens and (limit.period_ms or limit.burst):
         raise BadRequest(f"limit {limit.name[:64]!r} has a burst or a period, and no rate that they are of")
+    if limit.tokens and not limit.name.startswith((QUEUE_PREFIX, TASK_PREFIX)):
+        raise BadRequest(f"limit {limit.name[:64]!r} has a rate; only those of a queue or a task name have one")
     if limit.source:
         check_name("source", limit.source)
 
@@ -65,4 +68,4 @@ def check_limit_name(name: str) -> None:
         if name.startswith(prefix):
             check_name("limit", name.removeprefix(prefix))
             return
-    raise BadRequest(f"limit {name[:64]!r} is of nothing; name it queue:NAME or task:NAME")
+    check_name("limit", name)

@@ -125,6 +125,9 @@ SCHEDULE_SYNC_MAX = 1_000
 LIMITS_MAX = 10_000
 """Limits of queues and task names, with paused queues aside: all of them are in memory."""
 
+TASK_LIMITS_MAX = 4
+"""Limits that one task names."""
+
 LIMIT_BURST_MS = 100
 """A rate that names no burst lets begin at once what it lets begin in so long, and at least one."""
 

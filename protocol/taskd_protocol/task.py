@@ -85,6 +85,17 @@ class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """By their numbers; see section 12 of the protocol's document."""
 
 
+class Use(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """That a task holds a place of a limit, from when it comes into its line until its lease ends."""
+
+    limit: str
+    """Its name; one that is not set holds nothing back."""
+    key: str = ""
+    """Of each key the limit counts by itself; empty: of all uses without one."""
+    weight: int = 1
+    """Places that it takes; no more than the limit has."""
+
+
 class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a submit can ask beside a task's place in line; all that most tasks do without."""
 
@@ -112,6 +123,11 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """None: any agent that has its name, in one slot."""
     due_ms: int = 0
     """UTC: its delay is over by then, however late it is accepted: a submit may be sent again for hours. 0: none."""
+    limits: list[Use] = []
+    """Limits that hold for it beside those of its queue and its name, at most ``TASK_LIMITS_MAX``."""
+    fifo_key: str = ""
+    """Tasks of the same key run one after another, in the order of their submits, each after the end of the one before,
+    whatever their priority; empty: it has none."""
 
 
 NO_RULES = Rules()
@@ -465,8 +481,29 @@ def _check_parts(spec: TaskSpec, rules: Rules) -> None:
         _check_unique(rules.unique, spec.key)
     if rules.where is not None:
         check_where(rules.where)
+    if rules.limits:
+        _check_uses(rules.limits)
+    if rules.fifo_key:
+        check_name("fifo_key", rules.fifo_key)
+        if spec.delay_ms:
+            raise BadRequest("a delay breaks the order that fifo_key asks for; leave one of them out")
     if rules.member is not None:
         raise BadRequest("a task becomes member of a workflow by that alone: submit the workflow")
+
+
+def _check_uses(uses: Sequence[Use]) -> None:
+    if len(uses) > limits.TASK_LIMITS_MAX:
+        raise BadRequest(f"a task uses {len(uses)} limits; it can use {limits.TASK_LIMITS_MAX}")
+    if len({(use.limit, use.key) for use in uses}) < len(uses):
+        raise BadRequest("a task uses a limit twice under one key; give one use more weight instead")
+    for use in uses:
+        check_name("limit", use.limit)
+        if use.limit.startswith(("queue:", "task:")):
+            raise BadRequest(f"limit {use.limit[:64]!r} holds by itself for what it names; a task does not name it")
+        if use.key:
+            check_name("key of a limit", use.key)
+        if not 1 <= use.weight <= limits.LIMIT_AMOUNT_MAX:
+            raise BadRequest(f"weight {use.weight} is out of range for a limit; it goes from 1 to 1,000,000")
 
 
 def _check_unique(unique: Unique, key: str) -> None:

@@ -152,6 +152,8 @@ _WORDS: Final[dict[str, str | Callable[[Reason], str]]] = {
     Reasons.AHEAD: _about("the {count:,} tasks before it in its line"),
     Reasons.PAUSED: _about("queue {subject}, which is paused (taskd queue resume {subject})"),
     Reasons.CONCURRENCY: _about("limit {subject}: {count:,} run, and no more may at a time"),
+    Reasons.KEY: _about("a place of limit {subject}"),
+    Reasons.FIFO: _about("the end of the task before it, of fifo_key {subject}"),
     Reasons.RATE: _until("limit {subject}: as many have begun as may in a time"),
     Reasons.NO_AGENT: "an agent: none is connected (taskd agent MODULE)",
     Reasons.PLACING: "nothing: it is about to be placed",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taskd.client.explanation import Explanation
     from taskd.client.family import AttemptWaiting, Child, SpawnChanged
     from taskd.client.handle import TaskHandle, as_completed
-    from taskd.client.options import Retry
+    from taskd.client.options import Limit, Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.progress import WorkflowProgress
     from taskd.client.raising import NonRetryable, RetryAfter
@@ -57,6 +57,7 @@ _ROOMS = {
     "MapItem": "taskd.client.runs",
     "NodeRef": "taskd.client.workflow",
     "NodeStatus": "taskd.client.runs",
+    "Limit": "taskd.client.options",
     "NonRetryable": "taskd.client.raising",
     "PayloadTooLarge": "taskd_protocol.errors",
     "PayloadUnpackable": "taskd_protocol.errors",
@@ -101,6 +102,7 @@ __all__ = [
     "Cron",
     "Every",
     "Explanation",
+    "Limit",
     "MapItem",
     "NodeRef",
     "NodeStatus",

@@ -50,5 +50,7 @@ def _newer_options(spec: TaskSpec) -> list[str]:
         "retry on": retry.on,
         "retry not_on": retry.not_on,
         "crash_limit": retry.crash_limit != DEFAULT_RETRY.crash_limit,
+        "limits": bool(rules.limits),
+        "fifo_key": bool(rules.fifo_key),
     }
     return [option for option, value in asked.items() if value]

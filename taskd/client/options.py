@@ -24,8 +24,10 @@ _SOME_ID = bytes((0,) * 6 + (0x70, 0, 0x80) + (0,) * 7)
 
 if TYPE_CHECKING:
     ExceptionTypes = Sequence[type[BaseException] | str]
+    Uses = Sequence["Limit"]
     Wanted = Resources | None
 else:
+    Uses = list["Limit"]
     ExceptionTypes = tuple[str, ...]  # what __post_init__ makes of it; classes are no data
     Wanted = dict[str, Amount] | list[dict[str, Amount]] | None  # likewise; and what a file has
 
@@ -82,6 +84,19 @@ UniqueMode: TypeAlias = Literal["", "queued", "running"]
 """When another task of the same work is one too many; seconds are another way to say it."""
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """A limit that a task names: it holds a place of it, of ``key`` by itself, from its turn until its attempt ends.
+
+    How many there are says `taskd limit set NAME --concurrency N`; one that nobody has set holds nothing back.
+    """
+
+    name: str
+    key: str = ""
+    """Of each key it counts by itself."""
+    weight: int = 1
+    """Places that the task takes."""
+
+
 class Placing(TypedDict, total=False):
     """Where a task may run, and what it holds there; see ``docs/placement.md``."""
 
@@ -101,6 +116,10 @@ class Placing(TypedDict, total=False):
     """A label over whose values its tasks are spread evenly, as far as there is a choice."""
     pack: bool
     """Rather the fullest agent that has room than the emptiest."""
+    limits: Sequence[Limit]
+    """Limits that it holds a place of, at most 4: ``[Limit("stripe", key=customer)]``."""
+    fifo_key: str
+    """Tasks of one key run one after another, in the order of submits, each when the one before has ended for good."""
     min_life: float
     """Seconds that its agent's machine must have left, as ``--life`` says."""
 
@@ -150,10 +169,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     spread: str = ""
     pack: bool = False
     min_life: float = 0.0
+    limits: Uses = []
+    fifo_key: str = ""
 
     def __post_init__(self) -> None:
         """Take resources, and rules in tuples, as data."""
-        for name in ("resources", "labels", "prefers"):
+        for name in ("resources", "labels", "prefers", "limits"):
             value: object = getattr(self, name)
             if isinstance(value, Resources):
                 value = [dict(each) for each in value.alternatives]
@@ -201,6 +222,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             at_most_once=self.at_most_once,
             unique=self._unique(),
             where=self.where(is_async=is_async),
+            limits=[task.Use(each.name, each.key, each.weight) for each in self.limits],
+            fifo_key=self.fifo_key,
         )
         template = TaskSpec(
             id=_SOME_ID,

@@ -379,6 +379,29 @@ class RefillWindow:
     """The line ends with these."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeGate:
+    """The answer to the effect ``WantGate``."""
+
+    gate: bytes
+    held: Sequence[tuple[bytes, int]]
+    """What HELD holds of it, task id and places, if it was to be counted."""
+    entries: Sequence[LineEntry]
+    """The first tasks that are parked at it, by the rank in PARKED."""
+    last: bool
+    """There are no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeGates:
+    """The answer to the effect ``WantGates``."""
+
+    walk: int
+    gates: Sequence[bytes]
+    """The next gates at which something is parked."""
+    last: bool
+
+
 @dataclass(frozen=True, slots=True)
 class RefillTimers:
     """The answer to the effect ``WantTimers``."""
@@ -542,6 +565,8 @@ Command = (
     | RevokeToken
     | UseInvitation
     | RefillWindow
+    | TakeGate
+    | TakeGates
     | RefillTimers
     | ReleaseDue
     | PurgeFinished

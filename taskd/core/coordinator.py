@@ -22,6 +22,7 @@ from taskd.core import (
     due,
     families,
     following,
+    gates,
     holdups,
     jobs,
     lapses,
@@ -53,7 +54,6 @@ from taskd.core.commands import (
     GoOn,
     HearAgent,
     KeepCheckpoints,
-    LineEntry,
     Loaded,
     LoseConnection,
     MapItems,
@@ -83,12 +83,14 @@ from taskd.core.commands import (
     SubmitWorkflow,
     SyncLimits,
     TakeFlow,
+    TakeGate,
+    TakeGates,
     UseInvitation,
     WakeTask,
     WeighQueue,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
-from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, Task
+from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, task_of
 from taskd.core.records import Mutation
 from taskd.core.schedule_commands import (
     BackfillSchedule,
@@ -215,6 +217,10 @@ class Coordinator:
                 workflows.signal(w, command, loaded)
             case TakeFlow():
                 readings.take(w, command, now)
+            case TakeGate():
+                gates.take(w, command)
+            case TakeGates():
+                gates.take_some(w, command)
             case MapItems():
                 readings.take_items(w, command, now)
             case RerunTasks():
@@ -259,6 +265,8 @@ class Coordinator:
         w = self.working
         if w.happened or w.succeeded or w.moving or w.unread:
             moves.advance(w, now)
+        if w.gates.touched:
+            gates.advance(w)
         placement.place(w, now)
         for line in w.dirty_lines.values():
             if line.wants_refill:
@@ -279,20 +287,10 @@ class Coordinator:
     def _refill_window(self, command: RefillWindow) -> None:
         w = self.working
         line = w.lines_by_id[command.line]
-        for task in line.refill([_task(entry) for entry in command.entries], last=command.last):
+        for task in line.refill([task_of(entry, entry.rank) for entry in command.entries], last=command.last):
             w.tasks[task.spec.id] = task
             if not task.fresh:
                 task.ready_mono_ms = w.ticked_mono_ms or 0
         if line.window_count:
             w.active[line.id] = line
         w.dirty_lines[line.id] = line  # it may want more
-
-
-def _task(entry: LineEntry) -> Task:
-    task = Task(entry.spec.spec, entry.rank, entry.spec.created_at_ms, entry.spec.owner, entry.state is None)
-    if entry.state is not None:
-        task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
-        task.logs, task.log_bytes, task.details = entry.state.logs, entry.state.log_bytes, entry.details
-        task.revived_at_ms, task.past = entry.state.revived_at_ms, entry.state.past
-        task.revived_attempt = entry.state.revived_attempt
-    return task

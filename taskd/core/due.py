@@ -4,7 +4,7 @@ A timer says when to look, not why: what is due, the end of a delay or a limit t
 waiting, shows in what the task is then.
 """
 
-from taskd.core import endings, expiry, records, timers, waits
+from taskd.core import endings, expiry, gates, records, timers, waits
 from taskd.core.commands import Loaded, Now, ReleaseDue
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
@@ -49,7 +49,9 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
 
 def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
     """Take a task from where it waits, line or timer; return False, and do nothing, if it waits nowhere."""
-    if state.state == State.READY:
+    if state.state == State.READY and gates.is_parked(spec.spec, state.gates):
+        gates.leave(w, spec.spec, rank_in(spec), state.gates)
+    elif state.state == State.READY:
         w.leave_line(spec.spec, state.past, rank_in(spec))
     elif state.state == State.SCHEDULED:
         timers.stop(w, spec.spec.id, state.due_at_ms)
@@ -76,6 +78,7 @@ def waiting_task(spec: SpecRecord, state: StateRecord, loaded: Loaded) -> Task:
     task.attempt, task.failures, task.failure = state.attempt, state.failures, state.failure
     task.logs, task.log_bytes = state.logs, state.log_bytes
     task.revived_at_ms, task.past, task.revived_attempt = state.revived_at_ms, state.past, state.revived_attempt
+    task.gates = state.gates
     details = loaded[records.DETAILS, spec.spec.id] if state.has_details else b""
     task.details = details if isinstance(details, bytes) else b""
     return task

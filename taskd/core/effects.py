@@ -102,6 +102,23 @@ class WantLine(NamedTuple):
     """Stop once so many bytes of arguments are read."""
 
 
+class WantGate(NamedTuple):
+    """Read who is parked at a gate, and, unless that is counted, who holds it; answered with ``TakeGate``."""
+
+    gate: bytes
+    counted: bool
+    limit: int
+    """Of those parked."""
+
+
+class WantGates(NamedTuple):
+    """Find the next gates at which something is parked; answered with ``TakeGates``."""
+
+    walk: int
+    after: bytes
+    limit: int
+
+
 class WantTimers(NamedTuple):
     """Read timers beyond the cursor; answered with ``RefillTimers``."""
 
@@ -188,6 +205,8 @@ Effect = (
     | AgentReplaced
     | AgentLost
     | WantLine
+    | WantGate
+    | WantGates
     | WantTimers
     | WantFinished
     | WantLapsed

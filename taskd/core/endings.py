@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from taskd.core import attempts, claims, dead, expiry, records, timers
+from taskd.core import attempts, claims, dead, expiry, gates, records, timers
 from taskd.core.commands import Now
 from taskd.core.flows import Happened
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
@@ -76,6 +76,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         if spec.given is not None:
             if spec.given.unique is not None:
                 claims.note_end_leased(w, spec, spec.given.unique)
+            gates.end_lease(w, task, ends=True)
             if spec.given.member is not None:
                 w.succeeded.setdefault(task_id[:STEM_BYTES], {})[task_id] = packed
         tell(Outcome(task_id, state, attempt, packed))
@@ -113,6 +114,8 @@ def end_waiting(
     """
     task_id = spec.id
     expiry.stop(w, spec, since_ms, last.attempt)
+    if last.gates:
+        gates.let_go(w, spec, last.gates)
     if last.has_details:
         w.delete(records.DETAILS, task_id)
     if (unique := spec.rules.unique) is not None:
@@ -153,11 +156,12 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
         revived_at_ms=task.revived_at_ms,
         past=task.past,
         revived_attempt=task.revived_attempt,
+        gates=task.gates,
     )
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
     task.ready_mono_ms = w.ticked_mono_ms or 0
-    w.enter_line(task)
+    gates.enter(w, task, state)
     return state
 
 
@@ -259,6 +263,7 @@ def _end_leased(
     failure: Failure | None = None,
 ) -> None:
     """Make a leased task terminal that did not succeed."""
+    gates.end_lease(w, task, ends=True)
     task_id = task.spec.id
     record = StateRecord(
         state,
@@ -289,6 +294,7 @@ def _end_leased(
 
 def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now, *, started_at_ms: int) -> None:
     """Have a leased task wait for its next attempt."""
+    gates.end_lease(w, task, ends=False)
     task_id = task.spec.id
     due_at_ms = now.wall_ms + wait_ms
     record = StateRecord(
@@ -304,6 +310,7 @@ def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now,
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
         revived_at_ms=task.revived_at_ms,
+        gates=task.gates,
         past=task.past,
     )
     w.delete(records.LEASE, task_id)
@@ -317,6 +324,7 @@ def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now,
 
 def block(w: Working, task: Task, *, started_at_ms: int) -> None:
     """Have a leased task wait for others: its lease is gone from its agent; its limit is for the caller to start."""
+    gates.end_lease(w, task, ends=False)
     task_id = task.spec.id
     record = StateRecord(
         State.BLOCKED,
@@ -330,6 +338,7 @@ def block(w: Working, task: Task, *, started_at_ms: int) -> None:
         log_bytes=task.log_bytes,
         has_details=bool(task.details),
         revived_at_ms=task.revived_at_ms,
+        gates=task.gates,
         past=task.past,
         revived_attempt=task.revived_attempt,
     )
@@ -348,6 +357,7 @@ def requeue(w: Working, task: Task, now: Now) -> None:
     w.delete(records.LEASE, task.spec.id)
     last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
     _unlease(task)
+    gates.end_lease(w, task, ends=False)
     put_ready(w, task, last)
     expiry.start(w, task.spec, task.since_ms, task.attempt, now)
     w.counters.move(task.spec.queue, State.RUNNING, State.READY)

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import holdups, limiting
+from taskd.core import gates, holdups, limiting
 from taskd.core.attempts import attempt_of
 from taskd.core.commands import Now
 from taskd.core.families import NODE
@@ -58,6 +58,9 @@ def explain_task(w: Working, stored: SpecRecord, state: StateRecord | None, now:
         return _explain_leased(w, task)
     if state is None:
         state = StateRecord(State.READY, 0, 0, 0, "", 0)
+    waits_at = gates.waits_at(w, spec, state.gates) if state.state == State.READY else None
+    if waits_at is not None:
+        return Explanation(spec.id, spec.name, spec.queue, State.READY, state.attempt, waits_at, agent=state.agent)
     if state.state == State.READY or task is not None:
         return _explain_ready(w, stored, state if task is None else _of_memory(task, state), now)
     return Explanation(

@@ -134,6 +134,9 @@ def _check_counters(w: Working) -> None:
     expected: dict[tuple[str, State], int] = {}
     for line in w.lines.values():
         expected[line.queue, State.READY] = expected.get((line.queue, State.READY), 0) + line.ready
+    for queue, count in w.counters.parked.items():
+        expected[queue, State.READY] = expected.get((queue, State.READY), 0) + count
+        assert count >= 0
     for agent in w.agents.values():
         for task in agent.leases.values():
             key = (task.spec.queue, State.CANCELLING if task.cancelling else State.RUNNING)

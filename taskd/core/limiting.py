@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import records
+from taskd.core import gates, records
 from taskd.core.commands import LimitsChanged, Now, RemoveLimit, SetLimit, SyncLimits
 from taskd.core.lines import Task
 from taskd.core.records import LimitRecord
@@ -179,8 +179,10 @@ def _keep(w: Working, limit: Limit, now: Now) -> None:
         tokens_left = known.level_at(now.mono_ms) * limit.period_ms // was.period_ms if was.tokens else gauge.full
         gauge.level = min(gauge.full, tokens_left)
     w.put(records.LIMIT, limit.name.encode(), LimitRecord(limit))
+    gates.walk(w)
 
 
 def _forget(w: Working, name: str) -> None:
     del w.limits[name]
     w.delete(records.LIMIT, name.encode())
+    gates.walk(w)

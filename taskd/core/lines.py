@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from taskd.core.commands import LineEntry
 from taskd.core.records import LeaseRecord, Past, SpecRecord
 from taskd_protocol.limits import PRIORITY_MAX
 from taskd_protocol.resources import CPU, LEARNED, MEMORY, Granted, Need, Request, Where
@@ -102,6 +103,8 @@ class Task(msgspec.Struct, gc=False):
     """Of its lease: its agent's pool, if the slots of that are CPUs; -1: they are not, or it has no lease."""
     ready_mono_ms: int = 0
     """When it was put into its line, roughly, by the clock that never steps; 0: by its submit."""
+    gates: int = 0
+    """As in ``StateRecord``; all of them, once it is in line."""
 
     @property
     def since_ms(self) -> int:
@@ -200,6 +203,17 @@ _unpack_where = msgspec.msgpack.Decoder(Where).decode
 def _least(requests: Sequence[Request], name: str) -> int:
     amounts = [max([need.amount for need in request.needs if need.name == name], default=0) for request in requests]
     return max(min(amounts, default=0), 0)
+
+
+def task_of(entry: LineEntry, rank: int) -> Task:
+    """Return a task that was read, which waits."""
+    task = Task(entry.spec.spec, rank, entry.spec.created_at_ms, entry.spec.owner, entry.state is None)
+    if entry.state is not None:
+        task.attempt, task.failures, task.failure = entry.state.attempt, entry.state.failures, entry.state.failure
+        task.logs, task.log_bytes, task.details = entry.state.logs, entry.state.log_bytes, entry.details
+        task.revived_at_ms, task.past = entry.state.revived_at_ms, entry.state.past
+        task.revived_attempt, task.gates = entry.state.revived_attempt, entry.state.gates
+    return task
 
 
 class Line:

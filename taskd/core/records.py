@@ -71,6 +71,11 @@ QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
 LIMIT = Kind(b"b")
 """id: the limit's name in UTF-8. All of them are read at a start."""
+PARKED = Kind(b"P")
+"""id: gate (16 bytes) + rank (16 bytes); value: the task id. Ready tasks that wait at a gate, in the order in which
+they pass it."""
+HELD = Kind(b"H")
+"""id: gate (16 bytes) + task id; value: places (4 bytes). Which tasks have passed a gate and hold places of it."""
 AGENT = Kind(b"w")
 """id: the agent's name in UTF-8. Agents of which something was ordered."""
 SCHEDULE = Kind(b"h")
@@ -172,6 +177,8 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """None: no attempt has ended without success."""
     revived_attempt: int = 0
     """``attempt`` when it was last retried after its end; 0 if it never was, or had not been leased."""
+    gates: int = 0
+    """Of its gates, in order, it has passed so many; a lease has passed them all."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -504,6 +511,8 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """No task that was purged had a younger id: an unknown id from before may have been one of them."""
     latest_wall_ms: int = 0
     """The latest time that the wall clock has shown when a task or a timer was stored, whatever it shows now."""
+    parked: dict[str, int] = {}
+    """Ready tasks that are in no line, since they wait at a gate, by queue."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -565,8 +574,8 @@ READERS: dict[Kind, type[Record]] = {
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,
 }
-"""How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS, LAPSE, OPEN and SIGNAL hold bare bytes; META is
-read by name."""
+"""How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS, LAPSE, OPEN, SIGNAL, PARKED and HELD hold bare
+bytes; META is read by name."""
 
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from taskd.core import jobs, lapses, limiting, records
+from taskd.core import gates, jobs, lapses, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
 from taskd.core.flows import Flow, stem_of
@@ -156,6 +156,9 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
     counters.finished_bytes = stored.finished_bytes
     counters.purged_to_ms = stored.purged_to_ms
     counters.latest_wall_ms = stored.latest_wall_ms
+    counters.parked = dict(stored.parked)
+    if stored.parked:
+        gates.walk(w)
     w.first_order = counters.next_order
 
 
@@ -181,6 +184,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         revived_at_ms=lease.revived_at_ms,
         started=lease.started,
         granted=lease.granted,
+        gates=len(gates.ways(spec.spec)),
     )
     agent = w.agents.get(lease.agent)
     if agent is None:

@@ -7,7 +7,7 @@ none: everything is checked before anything changes.
 from collections import Counter
 from collections.abc import Sequence
 
-from taskd.core import cancel, claims, expiry, lapses, records, timers
+from taskd.core import cancel, claims, expiry, gates, lapses, records, timers
 from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
 from taskd.core.fitting import misfit
 from taskd.core.known import Known, digest_of
@@ -93,6 +93,11 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tu
             place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
             mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
             _schedule(w, spec, spec.delay_ms - late_ms, now)
+        elif given is not None and (given.limits or given.fifo_key):
+            place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
+            mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
+            gates.enter(w, Task(spec, place << ORDER_BITS | order, wall_ms, owner, fresh=True), None)
+            w.counters.move(spec.queue, None, State.READY)
         else:
             priority = spec.priority
             key = (spec.queue, spec.name, priority, b"" if spec.given is None else where_of(spec, None))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now
+from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now, TakeGate
 from taskd.core.lifecycle import State
 from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
 from taskd.core.peaks import proposal
@@ -34,6 +34,7 @@ from taskd.core.records import (
     Past,
     PeaksRecord,
     QueueRecord,
+    StateRecord,
     TokenRecord,
 )
 from taskd.core.room import Room
@@ -256,6 +257,50 @@ class Gauge:
         return min(self.full, self.level + (mono_ms - self.at_mono_ms) * self.limit.tokens)
 
 
+class Gate:
+    """What is in memory of a gate; kept by ``taskd.core.gates``.
+
+    Attributes:
+        limit: Of what limit it is; empty: of a ``fifo_key``; None: not known yet.
+        held: Places that tasks hold, once they are counted.
+        empty: Nothing is parked on disk.
+        reading: A read is under way; what has changed since it was asked for is noted.
+        late: Ranks parked since.
+        gone: Ranks that have left since.
+        given_back: Tasks that have given their places back since.
+        answer: What was read; None: that has not come.
+    """
+
+    __slots__ = ("answer", "empty", "given_back", "gone", "held", "id", "is_counted", "late", "limit", "reading")
+
+    def __init__(self, gate_id: bytes) -> None:
+        self.id = gate_id
+        self.limit: str | None = None
+        self.held = 0
+        self.is_counted = self.empty = self.reading = False
+        self.answer: TakeGate | None = None
+        self.late: dict[int, None] = {}
+        self.gone: dict[int, None] = {}
+        self.given_back: dict[bytes, None] = {}
+
+
+class Gates:
+    """All of them that are in memory; kept by ``taskd.core.gates``.
+
+    Attributes:
+        known: By id.
+        touched: Those at which something has happened in this turn.
+        parking: By gate and rank, what this turn has parked.
+        walks: How often all gates that something waits at were begun to be looked at.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Gate] = {}
+        self.touched: dict[bytes, None] = {}
+        self.parking: dict[bytes, dict[int, tuple[Task, StateRecord | None]]] = {}
+        self.walks = 0
+
+
 class RecentIds:
     """Knows every stored task id above ``floor``, so that a new task needs no look at the disk.
 
@@ -291,6 +336,7 @@ class Counters:
     finished_bytes: int = 0
     purged_to_ms: int = 0
     latest_wall_ms: int = 0
+    parked: dict[str, int] = field(default_factory=dict)
 
     def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
         """Count tasks of a queue from one state to another; None: not stored, or ended."""
@@ -312,7 +358,13 @@ class Counters:
         }
         ended = {str(state): count for state, count in self.ended.items() if count}
         return records.CountersRecord(
-            by_queue, ended, self.next_order, self.finished_bytes, self.purged_to_ms, self.latest_wall_ms
+            by_queue,
+            ended,
+            self.next_order,
+            self.finished_bytes,
+            self.purged_to_ms,
+            self.latest_wall_ms,
+            {queue: count for queue, count in self.parked.items() if count},
         )
 
 
@@ -395,6 +447,7 @@ class Working:
         self.queues: dict[str, QueueRecord] = {}
         self.shares = Shares()
         self.limits: dict[str, Gauge] = {}
+        self.gates = Gates()
         self.limits_wake_mono_ms = NEVER_MS  # when a line may go on that the last pass found at its rate
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}

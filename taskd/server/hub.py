@@ -27,6 +27,8 @@ from taskd.core.effects import (
     TokenRevoked,
     WantFinished,
     WantFlow,
+    WantGate,
+    WantGates,
     WantItems,
     WantLapsed,
     WantLine,
@@ -171,6 +173,8 @@ class Hub:
                 log.error("workflow cannot be read", id=_id_text(effect.id), workflow=effect.name, reason=effect.why)
             case (
                 WantLine()
+                | WantGate()
+                | WantGates()
                 | WantTimers()
                 | WantFinished()
                 | WantLapsed()

@@ -32,6 +32,7 @@ from taskd.core.commands import (
     SubmitTasks,
     SubmitWorkflow,
     SyncLimits,
+    TakeGate,
 )
 from taskd.core.schedule_commands import BackfillSchedule, LookAtSchedules, SyncSchedules
 from taskd.core.working import FINISHED_IDS_MAX
@@ -158,6 +159,8 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(pieces) + sum([len(piece.data) for piece in pieces]) // WEIGHT_BYTES
         case KeepCheckpoints(_, checkpoints):
             weight = len(checkpoints) + sum([len(each.details) for each in checkpoints]) // WEIGHT_BYTES
+        case TakeGate():
+            weight = len(command.entries)
         case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some):
             weight = len(some)
         case CancelTasks(some) | RetryTasks(some) | RefundTasks(some) | ReleaseDue(some) | RefillTimers(some):

@@ -10,8 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from taskd.core import lapses, records
-from taskd.core.commands import DropLapsed, LineEntry, Loaded, RefillTimers, RefillWindow, StepJob
-from taskd.core.effects import WantFinished, WantLapsed, WantLine, WantTasks, WantTimers
+from taskd.core.commands import (
+    DropLapsed,
+    LineEntry,
+    Loaded,
+    RefillTimers,
+    RefillWindow,
+    StepJob,
+    TakeGate,
+    TakeGates,
+)
+from taskd.core.effects import WantFinished, WantGate, WantGates, WantLapsed, WantLine, WantTasks, WantTimers
+from taskd.core.gates import GATE_BYTES
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import Damaged, Key, Kind, Mutation, Record, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
@@ -32,12 +42,17 @@ BARE = frozenset(
         records.LAPSE,
         records.OPEN,
         records.SIGNAL,
+        records.PARKED,
+        records.HELD,
     }
 )
 """Kinds whose values are bytes, not records."""
 
 SET_ASIDE = frozenset({records.WORKFLOW, records.NODES, records.NODE, records.SCHEDULE})
 """Kinds of which a record that cannot be read stops what it belongs to, and nothing else."""
+
+PAGE = 5_000
+"""Entries read at once of what a gate holds."""
 
 TOLD_MAX = 1_000
 """Of these records, that are told in the log once."""
@@ -192,6 +207,30 @@ class Loader:
                     )
                 )
         return entries
+
+    async def read_gate(self, want: WantGate) -> TakeGate:
+        """Read who is parked at a gate, and, unless that is counted, who holds it."""
+        held: list[tuple[bytes, int]] = []
+        after = b""
+        while not want.counted and (page := await self._store.scan(records.HELD, want.gate, after=after, limit=PAGE)):
+            held += [(record_id[GATE_BYTES:], int.from_bytes(places, "big")) for record_id, places in page]
+            after = page[-1][0]
+        found = await self._store.scan(records.PARKED, want.gate, limit=want.limit)
+        entries = await self._read_entries(found)
+        return TakeGate(gate=want.gate, held=held, entries=entries, last=len(found) < want.limit)
+
+    async def read_gates(self, want: WantGates) -> TakeGates:
+        """Find the next gates at which something is parked."""
+        gates: list[bytes] = []
+        after = want.after
+        while len(gates) < want.limit:
+            beyond = after + b"\xff" * RANK_BYTES if after else b""
+            found = await self._store.scan(records.PARKED, after=beyond, limit=1)
+            if not found:
+                return TakeGates(walk=want.walk, gates=gates, last=True)
+            after = found[0][0][:GATE_BYTES]
+            gates.append(after)
+        return TakeGates(walk=want.walk, gates=gates, last=False)
 
     async def read_timers(self, want: WantTimers) -> RefillTimers:
         """Read timers beyond the cursor."""

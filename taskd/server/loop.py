@@ -36,6 +36,8 @@ from taskd.core.effects import (
     TasksEnded,
     WantFinished,
     WantFlow,
+    WantGate,
+    WantGates,
     WantItems,
     WantLapsed,
     WantLine,
@@ -365,6 +367,10 @@ class CommitLoop:
             match effect:
                 case WantLine():
                     self._start(partial(self._read_line, effect))
+                case WantGate():
+                    self._start(partial(self._read_gate, effect))
+                case WantGates():
+                    self._start(partial(self._read_gates, effect))
                 case WantTimers():
                     self._start(partial(self._read_timers, effect))
                 case WantFinished():
@@ -410,6 +416,12 @@ class CommitLoop:
 
     async def _read_line(self, want: WantLine) -> None:
         self.ask(await self.loader.read_line(want))
+
+    async def _read_gate(self, want: WantGate) -> None:
+        self.ask(await self.loader.read_gate(want))
+
+    async def _read_gates(self, want: WantGates) -> None:
+        self.ask(await self.loader.read_gates(want))
 
     async def _read_timers(self, want: WantTimers) -> None:
         self.ask(await self.loader.read_timers(want))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import records
+from taskd.core import gates, limiting, records
 from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
 from taskd.core.explain import first_reason
@@ -33,6 +33,9 @@ class WaitTexts:
 
     def of(self, w: Working, spec: TaskSpec, stored: StateRecord) -> str:
         """Return why a task waits, in words; empty: it does not."""
+        at_gate = gates.waits_at(w, spec, stored.gates) if stored.state == State.READY else None
+        if at_gate is not None:
+            return f"waits for {reason_text(at_gate)}"
         if stored.state == State.CANCELLING:
             like = stored.state, stored.agent, "", b""
         else:
@@ -45,7 +48,9 @@ class WaitTexts:
         if state == State.CANCELLING:
             return why_cancelling(w, queue)
         line = w.lines.get((queue, name, where)) if where and state == State.READY else None
-        reason = None if line is None else first_reason(w, line, self._now)
+        reason = limiting.holds_back(w, queue, name, self._now) if state == State.READY else None
+        if reason is None and line is not None:
+            reason = first_reason(w, line, self._now)
         return why_waiting(w, state, queue, name) if reason is None else f"waits for {reason_text(reason)}"
 
 
@@ -149,6 +154,7 @@ def _state_in_memory(task: Task, stored: StateRecord) -> StateRecord:
         task.granted_at_ms or stored.started_at_ms,
         failure=task.failure,
         past=task.past,
+        gates=task.gates,
     )
 
 

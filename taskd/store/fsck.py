@@ -18,16 +18,19 @@ from rocksdict import Rdict
 from taskd.core import records
 from taskd.core.endings import weight_of
 from taskd.core.fingerprint import FINGERPRINT_BYTES
+from taskd.core.gates import is_parked
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
 from taskd.core.records import (
     DEAD,
     DEAD_GROUP,
     FINISHED,
+    HELD,
     LAPSE,
     LINE,
     META,
     OPEN,
+    PARKED,
     READY,
     TIMER,
     UNIQUE,
@@ -63,7 +66,21 @@ _PARTS: Final = 16
 """Pieces in which ids are compared when they differ: a piece of ten million takes some 60 MB."""
 
 _KINDS: Final = frozenset(
-    {STORE, META, READY, TIMER, DEAD, LAPSE, records.RESULT, records.DETAILS, OPEN, records.SIGNAL, *records.READERS}
+    {
+        STORE,
+        META,
+        READY,
+        TIMER,
+        DEAD,
+        LAPSE,
+        records.RESULT,
+        records.DETAILS,
+        OPEN,
+        records.SIGNAL,
+        PARKED,
+        HELD,
+        *records.READERS,
+    }
 )
 _STATES: Final = frozenset(State)
 
@@ -135,6 +152,7 @@ class _Check:
         self._progress = progress
         self._by_queue: dict[str, Counter[str]] = {}
         self._ended: Counter[str] = Counter()
+        self._parked: Counter[str] = Counter()
         self._order_max = 0
         self._expected: Counter[Kind] = Counter()  # entries that tasks imply and that are there
         self._ended_sum = 0  # of ids, modulo 2^128: two sets of equal count and sum are taken to be equal
@@ -246,6 +264,8 @@ class _Check:
             self._ended_sum += int.from_bytes(task.id, "big")
         else:
             self._by_queue.setdefault(task.spec.spec.queue, Counter())[task.state] += 1
+            if task.state == State.READY and is_parked(task.spec.spec, task.last.gates if task.last else 0):
+                self._parked[task.spec.spec.queue] += 1
 
     def _check_entry(self, task: StoredTask, key: Key, value: bytes | None) -> None:
         kind, record_id = key
@@ -261,12 +281,12 @@ class _Check:
         """Return the task that an index entry points to."""
         if kind == UNIQUE:
             return decode_as(UniqueRecord, kind, record_id, value).task_id
-        return value if kind == READY else record_id[-TASK_ID_BYTES:]
+        return value if kind in {READY, PARKED} else record_id[-TASK_ID_BYTES:]
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""
         self._expected[TIMER] += sum(1 for _ in timers_of_nodes(self._database))
-        for kind in (READY, TIMER, DEAD, UNIQUE):
+        for kind in (READY, TIMER, DEAD, UNIQUE, PARKED, HELD):
             if sum(1 for _ in self._implied(kind)) == self._expected[kind]:
                 continue
             for entries in chunks(self._implied(kind)):
@@ -358,6 +378,9 @@ class _Check:
             if found.get(queue) != counted.get(queue):
                 text = f"queue {queue!r} counts {counted.get(queue, {})}, there are {found.get(queue, {})}"
                 self._note("counters", key, text)
+        if _nonzero(counters.parked) != _nonzero(self._parked):
+            text = f"{_nonzero(counters.parked)} are counted as parked, there are {_nonzero(self._parked)}"
+            self._note("counters", key, text)
         if _nonzero(counters.ended) != _nonzero(self._ended):
             text = f"{_nonzero(counters.ended)} are counted as ended, there are {_nonzero(self._ended)}"
             self._note("counters", key, text)

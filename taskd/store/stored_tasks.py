@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from rocksdict import Rdict
 
-from taskd.core import expiry
+from taskd.core import expiry, gates
 from taskd.core.attempts import kept_ordinals
 from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
@@ -22,8 +22,10 @@ from taskd.core.records import (
     ATTEMPT,
     DEAD,
     DETAILS,
+    HELD,
     LEASE,
     LOG,
+    PARKED,
     READY,
     RESULT,
     SPEC,
@@ -43,7 +45,7 @@ from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import ID_START, make_key, successor
 from taskd_protocol.ids import TASK_ID_BYTES
-from taskd_protocol.task import Unique
+from taskd_protocol.task import TaskSpec, Unique
 
 CHUNK: Final = 500
 """Tasks, or entries, that are looked up at once."""
@@ -93,7 +95,8 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
     """Yield what indexes must hold of a task that has a spec."""
     assert task.spec is not None
     spec = task.spec.spec
-    if task.state == State.READY:
+    yield from _gate_entries(task, spec)
+    if task.state == State.READY and not _is_parked(task, spec):
         where = where_of(spec, task.last.past if task.last else None)
         yield READY, ready_id(line_id(spec.queue, spec.name, where), rank_in(task.spec))
     elif task.state == State.SCHEDULED and task.last is not None:
@@ -108,6 +111,23 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
     unique = spec.rules.unique
     if unique is not None and _has_claim(task, unique):
         yield UNIQUE, claim_id(spec, unique)
+
+
+def _is_parked(task: StoredTask, spec: TaskSpec) -> bool:
+    return gates.is_parked(spec, task.last.gates if task.last else 0)
+
+
+def _gate_entries(task: StoredTask, spec: TaskSpec) -> Iterator[Key]:
+    """Yield what gates know of a task: those that it has passed, and the one that it waits at."""
+    ways = gates.ways(spec)
+    if not ways or task.has_ended:
+        return
+    passed = len(ways) if task.lease is not None else task.last.gates if task.last else 0
+    for way in ways[:passed]:
+        yield HELD, gates.held_id(way, task.id)
+    if task.state == State.READY and passed < len(ways):
+        assert task.spec is not None
+        yield PARKED, gates.parked_id(ways[passed], rank_in(task.spec))
 
 
 def _has_claim(task: StoredTask, unique: Unique) -> bool:

@@ -16,6 +16,8 @@ from taskd.core.effects import (
     SendLease,
     WantFinished,
     WantFlow,
+    WantGate,
+    WantGates,
     WantItems,
     WantLapsed,
     WantLine,
@@ -105,7 +107,7 @@ class Side:
                 await self._carry_out(effect, now)
         check_invariants(self._coordinator.working)
 
-    async def _carry_out(self, effect: Effect, now: Now) -> None:  # noqa: C901 - one case a kind of effect
+    async def _carry_out(self, effect: Effect, now: Now) -> None:  # noqa: C901, PLR0912 - one case a kind of effect
         match effect:
             case SendLease():
                 self.told.append(effect)
@@ -113,6 +115,10 @@ class Side:
                 await self._follow(effect.command, now)
             case WantLine():
                 await self._follow(await self._loader.read_line(effect), now)
+            case WantGate():
+                await self._follow(await self._loader.read_gate(effect), now)
+            case WantGates():
+                await self._follow(await self._loader.read_gates(effect), now)
             case WantTimers():
                 await self._follow(await self._loader.read_timers(effect), now)
             case WantFinished():

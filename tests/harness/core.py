@@ -33,6 +33,8 @@ from taskd.core.effects import (
     Effect,
     WantFinished,
     WantFlow,
+    WantGate,
+    WantGates,
     WantItems,
     WantLapsed,
     WantLine,
@@ -67,18 +69,19 @@ from taskd.core.records import (
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings, Working
 from taskd.server.flow_loading import FlowLoader
+from taskd.server.loading import Loader
 from taskd.store import codec
 from taskd.store.memory import MemoryStore
 from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
 from taskd_protocol.resources import Where
-from taskd_protocol.task import Retry, TaskSpec, Unique
+from taskd_protocol.task import Retry, TaskSpec, Unique, Use
 
 MONO_MS = 50_000
 WALL_MS = 1_763_760_000_000
 TICK_MS = 500
 
 Value = Record | bytes
-Wanted = WantLine | WantTimers | WantFinished | WantLapsed | WantTasks | WantFlow | WantItems
+Wanted = WantLine | WantGate | WantGates | WantTimers | WantFinished | WantLapsed | WantTasks | WantFlow | WantItems
 R = TypeVar("R", bound=Record)
 E = TypeVar("E")
 T = TypeVar("T")
@@ -285,7 +288,17 @@ class Shell:
         told: list[Effect] = []
         for effect in turn.effects:
             match effect:
-                case WantLine() | WantTimers() | WantFinished() | WantLapsed() | WantTasks() | WantFlow() | WantItems():
+                case (
+                    WantLine()
+                    | WantGate()
+                    | WantGates()
+                    | WantTimers()
+                    | WantFinished()
+                    | WantLapsed()
+                    | WantTasks()
+                    | WantFlow()
+                    | WantItems()
+                ):
                     self.reads.append(Read(effect))
                 case Continue():
                     self.ask(self.continued.pop(0))
@@ -415,11 +428,20 @@ class Shell:
         at_most_once: bool = False,
         unique: Unique | None = None,
         where: Where | None = None,
+        limits: Sequence[Use] = (),
+        fifo_key: str = "",
     ) -> TaskSpec:
         """Make a spec with a new id."""
         spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
         return changed(
-            spec, ttl_ms=ttl_ms, deadline_ms=deadline_ms, at_most_once=at_most_once, unique=unique, where=where
+            spec,
+            ttl_ms=ttl_ms,
+            deadline_ms=deadline_ms,
+            at_most_once=at_most_once,
+            unique=unique,
+            where=where,
+            limits=list(limits),
+            fifo_key=fifo_key,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:
@@ -447,7 +469,7 @@ class Shell:
                 return [(i, b"") for i in ids if record_of(i)[0] <= wanted.until_ms]
             case WantTasks():
                 return self._scan_tasks(wanted)
-            case WantFlow() | WantItems():
+            case WantFlow() | WantItems() | WantGate() | WantGates():
                 return []  # read at a stroke, when it is to be read
 
     def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:  # noqa: PLR0911 - one case a read
@@ -463,6 +485,10 @@ class Shell:
                 return [DropLapsed([i for i, _ in found])] if found else []
             case WantTasks():
                 return [self._read_tasks(wanted, found)]
+            case WantGate():
+                return [at_once(Loader(Scanned(self.disk), self.working).read_gate(wanted))]
+            case WantGates():
+                return [at_once(Loader(Scanned(self.disk), self.working).read_gates(wanted))]
             case WantFlow():
                 return [at_once(FlowLoader(Scanned(self.disk)).read_flow(wanted))]
             case WantItems():

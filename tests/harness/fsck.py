@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Container
 
 from harness.core import Disk, Shell
-from taskd.core import attempts, expiry, records
+from taskd.core import attempts, expiry, gates, records
 from taskd.core.attempts import NO_PAST, kept_ids
 from taskd.core.claims import claim_id, is_held
 from taskd.core.commands import ReleaseDue
@@ -48,7 +48,32 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     _check_attempts(disk, specs, states, leases)
     _check_keys(disk, specs)
     _check_claims(disk, specs, found)
+    _check_gates(disk, specs, found)
     return found
+
+
+def _check_gates(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, State]) -> None:
+    """What a task's gates hold of it follows from its records; nothing else is there."""
+    held: dict[bytes, bytes] = {}
+    parked: dict[bytes, bytes] = {}
+    counts: Counter[str] = Counter()
+    for task_id, record in specs.items():
+        ways, state = gates.ways(record.spec), disk.find(records.STATE, task_id, StateRecord)
+        if found[task_id] in TERMINAL:
+            assert state is not None
+            assert not state.gates
+            continue
+        is_leased = found[task_id] in {State.RUNNING, State.CANCELLING}
+        passed = len(ways) if is_leased else state.gates if state else 0
+        assert found[task_id] == State.READY or is_leased or passed <= gates.kept(record.spec)
+        held |= {gates.held_id(way, task_id): gates.places(way) for way in ways[:passed]}
+        if found[task_id] == State.READY and passed < len(ways):
+            parked[gates.parked_id(ways[passed], rank_in(record))] = task_id
+            counts[record.spec.queue] += 1
+    assert {i: disk.raw(records.HELD, i) for i in disk.scan(records.HELD)} == held
+    assert {i: disk.raw(records.PARKED, i) for i in disk.scan(records.PARKED)} == parked
+    counters = disk.find(records.META, b"counters", CountersRecord)
+    assert (counters.parked if counters else {}) == counts
 
 
 def check_beside(shell: Shell) -> None:
@@ -87,9 +112,9 @@ def _check_lines(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
     expected: dict[bytes, bytes] = {}
     ready: dict[bytes, int] = {}
     for task_id, state in found.items():
-        if state == State.READY:
+        last = disk.find(records.STATE, task_id, StateRecord)
+        if state == State.READY and not gates.is_parked(specs[task_id].spec, last.gates if last else 0):
             spec = specs[task_id]
-            last = disk.find(records.STATE, task_id, StateRecord)
             where = where_of(spec.spec, last.past if last else None)
             line = line_id(spec.spec.queue, spec.spec.name, where)
             expected[ready_id(line, rank_in(spec))] = task_id

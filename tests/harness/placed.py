@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.core import Disk
-from taskd.core import limiting, records
+from taskd.core import gates, limiting, records
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.explain import explain_task
 from taskd.core.fitting import LEASED_BYTES_MAX, never, not_now
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import SpecRecord, StateRecord
+from taskd.core.lines import rank_in
+from taskd.core.records import Mutation, SpecRecord, StateRecord
 from taskd.core.working import Agent, Working
 from taskd_protocol.explanation import Reasons
 from taskd_protocol.resources import ALL, Granted, Request, Where
@@ -54,12 +55,32 @@ def check_explained(disk: Disk, w: Working, effects: Sequence[Effect], now: Now)
             assert not told.agents
             continue
         assert told.reason is not None, "what waits, waits for something"
+        if told.state == State.READY and gates.is_parked(spec.spec, state.gates if state else 0):
+            assert told.reason.code in {Reasons.KEY, Reasons.FIFO}
+            continue
         if Continue(GoOn()) not in effects:
             assert told.reason.code not in {Reasons.PLACING, Reasons.AHEAD}, "what nothing rules out was granted"
         if told.state == State.READY:
             assert len(told.agents) + sum(told.others.values()) == len(w.agents)
             assert told.place is not None
             assert told.place.ahead_min <= told.place.ahead < told.place.ready
+
+
+def check_passed(disk: Disk, w: Working, mutations: Sequence[Mutation]) -> None:
+    """Check that a gate which a task has passed in this turn had room for it, and that nothing before it is left."""
+    passed = {record_id: value for kind, record_id, value in mutations if kind == records.HELD and value is not None}
+    parked = {record_id for kind, record_id, _ in mutations if kind == records.PARKED}  # perhaps after that
+    for record_id in passed:
+        gate, task_id = record_id[: gates.GATE_BYTES], record_id[gates.GATE_BYTES :]
+        record = disk.get(records.SPEC, task_id, SpecRecord)
+        [way] = [way for way in gates.ways(record.spec) if way.gate == gate]
+        held = {i: int.from_bytes(disk.raw(records.HELD, i), "big") for i in disk.scan(records.HELD, gate)}
+        gauge = w.limits.get(way.limit)
+        most = 1 if not way.limit else gauge.limit.concurrency if gauge else 0
+        places = sum(min(weight, most) for weight in held.values())
+        assert not most or places <= most, "no more pass than there is room for"
+        for first in [i for i in disk.scan(records.PARKED, gate) if i not in parked][:1]:
+            assert first > gates.parked_id(way, rank_in(record)), "who came first passes first"
 
 
 def _check_limits(w: Working, effects: Sequence[Effect]) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypedDict
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
-from harness.placed import check_explained, check_placed
+from harness.placed import check_explained, check_passed, check_placed
 from taskd.core import records
 from taskd.core.attempts import LOST, RELEASED
 from taskd.core.commands import (
@@ -58,7 +59,7 @@ from taskd_protocol.errors import (
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
-from taskd_protocol.task import Failure, Grant, Retry, TaskFilter, TaskSpec, Unique
+from taskd_protocol.task import Failure, Grant, Retry, TaskFilter, TaskSpec, Unique, Use
 
 NAMES = ("m.f", "m.g")
 QUEUES = ("default", "other")
@@ -108,12 +109,22 @@ WHERES: tuple[Where | None, ...] = (
     Where([Request([Need("cpu", 2_000)])], apart="db", pack=True),
 )
 LIMITS = (
+    Limit("stripe", concurrency=1),
+    Limit("stripe", concurrency=3),
+    Limit("db", concurrency=1),
     Limit("queue:default", concurrency=2),
     Limit("queue:default", concurrency=5, tokens=3, period_ms=1_000, burst=2),
     Limit("queue:other", tokens=1, period_ms=400),
     Limit("task:m.f", concurrency=1),
     Limit("task:m.f", tokens=50, period_ms=1_000, burst=5),
 )
+USES: tuple[Sequence[Use], ...] = (
+    *[()] * 8,
+    [Use("stripe", "a")],
+    [Use("stripe", "b", 2)],
+    [Use("stripe", "a"), Use("db")],
+)
+FIFO_KEYS = ("",) * 9 + ("f1", "f2")
 SUPPLIES: dict[str, tuple[Supply, ...]] = {
     "a1": (Supply("cpu", 8_000), Supply("memory", 4 * GIB), Supply("gpu", 2_000, ["0", "1"], ["a100", "t4"])),
     "a2": (Supply("cpu", 2_000), Supply("memory", GIB)),
@@ -167,6 +178,15 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     """Make every bound of the core small."""
     for where, bound in SMALL.items():
         patch.setattr(where, bound)
+
+
+class Times(TypedDict, total=False):
+    """Options of ``Shell.spec``."""
+
+    delay_ms: int
+    ttl_ms: int
+    deadline_ms: int
+    fifo_key: str
 
 
 class World:
@@ -387,6 +407,7 @@ class World:
                     "an agent that is to stay idle is granted nothing"
                 )
         check_placed(self.shell.working, turn.effects, self.shell.now)
+        check_passed(self.shell.disk, self.shell.working, turn.mutations)
         check_explained(self.shell.disk, self.shell.working, turn.effects, self.shell.now)
         self.trace.update(repr((turn.mutations, turn.effects)).encode())
         self._check_turn(turn.mutations)
@@ -664,20 +685,29 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         at_most_once=not key and rng.random() < 0.1,
         unique=None if key else rng.choice(UNIQUES),
         where=None if key else rng.choice(WHERES),
-        **random_times(rng),
+        limits=() if key else rng.choice(USES),
+        **in_order(random_times(rng), "" if key else rng.choice(FIFO_KEYS)),
     )
 
 
-def random_times(rng: random.Random) -> dict[str, int]:
+def in_order(chosen: Times, fifo_key: str) -> Times:
+    """Return these with a ``fifo_key``, unless there is a delay, with which it does not go."""
+    return {**chosen, "fifo_key": "" if chosen.get("delay_ms") else fifo_key}
+
+
+def random_times(rng: random.Random) -> Times:
     """Choose a delay and limits that go together."""
     delay_ms, ttl_ms, deadline_ms = rng.choice(DELAYS_MS), rng.choice(TTLS_MS), rng.choice(DEADLINES_MS)
     return times(delay_ms, ttl_ms, deadline_ms)
 
 
-def times(delay_ms: int, ttl_ms: int, deadline_ms: int) -> dict[str, int]:
+def times(delay_ms: int, ttl_ms: int, deadline_ms: int) -> Times:
     """Return these without the limits that would pass during the delay."""
-    limits = {"ttl_ms": ttl_ms, "deadline_ms": deadline_ms}
-    return {"delay_ms": delay_ms} | {name: limit if limit > delay_ms else 0 for name, limit in limits.items()}
+    return {
+        "delay_ms": delay_ms,
+        "ttl_ms": ttl_ms if ttl_ms > delay_ms else 0,
+        "deadline_ms": deadline_ms if deadline_ms > delay_ms else 0,
+    }
 
 
 def _standing(w: Working) -> object:

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from harness.world import (
     AGENTS,
     DEADLINES_MS,
     DELAYS_MS,
+    FIFO_KEYS,
     FILTERS,
     KEYS,
     LIMITS,
@@ -33,19 +35,23 @@ from harness.world import (
     RETRIES,
     TTLS_MS,
     UNIQUES,
+    USES,
     WHERES,
     World,
+    in_order,
     random_step,
     shrink,
     times,
 )
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Where
-from taskd_protocol.task import Retry, TaskFilter, Unique
+from taskd_protocol.task import Retry, TaskFilter, Unique, Use
 
 TESTS = Path(__file__).parent.parent
 
-Wish = tuple[str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None, Where | None]
+Wish = tuple[
+    str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None, Where | None, Sequence[Use], str
+]
 
 wishes = st.tuples(
     st.sampled_from(NAMES),
@@ -60,6 +66,8 @@ wishes = st.tuples(
     st.sampled_from((False, False, False, True)),
     st.sampled_from(UNIQUES),
     st.sampled_from(WHERES),
+    st.sampled_from(USES),
+    st.sampled_from(FIFO_KEYS),
 )
 agents = st.sampled_from(list(AGENTS))
 index = st.integers(0, 40)
@@ -96,7 +104,8 @@ class CoreMachine(RuleBasedStateMachine):
                     at_most_once=once,
                     unique=None if key else unique,
                     where=None if key else where,
-                    **times(delay_ms, ttl_ms, deadline_ms),
+                    limits=() if key else uses,
+                    **in_order(times(delay_ms, ttl_ms, deadline_ms), "" if key else fifo_key),
                 )
                 for (
                     name,
@@ -111,6 +120,8 @@ class CoreMachine(RuleBasedStateMachine):
                     once,
                     unique,
                     where,
+                    uses,
+                    fifo_key,
                 ) in asked
             ]
         )

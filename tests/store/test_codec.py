@@ -16,7 +16,7 @@ from taskd_protocol.explanation import Waited
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
-from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique
+from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique, Use
 from taskd_protocol.workflow import Node, WorkflowSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
@@ -65,6 +65,8 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
                         True,  # noqa: FBT003
                     ),
                     due_ms=1_763_760_060_000,
+                    limits=[Use("stripe", "acme", 3)],
+                    fifo_key="order/7",
                 ),
             ),
         ),
@@ -85,7 +87,17 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "state, scheduled": (
         (records.STATE, TASK_ID),
         records.StateRecord(
-            "scheduled", 1, 1, 5, "agent-1", 10, due_at_ms=99, failure=FAILURE, has_details=True, revived_at_ms=7
+            "scheduled",
+            1,
+            1,
+            5,
+            "agent-1",
+            10,
+            due_at_ms=99,
+            failure=FAILURE,
+            has_details=True,
+            revived_at_ms=7,
+            gates=1,
         ),
     ),
     "state, dead": (
@@ -301,7 +313,9 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
     "counters": (
         (records.META, b"counters"),
-        records.CountersRecord({"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77, 88),
+        records.CountersRecord(
+            {"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77, 88, {"default": 2}
+        ),
     ),
     "epoch": ((records.META, b"epoch"), records.EpochRecord(1_763_760_000, [(1_763_750_000, 0), (1_763_760_000, 77)])),
 }

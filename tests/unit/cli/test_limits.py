@@ -44,7 +44,7 @@ def test_a_limit_is_set_and_removed(taskd: Taskd, client: FakeClient) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("images", "--concurrency", "1"), "queue:NAME or task:NAME"),
+        (("images", "--rate", "1/s"), "only those of a queue or a task name"),
         (("queue:images",), "limits nothing"),
         (("queue:images", "--rate", "often"), "100/s, 10/m or 5/2h"),
         (("queue:images", "--concurrency", "-1"), "out of range"),

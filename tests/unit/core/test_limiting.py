@@ -188,7 +188,8 @@ def test_what_code_says_changes_with_the_code_and_a_persons_word_stays(shell: Sh
 @pytest.mark.parametrize(
     ("limit", "told"),
     [
-        (Limit("images", 1), "queue:NAME"),
+        (Limit("", 1), "not allowed"),
+        (Limit("images", tokens=1, period_ms=5), "only those of a queue or a task name"),
         (Limit("queue:", 1), "not allowed"),
         (Limit("queue:a"), "limits nothing"),
         (Limit("queue:a", -1), "out of range"),

@@ -1,0 +1,307 @@
+"""Gates: limits that count by key, and strict order by key, kept before tasks come into line.
+
+A task has a gate for its ``fifo_key``, and one for each limit that it names with a key. It passes them one by one,
+each when there is room, and only then comes into its line: so nothing in a line is ever passed over, a pass looks at
+no gate, and a million tasks that wait for one key cost disk alone. The gates of all tasks are in one order, so that no
+two wait for each other.
+
+What is on disk is two indexes, PARKED and HELD, which are written blindly with what they follow from, in its batch. So
+whatever a crash cuts off, a gate is found as it is by reading it: it is read when something has happened to it,
+and all gates that something waits at are looked at once after a start, or when a limit is changed.
+
+Places of a limit are given back when the lease ends; that of a ``fifo_key`` when the task does.
+
+Invariants:
+- A task in line, or leased, holds places of all its gates; one that is parked at a gate, of those before it.
+- What a gate counts as held is what HELD holds of it, unless it is being read for the first time.
+- No gate has more passed than its limit had room for, whatever was read meanwhile.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from taskd.core import records
+from taskd.core.commands import TakeGate, TakeGates
+from taskd.core.effects import WantGate, WantGates
+from taskd.core.lifecycle import State
+from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, rank_in, task_of
+from taskd.core.records import StateRecord
+from taskd.core.working import Gate, Working
+from taskd_protocol.explanation import Reason, Reasons
+from taskd_protocol.task import TaskSpec
+
+GATES_MAX: Final = 65_536
+"""Gates in memory that nothing is read of: some 20 MB."""
+
+ADMITTED_MAX: Final = 256
+"""Tasks read at once that may pass a gate."""
+
+WALK_GATES: Final = 64
+"""Gates found at once, when all are looked at."""
+
+GATE_BYTES: Final = 16
+PLACES_BYTES: Final = 4
+
+UNBOUNDED: Final = 1 << 62
+"""More places than any gate has."""
+
+_FRESH: Final = StateRecord(State.READY, 0, 0, 0, "", 0)
+
+
+class Way(NamedTuple):
+    """A task's way through one gate."""
+
+    gate: bytes
+    limit: str
+    """Empty: it is that of a ``fifo_key``."""
+    key: str
+    weight: int
+
+
+def ways(spec: TaskSpec) -> Sequence[Way]:
+    """Return the gates of a task, in the order in which it passes them: that of its ``fifo_key`` first."""
+    given = spec.given
+    if given is None or not (given.limits or given.fifo_key):
+        return ()
+    of_limits = [Way(_gate(b"limit", use.limit, use.key), use.limit, use.key, use.weight) for use in given.limits]
+    of_limits.sort()
+    return [Way(_gate(b"fifo", given.fifo_key), "", given.fifo_key, 1), *of_limits] if given.fifo_key else of_limits
+
+
+def kept(spec: TaskSpec) -> int:
+    """Return how many gates of a task stay passed when its lease ends and it does not."""
+    return 1 if spec.given is not None and spec.given.fifo_key else 0
+
+
+def parked_id(way: Way, rank: int) -> bytes:
+    """Return the PARKED id of a task of that rank at a gate: of a ``fifo_key`` the order of submits alone decides."""
+    return way.gate + _rank(way, rank).to_bytes(RANK_BYTES, "big")
+
+
+def held_id(way: Way, task_id: bytes) -> bytes:
+    """Return the HELD id of a task at a gate."""
+    return way.gate + task_id
+
+
+def places(way: Way) -> bytes:
+    """Return the value of its HELD."""
+    return way.weight.to_bytes(PLACES_BYTES, "big")
+
+
+# -- what happens to tasks --------------------------------------------------------------
+
+
+def enter(w: Working, task: Task, state: StateRecord | None) -> bool:
+    """Put a ready task where it waits next: into its line, or at a gate; return whether it is in line.
+
+    Args:
+        w: The working set.
+        task: Ready; its STATE is written, and it is counted as ready.
+        state: That record; None: there is none.
+    """
+    its = ways(task.spec)
+    if task.gates >= len(its):
+        w.enter_line(task)
+        return True
+    way = its[task.gates]
+    rank = _rank(way, task.rank)
+    w.put(records.PARKED, parked_id(way, task.rank), task.spec.id)
+    w.tasks.pop(task.spec.id, None)  # it was leased
+    parked = w.counters.parked
+    parked[task.spec.queue] = parked.get(task.spec.queue, 0) + 1
+    w.counters_dirty = True
+    w.gates.parking.setdefault(way.gate, {})[rank] = task, state
+    gate = w.gates.known.get(way.gate)
+    if gate is not None and gate.reading:
+        gate.late[rank] = None
+        gate.gone.pop(rank, None)
+    w.gates.touched[way.gate] = None
+    return False
+
+
+def is_parked(spec: TaskSpec, gates: int) -> bool:
+    """Tell whether a ready task waits at a gate."""
+    return gates < len(ways(spec))
+
+
+def leave(w: Working, spec: TaskSpec, rank: int, gates: int) -> None:
+    """Take a parked task from its gate; what it holds of others stays its own."""
+    way = ways(spec)[gates]
+    _unpark(w, way, spec, rank)
+    w.gates.touched[way.gate] = None
+
+
+def let_go(w: Working, spec: TaskSpec, passed: int, *, keep: int = 0) -> None:
+    """Give back the places of gates that a task has passed, but the first ones that it is to keep."""
+    for way in ways(spec)[keep:passed]:
+        w.delete(records.HELD, held_id(way, spec.id))
+        gate = w.gates.known.get(way.gate)
+        if gate is not None:
+            if gate.is_counted:
+                gate.held -= way.weight
+            else:
+                gate.given_back[spec.id] = None
+        w.gates.touched[way.gate] = None
+
+
+def end_lease(w: Working, task: Task, *, ends: bool) -> None:
+    """Give back what a leased task holds of its gates, whose lease is gone; if it goes on, it may keep some."""
+    if task.gates:
+        keep = 0 if ends else kept(task.spec)
+        let_go(w, task.spec, task.gates, keep=keep)
+        task.gates = keep
+
+
+# -- what happens to gates --------------------------------------------------------------
+
+
+def advance(w: Working) -> None:
+    """At a turn's end: have tasks pass the gates at which there is room, or have gates read that are not known."""
+    touched = w.gates.touched
+    while touched:
+        gate_id = next(iter(touched))
+        del touched[gate_id]
+        gate = w.gates.known.get(gate_id)
+        if gate is None:
+            gate = w.gates.known[gate_id] = Gate(gate_id)
+            _read(w, gate)
+        elif not gate.reading:
+            _open(w, gate)
+        elif gate.answer is not None:
+            _take(w, gate, gate.answer)
+    w.gates.parking.clear()
+    if len(w.gates.known) > GATES_MAX:
+        idle = [gate_id for gate_id, gate in w.gates.known.items() if not gate.reading]
+        for gate_id in idle[: len(w.gates.known) - GATES_MAX * 3 // 4]:
+            del w.gates.known[gate_id]
+
+
+def take(w: Working, command: TakeGate) -> None:
+    """Take what was read of a gate: at the turn's end tasks pass it, by what holds then."""
+    gate = w.gates.known[command.gate]
+    assert gate.reading
+    gate.answer = command
+    w.gates.touched[gate.id] = None
+
+
+def _take(w: Working, gate: Gate, command: TakeGate) -> None:
+    if not gate.is_counted:
+        gate.held = sum(weight for task_id, weight in command.held if task_id not in gate.given_back)
+        gate.is_counted = True
+    first_late = min(gate.late, default=None)
+    entries = [entry for entry in command.entries if entry.rank not in gate.gone]
+    in_order = [entry for entry in entries if first_late is None or entry.rank < first_late]
+    gate.reading, gate.empty, gate.answer = False, command.last and not gate.late, None
+    gate.late.clear()
+    gate.gone.clear()
+    gate.given_back.clear()
+    for entry in in_order:
+        if not _pass(w, gate, task_of(entry, rank_in(entry.spec)), entry.state):
+            gate.empty = False
+            break
+    w.gates.touched[gate.id] = None
+
+
+def walk(w: Working) -> None:
+    """Have all gates looked at that something waits at."""
+    w.gates.walks += 1
+    w.effects.append(WantGates(w.gates.walks, b"", WALK_GATES))
+
+
+def take_some(w: Working, command: TakeGates) -> None:
+    """Look at some of all gates, and have the next ones found; of a walk that began anew the old one ends."""
+    if command.walk != w.gates.walks:
+        return
+    for gate_id in command.gates:
+        w.gates.touched[gate_id] = None
+    if not command.last:
+        w.effects.append(WantGates(command.walk, command.gates[-1], WALK_GATES))
+
+
+def waits_at(w: Working, spec: TaskSpec, gates: int) -> Reason | None:
+    """Return what a ready task waits for that has passed so many gates; None: it is in line."""
+    its = ways(spec)
+    if gates >= len(its):
+        return None
+    way = its[gates]
+    if not way.limit:
+        return Reason(Reasons.FIFO, way.key)
+    gate = w.gates.known.get(way.gate)
+    subject = f"{way.limit} {way.key}".rstrip()
+    return Reason(Reasons.KEY, subject, count=gate.held if gate is not None and gate.is_counted else 0)
+
+
+def _gate(kind: bytes, *parts: str) -> bytes:
+    digest = hashlib.blake2b(digest_size=GATE_BYTES, person=kind)
+    for part in parts:
+        packed = part.encode()
+        digest.update(len(packed).to_bytes(4, "big"))
+        digest.update(packed)
+    return digest.digest()
+
+
+def _rank(way: Way, rank: int) -> int:
+    return rank if way.limit else rank & ORDER_MASK
+
+
+def _most(w: Working, limit: str | None) -> int:
+    """Return how many places a gate has; one of which nothing is known yet may have any number."""
+    gauge = w.limits.get(limit) if limit else None
+    if gauge is None or not gauge.limit.concurrency:
+        return 1 if limit == "" else UNBOUNDED
+    return gauge.limit.concurrency
+
+
+def _read(w: Working, gate: Gate) -> None:
+    gate.reading = True
+    w.effects.append(WantGate(gate.id, counted=gate.is_counted, limit=ADMITTED_MAX))
+
+
+def _open(w: Working, gate: Gate) -> None:
+    """Have what waits pass a gate that is known: what this turn has parked, if nothing is on disk before it."""
+    parking = w.gates.parking.get(gate.id, {})
+    if gate.empty:
+        for rank in sorted(parking):
+            task, state = parking[rank]
+            if not _pass(w, gate, task, state):
+                gate.empty = False
+                return
+    elif gate.held < _most(w, gate.limit):
+        _read(w, gate)
+
+
+def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None) -> bool:
+    """Have a parked task pass a gate, and wait at the next one, or come into line; return False if there is no room."""
+    its = ways(task.spec)
+    way = its[task.gates]
+    gate.limit = way.limit
+    most = _most(w, way.limit)
+    if gate.held + min(way.weight, most) > most:
+        return False
+    _unpark(w, way, task.spec, task.rank)
+    w.put(records.HELD, held_id(way, task.spec.id), places(way))
+    gate.held += way.weight
+    task.gates += 1
+    state = replace(state or _FRESH, gates=task.gates)
+    w.put(records.STATE, task.spec.id, state)
+    task.fresh = False
+    task.ready_mono_ms = w.ticked_mono_ms or 0
+    enter(w, task, state)
+    return True
+
+
+def _unpark(w: Working, way: Way, spec: TaskSpec, rank: int) -> None:
+    w.delete(records.PARKED, parked_id(way, rank))
+    w.counters.parked[spec.queue] -= 1
+    w.counters_dirty = True
+    at = _rank(way, rank)
+    parking = w.gates.parking.get(way.gate)
+    if parking is not None:
+        parking.pop(at, None)
+    gate = w.gates.known.get(way.gate)
+    if gate is not None and gate.reading:
+        gate.late.pop(at, None)
+        gate.gone[at] = None
