@@ -1,6 +1,7 @@
 """A coordinator over a store, driven by hand: real records, without a server."""
 
 import random
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,10 @@ from taskd.core.commands import (
     SubmitTasks,
 )
 from taskd.core.coordinator import Coordinator
-from taskd.core.effects import Continue, SendLease
+from taskd.core.effects import Continue, SendLease, WantGate
 from taskd.core.restore import Stored, restore
 from taskd.core.working import Settings
+from taskd.server.loading import Loader
 from taskd.store.codec import decode, encode
 from taskd.store.interface import Store
 from taskd_protocol.ids import make_task_ids
@@ -37,6 +39,7 @@ from taskd_protocol.task import (
     Retry,
     TaskSpec,
     Unique,
+    Use,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +73,8 @@ class Driver:
         ttl_ms: int = 0,
         deadline_ms: int = 0,
         unique: Unique | None = None,
+        uses: Sequence[Use] = (),
+        fifo_key: str = "",
     ) -> list[TaskSpec]:
         ids = make_task_ids(count, WALL_MS, self._rng.randbytes(10 * count))
         retry = Retry(max_attempts=max_attempts, base_ms=1000)
@@ -79,6 +84,8 @@ class Driver:
                 ttl_ms=ttl_ms,
                 deadline_ms=deadline_ms,
                 unique=unique,
+                limits=list(uses),
+                fifo_key=fifo_key,
             )
             for n, task_id in enumerate(ids)
         ]
@@ -143,6 +150,9 @@ class Driver:
                     self.grants += effect.grants
                 case Continue():
                     await self.apply(effect.command)
+                case WantGate():
+                    loader = Loader(self.store, self._coordinator.working)
+                    await self.apply(await loader.read_gate(effect))
                 case _:
                     pass  # told to nobody here
 

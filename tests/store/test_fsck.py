@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from store.driver import Driver
 from store.houses import LINEAGE, RocksHouse
 from taskd.core import records
-from taskd.core.commands import SubmitWorkflow
+from taskd.core.commands import SetLimit, SubmitWorkflow
 from taskd.core.records import (
     AttemptRecord,
     CountersRecord,
@@ -35,7 +35,8 @@ from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import Report, fsck
 from taskd.store.interface import Store
 from taskd_protocol.errors import DataDirInUse, StoreFailed
-from taskd_protocol.task import TaskSpec, Unique
+from taskd_protocol.limiting import Limit
+from taskd_protocol.task import TaskSpec, Unique, Use
 from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id, member_id
 
 WORKFLOW = make_workflow_id(1_763_760_000_100, bytes(5))
@@ -66,6 +67,8 @@ async def fill(store: Store) -> None:
     await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("queued")))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("window", 60_000)))
+    await driver.apply(SetLimit(Limit("stripe", 1)))
+    await driver.submit(driver.specs(2, name="app.keyed", uses=[Use("stripe", "acme")], fifo_key="order/7"))
     nodes = [
         Node("wait", kind="signal", signal="go", wait_ms=9_000_000),
         Node("count", task=TaskSpec(b"", "app.flow")),
@@ -93,7 +96,7 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.findings == []
     assert report.is_clean
     assert report.counts == {
-        "ready": 6 + 3 + 2 + 2 + 1 + 1 + 1,
+        "ready": 6 + 3 + 2 + 2 + 1 + 1 + 1 + 2,
         "scheduled": 3 + 2 + 2,
         "running": 4 + 1,
         "cancelling": 1,
@@ -116,6 +119,8 @@ class Sample(NamedTuple):
     state: StateRecord
     """Of the scheduled task."""
     ready: bytes
+    parked: bytes
+    held: bytes
     timer: bytes
     limit: bytes
     """Timer of a task that is ready."""
@@ -168,6 +173,8 @@ async def take_sample(store: Store) -> Sample:
         scheduled=scheduled,
         state=decode_as(StateRecord, records.STATE, scheduled, state),
         ready=(await store.scan(records.READY, limit=1))[0][0],
+        parked=(await store.scan(records.PARKED, limit=1))[0][0],
+        held=(await store.scan(records.HELD, limit=1))[0][0],
         timer=timer,
         limit=await _limit(store),
         told=(await store.scan(records.DETAILS, limit=1))[0][0],
@@ -212,6 +219,13 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "ready entry too many": ("stray-entry", lambda s: (records.READY, s.ready[:-1] + ODD, s.leased)),
     "ready entry of nobody": ("stray-entry", lambda s: (records.READY, s.ready[:-1] + ODD, bytes(16))),
     "ready entry in no line": ("line", lambda s: (records.READY, b"?" * 25, s.leased)),
+    "parked entry lost": ("missing-entry", lambda s: (records.PARKED, s.parked, None)),
+    "parked entry of another": ("foreign-entry", lambda s: (records.PARKED, s.parked, s.leased)),
+    "parked entry too many": ("stray-entry", lambda s: (records.PARKED, ODD * 32, s.leased)),
+    "held entry lost": ("missing-entry", lambda s: (records.HELD, s.held, None)),
+    "held entry too many": ("stray-entry", lambda s: (records.HELD, ODD * 16 + s.leased, bytes(4))),
+    "parked miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, parked={}))),
+    "undecodable limit": ("unreadable", lambda _: (records.LIMIT, b"stripe", b"\xc1")),
     "timer lost": ("missing-entry", lambda s: (records.TIMER, s.timer, None)),
     "timer too many": ("stray-entry", lambda s: (records.TIMER, bytes(8) + s.leased, bytes(8))),
     "key lost": ("stray-entry", lambda s: (records.KEY, s.key_id, None)),
