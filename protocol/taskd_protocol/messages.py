@@ -247,7 +247,7 @@ class AttemptView(msgspec.Struct, array_like=True, frozen=True):
     """When its agent said that it started, or else when it was granted."""
     ended_at_ms: int
     outcome: str
-    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released``, or ``lost``: with its agent."""
+    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released``, ``preempted``, ``lost`` with its agent."""
     failure: Failure | None = None
 
 

@@ -128,6 +128,8 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fifo_key: str = ""
     """Tasks of the same key run one after another, in the order of their submits, each after the end of the one before,
     whatever their priority; empty: it has none."""
+    preemptible: bool = False
+    """An attempt may be stopped for a task of a higher priority, uncharged, and goes back in line."""
 
 
 NO_RULES = Rules()
@@ -469,6 +471,8 @@ def _check_rules(spec: TaskSpec, rules: Rules) -> None:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
     if rules.due_ms < 0:
         raise BadRequest(f"due_ms is {rules.due_ms}; it is an instant in UTC milliseconds, or 0 for none")
+    if rules.preemptible and rules.at_most_once:
+        raise BadRequest("what may run at most once cannot be preemptible: it could not go on")
     if 0 < rules.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:
         raise BadRequest(f"heartbeat of {rules.heartbeat_ms} ms is too short; it goes from half a second")
     _check_parts(spec, rules)

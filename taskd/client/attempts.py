@@ -19,8 +19,8 @@ class Attempt:
     ended_at: dt.datetime
     """In UTC, when the server recorded it."""
     outcome: str
-    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released`` (its agent was stopped), or ``lost`` with
-    its agent."""
+    """``succeeded``, ``failed``, ``crashed``, ``cancelled``, ``released`` (its agent was stopped), ``preempted`` (it
+    was stopped for another task), or ``lost`` with its agent."""
     code: str = ""
     """Why, as a stable word such as ``task.raised`` or ``worker.killed``; empty: there is nothing to say."""
     type: str = ""

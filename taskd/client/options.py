@@ -122,6 +122,8 @@ class Placing(TypedDict, total=False):
     """Tasks of one key run one after another, in the order of submits, each when the one before has ended for good."""
     min_life: float
     """Seconds that its agent's machine must have left, as ``--life`` says."""
+    preemptible: bool
+    """An attempt may be stopped for a task of a higher priority, uncharged; the next finds its heartbeat's details."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +173,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     min_life: float = 0.0
     limits: Uses = []
     fifo_key: str = ""
+    preemptible: bool = False
 
     def __post_init__(self) -> None:
         """Take resources, and rules in tuples, as data."""
@@ -224,6 +227,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             where=self.where(is_async=is_async),
             limits=[task.Use(each.name, each.key, each.weight) for each in self.limits],
             fifo_key=self.fifo_key,
+            preemptible=self.preemptible,
         )
         template = TaskSpec(
             id=_SOME_ID,

@@ -26,6 +26,7 @@ CANCELLED: Final = "cancelled"
 RELEASED: Final = "released"
 WAITING: Final = "waiting"
 LOST: Final = "lost"
+PREEMPTED: Final = "preempted"
 
 ATTEMPTS_KEPT: Final = 100
 """Of one task, the newest: more than a person reads, and a task may be tried a million times."""
@@ -95,7 +96,9 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     else:
         task.log_bytes += ENTRY_BYTES + (0 if short is None else len(short.message) + len(short.traceback))
     crashes, losses = past.crashes + (outcome == CRASHED), past.losses + (outcome == LOST)
-    task.past = Past(kept, crashes, losses, past.refunds, past.passed_over, past.family, past.memory)
+    preempted = past.preempted + (outcome == PREEMPTED)
+    family, memory = past.family, past.memory
+    task.past = Past(kept, crashes, losses, past.refunds, past.passed_over, family, memory, preempted=preempted)
     task.failures += outcome == FAILED
 
 

@@ -62,7 +62,7 @@ def cancel_some(w: Working, ids: Sequence[bytes], now: Now, loaded: Loaded) -> d
 
 def revoke_again(w: Working, agent: Agent) -> None:
     """Tell an agent that has come back which of its tasks are to end."""
-    tokens = [token for token, task in agent.leases.items() if task.cancelling]
+    tokens = [token for token, task in agent.leases.items() if task.cancelling or task.preempted]
     if tokens:
         w.effects.append(SendRevoke(agent.name, agent.connection, tokens))
 

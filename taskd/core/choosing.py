@@ -212,7 +212,7 @@ def review(w: Working) -> None:
         agent, line = w.agents.get(name), w.active.get(line_id)
         if line is None or agent is None or agent.held_for != line_id or not agent.takes_leases:
             release(w, line_id)  # the agent may be another one of that name by now
-        elif line.head_rank() != agent.held_rank:
+        elif line.head_rank() != agent.held_rank and not agent.is_reserved:
             agent.held_rank = line.head_rank()
             w.note_room(agent)
 

@@ -29,6 +29,7 @@ from taskd.core import (
     limiting,
     moves,
     placement,
+    preemption,
     readings,
     refunds,
     reports,
@@ -267,6 +268,7 @@ class Coordinator:
             moves.advance(w, now)
         if w.gates.touched:
             gates.advance(w)
+        preemption.look(w, now)
         placement.place(w, now)
         for line in w.dirty_lines.values():
             if line.wants_refill:

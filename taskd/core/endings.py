@@ -367,7 +367,7 @@ def requeue(w: Working, task: Task, now: Now) -> None:
 def _unlease(task: Task) -> None:
     task.token = task.lease_number = task.granted_at_ms = 0
     task.agent = ""
-    task.started = False
+    task.started = task.preempted = False
 
 
 def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:

@@ -69,7 +69,8 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
 
 def _is_before(line: "Line", agent: "Agent") -> bool:
     """Tell whether the line's next task comes before the one that the agent is kept free for."""
-    return line.queue == agent.held_queue and bool(line.window_count) and line.head_rank() < agent.held_rank
+    is_same = line.queue == agent.held_queue and not agent.is_reserved
+    return is_same and bool(line.window_count) and line.head_rank() < agent.held_rank
 
 
 def ruled_out(w: "Working", agent: "Agent", line: "Line", now: "Now") -> tuple[Ruled | None, bool]:

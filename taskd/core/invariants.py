@@ -51,6 +51,9 @@ def check_invariants(w: Working) -> None:
             kept_max = min(task.attempt - 1, attempts.ATTEMPTS_KEPT)
             assert past.kept <= kept_max, "attempts before this one are kept, and not too many"
             leased[task.spec.id] = task
+            if task.spec.rules.preemptible:
+                assert w.yielding.tasks.get(task.spec.id) is task
+            assert not task.preempted or task.spec.rules.preemptible, "only what may be stopped is"
     assert not windowed.keys() & leased.keys(), "a task is in line or leased"
     assert w.tasks == windowed | leased
     assert all(group.count > 0 for group in w.dead_groups.values())

@@ -105,6 +105,8 @@ class Task(msgspec.Struct, gc=False):
     """When it was put into its line, roughly, by the clock that never steps; 0: by its submit."""
     gates: int = 0
     """As in ``StateRecord``; all of them, once it is in line."""
+    preempted: bool = False
+    """Of its lease: it is to be stopped for another task."""
 
     @property
     def since_ms(self) -> int:
@@ -130,6 +132,7 @@ def lease_record(task: Task) -> LeaseRecord:
         task.past,
         task.started,
         task.granted,
+        task.preempted,
     )
 
 
@@ -340,6 +343,10 @@ class Line:
     def head_rank(self) -> int:
         """Return the rank of the first task in the window; there must be one."""
         return self._window[self._head].rank
+
+    def head(self) -> Task:
+        """Return the first task in the window; there must be one."""
+        return self._window[self._head]
 
     def window(self) -> list[Task]:
         """Return the tasks in the window, in order."""

@@ -12,7 +12,7 @@ those that ask for something one by one, where there is room now (``choosing``).
 import heapq
 from typing import Final
 
-from taskd.core import choosing, claims, expiry, families, holdups, limiting, records
+from taskd.core import choosing, claims, expiry, families, holdups, limiting, preemption, records
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
@@ -86,7 +86,7 @@ class _Pass:
 
     def group_of(self, line: Line) -> _Group:
         """Return the group of the places that are able to run the line; once a pass for each line."""
-        self._lines[line.id] = line, line.ready
+        self._lines.setdefault(line.id, (line, line.ready))
         name, queue = line.name, line.queue
         mask = 0
         able: list[Place] = []
@@ -200,9 +200,7 @@ class _Pass:
         Returns:
             False: no agent has room for the first that is left.
         """
-        choosing = self._choosing
-        if choosing is None:
-            choosing = self._choosing = Choosing(self._w, self._now)
+        choosing = self._choosing = self._choosing or Choosing(self._w, self._now)
         if choosing.is_hopeless(line):
             return False
         for group in self._groups.values():
@@ -225,6 +223,19 @@ class _Pass:
         if self.granted > granted_before:
             self._recount()
         return agent is not None
+
+    def serve_reserved(self, line: Line, agent: Agent) -> None:
+        """Grant a line's first task on the agent where others were stopped for it."""
+        if not self._left(line):
+            return
+        w, self._choosing = self._w, self._choosing or Choosing(self._w, self._now)
+        self._lines.setdefault(line.id, (line, line.ready))
+        self._grant_one(line, agent, None if line.wants is None else self._choosing.granted(agent, line))
+        if not line.window_count:
+            del w.active[line.id]
+        del w.yielding.rooms[line.id]
+        choosing.release(w, line.id)
+        line.stuck, line.stuck_since_ms = -1, 0
 
     def _grant_one(self, line: Line, agent: Agent, granted: Granted | None) -> None:
         [task] = line.take(1, _NO_BOUND)
@@ -335,7 +346,7 @@ class _Pass:
             given = spec.given
             deadline_in_ms = (
                 0
-                if given is None or not (given.ttl_ms or given.deadline_ms or given.unique)
+                if given is None or not (given.ttl_ms or given.deadline_ms or given.unique or given.preemptible)
                 else self._stop_waiting(task, given)
             )
             task.token = token
@@ -364,6 +375,8 @@ class _Pass:
 
     def _stop_waiting(self, task: Task, rules: Rules) -> int:
         """Undo what a task had while it waited, by its rules; return what is left until its deadline, or 0."""
+        if rules.preemptible:
+            self._w.yielding.tasks[task.spec.id] = task
         if rules.unique is not None:
             claims.note_grant(self._w, task, rules.unique)
         expiry.stop(self._w, task.spec, task.since_ms, task.attempt)
@@ -378,7 +391,7 @@ def _places(w: Working) -> list[Place]:
         credit = [(agent, index, pool) for index, pool in enumerate(agent.pools) if pool.credit]
         if not credit:
             del w.asking[name]
-        elif agent.takes_leases and not agent.holder and not _is_laden(agent):
+        elif agent.takes_leases and not agent.holder and not agent.is_reserved and not _is_laden(agent):
             places += credit
     return places
 
@@ -388,28 +401,36 @@ def place(w: Working, now: Now) -> None:
     w.limits_wake_mono_ms = NEVER_MS
     if not w.active:
         return
-    places = _places(w)
-    if not places:
-        return
     if w.rooms.held:
         choosing.review(w)
-    this = _Pass(w, places, now)
-    queues: dict[str, list[_Head]] = {}
-    for line in w.active.values():
-        if line.wants is None and not _is_served(w, line):
-            continue
-        queues.setdefault(line.queue, []).append((line.head_rank(), line.id, line, None))
-    if not queues:
+    places = _places(w)
+    held, rooms = len(w.rooms.held), bool(w.yielding.rooms)
+    reserved = [each for each in preemption.ready(w, now) if not _is_laden(each[1])] if rooms else []
+    if not places and not reserved:
         return
-    for heads in queues.values():
-        heapq.heapify(heads)
-    _take_turns(w, this, queues)
-    if this.is_cut_short:
+    this = _Pass(w, places, now)
+    for each in reserved:
+        this.serve_reserved(*each)
+    queues = _queues(w)
+    if queues:
+        _take_turns(w, this, queues)
+    if this.is_cut_short or (rooms and len(w.rooms.held) < held):  # agents that were kept free are so no more
         w.effects.append(Continue(GoOn()))
     sends = _divided(w, this.finish())
     if sends:
         w.effects += sends
         w.counters_dirty = True
+
+
+def _queues(w: Working) -> dict[str, list[_Head]]:
+    """Return the lines that an agent may serve, a heap for each queue."""
+    queues: dict[str, list[_Head]] = {}
+    for line in w.active.values():
+        if line.wants is not None or _is_served(w, line):
+            queues.setdefault(line.queue, []).append((line.head_rank(), line.id, line, None))
+    for heads in queues.values():
+        heapq.heapify(heads)
+    return queues
 
 
 def _is_served(w: Working, line: Line) -> bool:

@@ -137,6 +137,8 @@ class Past(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Bytes that it asks for at least, since an attempt died for want of memory; 0: what its spec says."""
     waited: list[Waited] = []
     """What it had waited for before its last attempt, until that ends without success: then its ATTEMPT tells it."""
+    preempted: int = 0
+    """Attempts that were stopped for other tasks."""
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -206,6 +208,8 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """The agent was about to start it; only attempts that were granted with ``mark_start`` say so."""
     granted: Granted | None = None
     """What it holds of its agent's resources; None: a slot."""
+    preempted: bool = False
+    """It is to be stopped for another task."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -488,7 +492,7 @@ class AttemptRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=
     """By its agent's report; without one, when it was granted."""
     ended_at_ms: int
     outcome: str
-    """``failed``, ``crashed``, ``cancelled``, ``released`` or ``lost``."""
+    """``failed``, ``crashed``, ``cancelled``, ``released``, ``lost`` or ``preempted``."""
     failure: Failure | None = None
     passed_over: int = 0
     """Attempts before it that have no ATTEMPT, which its id does not count."""

@@ -129,8 +129,10 @@ def _settle(w: Working, report: FailureReport, task: Task, now: Now, *, is_agent
         families.suspend(w, task, now, started_at_ms=report.started_at_ms)
     elif report.outcome in {attempts.CANCELLED, attempts.WAITING} and task.spec.rules.at_most_once:
         endings.charge(w, task, report, now, failure=KILLED)
-    elif report.outcome == attempts.RELEASED and report.unstarted:
+    elif report.unstarted and (report.outcome == attempts.RELEASED or task.preempted):
         endings.release(w, task, now)
+    elif task.preempted and report.outcome in {attempts.CANCELLED, attempts.RELEASED}:
+        endings.put_back(w, task, attempts.PREEMPTED, now, started_at_ms=report.started_at_ms)
     else:
         endings.put_back(w, task, report.outcome, now, started_at_ms=report.started_at_ms)
 

@@ -185,7 +185,10 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         started=lease.started,
         granted=lease.granted,
         gates=len(gates.ways(spec.spec)),
+        preempted=lease.preempted,
     )
+    if spec.spec.rules.preemptible:
+        w.yielding.tasks[spec.spec.id] = task
     agent = w.agents.get(lease.agent)
     if agent is None:
         agent = w.agents[lease.agent] = Agent(name=lease.agent, seen_mono_ms=now.mono_ms)

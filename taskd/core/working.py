@@ -40,6 +40,7 @@ from taskd.core.records import (
 from taskd.core.room import Room
 from taskd.core.shares import Shares
 from taskd.core.standing import Schedules
+from taskd.core.yielding import Yielding
 from taskd_protocol import limits
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX, Limit
 from taskd_protocol.resources import CPU, Granted
@@ -165,7 +166,8 @@ class Agent:
     held_queue: str = ""
     """Of that line: tasks of other queues may not have the agent, however long they have waited."""
     held_rank: int = 0
-    """The rank of that task: what comes before it may have the agent still."""
+    """The rank of that task: what comes before it may have the agent still. 0: nothing does, as others were stopped for
+    it."""
     ends_mono_ms: int = 0
     """When its machine goes; 0: that is not known."""
 
@@ -173,6 +175,11 @@ class Agent:
     def takes_leases(self) -> bool:
         """It is granted to, if it has credit."""
         return bool(self.connection) and not (self.draining or self.drained or self.quarantined)
+
+    @property
+    def is_reserved(self) -> bool:
+        """Others were stopped there for a task, which alone may be granted there now."""
+        return bool(self.held_for) and not self.held_rank
 
     def pool_of(self, name: str) -> int:
         """Return the pool that has the task; -1: none."""
@@ -452,6 +459,7 @@ class Working:
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
+        self.yielding = Yielding()
         self.peaks: dict[str, PeaksRecord] = {}
         self.timers = Timers()
         self.schedules = Schedules()

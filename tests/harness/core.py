@@ -430,6 +430,7 @@ class Shell:
         where: Where | None = None,
         limits: Sequence[Use] = (),
         fifo_key: str = "",
+        preemptible: bool = False,
     ) -> TaskSpec:
         """Make a spec with a new id."""
         spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
@@ -442,6 +443,7 @@ class Shell:
             where=where,
             limits=list(limits),
             fifo_key=fifo_key,
+            preemptible=preemptible,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:

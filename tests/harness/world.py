@@ -675,6 +675,7 @@ ACTIONS = [act for _, act in CHOICES]
 def random_spec(world: World, rng: random.Random) -> TaskSpec:
     """Make a spec by chance; of those with a key most agree on the rest."""
     key = rng.choice(KEYS)
+    at_most_once = not key and rng.random() < 0.1
     return world.shell.spec(
         NAMES[0] if key else rng.choice(NAMES),
         payload=PAYLOADS[0] if key and rng.random() < 0.9 else rng.choice(PAYLOADS),
@@ -682,7 +683,8 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         priority=rng.choice(PRIORITIES),
         retry=rng.choice(RETRIES),
         key=key,
-        at_most_once=not key and rng.random() < 0.1,
+        at_most_once=at_most_once,
+        preemptible=not key and not at_most_once and rng.random() < 0.4,
         unique=None if key else rng.choice(UNIQUES),
         where=None if key else rng.choice(WHERES),
         limits=() if key else rng.choice(USES),

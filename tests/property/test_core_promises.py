@@ -105,6 +105,7 @@ class CoreMachine(RuleBasedStateMachine):
                     unique=None if key else unique,
                     where=None if key else where,
                     limits=() if key else uses,
+                    preemptible=not once and priority < 0,
                     **in_order(times(delay_ms, ttl_ms, deadline_ms), "" if key else fifo_key),
                 )
                 for (

@@ -141,6 +141,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.LEASE, TASK_ID),
         records.LeaseRecord(5, 2, 0, "agent-2", 30, past=records.Past(1, 0, 1), started=True),
     ),
+    "lease, to be stopped for another": (
+        (records.LEASE, TASK_ID),
+        records.LeaseRecord(5, 2, 0, "agent-2", 30, past=records.Past(1, preempted=1), preempted=True),
+    ),
     "lease, of resources": (
         (records.LEASE, TASK_ID),
         records.LeaseRecord(

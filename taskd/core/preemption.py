@@ -1,0 +1,212 @@
+"""Preemption: running tasks that said they may be are stopped for one of a higher priority, and go back in line.
+
+Invariants:
+- Only a ``preemptible`` task is stopped, for one that is not, of a higher priority, that has been first in its line for
+  ``choosing.KEPT_FREE_AFTER_MS``.
+- What was stopped for a task is kept for it: nothing else is granted on that agent until it is there, waits no more, or
+  ``ROOM_MS`` have passed. So each time that tasks are stopped another one begins.
+- A task is stopped ``PREEMPTED_MAX`` times; then it runs to its end.
+
+An agent ends an attempt as one that is cancelled, by stages, and reports when its work is gone.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from taskd.core import attempts, choosing, limiting, records
+from taskd.core.commands import Now
+from taskd.core.effects import SendRevoke
+from taskd.core.fitting import never, not_now
+from taskd.core.lines import Line, Task, lease_record
+from taskd.core.working import Agent, Working
+
+LOOK_MS: Final = 500
+"""Between two looks."""
+
+STOPS_MAX: Final = 8
+"""Tasks for which others are stopped in one look."""
+
+PREEMPTED_MAX: Final = 5
+
+ROOM_MS: Final = 60_000
+"""Well above what it takes to end an attempt that does not want to end."""
+
+
+class Choice(NamedTuple):
+    """Whom to stop, on one agent."""
+
+    agent: Agent
+    victims: list[Task]
+
+    def cost(self) -> tuple[int, int]:
+        """Return what is to be least: how many, then how long they have run."""
+        return len(self.victims), -min([task.token for task in self.victims])
+
+
+def look(w: Working, now: Now) -> None:
+    """Stop tasks for those that have waited too long; call in each turn, before tasks are placed."""
+    if not (w.yielding.tasks or w.yielding.rooms) or now.mono_ms < w.yielding.next_look_mono_ms:
+        return
+    w.yielding.next_look_mono_ms = now.mono_ms + LOOK_MS
+    w.yielding.tasks = {task_id: task for task_id, task in w.yielding.tasks.items() if w.tasks.get(task_id) is task}
+    _review(w, now)
+    waiting = _waiting(w, now) if w.yielding.tasks else []
+    if not waiting:
+        return
+    victims = [
+        task
+        for task in w.yielding.tasks.values()
+        if task.token
+        and not task.cancelling
+        and not task.preempted
+        and (task.past or attempts.NO_PAST).preempted < PREEMPTED_MAX
+    ]
+    for line in waiting[:STOPS_MAX]:
+        choice = _choose(w, line, victims, now)
+        if choice is not None:
+            _stop(w, line, choice, now)
+            victims = [task for task in victims if not task.preempted]
+
+
+def ready(w: Working, now: Now) -> list[tuple[Line, Agent]]:
+    """Return the lines for whose first tasks others were stopped, and have left the room, with their agents."""
+    found: list[tuple[Line, Agent]] = []
+    for line_id, (rank, _) in w.yielding.rooms.items():
+        line, agent = w.active.get(line_id), w.agents.get(w.rooms.held.get(line_id, ""))
+        if line is None or agent is None or not agent.is_reserved or agent.held_for != line_id:
+            continue
+        if line.head_rank() == rank and not_now(agent, line, now) is None:
+            found.append((line, agent))
+    return found
+
+
+def _review(w: Working, now: Now) -> None:
+    """Give up room that was made for tasks that wait no more, or in vain."""
+    for line_id, (rank, until_ms) in list(w.yielding.rooms.items()):
+        line = w.active.get(line_id)
+        name = w.rooms.held.get(line_id)
+        agent = None if name is None else w.agents.get(name)
+        stands = agent is not None and agent.is_reserved and agent.held_for == line_id and agent.takes_leases
+        if line is None or line.head_rank() != rank or now.mono_ms >= until_ms or not stands:
+            del w.yielding.rooms[line_id]
+            if stands:
+                choosing.release(w, line_id)
+
+
+def _waiting(w: Working, now: Now) -> list[Line]:
+    """Return the lines whose first tasks have waited long enough, and are not to be stopped themselves, in order."""
+    heads: dict[bytes, tuple[int, int]] = {}
+    for line in w.active.values():
+        is_waiting = not line.head().spec.rules.preemptible and line.id not in w.yielding.rooms
+        if is_waiting and limiting.holds_back(w, line.queue, line.name, now) is None:
+            rank, since_ms = w.yielding.heads.get(line.id, (0, 0))
+            heads[line.id] = (rank, since_ms) if rank == line.head_rank() else (line.head_rank(), now.mono_ms)
+    w.yielding.heads = heads
+    due_ms = now.mono_ms - choosing.KEPT_FREE_AFTER_MS
+    return [w.active[line_id] for line_id, (_, since_ms) in sorted(heads.items(), key=_by_rank) if since_ms <= due_ms]
+
+
+def _by_rank(head: tuple[bytes, tuple[int, int]]) -> int:
+    return head[1][0]
+
+
+def _choose(w: Working, line: Line, victims: Sequence[Task], now: Now) -> Choice | None:
+    """Return whom to stop for the first task of a line; None: nobody, be it that there is room."""
+    by_agent: dict[str, list[Task]] = {}
+    for task in victims:
+        if task.spec.priority < line.head().spec.priority:
+            by_agent.setdefault(task.agent, []).append(task)
+    best: Choice | None = None
+    for name, some in by_agent.items():
+        agent = w.agents[name]
+        if not _may_have(agent, line, now):
+            continue
+        chosen = _fewest(agent, line, sorted(some, key=_by_token, reverse=True))
+        if chosen == []:
+            return None
+        choice = None if chosen is None else Choice(agent, chosen)
+        if choice is not None and (best is None or choice.cost() < best.cost()):
+            best = choice
+    return best
+
+
+def _by_token(task: Task) -> int:
+    return task.token
+
+
+def _may_have(agent: Agent, line: Line, now: Now) -> bool:
+    where = line.wants
+    return (
+        agent.takes_leases
+        and agent.held_for in {b"", line.id}
+        and never(agent, line) is None
+        and not (where is None and agent.room.is_pressed)
+        and (where is None or not where.life_ms or agent.lives_for(where.life_ms, now))
+    )
+
+
+def _fewest(agent: Agent, line: Line, victims: Sequence[Task]) -> list[Task] | None:
+    """Return the fewest, of the latest first, without whom the line's first task has room; None: all do not suffice."""
+    if _fits(agent, line, []):
+        return []
+    for task in victims:
+        if _fits(agent, line, [task]):
+            return [task]
+    if not _fits(agent, line, victims):
+        return None
+    chosen: list[Task] = []
+    for task in victims:
+        chosen.append(task)
+        if _fits(agent, line, chosen):
+            break
+    for task in list(chosen):
+        others = [other for other in chosen if other is not task]
+        if _fits(agent, line, others):
+            chosen = others
+    return chosen
+
+
+def _fits(agent: Agent, line: Line, gone: Sequence[Task]) -> bool:
+    """Tell whether the agent would have room for the line's first task if these were gone."""
+    tokens = {task.token for task in gone}
+    where, room, index = line.wants, agent.room, agent.pool_of(line.name)
+    if agent.holder and agent.holder not in tokens:
+        return False
+    left = [task for token, task in agent.leases.items() if token not in tokens]
+    if where is not None and where.exclusive_host and left:
+        return False
+    if where is not None and where.apart and any(_is_apart(task, where.apart) for task in left):
+        return False
+    if sum([agent.pool_of(task.spec.name) == index for task in left]) >= agent.pools[index].pool.slots:
+        return False
+    held = [task.granted for task in gone if task.granted is not None]
+    plain = Counter([task.pool for task in gone if task.granted is None])
+    busy_cpu = sum([min(p.busy - plain[n], p.pool.slots) * p.slot_cpu for n, p in enumerate(agent.pools)])
+    for granted in held:
+        room.give_back(granted)
+    try:
+        if line.requests:
+            return any(not room.lacks(request, room.cpu_left(busy_cpu)) for request in line.requests)
+        return agent.runs_plain(agent.pools[index])
+    finally:
+        for granted in held:
+            room.take(granted)
+
+
+def _is_apart(task: Task, word: str) -> bool:
+    where = task.spec.rules.where
+    return where is not None and where.apart == word
+
+
+def _stop(w: Working, line: Line, choice: Choice, now: Now) -> None:
+    """Have tasks stopped, and keep their room for the first task of a line."""
+    agent = choice.agent
+    for task in choice.victims:
+        task.preempted = True
+        w.put(records.LEASE, task.spec.id, lease_record(task))
+    w.effects.append(SendRevoke(agent.name, agent.connection, [task.token for task in choice.victims]))
+    choosing.release(w, line.id)
+    agent.held_for, agent.held_queue, agent.held_rank = line.id, line.queue, 0
+    w.rooms.held[line.id] = agent.name
+    w.yielding.rooms[line.id] = line.head_rank(), now.mono_ms + ROOM_MS
