@@ -83,3 +83,12 @@ def leave_word(directory: str, epoch: int) -> None:
         descriptor = os.open(Path(directory) / str(epoch), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.write(descriptor, str(now).encode())
         os.close(descriptor)
+
+
+@app.task
+def burn(seconds: float) -> int:
+    """Use so much CPU time; return the number of the CPU, of an agent that has one."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+    return min(os.sched_getaffinity(0))

@@ -188,7 +188,7 @@ def test_a_running_task_is_cancelled(home: House) -> None:
 def test_agents_are_listed(home: House) -> None:
     agent = home.agents()["ash"]
     fields = ["name", "boot_id", "state", "slots", "running", "cpu_percent", "memory_used", "memory_total", "labels"]
-    assert list(agent) == fields
+    assert list(agent) == [*fields, "resources", "pressed", "task_names", "queues"]
     labels = agent["labels"]
     assert isinstance(labels, dict)
     assert (agent["state"], labels["zone"], labels["taskd.agent"]) == ("live", "a", agent["name"])
