@@ -91,7 +91,7 @@ class AgentConfig:
         if self.loop not in LOOPS:
             raise ConfigInvalid(f"--loop {self.loop!r} is unknown; use asyncio or trio")
         if not 0 <= self.cpus <= CPUS_MAX:
-            raise ConfigInvalid(f"--cpus {self.cpus:g} is out of range; it goes up to {CPUS_MAX}")
+            raise ConfigInvalid(f"--cpus {self.cpus:g} is out of range; it goes from 0.001 to {CPUS_MAX:,}")
         own = next((label for label in self.labels if label.startswith(OWN_LABELS)), None)
         if own is not None:
             raise ConfigInvalid(f"--label {own}: labels that begin with {OWN_LABELS} are said by the agent itself")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from taskd.cli.options import chosen_server, name_and_value, server_options
+from taskd.cli.options import by_name, chosen_server, name_and_value, server_options
 from taskd.cli.output import hint
 
 
@@ -21,7 +21,9 @@ from taskd.cli.output import hint
 @click.option(
     "--label", "labels", metavar="NAME=VALUE", type=name_and_value, multiple=True, help="For tasks and people."
 )
-@click.option("--cpus", metavar="N", type=float, help="What it offers of this machine's CPUs; else all.")
+@click.option(
+    "--cpus", metavar="N", type=click.FloatRange(min=0.001), help="What it offers of this machine's CPUs; else all."
+)
 @click.option("--memory", metavar="SIZE", help="What it offers of this machine's memory, as 16GiB; else all.")
 @click.option(
     "--resource",
@@ -70,8 +72,8 @@ def agent(
         flags={
             **flags,
             "queues": None if queues is None else [queue for queue in queues.split(",") if queue],
-            "labels": dict(labels) or None,
-            "resources": dict(resources) or None,
+            "labels": by_name("--label", labels) or None,
+            "resources": by_name("--resource", resources) or None,
         },
         environ=os.environ,
         file=file,

@@ -5,7 +5,7 @@ message that shows the right form.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar, cast
 
 import click
@@ -97,6 +97,23 @@ def name_and_value(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise click.BadParameter(f"{text[:40]!r} has no name and value; write it as NAME=VALUE")
     return name, value
+
+
+def by_name(flag: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what was said by each name.
+
+    Args:
+        flag: That says it, for a refusal.
+        pairs: Names and values, as they were given.
+
+    Raises:
+        UsageError: A name has two values, of which one would be lost.
+    """
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if values.setdefault(name, value) != value:
+            raise click.UsageError(f"{flag} says {name[:40]} twice, {values[name][:40]!r} and {value[:40]!r}; say one")
+    return values
 
 
 def _json(text: str, example: str) -> object:

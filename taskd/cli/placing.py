@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
-from taskd.cli.options import name_and_value
+from taskd.cli.options import by_name, name_and_value
 
 if TYPE_CHECKING:
     from taskd_protocol.resources import Where
@@ -52,15 +52,16 @@ def where(wanted: Placed) -> "Where | None":
     """Return what the options come to.
 
     Raises:
-        UsageError: One is no amount, or no rule.
+        UsageError: One is no amount, or no rule; or two amounts are of one resource.
     """
     from taskd.client.options import Options
     from taskd.client.resources import Resources
     from taskd_protocol.errors import BadRequest
     from taskd_protocol.resources import check_where
 
-    several = {"cpu": wanted["cpu"], "memory": wanted["memory"], "gpu": wanted["gpu"], **dict(wanted["resources"])}
-    needs = {name: amount for name, amount in several.items() if amount is not None}
+    flags = {"cpu": wanted["cpu"], "memory": wanted["memory"], "gpu": wanted["gpu"]}
+    said = [(name, amount) for name, amount in flags.items() if amount is not None]
+    needs = by_name("--resource", [*said, *wanted["resources"]])
     try:
         resources = Resources(**needs) if needs else None
         made = Options(resources=resources, labels=wanted["labels"]).where()

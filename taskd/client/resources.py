@@ -61,6 +61,8 @@ class Resources:
 
     def __or__(self, other: "Resources") -> "Resources":
         """Return that either will do, this one rather."""
+        if not isinstance(other, Resources):
+            return NotImplemented
         made = Resources.__new__(Resources)
         made.alternatives = (*self.alternatives, *other.alternatives)
         return made
@@ -137,9 +139,11 @@ def _need(name: str, amount: Amount) -> Need:
 
 
 def _items(name: str, items: Iterable[str | int]) -> Need:
-    names = sorted({str(item) for item in items})
+    names = sorted(str(item) for item in items)
     if not names:
         raise BadRequest(f"{name} names no items; leave it out, or say which: {name}=['0']")
+    if len({*names}) < len(names):
+        raise BadRequest(f"{name} names an item twice; name each once, or say how many: {name}={len(names)}")
     return Need(name, ONE * len(names), "", names)
 
 

@@ -8,6 +8,7 @@ from taskd.cli.working import AgentSettings, run
 from taskd.client.profile import Profile
 from taskd.server.settings import load_settings
 from taskd_protocol.errors import ConfigInvalid
+from unit.cli.fake_client import FakeClient, Taskd
 
 FILE = """
 [agent]
@@ -35,6 +36,22 @@ def test_an_agent_within_a_command_is_not_told_what_the_command_holds() -> None:
     settings = load_settings(AgentSettings, "agent", flags={"resources": {"fpga": "[a,b]"}}, environ=environ)
     assert (settings.resources, settings.life, settings.cpus) == ({"fpga": "[a,b]"}, 90_000, 2.5)
     assert load_settings(AgentSettings, "agent", flags={}, environ=environ).resources == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--cpus", "0"], "0.0 is not in the range x>=0.001"),
+        (["--cpus", "nan"], "goes from 0.001 to 100,000"),
+        (["--resource", "a=1", "--resource", "a=2"], "--resource says a twice, '1' and '2'; say one"),
+        (["--label", "zone=a", "--label", "zone=b"], "--label says zone twice, 'a' and 'b'; say one"),
+    ],
+)
+def test_what_an_agent_cannot_have_is_refused(taskd: Taskd, client: FakeClient, flags: list[str], told: str) -> None:
+    """None at all is not all that there is, and of two values neither is lost."""
+    assert client.profile is None
+    ended = taskd("agent", *flags)
+    assert (ended.code, told in ended.err) == (2, True), ended.err
 
 
 def test_an_amount_of_memory_that_is_none_is_refused_by_name() -> None:

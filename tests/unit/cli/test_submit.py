@@ -83,6 +83,15 @@ def test_a_wish_that_makes_no_sense_is_refused(
     assert (ended.code, told in ended.err, client.submitted) == (2, True, [])
 
 
+def test_a_resource_that_is_said_twice_is_refused(taskd: Taskd, client: FakeClient) -> None:
+    for options in (["--resource", "license=1", "--resource", "license=2"], ["--cpu", "1", "--resource", "cpu=2"]):
+        ended = taskd("submit", "app.add", "[1]", *options)
+        assert (ended.code, client.submitted) == (2, [])
+        assert f"says {options[-1].partition('=')[0]} twice, '1' and '2'; say one" in ended.err
+    taskd("submit", "app.add", "[1]", "--cpu", "1", "--resource", "cpu=1")
+    assert len(client.submitted) == 1, "the same twice is no contradiction"
+
+
 def test_unique_is_a_word_or_a_time(taskd: Taskd, client: FakeClient) -> None:
     for options in (
         ["--unique", "queued"],

@@ -78,6 +78,8 @@ WRONG: list[tuple[dict[str, float | str | list[str | int]], str]] = [
     ({"memory": 1.5}, "no whole number of bytes"),
     ({"memory": ["0"]}, "no whole number of bytes"),
     ({"gpu": []}, "names no items"),
+    ({"gpu": ["0", "0"]}, "an item twice; name each once"),
+    ({"gpu": "[0,0]"}, "an item twice; name each once"),
     ({"gpu": "a b"}, "is no number"),
     ({"license": 0}, "goes from 0.001"),
 ]
@@ -117,6 +119,8 @@ def test_alternatives_stand_in_the_order_said() -> None:
     ]
     assert either != Resources(gpu=1) | Resources(cpu=8)
     assert repr(Resources(cpu=8) | Resources(gpu="a100")) == "Resources(cpu=8) | Resources(gpu='a100')"
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Resources(cpu=8) | 4  # type: ignore[operator]  # as a user may
 
 
 def test_equal_wishes_are_equal_however_they_are_written() -> None:
