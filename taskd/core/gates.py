@@ -201,7 +201,7 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
     for entry in in_order:
         if not _pass(w, gate, task_of(entry, rank_in(entry.spec)), entry.state):
             gate.empty = False
-            break
+            return  # until something happens: one that takes several places may wait while there is one
     w.gates.touched[gate.id] = None
 
 

@@ -258,3 +258,19 @@ def test_a_delay_with_a_fifo_key_is_refused(shell: Shell) -> None:
 def test_a_named_limit_has_no_rate(shell: Shell) -> None:
     with pytest.raises(BadRequest, match="has a rate"):
         shell.do(SetLimit(Limit("stripe", tokens=5, period_ms=1_000)))
+
+
+def test_a_task_that_does_not_fit_beside_what_runs_is_looked_at_when_there_is_more_room(
+    shell: Shell, agent: FakeAgent
+) -> None:
+    """Not over and over meanwhile; and nobody passes it."""
+    shell.do(SetLimit(Limit("stripe", 3)))
+    used(shell, "a", 2)
+    begun = agent.receive()
+    [heavy], [light] = used(shell, "a", weight=2), used(shell, "a")
+    assert agent.receive() == []
+    shell.do(agent.ack(begun[0]))
+    assert ids(agent.receive()) == [heavy]
+    shell.do(agent.ack(begun[1]))
+    assert ids(agent.receive()) == [light]
+    check_disk(shell.disk)
