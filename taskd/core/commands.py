@@ -385,7 +385,9 @@ class TakeGate:
 
     gate: bytes
     held: Sequence[tuple[bytes, int]]
-    """What HELD holds of it, task id and places, if it was to be counted."""
+    """What HELD holds of it, the next, task id and places, if it was to be counted."""
+    counted: bool
+    """That was all; else nothing is read of who is parked."""
     entries: Sequence[LineEntry]
     """The first tasks that are parked at it, by the rank in PARKED."""
     last: bool

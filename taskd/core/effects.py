@@ -106,9 +106,14 @@ class WantGate(NamedTuple):
     """Read who is parked at a gate, and, unless that is counted, who holds it; answered with ``TakeGate``."""
 
     gate: bytes
-    counted: bool
+    held_after: bytes | None
+    """HELD id: count on beyond it, some; None: it is counted."""
+    after: bytes
+    """PARKED id to read beyond; empty: from the first."""
     limit: int
     """Of those parked."""
+    bytes_max: int
+    """Stop once so many bytes of their arguments are read."""
 
 
 class WantGates(NamedTuple):

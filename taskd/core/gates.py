@@ -39,6 +39,9 @@ GATES_MAX: Final = 65_536
 ADMITTED_MAX: Final = 256
 """Tasks read at once that may pass a gate."""
 
+ADMITTED_BYTES: Final = 1024 * 1024
+"""Of their arguments, roughly: many gates may be read at a time."""
+
 WALK_GATES: Final = 64
 """Gates found at once, when all are looked at."""
 
@@ -115,9 +118,11 @@ def enter(w: Working, task: Task, state: StateRecord | None) -> bool:
     w.counters_dirty = True
     w.gates.parking.setdefault(way.gate, {})[rank] = task, state
     gate = w.gates.known.get(way.gate)
-    if gate is not None and gate.reading:
-        gate.late[rank] = None
-        gate.gone.pop(rank, None)
+    if gate is not None:
+        gate.floor = min(gate.floor, rank)
+        if gate.reading:
+            gate.late[rank] = None
+            gate.gone.pop(rank, None)
     w.gates.touched[way.gate] = None
     return False
 
@@ -140,7 +145,7 @@ def let_go(w: Working, spec: TaskSpec, passed: int, *, keep: int = 0) -> None:
         w.delete(records.HELD, held_id(way, spec.id))
         gate = w.gates.known.get(way.gate)
         if gate is not None:
-            if gate.is_counted:
+            if gate.is_counted or held_id(way, spec.id) <= gate.counted_to:
                 gate.held -= way.weight
             else:
                 gate.given_back[spec.id] = None
@@ -189,18 +194,25 @@ def take(w: Working, command: TakeGate) -> None:
 
 def _take(w: Working, gate: Gate, command: TakeGate) -> None:
     if not gate.is_counted:
-        gate.held = sum(weight for task_id, weight in command.held if task_id not in gate.given_back)
-        gate.is_counted = True
+        gate.held += sum([weight for task_id, weight in command.held if task_id not in gate.given_back])
+        gate.given_back.clear()
+        gate.is_counted = command.counted
+        if not gate.is_counted:
+            gate.counted_to, gate.answer = gate.id + command.held[-1][0], None
+            _read(w, gate)
+            return
     first_late = min(gate.late, default=None)
     entries = [entry for entry in command.entries if entry.rank not in gate.gone]
     in_order = [entry for entry in entries if first_late is None or entry.rank < first_late]
     gate.reading, gate.empty, gate.answer = False, command.last and not gate.late, None
+    if command.entries:
+        beyond = command.entries[-1].rank + 1
+        gate.floor = beyond if first_late is None else min(beyond, first_late)
     gate.late.clear()
     gate.gone.clear()
-    gate.given_back.clear()
     for entry in in_order:
         if not _pass(w, gate, task_of(entry, rank_in(entry.spec)), entry.state):
-            gate.empty = False
+            gate.empty, gate.floor = False, entry.rank
             return  # until something happens: one that takes several places may wait while there is one
     w.gates.touched[gate.id] = None
 
@@ -256,8 +268,12 @@ def _most(w: Working, limit: str | None) -> int:
 
 
 def _read(w: Working, gate: Gate) -> None:
+    """Have no more read than may pass, and one beyond, that shows whether there is one."""
     gate.reading = True
-    w.effects.append(WantGate(gate.id, counted=gate.is_counted, limit=ADMITTED_MAX))
+    held_after = None if gate.is_counted else gate.counted_to
+    after = gate.id + (gate.floor - 1).to_bytes(RANK_BYTES, "big") if gate.floor else b""
+    limit = min(ADMITTED_MAX, _most(w, gate.limit) - gate.held + 1)
+    w.effects.append(WantGate(gate.id, held_after, after, max(limit, 1), ADMITTED_BYTES))
 
 
 def _open(w: Working, gate: Gate) -> None:

@@ -269,8 +269,10 @@ class Gate:
 
     Attributes:
         limit: Of what limit it is; empty: of a ``fifo_key``; None: not known yet.
-        held: Places that tasks hold, once they are counted.
+        held: Places that tasks hold, of those counted so far.
+        counted_to: The last HELD id that was counted, while not all are.
         empty: Nothing is parked on disk.
+        floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
         reading: A read is under way; what has changed since it was asked for is noted.
         late: Ranks parked since.
         gone: Ranks that have left since.
@@ -278,12 +280,26 @@ class Gate:
         answer: What was read; None: that has not come.
     """
 
-    __slots__ = ("answer", "empty", "given_back", "gone", "held", "id", "is_counted", "late", "limit", "reading")
+    __slots__ = (
+        "answer",
+        "counted_to",
+        "empty",
+        "floor",
+        "given_back",
+        "gone",
+        "held",
+        "id",
+        "is_counted",
+        "late",
+        "limit",
+        "reading",
+    )
 
     def __init__(self, gate_id: bytes) -> None:
         self.id = gate_id
         self.limit: str | None = None
-        self.held = 0
+        self.held = self.floor = 0
+        self.counted_to = b""
         self.is_counted = self.empty = self.reading = False
         self.answer: TakeGate | None = None
         self.late: dict[int, None] = {}

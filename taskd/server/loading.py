@@ -176,15 +176,8 @@ class Loader:
             after=ready_id(want.line, want.after) if want.after >= 0 else b"",
             limit=want.limit,
         )
-        entries: list[LineEntry] = []
-        read = read_bytes = 0
-        while read < len(found) and read_bytes < want.bytes_max:
-            count = count_to_read(read, read_bytes, want.bytes_max)
-            for entry in await self._read_entries(found[read : read + count]):
-                entries.append(entry)
-                read_bytes += len(entry.spec.spec.payload) + len(entry.details)
-            read += count
-        return RefillWindow(want.line, entries, last=read >= len(found) < want.limit)
+        entries, is_all = await self._read_up_to(found, want.bytes_max)
+        return RefillWindow(want.line, entries, last=is_all and len(found) < want.limit)
 
     async def _read_entries(self, found: Sequence[tuple[bytes, bytes]]) -> list[LineEntry]:
         """Read the tasks of READY entries."""
@@ -211,13 +204,28 @@ class Loader:
     async def read_gate(self, want: WantGate) -> TakeGate:
         """Read who is parked at a gate, and, unless that is counted, who holds it."""
         held: list[tuple[bytes, int]] = []
-        after = b""
-        while not want.counted and (page := await self._store.scan(records.HELD, want.gate, after=after, limit=PAGE)):
-            held += [(record_id[GATE_BYTES:], int.from_bytes(places, "big")) for record_id, places in page]
-            after = page[-1][0]
-        found = await self._store.scan(records.PARKED, want.gate, limit=want.limit)
-        entries = await self._read_entries(found)
-        return TakeGate(gate=want.gate, held=held, entries=entries, last=len(found) < want.limit)
+        if want.held_after is not None:
+            page = await self._store.scan(records.HELD, want.gate, after=want.held_after, limit=PAGE)
+            held = [(record_id[GATE_BYTES:], int.from_bytes(places, "big")) for record_id, places in page]
+            if len(page) == PAGE:
+                return TakeGate(gate=want.gate, held=held, counted=False, entries=(), last=False)
+        found = await self._store.scan(records.PARKED, want.gate, after=want.after, limit=want.limit)
+        entries, is_all = await self._read_up_to(found, want.bytes_max)
+        return TakeGate(
+            gate=want.gate, held=held, counted=True, entries=entries, last=is_all and len(found) < want.limit
+        )
+
+    async def _read_up_to(self, found: Sequence[tuple[bytes, bytes]], bytes_max: int) -> tuple[list[LineEntry], bool]:
+        """Read the tasks of READY entries until there are so many bytes; return whether those are all."""
+        entries: list[LineEntry] = []
+        read = read_bytes = 0
+        while read < len(found) and read_bytes < bytes_max:
+            count = count_to_read(read, read_bytes, bytes_max)
+            for entry in await self._read_entries(found[read : read + count]):
+                entries.append(entry)
+                read_bytes += len(entry.spec.spec.payload) + len(entry.details)
+            read += count
+        return entries, read >= len(found)
 
     async def read_gates(self, want: WantGates) -> TakeGates:
         """Find the next gates at which something is parked."""

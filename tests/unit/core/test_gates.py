@@ -7,7 +7,9 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import gates, records
-from taskd.core.commands import CancelTasks, RemoveLimit, RetryTasks, SetLimit
+from taskd.core.commands import CancelTasks, RemoveLimit, RetryTasks, SetLimit, TakeGate
+from taskd.core.effects import WantGate
+from taskd.server import loading, selecting
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.explanation import Reason, Reasons
 from taskd_protocol.limiting import Limit
@@ -218,6 +220,7 @@ def test_more_than_one_read_holds_is_parked_and_passes_in_order(
 ) -> None:
     """Also when no gate is in memory."""
     monkeypatch.setattr(gates, "ADMITTED_MAX", 2)
+    monkeypatch.setattr(loading, "PAGE", 1)
     monkeypatch.setattr(gates, "GATES_MAX", 0)
     monkeypatch.setattr(gates, "WALK_GATES", 1)
     shell.do(SetLimit(Limit("stripe", 1)))
@@ -273,4 +276,85 @@ def test_a_task_that_does_not_fit_beside_what_runs_is_looked_at_when_there_is_mo
     assert ids(agent.receive()) == [heavy]
     shell.do(agent.ack(begun[1]))
     assert ids(agent.receive()) == [light]
+    check_disk(shell.disk)
+
+
+def test_no_more_is_read_of_what_waits_than_may_pass_and_none_that_has_left(shell: Shell, agent: FakeAgent) -> None:
+    """The store would have to step over what was deleted; what came first since is found all the same."""
+    shell.do(SetLimit(Limit("stripe", 1)))
+    task_ids = used(shell, "a", 9)
+    [grant] = agent.receive()
+    shell.ask(agent.ack(grant))
+    shell.turn()
+    shell.settle()  # what was read at first may have been more
+    [high] = used(shell, "a", priority=50)
+    [grant] = agent.receive()
+    order = []
+    for _ in range(3):
+        shell.ask(agent.ack(grant))
+        [want] = [effect for effect in shell.turn().effects if isinstance(effect, WantGate)]
+        shell.settle()
+        [grant] = agent.receive()
+        assert want.limit == 2
+        before = [i for i in shell.disk.scan(records.PARKED, want.gate) if i <= want.after]
+        assert not before
+        order.append(grant.spec.id)
+    assert order == [high, *task_ids[2:4]]
+    assert want.after, "it begins beyond what has passed"
+
+
+def test_large_arguments_are_read_some_at_a_time(
+    shell: Shell, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "ADMITTED_BYTES", 100)
+    monkeypatch.setattr(selecting, "FIRST_ENTRIES", 1)
+    shell.do(SetLimit(Limit("stripe", 1)))
+    specs = [with_rules(shell.spec(payload=bytes(90)), Rules(limits=[Use("stripe")])) for _ in range(6)]
+    shell.submit(*specs)
+    [grant] = agent.receive()
+    shell.ask(SetLimit(Limit("stripe", 9)))
+    read = []
+    shell.turn()
+    while shell.reads:
+        for waits in list(shell.reads):
+            shell.step(waits)
+            read += [len(c.entries) for c in waits.commands or () if isinstance(c, TakeGate) and waits in shell.reads]
+        shell.turn()
+    shell.flush()
+    assert len(agent.receive()) == 5
+    assert max(read) == 2
+    assert grant.spec.id == specs[0].id
+
+
+def test_what_a_gate_holds_is_counted_some_at_a_time(
+    shell: Shell, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when places are given back meanwhile, of what was counted and of what was not."""
+    monkeypatch.setattr(loading, "PAGE", 2)
+    shell.do(SetLimit(Limit("stripe", 7)))
+    task_ids = used(shell, "a", 9)
+    running = agent.receive()
+    assert len(running) == 7
+    shell.crash()
+    again = FakeAgent(shell)
+    again.held = {grant.token: grant for grant in running}
+    again.join(credit=10)
+    [gate] = shell.working.gates.known.values()
+    assert gate.held == 7
+    shell.working.gates.known.clear()
+    for grant in running[:2]:
+        shell.ask(again.ack(grant))
+    acks = [again.ack(running[2]), again.ack(running[-1])]
+    shell.turn()
+    for _ in range(2):
+        [read] = shell.reads
+        while read in shell.reads:
+            shell.step(read)
+        shell.turn()
+    for ack in acks:
+        shell.ask(ack)
+    shell.settle()
+    [gate] = shell.working.gates.known.values()
+    assert sorted(ids(again.receive())) == sorted(task_ids[7:])
+    assert gate.held == 5
     check_disk(shell.disk)
