@@ -17,7 +17,7 @@ from taskd.core import gates, holdups, limiting
 from taskd.core.attempts import attempt_of
 from taskd.core.commands import Now
 from taskd.core.families import NODE
-from taskd.core.fitting import NEARNESS, Ruled, never, reason_of, ruled_out
+from taskd.core.fitting import NEARNESS, Ruled, nearness, never, reason_of, ruled_out
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
@@ -330,6 +330,7 @@ def _in_short(failure: Failure | None) -> Failure | None:
     return None if failure is None else Failure(failure.code, failure.message, failure.type, "", failure.exit_code)
 
 
-def _by_nearness(entry: tuple[Agent, Ruled | None, bool]) -> tuple[int, str]:
+def _by_nearness(entry: tuple[Agent, Ruled | None, bool]) -> tuple[int, int, str]:
     agent, why, _ = entry
-    return -len(NEARNESS) if why is None else -NEARNESS[why[0]], agent.name
+    near, has = (len(NEARNESS), 0) if why is None else nearness(agent, why)
+    return -near, -has, agent.name

@@ -26,6 +26,12 @@ Ruled = tuple[Obstacle, str]
 """An obstacle, and what it is about: a resource, a label, a queue; empty: the agent as a whole."""
 
 
+def nearness(agent: "Agent", why: Ruled) -> tuple[int, int]:
+    """Return how near the agent is to running what it is ruled out of: by the obstacle, then by how much it has."""
+    obstacle, subject = why
+    return NEARNESS[obstacle], agent.room.total.get(subject, 0) if obstacle == Obstacle.TOTAL else 0
+
+
 def never(agent: "Agent", line: "Line") -> Ruled | None:
     """Return why the agent, as it is, cannot run the line; None: it can, when it has room."""
     if agent.queues and line.queue not in agent.queues:
@@ -124,7 +130,7 @@ def misfit(w: "Working", line: "Line") -> Reason | None:
         if ruled is None:
             return None
         is_asked_for = ruled[0] in {Obstacle.LABEL, Obstacle.TOTAL}
-        if is_asked_for and (nearest is None or NEARNESS[ruled[0]] > NEARNESS[nearest[1][0]]):
+        if is_asked_for and (nearest is None or nearness(agent, ruled) > nearness(*nearest)):
             nearest = agent, ruled
     return None if nearest is None else reason_of(nearest[0], line, nearest[1])
 

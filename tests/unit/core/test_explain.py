@@ -445,6 +445,7 @@ def test_a_node_that_maps_counts_its_children(shell: Shell) -> None:
 
 def test_a_submit_that_no_agent_could_run_is_warned_of(shell: Shell) -> None:
     """Once for all that ask the same, with what the nearest agent lacks."""
+    join(shell, "small", labels={"zone": "a"}, supplies=(Supply("memory", GIB),))
     join(shell, labels={"zone": "a"})
     join(shell, "other", names=["m.g"])
     there = Where(labels=[LabelRule("zone", "=", ["b"])])
