@@ -1,10 +1,11 @@
 """Learned memory: what attempts come to need, taken from their reports.
 
 An attempt that died for want of memory counts as one that needed all it had, and its
-task asks for twice that from then on. Only attempts that were granted memory report
-their peak, so others cost nothing here.
+task asks for twice that from then on, or for more than it was seen to hold. Only
+attempts that were granted memory report their peak, so others cost nothing here.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from taskd.core import attempts, records
 from taskd.core.lines import Task
-from taskd.core.peaks import added, proposal
+from taskd.core.peaks import MARGIN, added, proposal
 from taskd.core.working import Working
 from taskd_protocol.resources import MEMORY
 
@@ -46,7 +47,7 @@ def note_death(w: Working, task: Task, peak: int) -> None:
     if not had:
         return
     most = max([agent.room.total.get(MEMORY, 0) for agent in w.agents.values()], default=0)
-    wanted = max(had * AGAIN, peak)
+    wanted = max(had * AGAIN, math.ceil(peak * MARGIN))  # it was killed at its peak, on its way up
     if most > had:
         wanted = min(wanted, most)  # where it is all there is, it may be enough
     task.past = replace(task.past or attempts.NO_PAST, memory=wanted)

@@ -1,10 +1,12 @@
 """Resources: what is asked for is granted where it is, one by one, and taken back."""
 
+import msgspec
 import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell
 from taskd.core import choosing
+from taskd.core.commands import NackAttempts
 from taskd.core.fitting import never, not_now
 from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
 from taskd.core.records import PeaksRecord
@@ -224,6 +226,18 @@ def test_a_death_for_want_of_memory_has_the_next_attempt_ask_for_more(shell: She
     shell.pass_ms(10)
     [second] = agent.receive()
     assert holds(second) == {"memory": 2 * GIB}
+
+
+def test_what_was_killed_far_above_its_memory_asks_for_more_than_it_held(shell: Shell) -> None:
+    """It had not come to its end: with what it held when it was killed, and no more, it would be killed again."""
+    agent = machine(shell)
+    shell.submit(wish(shell, Need("memory", GIB)))
+    [first] = agent.receive()
+    died = agent.nack(first, outcome="crashed", failure=OUT_OF_MEMORY, retry_after_ms=0)
+    shell.do(NackAttempts(died.agent, [msgspec.structs.replace(report, peak_bytes=4 * GIB) for report in died.reports]))
+    shell.pass_ms(10)
+    [second] = agent.receive()
+    assert holds(second) == {"memory": int(4 * GIB * MARGIN)}
 
 
 def test_memory_is_learned(shell: Shell) -> None:
