@@ -266,7 +266,7 @@ class Coordinator:
         w = self.working
         if w.happened or w.succeeded or w.moving or w.unread:
             moves.advance(w, now)
-        if w.gates.touched:
+        if w.gates.touched or w.gates.walk_after is not None:
             gates.advance(w)
         preemption.look(w, now)
         placement.place(w, now)

@@ -177,7 +177,10 @@ def advance(w: Working) -> None:
             _open(w, gate)
         elif gate.answer is not None:
             _take(w, gate, gate.answer)
+        if not gate.reading:
+            w.gates.walking.pop(gate_id, None)
     w.gates.parking.clear()
+    _walk_on(w)
     if len(w.gates.known) > GATES_MAX:
         idle = [gate_id for gate_id, gate in w.gates.known.items() if not gate.reading]
         for gate_id in idle[: len(w.gates.known) - GATES_MAX * 3 // 4]:
@@ -201,6 +204,7 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
             gate.counted_to, gate.answer = gate.id + command.held[-1][0], None
             _read(w, gate)
             return
+    w.gates.walking.pop(gate.id, None)
     first_late = min(gate.late, default=None)
     entries = [entry for entry in command.entries if entry.rank not in gate.gone]
     in_order = [entry for entry in entries if first_late is None or entry.rank < first_late]
@@ -218,19 +222,26 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
 
 
 def walk(w: Working) -> None:
-    """Have all gates looked at that something waits at."""
+    """Have all gates looked at that something waits at: some at a time, however many there are."""
     w.gates.walks += 1
-    w.effects.append(WantGates(w.gates.walks, b"", WALK_GATES))
+    w.gates.walk_after = b""
+
+
+def _walk_on(w: Working) -> None:
+    """Have the next gates found when the last ones are looked at."""
+    if w.gates.walk_after is not None and not w.gates.walking:
+        w.effects.append(WantGates(w.gates.walks, w.gates.walk_after, WALK_GATES))
+        w.gates.walk_after = None
 
 
 def take_some(w: Working, command: TakeGates) -> None:
-    """Look at some of all gates, and have the next ones found; of a walk that began anew the old one ends."""
+    """Look at some of all gates, and have the next ones found then; of a walk that began anew the old one ends."""
     if command.walk != w.gates.walks:
         return
     for gate_id in command.gates:
-        w.gates.touched[gate_id] = None
+        w.gates.touched[gate_id] = w.gates.walking[gate_id] = None
     if not command.last:
-        w.effects.append(WantGates(command.walk, command.gates[-1], WALK_GATES))
+        w.gates.walk_after = command.gates[-1]
 
 
 def waits_at(w: Working, spec: TaskSpec, gates: int) -> Reason | None:

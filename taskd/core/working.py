@@ -315,6 +315,8 @@ class Gates:
         touched: Those at which something has happened in this turn.
         parking: By gate and rank, what this turn has parked.
         walks: How often all gates that something waits at were begun to be looked at.
+        walk_after: The gate beyond which the next ones are to be found; None: that is under way, or all are.
+        walking: Those that were found and are not looked at yet.
     """
 
     def __init__(self) -> None:
@@ -322,6 +324,8 @@ class Gates:
         self.touched: dict[bytes, None] = {}
         self.parking: dict[bytes, dict[int, tuple[Task, StateRecord | None]]] = {}
         self.walks = 0
+        self.walk_after: bytes | None = None
+        self.walking: dict[bytes, None] = {}
 
 
 class RecentIds:

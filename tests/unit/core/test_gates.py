@@ -7,7 +7,7 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import gates, records
-from taskd.core.commands import CancelTasks, RemoveLimit, RetryTasks, SetLimit, TakeGate
+from taskd.core.commands import CancelTasks, RemoveLimit, RetryTasks, SetLimit, SyncLimits, TakeGate
 from taskd.core.effects import WantGate
 from taskd.server import loading, selecting
 from taskd_protocol.errors import BadRequest
@@ -358,3 +358,29 @@ def test_what_a_gate_holds_is_counted_some_at_a_time(
     assert sorted(ids(again.receive())) == sorted(task_ids[7:])
     assert gate.held == 5
     check_disk(shell.disk)
+
+
+def test_gates_are_walked_over_some_at_a_time_and_once_for_limits_that_change_together(
+    shell: Shell, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next ones are found when the last ones are looked at, so that no more wait for a read."""
+    monkeypatch.setattr(gates, "WALK_GATES", 2)
+    shell.do(SetLimit(Limit("stripe", 1)))
+    for key in "abcdefg":
+        used(shell, key, 2)
+    assert len(agent.receive()) == 7
+    shell.working.gates.known.clear()
+    shell.ask(SyncLimits("m", [Limit("one", 1), Limit("two", 1)]))
+    shell.ask(SetLimit(Limit("stripe", 2)))
+    shell.turn()
+    assert len(shell.reads) == 1
+    most = 0
+    while shell.reads:
+        most = max(most, len(shell.reads))
+        read = shell.reads[-1]
+        while read in shell.reads:
+            shell.step(read)
+        shell.turn()
+    shell.flush()
+    assert most == 2
+    assert len(agent.receive()) == 7
