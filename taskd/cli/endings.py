@@ -53,7 +53,7 @@ def tell_why_it_waits(client: Client, task_id: bytes) -> None:
     """Tell why a task does not run, if it does not."""
     view = client.call(TaskQuery(0, [task_id]), TaskViews).views[0]
     if view is not None and view.waits_for:
-        hint(f"taskd: the task waits: {view.waits_for}")
+        hint(f"taskd: not started yet: {view.waits_for}")
 
 
 def _wait(client: Client, task_id: bytes, timeout_s: float | None) -> Outcome:

@@ -44,7 +44,7 @@ def test_a_command_that_no_agent_takes_says_so(taskd: Taskd, client: FakeClient)
     client.entries = [LogEntry(0, 1, 1, 0, b"at last\n")]
     client.outcomes = [DONE]
     ended = taskd("run", "--", "true")
-    assert (ended.code, ended.out, ended.err) == (0, "at last\n", f"taskd: the task waits: {WAITING.waits_for}\n")
+    assert (ended.code, ended.out, ended.err) == (0, "at last\n", f"taskd: not started yet: {WAITING.waits_for}\n")
     assert client.timeouts[:2] == [3.0, None]
 
 

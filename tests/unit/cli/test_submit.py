@@ -139,7 +139,7 @@ def test_a_wait_tells_why_the_task_does_not_run(taskd: Taskd, client: FakeClient
     client.late = 1
     ended = taskd("submit", "app.add", "[1, 2]", "--wait", "--timeout", "5")
     assert (ended.code, ended.out) == (0, "3\n")
-    assert ended.err == f"taskd: the task waits: {WAITING.waits_for}\n"
+    assert ended.err == f"taskd: not started yet: {WAITING.waits_for}\n"
     assert client.timeouts == [3.0, 2.0]
 
 
