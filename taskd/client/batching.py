@@ -38,19 +38,26 @@ class BatchMismatch(Exception):
 def read_batching(name: str, batch: int, wait: float, options: "Options") -> Batching | None:
     """Return what ``batch=`` and ``wait=`` of a task say; None: each is called by itself.
 
+    Args:
+        name: Of the task, for a refusal; empty: not known yet.
+        batch: As it was said; 0: not at all.
+        wait: As it was said, in seconds.
+        options: Of the task.
+
     Raises:
         BadRequest: One is out of its range, or an option has each attempt run alone.
     """
     if batch == 0:
         return None
+    whose = f" of task {name!r}" if name else ""  # a decorator's task has its name later
     if not 1 <= batch <= BATCH_MAX:
-        raise BadRequest(f"batch of task {name!r} is {batch!r}; it goes from 1 to {BATCH_MAX}")
+        raise BadRequest(f"batch{whose} is {batch!r}; it goes from 1 to {BATCH_MAX}")
     if not math.isfinite(wait) or not 0 <= wait <= WAIT_MAX_S:
-        raise BadRequest(f"wait of task {name!r} is {wait!r}; it goes from 0 to {WAIT_MAX_S:g} seconds")
+        raise BadRequest(f"wait{whose} is {wait!r}; it goes from 0 to {WAIT_MAX_S:g} seconds")
     alone = next((option for option in _ALONE if getattr(options, option)), None)
     if alone is not None:
         raise BadRequest(
-            f"batch of task {name!r} does not go with {alone}, for which each attempt runs alone:"
+            f"batch{whose} does not go with {alone}, for which each attempt runs alone:"
             " bind its agents by queue= instead"
         )
     return Batching(batch, round(wait * 1_000))

@@ -35,6 +35,9 @@ def halves(numbers: list[int]) -> list[float | Exception]:
 def test_what_cannot_be_is_refused_where_it_is_written(batch: int, wait: float, options: Options, why: str) -> None:
     with pytest.raises(BadRequest, match=why):
         read_batching("t", batch, wait, options)
+    with pytest.raises(BadRequest, match=why) as unnamed:
+        read_batching("", batch, wait, options)
+    assert "''" not in unnamed.value.message, "a decorator's task has no name yet"
 
 
 def none() -> list[int]:
