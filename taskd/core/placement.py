@@ -404,7 +404,7 @@ def place(w: Working, now: Now) -> None:
     if w.rooms.held:
         choosing.review(w)
     places = _places(w)
-    held, rooms = len(w.rooms.held), bool(w.yielding.rooms)
+    held, rooms = list(w.rooms.held), bool(w.yielding.rooms)
     reserved = [each for each in preemption.ready(w, now) if not _is_laden(each[1])] if rooms else []
     if not places and not reserved:
         return
@@ -414,7 +414,8 @@ def place(w: Working, now: Now) -> None:
     queues = _queues(w)
     if queues:
         _take_turns(w, this, queues)
-    if this.is_cut_short or (rooms and len(w.rooms.held) < held):  # agents that were kept free are so no more
+    is_given_up = rooms and any(line_id not in w.rooms.held for line_id in held)
+    if this.is_cut_short or is_given_up:  # an agent that was left out of this pass may be had by others now
         w.effects.append(Continue(GoOn()))
     sends = _divided(w, this.finish())
     if sends:

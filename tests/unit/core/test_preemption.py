@@ -5,10 +5,12 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from taskd.core import choosing, records
-from taskd.core.commands import CancelTasks
+from taskd.core.commands import CancelTasks, GoOn, SetLimit
+from taskd.core.effects import Continue
 from taskd.core.preemption import LOOK_MS, PREEMPTED_MAX, ROOM_MS
 from taskd.core.records import AttemptRecord
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Need, Request, Supply, Where
 from taskd_protocol.task import Grant, TaskSpec, check_spec
 
@@ -187,3 +189,22 @@ def test_a_task_is_stopped_so_often_and_then_runs_to_its_end(shell: Shell) -> No
 def test_what_may_run_at_most_once_cannot_be_preemptible(shell: Shell) -> None:
     with pytest.raises(BadRequest, match="preemptible"):
         check_spec(job(shell, preemptible=True, at_most_once=True), 1_000)
+
+
+def test_an_agent_that_is_given_up_and_kept_free_for_others_at_once_is_looked_at_again(shell: Shell) -> None:
+    """What comes before those others may have it, and does not wait for the next event."""
+    agent = machine(shell)
+    FakeAgent(shell, "a2", names=["m.other"]).join(credit=1)
+    _, young = begin(shell, agent, job(shell, 1, preemptible=True), job(shell, 2, preemptible=True))
+    shell.submit(job(shell, 1.5, priority=1))
+    shell.pass_ms(PATIENCE_MS)
+    agent.receive()
+    assert agent.revoked == {young.token}
+    plain = job(shell, queue="b")
+    shell.submit(plain, job(shell, 4, queue="b"))
+    shell.mono_ms += choosing.KEPT_FREE_AFTER_MS
+    shell.ask(SetLimit(Limit("queue:default", 1)))
+    assert Continue(GoOn()) in shell.turn().effects
+    shell.settle()
+    [granted] = agent.receive()
+    assert granted.spec.id == plain.id
