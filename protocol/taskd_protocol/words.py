@@ -40,8 +40,11 @@ def place_text(place: Place) -> str:
 
 
 def waited_text(waited: list[Waited]) -> str:
-    """Return how long was waited for what."""
-    return ", ".join(f"{duration_text(each.ms)} for {_short(each)}" for each in waited)
+    """Return how long was waited for what, the longest first; what reads alike is told once."""
+    told: dict[str, int] = {}
+    for each in waited:
+        told[_short(each)] = told.get(_short(each), 0) + each.ms
+    return ", ".join(f"{duration_text(ms)} for {what}" for what, ms in sorted(told.items(), key=lambda one: -one[1]))
 
 
 def amount_text(name: str, amount: int) -> str:

@@ -54,7 +54,14 @@ RAN = Explanation(
     holds=Granted([Hold("memory", 8 * GIB), Hold("gpu", 1_000, ["0"])]),
     failure=Failure("task.raised", "no such page", "builtins.LookupError"),
     waited=[
-        AttemptWaited(1, [Waited("agent.resource", "memory", 40_000), Waited("agent.busy", "", 3_000)]),
+        AttemptWaited(
+            1,
+            [
+                Waited("agent.resource", "memory", 22_000),
+                Waited("agent.too_small", "memory", 18_000),
+                Waited("agent.busy", "", 3_000),
+            ],
+        ),
         AttemptWaited(2, [Waited("agents.none", "", 150_000)]),
     ],
 )
