@@ -130,6 +130,9 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     whatever their priority; empty: it has none."""
     preemptible: bool = False
     """An attempt may be stopped for a task of a higher priority, uncharged, and goes back in line."""
+    fair_key: str = ""
+    """The tasks of a queue that have one share it, key by key; not with ``limits``, ``fifo_key``,
+    or ``preemptible``. Empty: it has none."""
 
 
 NO_RULES = Rules()
@@ -149,7 +152,7 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Packed arguments; opaque to the server."""
     queue: str = DEFAULT_QUEUE
     priority: int = 0
-    """Higher runs sooner, within a queue and across; -100 to 100."""
+    """Higher runs sooner, within its queue; -100 to 100."""
     delay_ms: int = 0
     """Not before so long after the server accepted it."""
     retry: Retry | None = None
@@ -491,8 +494,18 @@ def _check_parts(spec: TaskSpec, rules: Rules) -> None:
         check_name("fifo_key", rules.fifo_key)
         if spec.delay_ms:
             raise BadRequest("a delay breaks the order that fifo_key asks for; leave one of them out")
+    if rules.fair_key:
+        _check_fair_key(rules)
     if rules.member is not None:
         raise BadRequest("a task becomes member of a workflow by that alone: submit the workflow")
+
+
+def _check_fair_key(rules: Rules) -> None:
+    check_name("fair_key", rules.fair_key)
+    if rules.limits or rules.fifo_key:
+        raise BadRequest("limits and fifo_key wait outside the line that fair_key shares; leave one out")
+    if rules.preemptible:
+        raise BadRequest("what is preempted goes back by its priority, and fair_key goes by turns; leave one out")
 
 
 def _check_uses(uses: Sequence[Use]) -> None:

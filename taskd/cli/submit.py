@@ -41,6 +41,7 @@ def _unique(text: str) -> Unique:
     show_default=True,
 )
 @click.option("--delay", "delay_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Not before: 90s, 15m.")
+@click.option("--fair-key", metavar="KEY", default="", help="Tasks of a queue that have one share it, key by key.")
 @click.option("--key", default="", help="A second submit with the same key finds the first task.")
 @click.option(
     "--unique",
@@ -66,6 +67,7 @@ def submit(
     queue: str,
     priority: int,
     delay_ms: int,
+    fair_key: str,
     key: str,
     unique: Unique | None,
     unique_key: str,
@@ -96,6 +98,7 @@ def submit(
         at_most_once=at_most_once,
         exclusive=exclusive,
         where=where(placed),
+        fair_key=fair_key,
     )
     with server() as client:
         spec = TaskSpec(

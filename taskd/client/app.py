@@ -112,6 +112,7 @@ class App:
         exclusive: bool = False,
         heartbeat: float = 0.0,
         at_most_once: bool = False,
+        fair_key: str = "",
         unique: UniqueMode | float = "",
         unique_key: str = "",
         replace: bool = False,
@@ -159,6 +160,7 @@ class App:
         exclusive: bool = False,
         heartbeat: float = 0.0,
         at_most_once: bool = False,
+        fair_key: str = "",
         unique: UniqueMode | float = "",
         unique_key: str = "",
         replace: bool = False,
@@ -184,6 +186,7 @@ class App:
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
             at_most_once: What may have started is never run again, whatever ``retry`` says: a crash, a loss or a
                 failure ends the task, with the code ``task.maybe_ran``.
+            fair_key: Tasks of a queue that have one share it, key by key; mostly said of a submit.
             unique: One task at a time of the same arguments: ``"queued"``, ``"running"``, or for so many seconds.
             unique_key: What tells the work apart in place of the arguments.
             replace: A first one that waits is cancelled for the new one.
@@ -213,6 +216,7 @@ class App:
             exclusive=exclusive,
             heartbeat=heartbeat,
             at_most_once=at_most_once,
+            fair_key=fair_key,
             unique=unique,
             unique_key=unique_key,
             replace=replace,

@@ -47,6 +47,7 @@ def _newer_options(spec: TaskSpec) -> list[str]:
         "at_most_once": rules.at_most_once,
         "headers": rules.headers,
         "unique": rules.unique is not None,
+        "fair_key": rules.fair_key,
         "retry on": retry.on,
         "retry not_on": retry.not_on,
         "crash_limit": retry.crash_limit != DEFAULT_RETRY.crash_limit,

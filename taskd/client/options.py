@@ -159,6 +159,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ``running``, until it has ended; or for so many seconds after its submit. Empty: there may be any number."""
     unique_key: str = ""
     """What tells the work apart beside the name; empty: the arguments do."""
+    fair_key: str = ""
+    """The tasks of a queue that have one share it, key by key, however many each has: a tenant, a user. Empty: none."""
     replace: bool = False
     """A first one that waits is cancelled for the new one; False: the new submit finds the first one's task."""
     resources: Wanted = None
@@ -224,6 +226,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             heartbeat_ms=_milliseconds("heartbeat", self.heartbeat),
             at_most_once=self.at_most_once,
             unique=self._unique(),
+            fair_key=self.fair_key,
             where=self.where(is_async=is_async),
             limits=[task.Use(each.name, each.key, each.weight) for each in self.limits],
             fifo_key=self.fifo_key,

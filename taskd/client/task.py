@@ -129,6 +129,7 @@ class Submitter(Generic[P, R]):
         exclusive: bool | None = None,
         heartbeat: float | None = None,
         at_most_once: bool | None = None,
+        fair_key: str | None = None,
         unique: UniqueMode | float | None = None,
         unique_key: str | None = None,
         replace: bool | None = None,
@@ -151,6 +152,7 @@ class Submitter(Generic[P, R]):
             exclusive: An agent that is cut off kills it before another could get it.
             heartbeat: Seconds that may pass between two ``current().heartbeat()``; 0: any.
             at_most_once: What may have started is never run again.
+            fair_key: Tasks of a queue that have one share it, key by key, however many each has: a tenant, a user.
             unique: One task at a time of the same arguments: ``"queued"`` until its first attempt begins,
                 ``"running"`` until it has ended, or for so many seconds after its submit. A second submit
                 finds the first one's task, unless it replaces it. ``""``: any number.
@@ -176,6 +178,7 @@ class Submitter(Generic[P, R]):
                 "exclusive": exclusive,
                 "heartbeat": heartbeat,
                 "at_most_once": at_most_once,
+                "fair_key": fair_key,
                 "unique": unique,
                 "unique_key": unique_key,
                 "replace": replace,

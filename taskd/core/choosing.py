@@ -201,7 +201,7 @@ class Choosing:
         if not able:
             return None
         agent = min(able, key=_load)
-        agent.held_for, agent.held_queue, agent.held_rank = line.id, line.queue, line.head_rank()
+        agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, line.head_rank()
         w.rooms.held[line.id] = agent.name
         return agent.name
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
+from taskd.core.records import FairRecord, Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
 from taskd_protocol.explanation import Misfit
 from taskd_protocol.limiting import Limit
@@ -437,6 +437,16 @@ class DropLapsed:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepFair:
+    """Take away those ends of fair keys that lie behind."""
+
+    found: Sequence[tuple[bytes, FairRecord]]
+    """By FAIR id."""
+    last: bool
+    """There are none beyond these."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitWorkflow:
     """Keep these nodes of a workflow, and with the last of them the workflow. Answer: ``NodesTaken``."""
 
@@ -573,6 +583,7 @@ Command = (
     | ReleaseDue
     | PurgeFinished
     | DropLapsed
+    | SweepFair
     | SubmitWorkflow
     | OrderWorkflow
     | SignalWorkflow

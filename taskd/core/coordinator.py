@@ -20,6 +20,7 @@ from taskd.core import (
     drafts,
     drains,
     due,
+    fair,
     families,
     following,
     gates,
@@ -82,6 +83,7 @@ from taskd.core.commands import (
     StoreToken,
     SubmitTasks,
     SubmitWorkflow,
+    SweepFair,
     SyncLimits,
     TakeFlow,
     TakeGate,
@@ -210,6 +212,8 @@ class Coordinator:
                 retention.purge(w, command, now, loaded)
             case DropLapsed():
                 lapses.drop(w, command, now, loaded)
+            case SweepFair():
+                fair.sweep(w, command, now)
             case SubmitWorkflow():
                 return workflows.submit(w, command, now, loaded)
             case OrderWorkflow():
@@ -247,6 +251,7 @@ class Coordinator:
         retention.tick(w, now)
         lapses.tick(w, now)
         drafts.tick(w, now)
+        fair.tick(w, now)
         schedule_looks.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
@@ -259,6 +264,7 @@ class Coordinator:
             w.next_purge_mono_ms,
             w.next_lapse_mono_ms,
             w.limits_wake_mono_ms,
+            w.fair.next_sweep_mono_ms if w.fair.paces else timers.NEVER_MONO_MS,
         )
 
     def take_turn(self, now: Now) -> Turn:

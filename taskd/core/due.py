@@ -4,7 +4,7 @@ A timer says when to look, not why: what is due, the end of a delay or a limit t
 waiting, shows in what the task is then.
 """
 
-from taskd.core import endings, expiry, gates, records, timers, waits
+from taskd.core import endings, expiry, fair, gates, records, timers, waits
 from taskd.core.commands import Loaded, Now, ReleaseDue
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
@@ -29,7 +29,8 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
     keys: list[Key] = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
     w.need(keys, loaded)
     details: list[Key] = [(records.DETAILS, task_id) for task_id in ids if has_details(loaded[records.STATE, task_id])]
-    w.need([*keys, *details], loaded)
+    untagged = [spec.spec for i in ids if isinstance(spec := loaded[records.SPEC, i], SpecRecord) and not spec.place]
+    w.need([*keys, *details, *w.fair.needed(untagged)], loaded)
     for task_id, due_at_ms in instants.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         in_memory = w.tasks.get(task_id)
@@ -68,6 +69,8 @@ def _expire(w: Working, spec: SpecRecord, state: StateRecord, since_ms: int, now
 
 def _put_in_line(w: Working, spec: SpecRecord, state: StateRecord, loaded: Loaded) -> None:
     timers.stop(w, spec.spec.id, state.due_at_ms)
+    if not spec.place:
+        spec = fair.placed(w, spec, loaded)
     endings.put_ready(w, waiting_task(spec, state, loaded), state)
     w.counters.move(spec.spec.queue, State.SCHEDULED, State.READY)
 

@@ -148,6 +148,13 @@ class WantLapsed(NamedTuple):
     limit: int
 
 
+class WantFair(NamedTuple):
+    """Read ends of fair keys beyond a FAIR id; answered with ``SweepFair``."""
+
+    after: bytes
+    limit: int
+
+
 class WantTasks(NamedTuple):
     """Read the tasks that a bulk job is for, from its cursor on; answered with ``StepJob``."""
 
@@ -215,6 +222,7 @@ Effect = (
     | WantTimers
     | WantFinished
     | WantLapsed
+    | WantFair
     | WantTasks
     | WantFlow
     | WantItems

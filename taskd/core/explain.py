@@ -21,7 +21,7 @@ from taskd.core.fitting import NEARNESS, Ruled, nearness, never, reason_of, rule
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, place_of, rank_in, where_of
+from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, is_fair, place_of, rank_in, where_of
 from taskd.core.records import AttemptRecord, NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
 from taskd.core.working import Agent, Working
 from taskd_protocol import workflow as graphs
@@ -161,7 +161,7 @@ def _explain_leased(w: Working, task: Task) -> Explanation:
 def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now) -> Explanation:
     spec = stored.spec
     task = w.tasks.get(spec.id)
-    line = w.lines.get((spec.queue, spec.name, where_of(spec, state.past)))
+    line = w.lines.get((spec.queue, spec.name, where_of(spec, state.past), is_fair(spec)))
     assert line is not None, "a line that is not empty is in memory"
     place = _place(w, line, stored, now)
     agents, reason, others = _agents(w, line, now)
@@ -223,7 +223,9 @@ def _agents(w: Working, line: Line, now: Now) -> tuple[list[AgentReason], Reason
 def _place(w: Working, line: Line, stored: SpecRecord, now: Now) -> Place:
     """Return where a task stands in its line: exactly, if it is in the window."""
     rank = rank_in(stored)
-    lines_before = sum([other.head_rank() < rank for other in w.active.values() if other is not line])
+    lines_before = sum(
+        [other.head_rank() < rank for other in w.active.values() if other is not line and other.flow == line.flow]
+    )
     index = line.index_of(rank)
     if index is not None:
         return Place(index, line.ready, ahead_min=index, lines_before=lines_before)
@@ -236,10 +238,12 @@ def _place(w: Working, line: Line, stored: SpecRecord, now: Now) -> Place:
 def _share(w: Working, line: Line, stored: SpecRecord, now: Now) -> float:
     """Return which share of what is beyond a line's window comes before a task, as if it were spread evenly.
 
-    Over the submits since, if the window ends with tasks of its priority; else over the instants of places.
+    Over the submits since, if the window ends with tasks of its priority; else over the instants of places, or tags.
     """
     rank, tail = rank_in(stored), max(line.tail, 0)
-    if line.last_priority == stored.spec.priority:
+    if line.fair:
+        first, at, last = tail >> ORDER_BITS, rank >> ORDER_BITS, w.fair.paces[line.queue].highest
+    elif line.last_priority == stored.spec.priority:
         first, at, last = tail & ORDER_MASK, stored.order, w.counters.next_order
     else:
         newest = place_of(max(now.wall_ms, w.counters.latest_wall_ms), stored.spec, w.settings.ageing_ms)

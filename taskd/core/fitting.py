@@ -75,7 +75,7 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
 
 def _is_before(line: "Line", agent: "Agent") -> bool:
     """Tell whether the line's next task comes before the one that the agent is kept free for."""
-    is_same = line.queue == agent.held_queue and not agent.is_reserved
+    is_same = line.flow == agent.held_flow and not agent.is_reserved
     return is_same and bool(line.window_count) and line.head_rank() < agent.held_rank
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from taskd.core import attempts, jobs
 from taskd.core.lifecycle import State
-from taskd.core.lines import where_of
+from taskd.core.lines import is_fair, where_of
 from taskd.core.standing import Schedules, is_armed
 from taskd.core.working import Agent, Working
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX
@@ -20,7 +20,7 @@ def check_invariants(w: Working) -> None:
     for key, line in w.lines.items():
         window = line.window()
         ranks = [task.rank for task in window]
-        assert key == (line.queue, line.name, line.where)
+        assert key == (line.queue, line.name, line.where, line.fair)
         assert w.lines_by_id[line.id] is line
         assert ranks == sorted(set(ranks)), "a window is in order, and no place is taken twice"
         assert len(window) <= line.ready
@@ -29,7 +29,7 @@ def check_invariants(w: Working) -> None:
         assert line.complete or all(rank <= line.tail for rank in ranks), "a window is a prefix"
         assert (line.id in w.active) == bool(window)
         for task in window:
-            assert (task.spec.queue, task.spec.name, where_of(task.spec, task.past)) == key
+            assert (task.spec.queue, task.spec.name, where_of(task.spec, task.past), is_fair(task.spec)) == key
             assert task.token == 0
             assert not task.cancelling
             windowed[task.spec.id] = task

@@ -184,9 +184,14 @@ def _with_learned(request: Request, amount: int) -> Request:
     return Request([Need(MEMORY, amount) if need.amount == LEARNED else need for need in request.needs])
 
 
-def line_id(queue: str, name: str, where: bytes = b"") -> bytes:
+def is_fair(spec: TaskSpec) -> bool:
+    """Tell whether a task stands in a line of those that have fair keys."""
+    return spec.given is not None and bool(spec.given.fair_key)
+
+
+def line_id(queue: str, name: str, where: bytes = b"", *, fair: bool = False) -> bytes:
     """Return a line's id: a digest, so that the same line is found again without a directory."""
-    digest = hashlib.blake2b(digest_size=LINE_ID_BYTES)
+    digest = hashlib.blake2b(digest_size=LINE_ID_BYTES, person=b"fair" if fair else b"")
     for part in (queue.encode(), name.encode(), where) if where else (queue.encode(), name.encode()):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
@@ -229,6 +234,7 @@ class Line:
         refilling: A refill is under way; what changes beyond the tail meanwhile is noted.
         window_bytes: Arguments in the window, and what earlier attempts told.
         where: What its tasks ask of an agent, packed; empty: a slot.
+        fair: They have fair keys, and tags for places, see ``taskd.core.fair``.
         wants: The same, to be read; None: a slot.
         requests: The alternatives of ``wants``, with what was learned in its place.
         learns: It is asked for memory as it was learned.
@@ -255,6 +261,7 @@ class Line:
         "_window",
         "able",
         "complete",
+        "fair",
         "holdups",
         "id",
         "is_served",
@@ -281,10 +288,11 @@ class Line:
         "window_bytes",
     )
 
-    def __init__(self, queue: str, name: str, where: bytes = b"", *, ready: int = 0) -> None:
+    def __init__(self, queue: str, name: str, where: bytes = b"", *, fair: bool = False, ready: int = 0) -> None:
         self.queue = queue
         self.name = name
         self.where = where
+        self.fair = fair
         self.wants = _unpack_where(where) if where else None
         self.requests = self.wants.requests if self.wants else []
         self.learns = any(need.amount == LEARNED for request in self.requests for need in request.needs)
@@ -298,7 +306,7 @@ class Line:
         self.holdups: Holdups | None = None
         self.seen_head = -1
         self.paced_ms = self.paced = self.paced_before_ms = self.paced_before = 0
-        self.id = line_id(queue, name, where)
+        self.id = line_id(queue, name, where, fair=fair)
         self.ready = ready
         self.complete = ready == 0
         self.tail = -1
@@ -339,6 +347,11 @@ class Line:
             len(self._window) - self._head > WINDOW_TASKS_MAX + WINDOW_TASKS_MAX // 4
             or self.window_bytes > WINDOW_BYTES_MAX + WINDOW_BYTES_MAX // 4
         )
+
+    @property
+    def flow(self) -> tuple[str, bool]:
+        """Lines of one flow are served by rank; between flows ranks say nothing."""
+        return self.queue, self.fair
 
     def head_rank(self) -> int:
         """Return the rank of the first task in the window; there must be one."""

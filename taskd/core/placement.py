@@ -3,7 +3,8 @@
 One pass a turn. It looks at lines and pools, never at the tasks behind a line's
 head: its cost is active lines times pools, and what is granted. Queues take turns by
 their weights (``shares``); within a queue the lowest rank of all its lines goes first,
-so that priorities, and the order of submits within one, hold across names.
+so that priorities, and the order of submits within one, hold across names. Tasks that
+have fair keys (``fair``) are another flow of their queue.
 
 Tasks that ask for nothing but a slot are dealt out in numbers, ahead of what runs;
 those that ask for something one by one, where there is room now (``choosing``).
@@ -16,9 +17,10 @@ from taskd.core import choosing, claims, expiry, families, holdups, limiting, pr
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
+from taskd.core.fair import UNIT
 from taskd.core.fitting import LEASED_BYTES_MAX
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_MASK, RANK_BYTES, Line, Task, lease_record
+from taskd.core.lines import ORDER_BITS, ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.shares import turn_tasks
 from taskd.core.working import EPOCH_BITS, NEVER_MS, Agent, PoolState, Working
@@ -39,6 +41,9 @@ GRANTED_MAX = 128
 
 _Head = tuple[int, bytes, Line, "_Group | None"]
 """Of a line in a pass: the rank of its first task, its id, itself, and its group, once that is known."""
+
+_Flows = tuple[list[_Head], list[_Head]]
+"""Of a queue: its lines without fair keys, and with."""
 
 Place = tuple[Agent, int, PoolState]
 """A pool of an agent, with its index."""
@@ -122,23 +127,50 @@ class _Pass:
         """There is room, and time."""
         return bool(self.room) and self.granted < GRANTED_MAX
 
-    def serve_queue(self, heads: list[_Head], tasks: int, *, alone: bool) -> int:
-        """Grant a queue's first tasks, by rank over its lines, which leave ``heads`` when they have nothing more.
+    def serve_queue(self, queue: str, flows: _Flows, tasks: int, *, alone: bool) -> int:
+        """Grant a queue's first tasks, of those that have fair keys and of the others, by the queue's time.
 
         Args:
-            heads: A heap; it is changed.
+            queue: Its name.
+            flows: Both, as heaps; they are changed.
             tasks: How many at most.
             alone: No other queue has tasks; otherwise those that ask for something are granted one a turn.
 
         Returns:
             How many were granted.
         """
+        plain, keyed = flows
+        fair, began, end = self._w.fair, self._count, self._count + tasks
+        while plain and keyed and self._count < end and self.goes_on:
+            ahead = (keyed[0][0] >> ORDER_BITS) - fair.plain_at(queue)
+            left = end - self._count
+            if ahead >= 0:
+                fair.note_plain(queue, self._serve_flow(plain, min(left, ahead // UNIT + 1), alone=alone))
+            else:
+                self._serve_flow(keyed, left, alone=alone, before=fair.plain_at(queue) << ORDER_BITS)
+        if self._count < end:
+            self._serve_flow(plain or keyed, end - self._count, alone=alone)
+        return self._count - began
+
+    def _serve_flow(self, heads: list[_Head], tasks: int, *, alone: bool, before: int = _NO_BOUND) -> int:
+        """Grant the first tasks by rank over lines, which leave ``heads`` when they have nothing more.
+
+        Args:
+            heads: A heap; it is changed.
+            tasks: How many at most.
+            alone: As above.
+            before: Only those of a lower rank.
+
+        Returns:
+            How many were granted.
+        """
         began, end = self._count, self._count + tasks
-        while heads and self._count < end and self.goes_on:
+        while heads and self._count < end and heads[0][0] < before and self.goes_on:
             _, line_id, line, known = heads[0]
-            below = heads[1][0] if len(heads) > 1 else _NO_BOUND
+            below = heads[1][0] if len(heads) > 1 else before
             if len(heads) > 2 and heads[2][0] < below:  # noqa: PLR2004 - a heap's second is one of these two
                 below = heads[2][0]
+            below = min(below, before)
             # The group is looked up when a line's turn comes: most passes end before, for want of room.
             group = known or (self.group_of(line) if line.wants is None else None)
             if group is None and not alone:
@@ -188,6 +220,8 @@ class _Pass:
         self._count += len(tasks)
         if self._limited:
             limiting.take(w, line.queue, line.name, len(tasks))
+        if line.fair:
+            w.fair.note_granted(line.queue, tasks[-1].rank >> ORDER_BITS, len(tasks))
         kind, line_id = records.READY, line.id
         old, first = tasks, w.entered_from
         if w.entered:  # the entries of this turn's own are not written yet, and never will be
@@ -423,14 +457,19 @@ def place(w: Working, now: Now) -> None:
         w.counters_dirty = True
 
 
-def _queues(w: Working) -> dict[str, list[_Head]]:
-    """Return the lines that an agent may serve, a heap for each queue."""
-    queues: dict[str, list[_Head]] = {}
+def _queues(w: Working) -> dict[str, _Flows]:
+    """Return the queues that have tasks which an agent serves, with their lines."""
+    queues: dict[str, _Flows] = {}
     for line in w.active.values():
-        if line.wants is not None or _is_served(w, line):
-            queues.setdefault(line.queue, []).append((line.head_rank(), line.id, line, None))
-    for heads in queues.values():
-        heapq.heapify(heads)
+        if line.wants is None and not _is_served(w, line):
+            continue
+        flows = queues.get(line.queue)
+        if flows is None:
+            flows = queues[line.queue] = [], []
+        flows[line.fair].append((line.head_rank(), line.id, line, None))
+    for plain, keyed in queues.values():
+        heapq.heapify(plain)
+        heapq.heapify(keyed)
     return queues
 
 
@@ -446,7 +485,7 @@ def _is_served(w: Working, line: Line) -> bool:
     return line.is_served
 
 
-def _take_turns(w: Working, this: _Pass, queues: dict[str, list[_Head]]) -> None:
+def _take_turns(w: Working, this: _Pass, queues: dict[str, _Flows]) -> None:
     """Serve the queue that is most behind, again and again, until there is no room or nothing that fits.
 
     First those for which agents are kept free, so that no other queue's tasks are dealt out to these.
@@ -463,9 +502,9 @@ def _take_turns(w: Working, this: _Pass, queues: dict[str, list[_Head]]) -> None
     while turns and this.goes_on:
         _, _, queue = turns[0]
         weight = weights[queue]
-        granted = this.serve_queue(queues[queue], tasks * weight, alone=alone)
+        granted = this.serve_queue(queue, queues[queue], tasks * weight, alone=alone)
         at = shares.note(queue, granted, weight) if granted else shares.times[queue]
-        if queues[queue]:
+        if any(queues[queue]):
             heapq.heapreplace(turns, (True, at, queue))
         else:
             heapq.heappop(turns)

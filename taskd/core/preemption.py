@@ -18,7 +18,7 @@ from taskd.core import attempts, choosing, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendRevoke
 from taskd.core.fitting import never, not_now
-from taskd.core.lines import Line, Task, lease_record
+from taskd.core.lines import ORDER_MASK, Line, Task, lease_record, place_of, rank_of
 from taskd.core.working import Agent, Working
 
 LOOK_MS: Final = 500
@@ -104,11 +104,15 @@ def _waiting(w: Working, now: Now) -> list[Line]:
             heads[line.id] = (rank, since_ms) if rank == line.head_rank() else (line.head_rank(), now.mono_ms)
     w.yielding.heads = heads
     due_ms = now.mono_ms - choosing.KEPT_FREE_AFTER_MS
-    return [w.active[line_id] for line_id, (_, since_ms) in sorted(heads.items(), key=_by_rank) if since_ms <= due_ms]
+    due = [w.active[line_id] for line_id, (_, since_ms) in heads.items() if since_ms <= due_ms]
+    return sorted(due, key=lambda line: _rank(w, line.head(), fair=line.fair))
 
 
-def _by_rank(head: tuple[bytes, tuple[int, int]]) -> int:
-    return head[1][0]
+def _rank(w: Working, task: Task, *, fair: bool) -> int:
+    """Return a rank that can be compared between flows: that of one with a fair key as if it had none."""
+    if not fair:
+        return task.rank
+    return rank_of(place_of(task.created_at_ms, task.spec, w.settings.ageing_ms), task.rank & ORDER_MASK)
 
 
 def _choose(w: Working, line: Line, victims: Sequence[Task], now: Now) -> Choice | None:
@@ -207,6 +211,6 @@ def _stop(w: Working, line: Line, choice: Choice, now: Now) -> None:
         w.put(records.LEASE, task.spec.id, lease_record(task))
     w.effects.append(SendRevoke(agent.name, agent.connection, [task.token for task in choice.victims]))
     choosing.release(w, line.id)
-    agent.held_for, agent.held_queue, agent.held_rank = line.id, line.queue, 0
+    agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, 0
     w.rooms.held[line.id] = agent.name
     w.yielding.rooms[line.id] = line.head_rank(), now.mono_ms + ROOM_MS

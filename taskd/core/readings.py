@@ -169,7 +169,7 @@ def rerun(w: Working, command: RerunTasks, now: Now, loaded: Loaded) -> None:
                 w.put(records.SPEC, task_id, spec)
             if last.result_apart:
                 w.delete(records.RESULT, task_id)
-            state = retry.revive(w, spec, last, now)
+            spec, state = retry.revive(w, spec, last, now)
             if flow.record.stopped and flow.record.stage == 0:  # since it was told to run again
                 stopped |= {(records.SPEC, task_id): spec, (records.STATE, task_id): state}
     cancel.cancel_some(w, [task_id for kind, task_id in stopped if kind == records.SPEC], now, stopped)

@@ -76,6 +76,10 @@ PARKED = Kind(b"P")
 they pass it."""
 HELD = Kind(b"H")
 """id: gate (16 bytes) + task id; value: places (4 bytes). Which tasks have passed a gate and hold places of it."""
+PACE = Kind(b"Y")
+"""id: the queue's name in UTF-8. Queues whose tasks have had fair keys: all of them are read at a start."""
+FAIR = Kind(b"F")
+"""id: digest of queue and fair key (16 bytes), see ``taskd.core.fair``."""
 AGENT = Kind(b"w")
 """id: the agent's name in UTF-8. Agents of which something was ordered."""
 SCHEDULE = Kind(b"h")
@@ -221,6 +225,8 @@ class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
     """Entries in READY."""
     where: bytes = b""
     """Which agents may run them, packed; empty: any that has the name."""
+    fair: bool = False
+    """They have fair keys."""
 
 
 class PeaksRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -456,6 +462,23 @@ class LimitRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     limit: Limit
 
 
+class PaceRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """How far a queue has come with its tasks that have fair keys, see ``taskd.core.fair``."""
+
+    at: int
+    """Its time."""
+    highest: int
+    """The latest end in FAIR, of those that there ever were."""
+
+
+class FairRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """Where a fair key ends: its next task begins there, unless the queue's time has passed that by."""
+
+    queue: str
+    ends: list[tuple[int, int]]
+    """By priority, rising: of what it has of that priority and higher."""
+
+
 class AgentRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """What a person ordered of an agent."""
 
@@ -546,6 +569,8 @@ Record = (
     | FiringRecord
     | QueueRecord
     | LimitRecord
+    | PaceRecord
+    | FairRecord
     | AgentRecord
     | TokenRecord
     | LogRecord
@@ -573,6 +598,8 @@ READERS: dict[Kind, type[Record]] = {
     FIRING: FiringRecord,
     QUEUE: QueueRecord,
     LIMIT: LimitRecord,
+    PACE: PaceRecord,
+    FAIR: FairRecord,
     AGENT: AgentRecord,
     TOKEN: TokenRecord,
     LOG: LogRecord,

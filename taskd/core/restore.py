@@ -25,6 +25,7 @@ from taskd.core.records import (
     LeaseRecord,
     LimitRecord,
     LineRecord,
+    PaceRecord,
     PeaksRecord,
     QueueRecord,
     SpecRecord,
@@ -61,6 +62,7 @@ class Stored:
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
     queues: Sequence[tuple[bytes, QueueRecord]] = ()
+    paces: Sequence[tuple[bytes, PaceRecord]] = ()
     peaks: Sequence[tuple[bytes, PeaksRecord]] = ()
     limits: Sequence[tuple[bytes, LimitRecord]] = ()
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
@@ -92,6 +94,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
     w.peaks = {name.decode(): record for name, record in stored.peaks}
+    w.fair.restore((name.decode(), record) for name, record in stored.paces)
     w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}
     _restore_schedules(w, stored, now)
     w.jobs = dict(stored.jobs)
@@ -105,13 +108,13 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
     w.recent = RecentIds(max(stored.newest_id, newest_purged))
     for line_id, stored_line in stored.lines:
+        queue, name, where, fair = stored_line.queue, stored_line.name, stored_line.where, stored_line.fair
         try:
-            line = Line(stored_line.queue, stored_line.name, stored_line.where, ready=stored_line.ready)
+            line = Line(queue, name, where, fair=fair, ready=stored_line.ready)
         except msgspec.MsgspecError:
             line = None
         if line is None or line.id != line_id:
-            name = f"{stored_line.queue!r}/{stored_line.name!r}"
-            raise StoreCorrupt(f"line {name} stands under a foreign id; run `taskd fsck`")
+            raise StoreCorrupt(f"line {queue!r}/{name!r} stands under a foreign id; run `taskd fsck`")
         w.adopt_line(line)
         w.dirty_lines[line.id] = line  # the first turn asks for its window
     for task_id, lease, spec, details in stored.leases:

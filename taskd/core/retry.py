@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import attempts, claims, dead, endings, expiry, following, records
+from taskd.core import attempts, claims, dead, endings, expiry, fair, following, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_in
@@ -66,11 +66,13 @@ def revivable(w: Working, specs: Sequence[SpecRecord], needed: Sequence[Key], lo
     return [spec for spec in specs if spec.spec.id not in held]
 
 
-def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRecord:
+def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> tuple[SpecRecord, StateRecord]:
     """Put a task that has ended back in line, and return it; its time limits run from now.
 
-    Without success, and ``revivable``; or its workflow is to run it again.
+    Without success, and ``revivable``; or its workflow is to run it again. One that has a fair key gets a new tag:
+    its old one is behind, and of thousands that are retried each would come before all that waits.
     """
+    spec = fair.placed(w, spec)
     task_id = spec.spec.id
     dead.leave(w, task_id, last)
     endings.forget_end(w, spec.spec, last)
@@ -90,7 +92,7 @@ def revive(w: Working, spec: SpecRecord, last: StateRecord, now: Now) -> StateRe
     schedule = (spec.spec.rules.headers or {}).get(SCHEDULE_HEADER)
     if schedule and spec.spec.rules.member is None:
         following.note_again(w, schedule, task_id)
-    return state
+    return spec, state
 
 
 def _refuse_members(ids: Sequence[bytes], loaded: Loaded) -> None:

@@ -6,19 +6,22 @@ none: everything is checked before anything changes.
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 
 from taskd.core import cancel, claims, expiry, gates, lapses, records, timers
-from taskd.core.commands import Loaded, Now, SubmitTasks, Submitted
+from taskd.core.commands import NOTHING_LOADED, Loaded, Now, SubmitTasks, Submitted
 from taskd.core.fitting import misfit
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_BITS, Task, place_of, where_of
+from taskd.core.lines import ORDER_BITS, Task, is_fair, place_of, where_of
 from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import LineKey, Working
 from taskd_protocol.errors import BadRequest, QueueDraining, SubmitTooNew
 from taskd_protocol.explanation import Misfit
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.task import Rules, TaskSpec, check_specs
+
+_rank = attrgetter("rank")
 
 FUTURE_MS_MAX = 3600 * 1000
 """Ids are made from server-corrected time: one further ahead is a mistake, or a trick."""
@@ -43,7 +46,7 @@ def submit(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> Submit
     cancel.cancel_some(w, known.displaced, now, loaded)
     for lapse in known.lapsed:
         lapses.stop(w, *lapse)
-    asking = keep(w, fresh, command.owner, now)
+    asking = keep(w, fresh, command.owner, now, loaded)
     return Submitted(existing, _misfits(w, command, asking) if asking else ())
 
 
@@ -67,10 +70,12 @@ def check_queues(w: Working, specs: Sequence[TaskSpec]) -> None:
             )
 
 
-def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tuple[LineKey, bytes]]:
+def keep(
+    w: Working, specs: Sequence[TaskSpec], owner: str, now: Now, loaded: Loaded = NOTHING_LOADED
+) -> list[tuple[LineKey, bytes]]:
     """Write new tasks, and put them where they wait: those of one line and priority in one go.
 
-    That they may be kept, and are new, is known.
+    That they may be kept, and are new, is known; where fair keys end is loaded, or not looked up.
 
     Returns:
         The lines whose tasks ask for something, each with its first task's id.
@@ -80,8 +85,11 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tu
     mutate = w.mutations.append
     wall_ms = now.wall_ms
     order = w.counters.next_order
+    if not w.entered:
+        w.entered_from = order
     enqueued_ms, ageing_ms = timers.latest_wall_ms(w, now), w.settings.ageing_ms
     entering: dict[tuple[str, str, int, bytes], tuple[int, int, list[Task]]] = {}
+    apart: list[tuple[int, TaskSpec, int]] = []
     for spec in specs:
         if spec.key:
             _keep_key(w, spec, wall_ms)
@@ -89,10 +97,8 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tu
         if given is not None and (given.unique is not None or given.ttl_ms or given.deadline_ms):
             _follow(w, spec, given, now)
         late_ms = 0 if given is None or not given.due_ms else _late_ms(spec, given.due_ms, wall_ms)
-        if spec.delay_ms > late_ms:
-            place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
-            mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
-            _schedule(w, spec, spec.delay_ms - late_ms, now)
+        if spec.delay_ms > late_ms or (given is not None and given.fair_key):
+            apart.append((order, spec, spec.delay_ms - late_ms))
         elif given is not None and (given.limits or given.fifo_key):
             place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
             mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
@@ -111,10 +117,35 @@ def keep(w: Working, specs: Sequence[TaskSpec], owner: str, now: Now) -> list[tu
         order += 1
     for (queue, name, _, where), (_, _, tasks) in entering.items():
         w.enter_fresh(queue, name, where, tasks)
+    asking = _keep_apart(w, apart, owner, now, loaded)
     w.counters.next_order = order
     w.counters_dirty = True
     w.recent.add([spec.id for spec in specs])
-    return [((q, n, where), tasks[0].spec.id) for (q, n, _, where), (_, _, tasks) in entering.items() if where]
+    asking += [((q, n, where, False), each[0].spec.id) for (q, n, _, where), (_, _, each) in entering.items() if where]
+    return asking
+
+
+def _keep_apart(
+    w: Working, specs: Sequence[tuple[int, TaskSpec, int]], owner: str, now: Now, loaded: Loaded
+) -> list[tuple[LineKey, bytes]]:
+    """Write new tasks that are delayed, or have fair keys, with what is left of their delays; as ``keep``."""
+    entering: dict[tuple[str, str, bytes], list[Task]] = {}
+    wall_ms, enqueued_ms, ageing_ms = now.wall_ms, timers.latest_wall_ms(w, now), w.settings.ageing_ms
+    for order, spec, wait_ms in specs:
+        if wait_ms > 0:
+            due_ms = enqueued_ms + wait_ms - spec.delay_ms
+            place = 0 if is_fair(spec) else place_of(due_ms, spec, ageing_ms)  # a tag it gets when it is due
+            _schedule(w, spec, wait_ms, now)
+        else:
+            place = w.fair.place(spec, loaded)
+            line = spec.queue, spec.name, where_of(spec, None)
+            task = Task(spec, place << ORDER_BITS | order, wall_ms, owner, True)  # noqa: FBT003 - as above
+            entering.setdefault(line, []).append(task)
+        w.mutations.append((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
+    for (queue, name, where), tasks in entering.items():
+        tasks.sort(key=_rank)
+        w.enter_fresh(queue, name, where, tasks, fair=True)
+    return [((q, n, where, True), tasks[0].spec.id) for (q, n, where), tasks in entering.items() if where]
 
 
 def _follow(w: Working, spec: TaskSpec, rules: Rules, now: Now) -> None:
@@ -156,7 +187,7 @@ def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[
             first = known.first_of(spec, may_be_stored=spec.id in may_be_stored)
             if first is not None:
                 existing.append((index, first))
-    w.need(known.needed, loaded)
+    w.need([*known.needed, *w.fair.needed(command.specs)], loaded)
     return existing, known
 
 

@@ -21,8 +21,9 @@ from msgspec.structs import replace
 
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now, TakeGate
+from taskd.core.fair import Fairness
 from taskd.core.lifecycle import State
-from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, ready_id, where_of
+from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, is_fair, ready_id, where_of
 from taskd.core.peaks import proposal
 from taskd.core.records import (
     AgentRecord,
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
     from taskd.core.flows import Flow, Happened
     from taskd_protocol.task import Outcome
 
-LineKey = tuple[str, str, bytes]
-"""Queue, task name, and what its tasks ask of an agent."""
+LineKey = tuple[str, str, bytes, bool]
+"""Queue, task name, what its tasks ask of an agent, and whether they have fair keys."""
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -163,8 +164,8 @@ class Agent:
     """Fencing token of the lease that has all of it; 0: none."""
     held_for: bytes = b""
     """Id of the line whose first task it is kept free for; empty: none."""
-    held_queue: str = ""
-    """Of that line: tasks of other queues may not have the agent, however long they have waited."""
+    held_flow: tuple[str, bool] = "", False
+    """Of that line: tasks of others may not have the agent, however long they have waited."""
     held_rank: int = 0
     """The rank of that task: what comes before it may have the agent still. 0: nothing does, as others were stopped for
     it."""
@@ -476,6 +477,7 @@ class Working:
         self.limits: dict[str, Gauge] = {}
         self.gates = Gates()
         self.limits_wake_mono_ms = NEVER_MS  # when a line may go on that the last pass found at its rate
+        self.fair = Fairness()
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
@@ -621,17 +623,17 @@ class Working:
 
     # -- lines --------------------------------------------------------------------------
 
-    def line(self, queue: str, name: str, where: bytes) -> Line:
+    def line(self, queue: str, name: str, where: bytes, *, fair: bool) -> Line:
         """Return the line, opened if need be."""
-        line = self.lines.get((queue, name, where))
+        line = self.lines.get((queue, name, where, fair))
         if line is None:
-            line = Line(queue, name, where)
+            line = Line(queue, name, where, fair=fair)
             self.adopt_line(line)
         return line
 
     def adopt_line(self, line: Line) -> None:
         """Take a line in."""
-        self.lines[line.queue, line.name, line.where] = line
+        self.lines[line.queue, line.name, line.where, line.fair] = line
         self.lines_by_id[line.id] = line
         if line.learns:
             line.ask_for_memory(proposal(self.peaks.get(line.name)))
@@ -639,7 +641,7 @@ class Working:
     def enter_line(self, task: Task) -> None:
         """Put a task into its line, in memory and on disk; its state is the caller's to write and count."""
         spec = task.spec
-        line = self.line(spec.queue, spec.name, where_of(spec, task.past))
+        line = self.line(spec.queue, spec.name, where_of(spec, task.past), fair=is_fair(spec))
         self.put(records.READY, ready_id(line.id, task.rank), task.spec.id)
         if line.add(task):
             self.tasks[task.spec.id] = task
@@ -649,15 +651,13 @@ class Working:
             self.tasks.pop(task.spec.id, None)
         self.dirty_lines[line.id] = line
 
-    def enter_fresh(self, queue: str, name: str, where: bytes, tasks: list[Task]) -> None:
-        """Put new tasks, of rising order and rank, into one line, in memory and on disk, and count them.
+    def enter_fresh(self, queue: str, name: str, where: bytes, tasks: list[Task], *, fair: bool = False) -> None:
+        """Put new tasks, of rising rank, into one line, in memory and on disk, and count them.
 
         Their entries are written when the turn ends: of those that were granted in it, never.
         """
-        line = self.line(queue, name, where)
+        line = self.line(queue, name, where, fair=fair)
         line_id = line.id
-        if not self.entered:
-            self.entered_from = tasks[0].rank & ORDER_MASK
         self.entered.append((line_id, tasks))
         count = line.extend(tasks)
         if count:
@@ -674,7 +674,7 @@ class Working:
 
     def leave_line(self, spec: TaskSpec, past: Past | None, rank: int) -> None:
         """Take a task out of the middle of its line, in memory and on disk."""
-        line = self.line(spec.queue, spec.name, where_of(spec, past))
+        line = self.line(spec.queue, spec.name, where_of(spec, past), fair=is_fair(spec))
         self.delete(records.READY, ready_id(line.id, rank))
         if self.entered and rank & ORDER_MASK >= self.entered_from:
             self.entered_and_left.add(rank)
@@ -690,13 +690,14 @@ class Working:
     def close_turn(self, wall_ms: int) -> None:
         """Write what is written once a turn: new entries, changed lines, finished tasks, counters."""
         self._write_entries()
+        self.fair.write(self.mutations)
         for line in self.dirty_lines.values():
             if line.ready:
-                self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready, line.where))
+                self.put(records.LINE, line.id, LineRecord(line.queue, line.name, line.ready, line.where, line.fair))
             else:
                 self.delete(records.LINE, line.id)
                 if not line.refilling:  # an idle line costs no memory
-                    del self.lines_by_id[line.id], self.lines[line.queue, line.name, line.where]
+                    del self.lines_by_id[line.id], self.lines[line.queue, line.name, line.where, line.fair]
         self.dirty_lines.clear()
         for fingerprint in self.dirty_dead_groups:
             group = self.dead_groups.get(fingerprint)

@@ -25,6 +25,7 @@ from taskd.core.effects import (
     SendRevoke,
     TasksEnded,
     TokenRevoked,
+    WantFair,
     WantFinished,
     WantFlow,
     WantGate,
@@ -178,6 +179,7 @@ class Hub:
                 | WantTimers()
                 | WantFinished()
                 | WantLapsed()
+                | WantFair()
                 | WantTasks()
                 | WantFlow()
                 | WantItems()

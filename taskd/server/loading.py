@@ -17,13 +17,14 @@ from taskd.core.commands import (
     RefillTimers,
     RefillWindow,
     StepJob,
+    SweepFair,
     TakeGate,
     TakeGates,
 )
-from taskd.core.effects import WantFinished, WantGate, WantGates, WantLapsed, WantLine, WantTasks, WantTimers
+from taskd.core.effects import WantFair, WantFinished, WantGate, WantGates, WantLapsed, WantLine, WantTasks, WantTimers
 from taskd.core.gates import GATE_BYTES
 from taskd.core.lines import RANK_BYTES, ready_id
-from taskd.core.records import Damaged, Key, Kind, Mutation, Record, SpecRecord, StateRecord, Value
+from taskd.core.records import Damaged, FairRecord, Key, Kind, Mutation, Record, SpecRecord, StateRecord, Value
 from taskd.core.working import Working
 from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
@@ -255,6 +256,12 @@ class Loader:
         """Read the oldest LAPSE ids that are of no later than the instant."""
         found = await self._store.scan(records.LAPSE, limit=want.limit)
         return DropLapsed([lapse for lapse, _ in found if lapses.record_of(lapse)[0] <= want.until_ms])
+
+    async def read_fair(self, want: WantFair) -> SweepFair:
+        """Read some ends of fair keys."""
+        found = await self._store.scan(records.FAIR, after=want.after, limit=want.limit)
+        ends = [(end_id, codec.decode_as(FairRecord, records.FAIR, end_id, value)) for end_id, value in found]
+        return SweepFair(ends, last=len(found) < want.limit)
 
     async def read_tasks(self, want: WantTasks) -> StepJob:
         """Read the next tasks that a bulk job is to look at."""

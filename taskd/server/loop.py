@@ -34,6 +34,7 @@ from taskd.core.effects import (
     Effect,
     SendLease,
     TasksEnded,
+    WantFair,
     WantFinished,
     WantFlow,
     WantGate,
@@ -377,6 +378,8 @@ class CommitLoop:
                     self._start(partial(self._read_finished, effect))
                 case WantLapsed():
                     self._start(partial(self._read_lapsed, effect))
+                case WantFair():
+                    self._start(partial(self._read_fair, effect))
                 case WantTasks():
                     self._start(partial(self._read_tasks, effect))
                 case WantFlow():
@@ -434,6 +437,9 @@ class CommitLoop:
         lapsed = await self.loader.read_lapsed(want)
         if lapsed.ids:
             self.ask(lapsed)
+
+    async def _read_fair(self, want: WantFair) -> None:
+        self.ask(await self.loader.read_fair(want))
 
     async def _read_tasks(self, want: WantTasks) -> None:
         self.ask(await self.loader.read_tasks(want))

@@ -47,7 +47,8 @@ class WaitTexts:
     def _text(self, w: Working, state: str, queue: str, name: str, where: bytes) -> str:
         if state == State.CANCELLING:
             return why_cancelling(w, queue)
-        line = w.lines.get((queue, name, where)) if where and state == State.READY else None
+        lines = [w.lines.get((queue, name, where, fair)) for fair in (False, True)] if state == State.READY else []
+        line = next((line for line in lines if where and line is not None), None)
         reason = limiting.holds_back(w, queue, name, self._now) if state == State.READY else None
         if reason is None and line is not None:
             reason = first_reason(w, line, self._now)

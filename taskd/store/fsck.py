@@ -37,10 +37,12 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    FairRecord,
     FinishedRecord,
     Key,
     Kind,
     LineRecord,
+    PaceRecord,
     UniqueRecord,
 )
 from taskd.core.working import EPOCH_BITS
@@ -173,6 +175,7 @@ class _Check:
             check_workflows(self._database, self._note)
             check_schedules(self._database, self._note)
             self._check_lines()
+            self._check_fair()
             self._check_dead_groups()
             self._finished_bytes += self._check_finished()
             self._check_counters()
@@ -200,7 +203,7 @@ class _Check:
             if key[: len(SHARD)] != SHARD or kind not in _KINDS:
                 self._note("unknown-kind", key, "no record of this kind is known")
             at = successor(key[:ID_START]) if len(key) >= ID_START else key + b"\x00"
-        for kind in (records.TOKEN, records.JOB, records.QUEUE, records.LIMIT, records.AGENT, META):
+        for kind in (records.TOKEN, records.JOB, records.QUEUE, records.PACE, records.LIMIT, records.AGENT, META):
             for record_id, value in self._walk(kind):
                 decode(kind, record_id, value)
 
@@ -309,7 +312,7 @@ class _Check:
         ready: Counter[bytes] = Counter(record_id[:TASK_ID_BYTES] for record_id, _ in self._walk(READY))
         for record_id, value in self._walk(LINE):
             line = decode_as(LineRecord, LINE, record_id, value)
-            if line_id(line.queue, line.name, line.where) != record_id:
+            if line_id(line.queue, line.name, line.where, fair=line.fair) != record_id:
                 self._note("line", make_key(LINE, record_id), "the line stands under a foreign id")
             if line.ready != ready[record_id]:
                 text = f"the line counts {line.ready} ready tasks, {ready[record_id]} are there"
@@ -317,6 +320,15 @@ class _Check:
             del ready[record_id]
         for record_id, count in ready.items():
             self._note("line", make_key(LINE, record_id), f"{count} entries stand in a line that is not there")
+
+    def _check_fair(self) -> None:
+        paces = {queue: decode_as(PaceRecord, records.PACE, queue, value) for queue, value in self._walk(records.PACE)}
+        for record_id, value in self._walk(records.FAIR):
+            record = decode_as(FairRecord, records.FAIR, record_id, value)
+            pace = paces.get(record.queue.encode())
+            if pace is None or not record.ends or max(end for _, end in record.ends) > pace.highest:
+                text = f"a fair key of queue {record.queue!r} ends later than the queue knows of"
+                self._note("fair", make_key(records.FAIR, record_id), text)
 
     def _check_dead_groups(self) -> None:
         counts: Counter[bytes] = Counter(record_id[:FINGERPRINT_BYTES] for record_id, _ in self._walk(DEAD))

@@ -17,7 +17,7 @@ from taskd.core.attempts import kept_ordinals
 from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import line_id, rank_in, ready_id, where_of
+from taskd.core.lines import is_fair, line_id, rank_in, ready_id, where_of
 from taskd.core.records import (
     ATTEMPT,
     DEAD,
@@ -98,7 +98,7 @@ def index_entries(task: StoredTask) -> Iterator[Key]:
     yield from _gate_entries(task, spec)
     if task.state == State.READY and not _is_parked(task, spec):
         where = where_of(spec, task.last.past if task.last else None)
-        yield READY, ready_id(line_id(spec.queue, spec.name, where), rank_in(task.spec))
+        yield READY, ready_id(line_id(spec.queue, spec.name, where, fair=is_fair(spec)), rank_in(task.spec))
     elif task.state == State.SCHEDULED and task.last is not None:
         yield TIMER, timer_id(task.last.due_at_ms, task.id)
     elif task.last is not None and task.last.fingerprint:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
 from harness.specs import changed
 from taskd.core import records
 from taskd.core.commands import (
@@ -26,11 +28,13 @@ from taskd.core.commands import (
     StepJob,
     SubmitTasks,
     Submitted,
+    SweepFair,
 )
 from taskd.core.coordinator import Coordinator, Turn
 from taskd.core.effects import (
     Continue,
     Effect,
+    WantFair,
     WantFinished,
     WantFlow,
     WantGate,
@@ -50,6 +54,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    FairRecord,
     JobRecord,
     Key,
     Kind,
@@ -57,6 +62,7 @@ from taskd.core.records import (
     LimitRecord,
     LineRecord,
     Mutation,
+    PaceRecord,
     PeaksRecord,
     QueueRecord,
     Record,
@@ -81,7 +87,18 @@ WALL_MS = 1_763_760_000_000
 TICK_MS = 500
 
 Value = Record | bytes
-Wanted = WantLine | WantGate | WantGates | WantTimers | WantFinished | WantLapsed | WantTasks | WantFlow | WantItems
+Wanted = (
+    WantLine
+    | WantGate
+    | WantGates
+    | WantTimers
+    | WantFinished
+    | WantLapsed
+    | WantFair
+    | WantTasks
+    | WantFlow
+    | WantItems
+)
 R = TypeVar("R", bound=Record)
 E = TypeVar("E")
 T = TypeVar("T")
@@ -162,6 +179,7 @@ class Disk:
             dead_groups=list(self.of(records.DEAD_GROUP, DeadGroupRecord).items()),
             jobs=list(self.of(records.JOB, JobRecord).items()),
             queues=list(self.of(records.QUEUE, QueueRecord).items()),
+            paces=list(self.of(records.PACE, PaceRecord).items()),
             drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
             limits=list(self.of(records.LIMIT, LimitRecord).items()),
             flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in going if i not in lost],
@@ -295,6 +313,7 @@ class Shell:
                     | WantTimers()
                     | WantFinished()
                     | WantLapsed()
+                    | WantFair()
                     | WantTasks()
                     | WantFlow()
                     | WantItems()
@@ -431,6 +450,7 @@ class Shell:
         limits: Sequence[Use] = (),
         fifo_key: str = "",
         preemptible: bool = False,
+        fair_key: str = "",
     ) -> TaskSpec:
         """Make a spec with a new id."""
         spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
@@ -444,6 +464,7 @@ class Shell:
             limits=list(limits),
             fifo_key=fifo_key,
             preemptible=preemptible,
+            fair_key=fair_key,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:
@@ -454,7 +475,7 @@ class Shell:
 
     # -- reads --------------------------------------------------------------------------
 
-    def _scan(self, wanted: Wanted) -> list[tuple[bytes, bytes]]:
+    def _scan(self, wanted: Wanted) -> list[tuple[bytes, bytes]]:  # noqa: PLR0911 - one case a read
         match wanted:
             case WantLine():
                 after = ready_id(wanted.line, wanted.after) if wanted.after >= 0 else b""
@@ -469,12 +490,16 @@ class Shell:
             case WantLapsed():
                 ids = self.disk.scan(records.LAPSE)[: wanted.limit]
                 return [(i, b"") for i in ids if record_of(i)[0] <= wanted.until_ms]
+            case WantFair():
+                ends = self.disk.of(records.FAIR, FairRecord)
+                ids = self.disk.scan(records.FAIR, after=wanted.after)[: wanted.limit]
+                return [(i, msgspec.msgpack.encode(ends[i])) for i in ids]
             case WantTasks():
                 return self._scan_tasks(wanted)
             case WantFlow() | WantItems() | WantGate() | WantGates():
                 return []  # read at a stroke, when it is to be read
 
-    def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:  # noqa: PLR0911 - one case a read
+    def _read(self, wanted: Wanted, found: list[tuple[bytes, bytes]]) -> list[Command]:  # noqa: C901, PLR0911 - one case a read
         match wanted:
             case WantLine():
                 return [self._read_line(wanted, found)]
@@ -485,6 +510,9 @@ class Shell:
                 return [PurgeFinished(i) for i, _ in found]
             case WantLapsed():
                 return [DropLapsed([i for i, _ in found])] if found else []
+            case WantFair():
+                ends = [(i, codec.decode_as(FairRecord, records.FAIR, i, value)) for i, value in found]
+                return [SweepFair(ends, last=len(found) < wanted.limit)]
             case WantTasks():
                 return [self._read_tasks(wanted, found)]
             case WantGate():

@@ -12,16 +12,18 @@ from taskd.core.dead import dead_id
 from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import line_id, rank_in, ready_id, where_of
+from taskd.core.lines import is_fair, line_id, rank_in, ready_id, where_of
 from taskd.core.records import (
     AttemptRecord,
     CountersRecord,
     DeadGroupRecord,
+    FairRecord,
     FinishedRecord,
     KeyRecord,
     LeaseRecord,
     LineRecord,
     NodeRecord,
+    PaceRecord,
     SpecRecord,
     StateRecord,
     UniqueRecord,
@@ -41,6 +43,7 @@ def check_disk(disk: Disk) -> dict[bytes, State]:
     found = {task_id: _state(states.get(task_id), leases.get(task_id)) for task_id in specs}
     _check_lines(disk, specs, found)
     _check_timers(disk, specs, states, found)
+    _check_fair(disk, specs, found)
     _check_details(disk, states, leases)
     _check_ends(disk, specs, states, found)
     _check_dead(disk, states)
@@ -116,13 +119,25 @@ def _check_lines(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
         if state == State.READY and not gates.is_parked(specs[task_id].spec, last.gates if last else 0):
             spec = specs[task_id]
             where = where_of(spec.spec, last.past if last else None)
-            line = line_id(spec.spec.queue, spec.spec.name, where)
+            line = line_id(spec.spec.queue, spec.spec.name, where, fair=is_fair(spec.spec))
             expected[ready_id(line, rank_in(spec))] = task_id
             ready[line] = ready.get(line, 0) + 1
     assert {i: disk.raw(records.READY, i) for i in disk.scan(records.READY)} == expected
     lines = disk.of(records.LINE, LineRecord)
     assert {i: line.ready for i, line in lines.items()} == ready
-    assert all(i == line_id(line.queue, line.name, line.where) for i, line in lines.items())
+    assert all(i == line_id(line.queue, line.name, line.where, fair=line.fair) for i, line in lines.items())
+
+
+def _check_fair(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, State]) -> None:
+    """A key ends, as long as that is ahead of its queue's time, behind all that it has waiting."""
+    paces = disk.of(records.PACE, PaceRecord)
+    ends = disk.of(records.FAIR, FairRecord)
+    for record in ends.values():
+        assert max(end for _, end in record.ends) <= paces[record.queue.encode()].highest
+    for task_id, state in found.items():
+        spec = specs[task_id]
+        if state == State.READY and is_fair(spec.spec):
+            assert 0 < spec.place < paces[spec.spec.queue.encode()].highest
 
 
 def _check_timers(

@@ -125,6 +125,7 @@ USES: tuple[Sequence[Use], ...] = (
     [Use("stripe", "a"), Use("db")],
 )
 FIFO_KEYS = ("",) * 9 + ("f1", "f2")
+FAIR_KEYS = ("", "", "", "a", "b", "c")
 SUPPLIES: dict[str, tuple[Supply, ...]] = {
     "a1": (Supply("cpu", 8_000), Supply("memory", 4 * GIB), Supply("gpu", 2_000, ["0", "1"], ["a100", "t4"])),
     "a2": (Supply("cpu", 2_000), Supply("memory", GIB)),
@@ -170,6 +171,11 @@ SMALL: dict[str, int] = {
     "taskd.core.quarantine.TASKS_MIN": 2,
     "taskd.core.quarantine.STREAK_MAX": 6,
     "taskd.core.lapses.STEP": 2,
+    "taskd.core.fair.UNIT": 8,
+    "taskd.core.placement.UNIT": 8,
+    "taskd.core.fair.KEYS_MAX": 1,
+    "taskd.core.fair.SWEEP_STEP": 2,
+    "taskd.core.fair.SWEEP_MS": 4_000,
     "taskd.core.lapses.CHECK_MS": 5_000,
     "taskd.core.jobs.STEP_TASKS": 3,
     "taskd.core.jobs.RUNNING_MAX": 2,
@@ -191,7 +197,9 @@ class Times(TypedDict, total=False):
     delay_ms: int
     ttl_ms: int
     deadline_ms: int
+    limits: Sequence[Use]
     fifo_key: str
+    fair_key: str
 
 
 class World:
@@ -681,6 +689,7 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
     """Make a spec by chance; of those with a key most agree on the rest."""
     key = rng.choice(KEYS)
     at_most_once = not key and rng.random() < 0.1
+    preemptible = not key and not at_most_once and rng.random() < 0.4
     return world.shell.spec(
         NAMES[0] if key else rng.choice(NAMES),
         payload=PAYLOADS[0] if key and rng.random() < 0.9 else rng.choice(PAYLOADS),
@@ -689,17 +698,22 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         retry=rng.choice(RETRIES),
         key=key,
         at_most_once=at_most_once,
-        preemptible=not key and not at_most_once and rng.random() < 0.4,
+        preemptible=preemptible,
         unique=None if key else rng.choice(UNIQUES),
         where=None if key else rng.choice(WHERES),
-        limits=() if key else rng.choice(USES),
-        **in_order(random_times(rng), "" if key else rng.choice(FIFO_KEYS)),
+        **sharing(
+            random_times(rng),
+            () if key else rng.choice(USES),
+            "" if key else rng.choice(FIFO_KEYS),
+            "" if preemptible else rng.choice(FAIR_KEYS),
+        ),
     )
 
 
-def in_order(chosen: Times, fifo_key: str) -> Times:
-    """Return these with a ``fifo_key``, unless there is a delay, with which it does not go."""
-    return {**chosen, "fifo_key": "" if chosen.get("delay_ms") else fifo_key}
+def sharing(chosen: Times, uses: Sequence[Use], fifo_key: str, fair_key: str) -> Times:
+    """Return these with what goes together: with a delay no ``fifo_key``, and no ``fair_key`` with that, or limits."""
+    fifo_key = "" if chosen.get("delay_ms") else fifo_key
+    return {**chosen, "limits": uses, "fifo_key": fifo_key, "fair_key": "" if uses or fifo_key else fair_key}
 
 
 def random_times(rng: random.Random) -> Times:
@@ -727,6 +741,7 @@ def _standing(w: Working) -> object:
         dict(sorted(w.queues.items())),
         {name: (gauge.limit, gauge.running) for name, gauge in sorted(w.limits.items())},
         dict(sorted(w.drained_agents.items())),
+        {queue: (pace.at, pace.highest) for queue, pace in sorted(w.fair.paces.items())},
         {key: line.ready for key, line in sorted(w.lines.items()) if line.ready},
         {
             token: (t.spec, t.rank, t.owner, t.granted_at_ms, t.details, lease_record(t))

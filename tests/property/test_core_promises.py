@@ -23,6 +23,7 @@ from harness.world import (
     AGENTS,
     DEADLINES_MS,
     DELAYS_MS,
+    FAIR_KEYS,
     FIFO_KEYS,
     FILTERS,
     KEYS,
@@ -38,8 +39,8 @@ from harness.world import (
     USES,
     WHERES,
     World,
-    in_order,
     random_step,
+    sharing,
     shrink,
     times,
 )
@@ -50,7 +51,7 @@ from taskd_protocol.task import Retry, TaskFilter, Unique, Use
 TESTS = Path(__file__).parent.parent
 
 Wish = tuple[
-    str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None, Where | None, Sequence[Use], str
+    str, str, int, int, int, int, Retry | None, str, bytes, bool, Unique | None, Where | None, Sequence[Use], str, str
 ]
 
 wishes = st.tuples(
@@ -68,6 +69,7 @@ wishes = st.tuples(
     st.sampled_from(WHERES),
     st.sampled_from(USES),
     st.sampled_from(FIFO_KEYS),
+    st.sampled_from(FAIR_KEYS),
 )
 agents = st.sampled_from(list(AGENTS))
 index = st.integers(0, 40)
@@ -104,9 +106,13 @@ class CoreMachine(RuleBasedStateMachine):
                     at_most_once=once,
                     unique=None if key else unique,
                     where=None if key else where,
-                    limits=() if key else uses,
                     preemptible=not once and priority < 0,
-                    **in_order(times(delay_ms, ttl_ms, deadline_ms), "" if key else fifo_key),
+                    **sharing(
+                        times(delay_ms, ttl_ms, deadline_ms),
+                        () if key else uses,
+                        "" if key else fifo_key,
+                        "" if not once and priority < 0 else fair_key,
+                    ),
                 )
                 for (
                     name,
@@ -123,6 +129,7 @@ class CoreMachine(RuleBasedStateMachine):
                     where,
                     uses,
                     fifo_key,
+                    fair_key,
                 ) in asked
             ]
         )

@@ -75,6 +75,7 @@ class Driver:
         unique: Unique | None = None,
         uses: Sequence[Use] = (),
         fifo_key: str = "",
+        fair_key: str = "",
     ) -> list[TaskSpec]:
         ids = make_task_ids(count, WALL_MS, self._rng.randbytes(10 * count))
         retry = Retry(max_attempts=max_attempts, base_ms=1000)
@@ -86,6 +87,7 @@ class Driver:
                 unique=unique,
                 limits=list(uses),
                 fifo_key=fifo_key,
+                fair_key=fair_key,
             )
             for n, task_id in enumerate(ids)
         ]

@@ -312,6 +312,16 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
     "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5, paused=True)),
     "limit": ((records.LIMIT, b"queue:images"), records.LimitRecord(Limit("queue:images", 4, 100, 1_000, 20, "shop"))),
+    "pace": ((records.PACE, b"images"), records.PaceRecord(5 << 20, 9 << 20)),
+    "fair key": ((records.FAIR, bytes(16)), records.FairRecord("images", [(-1, 9 << 20), (5, 7 << 20)])),
+    "line of fair keys": (
+        (records.LINE, bytes(16)),
+        records.LineRecord("default", "app.tasks.add", 12, fair=True),
+    ),
+    "spec of a fair key": (
+        (records.SPEC, TASK_ID),
+        records.SpecRecord(1, 2, "", TaskSpec(TASK_ID, "f", given=Rules(fair_key="tenant-1")), 5 << 20),
+    ),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),

@@ -17,6 +17,7 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
+    FairRecord,
     FinishedRecord,
     KeyRecord,
     Kind,
@@ -66,6 +67,9 @@ async def fill(store: Store) -> None:
     await driver.submit(driver.specs(2, name="app.once", max_attempts=1))
     await driver.fail("a2", await driver.lease("a2", ["app.once"], 1))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("queued")))
+    await driver.submit(driver.specs(4, name="app.shared", fair_key="a"))
+    await driver.submit(driver.specs(2, name="app.shared", fair_key="b", delay_ms=60_000))
+    await driver.fail("a4", await driver.lease("a4", ["app.shared"], 1))
     await driver.submit(driver.specs(1, name="app.waits", unique=Unique("window", 60_000)))
     await driver.apply(SetLimit(Limit("stripe", 1)))
     await driver.submit(driver.specs(2, name="app.keyed", uses=[Use("stripe", "acme")], fifo_key="order/7"))
@@ -96,8 +100,8 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.findings == []
     assert report.is_clean
     assert report.counts == {
-        "ready": 6 + 3 + 2 + 2 + 1 + 1 + 1 + 2,
-        "scheduled": 3 + 2 + 2,
+        "ready": 6 + 3 + 2 + 2 + 1 + 1 + 1 + 3 + 2,
+        "scheduled": 3 + 2 + 2 + 3,
         "running": 4 + 1,
         "cancelling": 1,
         "succeeded": 3,
@@ -267,6 +271,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "dead entry lost": ("missing-entry", lambda s: (records.DEAD, s.dead, None)),
     "dead entry too many": ("stray-entry", lambda s: (records.DEAD, s.dead[:-16] + s.leased, b"")),
     "dead entry in no group": ("dead-group", lambda s: (records.DEAD, ODD * 16 + s.dead[16:], b"")),
+    "fair key without its queue": ("fair", lambda _: (records.FAIR, ODD * 16, FairRecord("images", [(0, 5)]))),
     "dead group lost": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, None)),
     "dead group miscounted": ("dead-group", lambda s: (records.DEAD_GROUP, s.group_id, replace(s.group, count=7))),
     "workflow lost": ("orphan", lambda _: (records.WORKFLOW, WORKFLOW, None)),

@@ -43,13 +43,15 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
         "--time-limit",
         "2m",
         "--at-most-once",
+        "--fair-key",
+        "tenant",
         "--exclusive",
     ]
     taskd("submit", "app.add", "[1]", "--kwargs", '{"b": null}', *options)
     (spec,) = client.submitted
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
     assert (spec.retry, spec.rules.timeout_ms) == (Retry(max_attempts=9), 120_000)
-    assert (spec.rules.at_most_once, spec.rules.exclusive) == (True, True)
+    assert (spec.rules.at_most_once, spec.rules.exclusive, spec.rules.fair_key) == (True, True, "tenant")
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 

@@ -186,6 +186,22 @@ def test_a_task_is_stopped_so_often_and_then_runs_to_its_end(shell: Shell) -> No
     assert not agent.revoked
 
 
+def test_room_is_made_for_the_older_one_whether_it_has_a_fair_key_or_not(shell: Shell) -> None:
+    agent = machine(shell)
+    [victim] = begin(shell, agent, job(shell, 4, preemptible=True))
+    older, keyed = job(shell, 4, priority=1), job(shell, 4, priority=1, fair_key="day")
+    shell.submit(older, keyed)
+    for urgent in older, keyed:
+        shell.pass_ms(PATIENCE_MS)
+        agent.receive()
+        stop(shell, agent, victim)
+        [granted] = agent.receive()
+        assert granted.spec.id == urgent.id
+        shell.do(agent.ack(granted))
+        if urgent is older:
+            [victim] = agent.receive()
+
+
 def test_what_may_run_at_most_once_cannot_be_preemptible(shell: Shell) -> None:
     with pytest.raises(BadRequest, match="preemptible"):
         check_spec(job(shell, preemptible=True, at_most_once=True), 1_000)
@@ -208,3 +224,8 @@ def test_an_agent_that_is_given_up_and_kept_free_for_others_at_once_is_looked_at
     shell.settle()
     [granted] = agent.receive()
     assert granted.spec.id == plain.id
+
+
+def test_what_has_a_fair_key_cannot_be_preemptible(shell: Shell) -> None:
+    with pytest.raises(BadRequest, match="fair_key"):
+        check_spec(job(shell, preemptible=True, fair_key="night"), 1_000)
