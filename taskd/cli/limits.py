@@ -14,7 +14,7 @@ from taskd_protocol.messages import Done
 
 @click.group
 def limit() -> None:
-    """Limit how many tasks run at a time, or begin in a time, over all agents.
+    """Limit how many tasks run at a time, or begin in a time, on all agents.
 
     A limit is named queue:NAME, for what is in that queue, or task:NAME, for all tasks of that name.
     """

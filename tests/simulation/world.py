@@ -305,8 +305,8 @@ class World:
         """See ``Reader``."""
         if after is None:
             self.purged.add(workflow)
-        elif after.schedule and after.state == State.CANCELLING:
-            self.steered.add(workflow)
+        elif after.schedule and after.state in {State.CANCELLING, State.CANCELLED}:
+            self.steered.add(workflow)  # at once the second, if nothing of it ran
         for check in self._flow_moved:
             check(workflow, before, after)
 
