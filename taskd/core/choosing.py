@@ -31,6 +31,9 @@ SORTS_MAX: Final = 512
 KEPT_FREE_AFTER_MS: Final = 2_000
 """So long a first task waits before an agent is kept free for it: most room comes by itself sooner."""
 
+KEPT_FREE_EVERY_MS: Final = 50
+"""Between two agents that are chosen to be kept free."""
+
 KEPT_FREE_SHARE: Final = 8
 """At most one agent in so many is kept free, and at least one."""
 
@@ -50,7 +53,9 @@ class Choosing:
         self._now: Final = now
         self._before: Final = w.rooms.looked_at
         w.rooms.looked_at = w.rooms.growth
-        self._may_keep = len(w.rooms.held) < max(1, len(w.agents) // KEPT_FREE_SHARE)
+        self._may_keep = now.mono_ms >= w.rooms.next_keep_mono_ms and len(w.rooms.held) < max(
+            1, len(w.agents) // KEPT_FREE_SHARE
+        )
         self._fresh: Final[Left] = []
         self.released = False
         """An agent that was kept free is so no longer: lines that were looked at before may have it."""
@@ -187,7 +192,8 @@ class Choosing:
 
     def _keep_free(self, line: Line) -> str | None:
         w = self._w
-        self._may_keep = False  # one in a pass: each asks all agents
+        self._may_keep = False  # each asks all agents
+        w.rooms.next_keep_mono_ms = self._now.mono_ms + KEPT_FREE_EVERY_MS
         where = line.wants
         able = [
             agent

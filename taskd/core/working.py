@@ -406,6 +406,7 @@ class Rooms:
         cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
         by_cpu_left: The same, sorted.
         held: Agents that are kept free, by the id of the line for whose first task.
+        next_keep_mono_ms: Before, none is chosen to be kept free.
     """
 
     def __init__(self) -> None:
@@ -415,6 +416,7 @@ class Rooms:
         self.cpu_left: dict[str, int] = {}
         self.by_cpu_left: list[tuple[int, str]] = []
         self.held: dict[bytes, str] = {}
+        self.next_keep_mono_ms = 0
 
     def note(self, name: str) -> None:
         """Note an agent that has more room than it had, or may have."""
