@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from taskd.core import attempts, choosing, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendRevoke
@@ -26,6 +28,9 @@ LOOK_MS: Final = 500
 
 STOPS_MAX: Final = 8
 """Tasks for which others are stopped in one look."""
+
+COMPARED: Final = 16
+"""Agents, of those where it can be done, among which whom to stop is chosen for a task."""
 
 PREEMPTED_MAX: Final = 5
 
@@ -122,6 +127,7 @@ def _choose(w: Working, line: Line, victims: Sequence[Task], now: Now) -> Choice
         if task.spec.priority < line.head().spec.priority:
             by_agent.setdefault(task.agent, []).append(task)
     best: Choice | None = None
+    compared = 0
     for name, some in by_agent.items():
         agent = w.agents[name]
         if not _may_have(agent, line, now):
@@ -129,9 +135,14 @@ def _choose(w: Working, line: Line, victims: Sequence[Task], now: Now) -> Choice
         chosen = _fewest(agent, line, sorted(some, key=_by_token, reverse=True))
         if chosen == []:
             return None
-        choice = None if chosen is None else Choice(agent, chosen)
-        if choice is not None and (best is None or choice.cost() < best.cost()):
+        if chosen is None:
+            continue
+        choice = Choice(agent, chosen)
+        if best is None or choice.cost() < best.cost():
             best = choice
+        compared += 1
+        if compared == COMPARED:
+            break
     return best
 
 
@@ -154,11 +165,15 @@ def _fewest(agent: Agent, line: Line, victims: Sequence[Task]) -> list[Task] | N
     """Return the fewest, of the latest first, without whom the line's first task has room; None: all do not suffice."""
     if _fits(agent, line, []):
         return []
-    for task in victims:
-        if _fits(agent, line, [task]):
-            return [task]
     if not _fits(agent, line, victims):
         return None
+    tried: set[tuple[int, str, bytes]] = set()  # those that are alike, all but the first in vain
+    for task in victims:
+        where = task.spec.rules.where
+        alike = agent.pool_of(task.spec.name), where.apart if where else "", msgspec.msgpack.encode(task.granted)
+        if alike not in tried and _fits(agent, line, [task]):
+            return [task]
+        tried.add(alike)
     chosen: list[Task] = []
     for task in victims:
         chosen.append(task)

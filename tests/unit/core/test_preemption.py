@@ -1,14 +1,18 @@
 """Preemption: what may be stopped is, for what is of a higher priority and has waited; and everything ends."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell
-from taskd.core import choosing, records
+from taskd.core import choosing, preemption, records
 from taskd.core.commands import CancelTasks, GoOn, SetLimit
 from taskd.core.effects import Continue
+from taskd.core.lines import Line, Task
 from taskd.core.preemption import LOOK_MS, PREEMPTED_MAX, ROOM_MS
 from taskd.core.records import AttemptRecord
+from taskd.core.working import Agent
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Need, Request, Supply, Where
@@ -229,3 +233,29 @@ def test_an_agent_that_is_given_up_and_kept_free_for_others_at_once_is_looked_at
 def test_what_has_a_fair_key_cannot_be_preemptible(shell: Shell) -> None:
     with pytest.raises(BadRequest, match="fair_key"):
         check_spec(job(shell, preemptible=True, fair_key="night"), 1_000)
+
+
+def test_a_look_asks_little_however_many_run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all do not suffice none is asked for; of those that are alike one is; and few agents are compared."""
+    monkeypatch.setattr(preemption, "COMPARED", 2)
+    for number in range(5):
+        agent = machine(shell, f"a{number}", cpus=8)
+        begin(shell, agent, *[job(shell, 1, preemptible=True) for _ in range(7)], job(shell, 1))
+    asked = []
+    fits = preemption._fits
+
+    def counted(agent: Agent, line: Line, gone: Sequence[Task]) -> bool:
+        asked.append(len(gone))
+        return fits(agent, line, gone)
+
+    monkeypatch.setattr(preemption, "_fits", counted)
+    shell.submit(job(shell, 8, priority=1))
+    shell.pass_ms(PATIENCE_MS)
+    assert set(asked) == {0, 7}
+    asked.clear()
+    shell.submit(job(shell, 2, priority=1))
+    shell.pass_ms(PATIENCE_MS)
+    assert asked.count(1) <= 2 * 4, (
+        "of each agent one of those alike, then the first, and each of two without the other"
+    )
+    assert len(shell.working.yielding.rooms) == 1
