@@ -380,6 +380,8 @@ class Counters:
         """Return them as a record, without zeros."""
         for queue in [name for name, states in self.by_queue.items() if not any(states.values())]:
             del self.by_queue[queue]
+        for queue in [name for name, count in self.parked.items() if not count]:
+            del self.parked[queue]
         by_queue = {
             queue: {str(state): count for state, count in states.items() if count}
             for queue, states in self.by_queue.items()
@@ -392,7 +394,7 @@ class Counters:
             self.finished_bytes,
             self.purged_to_ms,
             self.latest_wall_ms,
-            {queue: count for queue, count in self.parked.items() if count},
+            dict(self.parked),
         )
 
 

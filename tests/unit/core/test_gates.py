@@ -154,6 +154,7 @@ def test_what_is_cancelled_at_a_gate_or_behind_it_leaves_it(shell: Shell, agent:
     assert grant.spec.id == task_ids[2]
     shell.do(CancelTasks(task_ids[2:]))
     shell.do(agent.nack(grant, outcome="cancelled"))
+    assert not shell.working.counters.parked, "a queue in which nothing waits costs no memory"
     assert shell.disk.scan(records.HELD) == shell.disk.scan(records.PARKED) == []
     check_disk(shell.disk)
 
