@@ -438,8 +438,8 @@ def place(w: Working, now: Now) -> None:
     if w.rooms.held:
         choosing.review(w)
     places = _places(w)
-    held, rooms = list(w.rooms.held), bool(w.yielding.rooms)
-    reserved = [each for each in preemption.ready(w, now) if not _is_laden(each[1])] if rooms else []
+    held = list(w.rooms.held)
+    reserved = [each for each in preemption.ready(w, now) if not _is_laden(each[1])] if w.yielding.rooms else []
     if not places and not reserved:
         return
     this = _Pass(w, places, now)
@@ -448,8 +448,8 @@ def place(w: Working, now: Now) -> None:
     queues = _queues(w)
     if queues:
         _take_turns(w, this, queues)
-    is_given_up = rooms and any(line_id not in w.rooms.held for line_id in held)
-    if this.is_cut_short or is_given_up:  # an agent that was left out of this pass may be had by others now
+    is_given_up = any(line_id not in w.rooms.held for line_id in held)
+    if this.is_cut_short or is_given_up:  # others may have the agent now, that had their turn before
         w.effects.append(Continue(GoOn()))
     sends = _divided(w, this.finish())
     if sends:

@@ -5,14 +5,25 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
-from taskd.core.commands import CancelTasks, LimitsChanged, OrderQueue, RemoveLimit, SetLimit, SyncLimits
+from taskd.core.choosing import KEPT_FREE_AFTER_MS
+from taskd.core.commands import (
+    CancelTasks,
+    GoOn,
+    LimitsChanged,
+    OrderQueue,
+    RemoveLimit,
+    SetLimit,
+    SubmitTasks,
+    SyncLimits,
+)
+from taskd.core.effects import Continue
 from taskd.core.limiting import holds_back
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, LimitsFull, LimitUnknown, QueueDraining
 from taskd_protocol.explanation import Reason, Reasons
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import CPU, ONE, Need, Request, Supply, Where
-from taskd_protocol.task import Grant
+from taskd_protocol.task import Grant, TaskSpec
 
 TWO = SetLimit(Limit("queue:default", concurrency=2))
 
@@ -217,3 +228,24 @@ def test_what_cannot_be_kept_or_removed_is_refused(shell: Shell, monkeypatch: py
     shell.do(SetLimit(Limit("queue:a", 3)))
     with pytest.raises(LimitsFull, match="remove some"):
         shell.do(SetLimit(Limit("queue:c", 1)))
+
+
+def test_no_agent_is_kept_free_for_what_is_at_its_limit_and_that_is_seen_at_once(shell: Shell) -> None:
+    """By queues, too, that had their turn in the pass before the limit was come upon."""
+
+    def job(cpus: int, **fields: object) -> TaskSpec:
+        return shell.spec(where=Where([Request([Need(CPU, cpus * ONE)])]), **fields)  # type: ignore[arg-type]
+
+    agent = FakeAgent(shell, names=["m.f", "m.big"], supplies=[Supply(CPU, 4 * ONE)]).join(credit=50)
+    shell.submit(job(2, name="m.big"))
+    shell.submit(job(4, name="m.big", queue="a"))
+    assert len(agent.receive()) == 1
+    shell.pass_ms(KEPT_FREE_AFTER_MS + 1_000)
+    assert agent.receive() == []
+    assert shell.working.rooms.held
+    small = [job(1, queue="a", priority=9), job(1, queue="b")]
+    shell.ask(SetLimit(Limit("task:m.big", 1)))
+    shell.ask(SubmitTasks("client", small))
+    assert Continue(GoOn()) in shell.turn().effects
+    shell.settle()
+    assert set(ids(agent.receive())) == {spec.id for spec in small}
