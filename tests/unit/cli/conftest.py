@@ -1,8 +1,10 @@
 """What the tests of the command line share: the program run in this process, with folders and a server of its own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from taskd.cli import connection, program
 from taskd.client.profile import Profile, save
@@ -20,15 +22,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def taskd(capfd: pytest.CaptureFixture[str]) -> Taskd:
-    """Run `taskd WORDS…` in this process."""
+def taskd(capfd: pytest.CaptureFixture[str]) -> Iterator[Taskd]:
+    """Run `taskd WORDS…` in this process; what it makes of the log is of this test alone."""
 
     def run(*words: str) -> Ended:
         code = program.run(words)
         out, err = capfd.readouterr()
         return Ended(code, out, err)
 
-    return run
+    before = structlog.get_config()
+    yield run
+    structlog.configure(**before)
 
 
 @pytest.fixture
