@@ -48,7 +48,8 @@ def burners(stack: ExitStack, cpu: int) -> None:
     """Keep a CPU busy until the stack unwinds."""
     with on_cpu(cpu):
         for _ in range(BURNERS):
-            process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            # each in a session of its own, as of different users: else Linux gives all of them one share of the CPU
+            process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
             stack.callback(process.wait)
             stack.callback(process.kill)
 
