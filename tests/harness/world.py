@@ -227,7 +227,7 @@ class World:
         self.trace = hashlib.sha256()
         self._terminal: dict[bytes, StateRecord] = {}
         self._gone: set[bytes] = set()
-        self._reported: set[int] = set()  # tokens of what did not succeed
+        self._given_back: set[int] = set()  # tokens that their agent reported so
         self._retried: set[bytes] = set()
         self._bulk_retry_at_ms = 0
         self._revivals: Counter[bytes] = Counter()
@@ -347,7 +347,8 @@ class World:
             told = agent.nack(*some, outcome="crashed", failure=OUT_OF_MEMORY, final=final)
         else:
             told = agent.nack(*some, outcome=outcome, final=final, retry_after_ms=retry_after_ms)
-        self._reported.update(grant.token for grant in some)
+        if outcome in {"released", "unstarted"}:
+            self._given_back.update(grant.token for grant in some)
         self.ask(told, lambda _: _forget(agent, some))
 
     def start(self, name: str, indexes: Sequence[int]) -> None:
@@ -522,8 +523,10 @@ class World:
         """A report under a lease that does not stand is not called recorded, unless its attempt was reported before."""
         assert isinstance(answer, ReportsRecorded)
         kept = self.shell.disk.of(records.ATTEMPT, AttemptRecord).values()
-        told = grant.token in self._reported  # as given back, and that was its end
-        if not told and any(each.token == grant.token and each.outcome in {LOST, RELEASED} for each in kept):
+        outcomes = {each.outcome for each in kept if each.token == grant.token}
+        if grant.token in self._given_back:
+            outcomes.discard(RELEASED)  # that may have been its end: its report is known
+        if outcomes & {LOST, RELEASED}:
             assert answer.recorded == [], f"nobody has reported {grant.token}"
 
     def _drain_reads(self) -> None:
