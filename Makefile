@@ -7,7 +7,7 @@ READY := .venv/.ready
 SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format prove simulate bench binary wheel lock clean
+.PHONY: help demo test check format prove simulate bench binary wheel lock debian clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## list these targets
 demo: $(READY) ## watch a workflow go through taskd: server, two agents, one of them killed halfway
 	@$(BIN)/taskd demo $(ARGS)
 
-test: $(READY) ## run the whole test suite
+test: $(READY) debian ## run the whole test suite
 	@$(BIN)/pytest $(ARGS)
 
 check: $(READY) ## what each commit passes: format, lint, types, layers, and the quick tests
@@ -42,7 +42,7 @@ MODE := both
 bench: $(READY) ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
 
-binary: dist/taskd ## build dist/taskd, one file that needs no Python, and prove that it works
+binary: debian dist/taskd ## build dist/taskd, one file that needs no Python, and prove that it works
 	@$(BIN)/pytest -m binary tests/e2e/test_binary.py $(ARGS)
 
 dist/taskd: $(READY) $(SOURCES)
@@ -63,6 +63,9 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 build/lock/bin/uv: $(READY)
 	$(BIN)/python -m venv build/lock
 	build/lock/bin/pip install --quiet uv
+
+debian: ## install the Debian packages of requirements/debian.txt that are missing
+	@scripts/debian.sh
 
 clean: ## remove everything that was built, the environment too
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
