@@ -23,9 +23,10 @@ from taskd.core.commands import (
     OfferAgent,
 )
 from taskd.core.effects import AgentLost, AgentReplaced
+from taskd.core.fleet import Agent, PoolState
 from taskd.core.lines import AGENT_LABEL, OWN_LABELS, Task
 from taskd.core.room import Room
-from taskd.core.working import Agent, PoolState, Working
+from taskd.core.working import Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
 from taskd_protocol.limits import AMOUNT_MAX, LABELS_MAX
 from taskd_protocol.resources import CPU, MEMORY, ONE, Supply, check_supplies

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from taskd.core import due, endings, records
 from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
 from taskd.core.effects import SendRevoke
+from taskd.core.fleet import Agent
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, lease_record
 from taskd.core.records import Key, SpecRecord, StateRecord
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 
 _FRESH = StateRecord(State.READY, 0, 0, 0, "", 0)
 """What a task is that has no state record."""

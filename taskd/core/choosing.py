@@ -15,8 +15,9 @@ from typing import Final
 
 from taskd.core.commands import Now
 from taskd.core.fitting import met, never, not_now
+from taskd.core.fleet import Agent
 from taskd.core.lines import Line
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd_protocol.resources import Granted, Where, holds_for
 
 LOOKED_AT: Final = 4

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from taskd.core import quarantine, records
 from taskd.core.commands import OrderAgent, OrderQueue, WeighQueue
 from taskd.core.effects import SendDrain
+from taskd.core.fleet import Agent
 from taskd.core.records import AgentRecord, QueueRecord
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd_protocol import limits
 from taskd_protocol.errors import AgentUnknown, BadRequest
 from taskd_protocol.task import check_name

@@ -18,12 +18,13 @@ from taskd.core.attempts import attempt_of
 from taskd.core.commands import Now
 from taskd.core.families import NODE
 from taskd.core.fitting import NEARNESS, Ruled, nearness, never, reason_of, ruled_out
+from taskd.core.fleet import Agent
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, is_fair, place_of, rank_in, where_of
 from taskd.core.records import AttemptRecord, NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd_protocol import workflow as graphs
 from taskd_protocol.explanation import (
     AGENTS_LISTED_MAX,

@@ -13,8 +13,9 @@ from taskd_protocol.resources import ALL, CPU, holds_for
 
 if TYPE_CHECKING:
     from taskd.core.commands import Now
+    from taskd.core.fleet import Agent
     from taskd.core.lines import Line
-    from taskd.core.working import Agent, Working
+    from taskd.core.working import Working
 
 
 LEASED_BYTES_MAX: Final = 64 * 1024 * 1024

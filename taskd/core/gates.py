@@ -24,12 +24,13 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from taskd.core import records
+from taskd.core.bounds import Gate
 from taskd.core.commands import TakeGate, TakeGates
 from taskd.core.effects import WantGate, WantGates
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, rank_in, task_of
 from taskd.core.records import StateRecord
-from taskd.core.working import Gate, Working
+from taskd.core.working import Working
 from taskd_protocol.explanation import Reason, Reasons
 from taskd_protocol.task import TaskSpec
 

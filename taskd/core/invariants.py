@@ -6,10 +6,11 @@ For tests and simulation, after each command; too slow for a server at work.
 from collections import Counter
 
 from taskd.core import attempts, jobs
+from taskd.core.fleet import Agent
 from taskd.core.lifecycle import State
 from taskd.core.lines import is_fair, where_of
 from taskd.core.standing import Schedules, is_armed
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX
 from taskd_protocol.resources import ONE
 

@@ -19,10 +19,11 @@ from typing import Final
 from msgspec.structs import replace
 
 from taskd.core import gates, records
+from taskd.core.bounds import Gauge
 from taskd.core.commands import LimitsChanged, Now, RemoveLimit, SetLimit, SyncLimits
 from taskd.core.lines import Task
 from taskd.core.records import LimitRecord
-from taskd.core.working import Gauge, Working
+from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, LimitsFull, LimitUnknown
 from taskd_protocol.explanation import Reason, Reasons
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX, Limit, check_limit

@@ -19,11 +19,12 @@ from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
 from taskd.core.fair import UNIT
 from taskd.core.fitting import LEASED_BYTES_MAX
+from taskd.core.fleet import Agent, PoolState
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_BITS, ORDER_MASK, RANK_BYTES, Line, Task, lease_record
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.shares import turn_tasks
-from taskd.core.working import EPOCH_BITS, NEVER_MS, Agent, PoolState, Working
+from taskd.core.working import EPOCH_BITS, NEVER_MS, Working
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Grant, Rules
 

@@ -20,8 +20,9 @@ from taskd.core import attempts, choosing, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import SendRevoke
 from taskd.core.fitting import never, not_now
+from taskd.core.fleet import Agent
 from taskd.core.lines import ORDER_MASK, Line, Task, lease_record, place_of, rank_of
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 
 LOOK_MS: Final = 500
 """Between two looks."""

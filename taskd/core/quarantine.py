@@ -19,7 +19,8 @@ from typing import Final
 
 from taskd.core.commands import Charge, RefundTasks
 from taskd.core.effects import AgentQuarantined, AgentReadmitted, Continue
-from taskd.core.working import Agent, Quarantine, Working
+from taskd.core.fleet import Agent, Quarantine
+from taskd.core.working import Working
 
 STREAK_MIN: Final = 8
 TASKS_MIN: Final = 4

@@ -12,9 +12,11 @@ import msgspec
 from taskd.core import gates, jobs, lapses, limiting, records
 from taskd.core.commands import Now
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
+from taskd.core.fleet import Agent
 from taskd.core.flows import Flow, stem_of
 from taskd.core.lifecycle import State
 from taskd.core.lines import Line, Task, rank_in
+from taskd.core.recent import RecentIds
 from taskd.core.records import (
     AgentRecord,
     CountersRecord,
@@ -33,7 +35,7 @@ from taskd.core.records import (
     TokenRecord,
     WorkflowRecord,
 )
-from taskd.core.working import Agent, RecentIds, Working
+from taskd.core.working import Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.ids import format_task_id
 

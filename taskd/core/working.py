@@ -14,17 +14,21 @@ Invariants:
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.commands import NOTHING_LOADED, Charge, Loaded, NeedRecords, Now, TakeGate
+from taskd.core.bounds import Gates, Gauge
+from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
+from taskd.core.counts import Counters
 from taskd.core.fair import Fairness
+from taskd.core.fleet import Agent, Quarantine, Rooms
 from taskd.core.lifecycle import State
 from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, is_fair, ready_id, where_of
 from taskd.core.peaks import proposal
+from taskd.core.recent import RecentIds
 from taskd.core.records import (
     AgentRecord,
     DeadGroupRecord,
@@ -35,17 +39,15 @@ from taskd.core.records import (
     Past,
     PeaksRecord,
     QueueRecord,
-    StateRecord,
     TokenRecord,
 )
-from taskd.core.room import Room
 from taskd.core.shares import Shares
 from taskd.core.standing import Schedules
 from taskd.core.yielding import Yielding
 from taskd_protocol import limits
-from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX, Limit
-from taskd_protocol.resources import CPU, Granted
-from taskd_protocol.task import Pool, TaskSpec
+from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX
+from taskd_protocol.resources import Granted
+from taskd_protocol.task import TaskSpec
 
 if TYPE_CHECKING:
     from taskd.core.drafts import Draft
@@ -67,11 +69,6 @@ FINISHED_IDS_MAX = 500
 FINISHED_BYTES_MAX = 8 * 1024 * 1024
 """What they weigh, roughly: the purge reads their arguments with them."""
 
-RECENT_IDS = 65_536
-"""Ids that a resend is looked up in before the disk is asked: a second or more of submits at full speed."""
-
-ASYNC = "async"
-"""The kind of a pool whose slots take no CPU each."""
 
 NEVER_MS = 1 << 62
 """Later than any instant."""
@@ -103,334 +100,6 @@ class Settings:
     def silence_ms(self) -> int:
         """After so long an agent is lost."""
         return self.heartbeat_ms * self.heartbeats_missed
-
-
-@dataclass(slots=True, kw_only=True)
-class PoolState:
-    """A pool of a connected agent."""
-
-    pool: Pool
-    names: frozenset[str]
-    credit: int = 0
-    slot_cpu: int = 0
-    """Thousandths of a CPU that an attempt takes that asks for nothing, if slots are CPUs here."""
-    busy: int = 0
-    """Leases here that ask for nothing, if so: running, or waiting for a slot."""
-    granted: int = 0
-    """Leases here that hold resources, if so."""
-
-    @property
-    def has_slots(self) -> bool:
-        """Each of its slots stands for a CPU, or a share of it."""
-        return self.pool.kind != ASYNC
-
-
-@dataclass(slots=True, kw_only=True)
-class Agent:
-    """An agent that is connected, or still holds leases; one that lost both is forgotten when it has been silent."""
-
-    name: str
-    boot_id: bytes = b""
-    """Empty: known from its leases only, since the server's start."""
-    connection: int = 0
-    """0: not connected."""
-    pools: list[PoolState] = field(default_factory=list)
-    queues: frozenset[str] = frozenset()
-    labels: dict[str, str] = field(default_factory=dict)
-    software: str = ""
-    marks_starts: bool = True
-    """As in ``OfferAgent``; until it has offered something, as if it did."""
-    draining: bool = False
-    lease_number: int = 0
-    """Of the last LEASE on this connection."""
-    seen_mono_ms: int = 0
-    lost: bool = False
-    """It fell silent: what it holds still is to be cancelled, and not known to have ended."""
-    leases: dict[int, Task] = field(default_factory=dict)
-    """By fencing token."""
-    granted_bytes: int = 0
-    """Arguments granted since they were last counted: at least those that ``leases`` hold."""
-    drained: bool = False
-    """A person ordered so."""
-    quarantined: bool = False
-    streak: list[Charge] = field(default_factory=list)
-    """What it has failed since its last success, kept by ``taskd.core.quarantine``."""
-    room: Room = field(default_factory=lambda: Room([], []))
-    sort: bytes = b""
-    """A digest of what it offers beside its name: what one of a sort can run, all can."""
-    apart: dict[str, int] = field(default_factory=dict)
-    """Leases that are to be apart from others of the same word."""
-    holder: int = 0
-    """Fencing token of the lease that has all of it; 0: none."""
-    held_for: bytes = b""
-    """Id of the line whose first task it is kept free for; empty: none."""
-    held_flow: tuple[str, bool] = "", False
-    """Of that line: tasks of others may not have the agent, however long they have waited."""
-    held_rank: int = 0
-    """The rank of that task: what comes before it may have the agent still. 0: nothing does, as others were stopped for
-    it."""
-    ends_mono_ms: int = 0
-    """When its machine goes; 0: that is not known."""
-
-    @property
-    def takes_leases(self) -> bool:
-        """It is granted to, if it has credit."""
-        return bool(self.connection) and not (self.draining or self.drained or self.quarantined)
-
-    @property
-    def is_reserved(self) -> bool:
-        """Others were stopped there for a task, which alone may be granted there now."""
-        return bool(self.held_for) and not self.held_rank
-
-    def pool_of(self, name: str) -> int:
-        """Return the pool that has the task; -1: none."""
-        for index, pool in enumerate(self.pools):
-            if name in pool.names:
-                return index
-        return -1
-
-    @property
-    def slots(self) -> int:
-        """Attempts that it runs at a time."""
-        return sum([pool.pool.slots for pool in self.pools])
-
-    def has_free_slot(self, name: str) -> bool:
-        """Tell whether an attempt that asks for something would start at once in its pool."""
-        pool = self.pools[self.pool_of(name)]
-        return not pool.has_slots or pool.granted + pool.busy < pool.pool.slots
-
-    def runs_plain(self, pool: PoolState) -> bool:
-        """Tell whether what asks for nothing could run in a pool beside what holds CPUs."""
-        return not pool.slot_cpu or self.room.total.get(CPU, 0) - self.room.held_cpu >= pool.slot_cpu
-
-    @property
-    def busy_cpu(self) -> int:
-        """Thousandths of a CPU that attempts take that asked for nothing."""
-        return sum([min(pool.busy, pool.pool.slots) * pool.slot_cpu for pool in self.pools if pool.busy])
-
-    @property
-    def cpu_left(self) -> int:
-        """What tasks that ask for CPUs may still have."""
-        return self.room.cpu_left(self.busy_cpu)
-
-    def lives_for(self, life_ms: int, now: Now) -> bool:
-        """Tell whether its machine has so long left, as far as is known."""
-        return not self.ends_mono_ms or self.ends_mono_ms - now.mono_ms >= life_ms
-
-    def can_run(self, queue: str, name: str) -> bool:
-        """Tell whether it has the task and serves the queue."""
-        return (not self.queues or queue in self.queues) and any(name in pool.names for pool in self.pools)
-
-
-@dataclass(slots=True, kw_only=True)
-class Quarantine:
-    """An agent that is granted nothing, since it failed what it took."""
-
-    boot_id: bytes
-    tasks: dict[bytes, None]
-    """What it had failed."""
-    cleared: dict[bytes, None] = field(default_factory=dict)
-    """Of those, what has failed elsewhere since."""
-
-
-class Gauge:
-    """A limit, and how far it is used; kept by ``taskd.core.limiting``.
-
-    Attributes:
-        limit: What holds.
-        running: Leases that it counts.
-        level: Of its bucket, at ``at_mono_ms``: tokens times ``period_ms``.
-    """
-
-    __slots__ = ("at_mono_ms", "level", "limit", "running")
-
-    def __init__(self, limit: Limit, now_mono_ms: int) -> None:
-        self.limit = limit
-        self.running = 0
-        self.level = 0
-        self.at_mono_ms = now_mono_ms
-
-    @property
-    def full(self) -> int:
-        """The level of a full bucket."""
-        return self.limit.burst_tokens * self.limit.period_ms
-
-    @property
-    def slots_left(self) -> int:
-        """How many more leases it allows at a time."""
-        return self.limit.concurrency - self.running if self.limit.concurrency else 1 << 62
-
-    def level_at(self, mono_ms: int) -> int:
-        """Return the level at an instant that is no earlier than the last one."""
-        return min(self.full, self.level + (mono_ms - self.at_mono_ms) * self.limit.tokens)
-
-
-class Gate:
-    """What is in memory of a gate; kept by ``taskd.core.gates``.
-
-    Attributes:
-        limit: Of what limit it is; empty: of a ``fifo_key``; None: not known yet.
-        held: Places that tasks hold, of those counted so far.
-        counted_to: The last HELD id that was counted, while not all are.
-        empty: Nothing is parked on disk.
-        floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
-        reading: A read is under way; what has changed since it was asked for is noted.
-        late: Ranks parked since.
-        gone: Ranks that have left since.
-        given_back: Tasks that have given their places back since.
-        answer: What was read; None: that has not come.
-    """
-
-    __slots__ = (
-        "answer",
-        "counted_to",
-        "empty",
-        "floor",
-        "given_back",
-        "gone",
-        "held",
-        "id",
-        "is_counted",
-        "late",
-        "limit",
-        "reading",
-    )
-
-    def __init__(self, gate_id: bytes) -> None:
-        self.id = gate_id
-        self.limit: str | None = None
-        self.held = self.floor = 0
-        self.counted_to = b""
-        self.is_counted = self.empty = self.reading = False
-        self.answer: TakeGate | None = None
-        self.late: dict[int, None] = {}
-        self.gone: dict[int, None] = {}
-        self.given_back: dict[bytes, None] = {}
-
-
-class Gates:
-    """All of them that are in memory; kept by ``taskd.core.gates``.
-
-    Attributes:
-        known: By id.
-        touched: Those at which something has happened in this turn.
-        parking: By gate and rank, what this turn has parked.
-        walks: How often all gates that something waits at were begun to be looked at.
-        walk_after: The gate beyond which the next ones are to be found; None: that is under way, or all are.
-        walking: Those that were found and are not looked at yet.
-    """
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, Gate] = {}
-        self.touched: dict[bytes, None] = {}
-        self.parking: dict[bytes, dict[int, tuple[Task, StateRecord | None]]] = {}
-        self.walks = 0
-        self.walk_after: bytes | None = None
-        self.walking: dict[bytes, None] = {}
-
-
-class RecentIds:
-    """Knows every stored task id above ``floor``, so that a new task needs no look at the disk.
-
-    In two generations: when the younger is full the older is forgotten, and the floor rises to its highest.
-    """
-
-    def __init__(self, floor: bytes) -> None:
-        self.floor = floor
-        self._older: set[bytes] = set()
-        self._younger: set[bytes] = set()
-
-    def may_be_stored(self, ids: list[bytes]) -> set[bytes]:
-        """Return those for which the disk must be asked; of a list, as that takes a third of asking for each."""
-        if min(ids, default=b"") > self.floor and self._younger.isdisjoint(ids) and self._older.isdisjoint(ids):
-            return set()
-        return {i for i in ids if i <= self.floor or i in self._younger or i in self._older}
-
-    def add(self, ids: list[bytes]) -> None:
-        """Note new tasks."""
-        self._younger.update(ids)
-        if len(self._younger) >= RECENT_IDS:
-            self.floor = max(self.floor, max(self._older, default=b""))
-            self._older, self._younger = self._younger, set()
-
-
-@dataclass(slots=True, kw_only=True)
-class Counters:
-    """What is stored, counted."""
-
-    by_queue: dict[str, dict[str, int]] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
-    next_order: int = 1
-    finished_bytes: int = 0
-    purged_to_ms: int = 0
-    latest_wall_ms: int = 0
-    parked: dict[str, int] = field(default_factory=dict)
-
-    def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
-        """Count tasks of a queue from one state to another; None: not stored, or ended."""
-        states = self.by_queue.get(queue)
-        if states is None:
-            states = self.by_queue[queue] = {}
-        if start is not None:
-            states[start] = states.get(start, 0) - count
-        if end is not None:
-            states[end] = states.get(end, 0) + count
-
-    def record(self) -> records.CountersRecord:
-        """Return them as a record, without zeros."""
-        for queue in [name for name, states in self.by_queue.items() if not any(states.values())]:
-            del self.by_queue[queue]
-        for queue in [name for name, count in self.parked.items() if not count]:
-            del self.parked[queue]
-        by_queue = {
-            queue: {str(state): count for state, count in states.items() if count}
-            for queue, states in self.by_queue.items()
-        }
-        ended = {str(state): count for state, count in self.ended.items() if count}
-        return records.CountersRecord(
-            by_queue,
-            ended,
-            self.next_order,
-            self.finished_bytes,
-            self.purged_to_ms,
-            self.latest_wall_ms,
-            dict(self.parked),
-        )
-
-
-class Rooms:
-    """Which agents have room, kept by ``taskd.core.choosing``.
-
-    Attributes:
-        growth: Rises whenever some agent has, or may have, room that it had not before.
-        grown: Which, since they were last looked at.
-        looked_at: ``growth`` then.
-        cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
-        by_cpu_left: The same, sorted.
-        held: Agents that are kept free, by the id of the line for whose first task.
-        next_keep_mono_ms: Before, none is chosen to be kept free.
-    """
-
-    def __init__(self) -> None:
-        self.growth = 0
-        self.grown: dict[str, None] = {}
-        self.looked_at = 0
-        self.cpu_left: dict[str, int] = {}
-        self.by_cpu_left: list[tuple[int, str]] = []
-        self.held: dict[bytes, str] = {}
-        self.next_keep_mono_ms = 0
-
-    def note(self, name: str) -> None:
-        """Note an agent that has more room than it had, or may have."""
-        self.growth += 1
-        self.grown[name] = None
-
-    def forget(self, name: str) -> None:
-        """Note an agent that is gone."""
-        if name in self.cpu_left:
-            self.grown[name] = None  # its place is taken away when they are looked at
-        else:
-            self.grown.pop(name, None)
 
 
 class Timers:

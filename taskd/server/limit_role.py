@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from taskd.core.bounds import Gauge
 from taskd.core.commands import Answer, Command, LimitsChanged, OrderQueue, RemoveLimit, SetLimit, SyncLimits
-from taskd.core.working import Gauge
 from taskd.server.services import Services
 from taskd.server.session import Session, error_message
 from taskd_protocol import limit_messages as lm

@@ -8,12 +8,13 @@ from taskd.core import gates, limiting, records
 from taskd.core.attempts import attempt_of, kept_ids
 from taskd.core.commands import Now
 from taskd.core.explain import first_reason
+from taskd.core.fleet import Agent
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, where_of
 from taskd.core.peaks import proposal
 from taskd.core.reasons import why_cancelling, why_waiting
 from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd.server.loading import Found
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.messages import AgentView, AttemptView, HostStats, MemoryView, QueueView, StockView, TaskView

@@ -9,10 +9,11 @@ from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.explain import explain_task
 from taskd.core.fitting import LEASED_BYTES_MAX, never, not_now
+from taskd.core.fleet import Agent
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import rank_in
 from taskd.core.records import Mutation, SpecRecord, StateRecord
-from taskd.core.working import Agent, Working
+from taskd.core.working import Working
 from taskd_protocol.explanation import Reasons
 from taskd_protocol.resources import ALL, Granted, Request, Where
 from taskd_protocol.task import Grant

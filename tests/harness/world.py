@@ -161,7 +161,7 @@ SMALL: dict[str, int] = {
     "taskd.core.timers.NEAR_LOW": 3,
     "taskd.core.timers.REFILL_TIMERS": 4,
     "taskd.core.timers.DUE_TASKS": 3,
-    "taskd.core.working.RECENT_IDS": 16,
+    "taskd.core.recent.RECENT_IDS": 16,
     "taskd.core.placement.GRANTED_MAX": 3,
     "taskd.core.choosing.SORTS_MAX": 2,
     "taskd.core.attempts.ATTEMPTS_KEPT": 4,

@@ -9,10 +9,10 @@ from harness.core import Shell
 from taskd.core import choosing, preemption, records
 from taskd.core.commands import CancelTasks, GoOn, SetLimit
 from taskd.core.effects import Continue
+from taskd.core.fleet import Agent
 from taskd.core.lines import Line, Task
 from taskd.core.preemption import LOOK_MS, PREEMPTED_MAX, ROOM_MS
 from taskd.core.records import AttemptRecord
-from taskd.core.working import Agent
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Need, Request, Supply, Where

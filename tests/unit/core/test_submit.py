@@ -10,9 +10,10 @@ from taskd.core import lapses, records, retention
 from taskd.core.commands import DropLapsed, SubmitTasks
 from taskd.core.effects import WantLapsed
 from taskd.core.lifecycle import State
+from taskd.core.recent import RecentIds
 from taskd.core.records import LineRecord
 from taskd.core.submit import FUTURE_MS_MAX
-from taskd.core.working import RecentIds, Settings
+from taskd.core.working import Settings
 from taskd_protocol.errors import BadRequest, PayloadTooLarge, SubmitConflict, SubmitTooNew, SubmitTooOld, TaskdError
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.task import TaskSpec
@@ -231,7 +232,7 @@ def test_new_ids_need_no_look_at_the_disk(shell: Shell) -> None:
 
 def test_recent_ids_know_every_id_above_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order in which ids come, none that is stored passes for new."""
-    monkeypatch.setattr("taskd.core.working.RECENT_IDS", 10)
+    monkeypatch.setattr("taskd.core.recent.RECENT_IDS", 10)
     shell = Shell()
     recent = RecentIds(b"")
     stored: list[bytes] = []
@@ -247,7 +248,7 @@ def test_recent_ids_know_every_id_above_their_floor(monkeypatch: pytest.MonkeyPa
 
 def test_a_command_that_needs_more_when_tried_again_asks_for_all(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what was read for the first try is never missing at the third."""
-    monkeypatch.setattr("taskd.core.working.RECENT_IDS", 2)
+    monkeypatch.setattr("taskd.core.recent.RECENT_IDS", 2)
     old = shell.spec()
     shell.submit(old)
     shell.wall_ms += 5

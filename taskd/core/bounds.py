@@ -1,0 +1,109 @@
+"""Bounds: what is in memory of limits, and of the gates at which tasks wait for places. In memory only.
+
+Knows no rule: those of queues and names are kept by ``taskd.core.limiting``, those of keys by ``gates``.
+"""
+
+from typing import TYPE_CHECKING
+
+from taskd_protocol.limiting import Limit
+
+if TYPE_CHECKING:
+    from taskd.core.commands import TakeGate
+    from taskd.core.lines import Task
+    from taskd.core.records import StateRecord
+
+
+class Gauge:
+    """A limit, and how far it is used; kept by ``taskd.core.limiting``.
+
+    Attributes:
+        limit: What holds.
+        running: Leases that it counts.
+        level: Of its bucket, at ``at_mono_ms``: tokens times ``period_ms``.
+    """
+
+    __slots__ = ("at_mono_ms", "level", "limit", "running")
+
+    def __init__(self, limit: Limit, now_mono_ms: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self.level = 0
+        self.at_mono_ms = now_mono_ms
+
+    @property
+    def full(self) -> int:
+        """The level of a full bucket."""
+        return self.limit.burst_tokens * self.limit.period_ms
+
+    @property
+    def slots_left(self) -> int:
+        """How many more leases it allows at a time."""
+        return self.limit.concurrency - self.running if self.limit.concurrency else 1 << 62
+
+    def level_at(self, mono_ms: int) -> int:
+        """Return the level at an instant that is no earlier than the last one."""
+        return min(self.full, self.level + (mono_ms - self.at_mono_ms) * self.limit.tokens)
+
+
+class Gate:
+    """What is in memory of a gate; kept by ``taskd.core.gates``.
+
+    Attributes:
+        limit: Of what limit it is; empty: of a ``fifo_key``; None: not known yet.
+        held: Places that tasks hold, of those counted so far.
+        counted_to: The last HELD id that was counted, while not all are.
+        empty: Nothing is parked on disk.
+        floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
+        reading: A read is under way; what has changed since it was asked for is noted.
+        late: Ranks parked since.
+        gone: Ranks that have left since.
+        given_back: Tasks that have given their places back since.
+        answer: What was read; None: that has not come.
+    """
+
+    __slots__ = (
+        "answer",
+        "counted_to",
+        "empty",
+        "floor",
+        "given_back",
+        "gone",
+        "held",
+        "id",
+        "is_counted",
+        "late",
+        "limit",
+        "reading",
+    )
+
+    def __init__(self, gate_id: bytes) -> None:
+        self.id = gate_id
+        self.limit: str | None = None
+        self.held = self.floor = 0
+        self.counted_to = b""
+        self.is_counted = self.empty = self.reading = False
+        self.answer: TakeGate | None = None
+        self.late: dict[int, None] = {}
+        self.gone: dict[int, None] = {}
+        self.given_back: dict[bytes, None] = {}
+
+
+class Gates:
+    """All of them that are in memory; kept by ``taskd.core.gates``.
+
+    Attributes:
+        known: By id.
+        touched: Those at which something has happened in this turn.
+        parking: By gate and rank, what this turn has parked.
+        walks: How often all gates that something waits at were begun to be looked at.
+        walk_after: The gate beyond which the next ones are to be found; None: that is under way, or all are.
+        walking: Those that were found and are not looked at yet.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Gate] = {}
+        self.touched: dict[bytes, None] = {}
+        self.parking: dict[bytes, dict[int, tuple[Task, StateRecord | None]]] = {}
+        self.walks = 0
+        self.walk_after: bytes | None = None
+        self.walking: dict[bytes, None] = {}
