@@ -28,7 +28,7 @@ import programs
 import psutil
 
 from taskd.client import Client
-from taskd_protocol.messages import AgentList, AgentPage, Stats, StatsQuery
+from taskd_protocol.house_messages import AgentList, AgentPage, Stats, StatsQuery
 
 START_WITHIN_S = 30.0
 SECONDS_MAX = 300

@@ -19,6 +19,7 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 import cases
 import measure
@@ -30,22 +31,16 @@ from taskd.agent.connect import connector
 from taskd.agent.platform import Connect
 from taskd.client import Client
 from taskd.client.profile import resolve
+from taskd_protocol.agent_messages import Heartbeat, HostStats, Lease, LeaseCredit, Offer, Offered
 from taskd_protocol.connection import Connection, peer_side
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, make_task_ids
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
-from taskd_protocol.messages import (
-    Error,
-    Heartbeat,
-    Hello,
-    HostStats,
-    Lease,
-    LeaseCredit,
-    Offer,
-    Offered,
-    ToPeer,
-)
 from taskd_protocol.resources import CPU, MEMORY, Supply
 from taskd_protocol.task import Pool, TaskSpec
+
+if TYPE_CHECKING:
+    from taskd_protocol.messages import ToPeer
 
 PROGRAMS = 2
 CONNECTING = 50

@@ -24,7 +24,7 @@ import cases
 
 from taskd import Resources
 from taskd.client import Client
-from taskd_protocol.messages import AgentList, AgentPage
+from taskd_protocol.house_messages import AgentList, AgentPage
 
 BURNERS = 3
 BURN_S = 0.2

@@ -22,6 +22,7 @@ import msgpack
 import msgspec
 
 from taskd_protocol import messages, payload
+from taskd_protocol.agent_messages import Ack, Lease
 from taskd_protocol.connection import Connection, encode, peer_side
 from taskd_protocol.ids import TaskId
 from taskd_protocol.task import Grant, Outcome, Report, TaskSpec
@@ -253,8 +254,8 @@ def large(kind: type[msgspec.Struct]) -> msgspec.Struct | None:
     many = b"\x61" * 300_000
     by_kind: dict[type[msgspec.Struct], msgspec.Struct] = {
         messages.Submit: messages.Submit(9, [TaskSpec(TASK_ID, "app.big", many)]),
-        messages.Lease: messages.Lease(1, 0, [Grant(TOKEN, 1, TaskSpec(TASK_ID, "app.big", many))]),
-        messages.Ack: messages.Ack([Report(TOKEN, TASK_ID, 1, many)]),
+        Lease: Lease(1, 0, [Grant(TOKEN, 1, TaskSpec(TASK_ID, "app.big", many))]),
+        Ack: Ack([Report(TOKEN, TASK_ID, 1, many)]),
         messages.Outcomes: messages.Outcomes([Outcome(TASK_ID, "succeeded", 1, many)]),
     }
     return by_kind.get(kind)

@@ -8,6 +8,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from taskd_protocol import messages
+from taskd_protocol.connection_messages import Chunk
 
 SERVER_GETS: list[type[msgspec.Struct]] = list(get_args(messages.ToServer))
 PEER_GETS: list[type[msgspec.Struct]] = list(get_args(messages.ToPeer))
@@ -52,7 +53,7 @@ def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
 
 def messages_of(kinds: list[type[msgspec.Struct]]) -> st.SearchStrategy[msgspec.Struct]:
     """Return messages of these kinds, but no chunks: those are made by a connection."""
-    return st.sampled_from([kind for kind in kinds if kind is not messages.Chunk]).flatmap(structs)
+    return st.sampled_from([kind for kind in kinds if kind is not Chunk]).flatmap(structs)
 
 
 def as_array(value: object) -> object:

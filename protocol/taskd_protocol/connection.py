@@ -12,22 +12,11 @@ from typing import Generic, TypeVar
 import msgspec
 
 from taskd_protocol import limits
+from taskd_protocol.agent_messages import Heartbeat, HeartbeatSeen, LeaseCredit
+from taskd_protocol.connection_messages import Chunk, Done, Error, Ping, Pong
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation, TaskdError
 from taskd_protocol.framing import FrameDecoder, frame
-from taskd_protocol.messages import (
-    Chunk,
-    Done,
-    Error,
-    Heartbeat,
-    HeartbeatSeen,
-    LeaseCredit,
-    Message,
-    OutcomeCredit,
-    Ping,
-    Pong,
-    ToPeer,
-    ToServer,
-)
+from taskd_protocol.messages import Message, OutcomeCredit, ToPeer, ToServer
 
 CONTROL = (Error, Ping, Pong, Done, Heartbeat, HeartbeatSeen, LeaseCredit, OutcomeCredit)
 """Messages that overtake all others in the outbox; among themselves they keep their order.

@@ -19,7 +19,20 @@ from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.access_messages import CaRequest, CertQuery, CertRenew, Invite, TokenCreate, TokenList, TokenRevoke
+from taskd_protocol.agent_messages import Ack, Checkpoints, Drain, Heartbeat, LeaseCredit, Logs, Nack, Offer, Started
+from taskd_protocol.connection_messages import Hello, Ping, Pong
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
+from taskd_protocol.house_messages import (
+    AgentDrain,
+    AgentList,
+    Backup,
+    MemoryList,
+    QueueDrain,
+    QueueList,
+    QueueWeigh,
+    StatsQuery,
+)
 from taskd_protocol.ids import SESSION_ID_BYTES
 from taskd_protocol.mark import Mark
 from taskd_protocol.task import check_name
@@ -41,10 +54,10 @@ LINEAGE_BYTES = 16
 BOOT_ID_BYTES = 16
 _SEQUENCE_BYTES = 8
 
-BEFORE_WELCOME: Final[Messages] = frozenset({m.Hello, m.CaRequest})
+BEFORE_WELCOME: Final[Messages] = frozenset({Hello, CaRequest})
 """All that a peer may say before the server knows it, and never afterwards."""
 
-_ALWAYS: Messages = frozenset({m.Ping, m.Pong})
+_ALWAYS: Messages = frozenset({Ping, Pong})
 _READS: Messages = _ALWAYS | {
     m.Wait,
     m.OutcomeCredit,
@@ -54,13 +67,13 @@ _READS: Messages = _ALWAYS | {
     m.TaskCount,
     m.JobList,
     m.DeadList,
-    m.QueueList,
-    m.AgentList,
-    m.MemoryList,
+    QueueList,
+    AgentList,
+    MemoryList,
     m.Follow,
     m.FollowMore,
-    m.StatsQuery,
-    m.CertQuery,
+    StatsQuery,
+    CertQuery,
     wm.WorkflowList,
     wm.WorkflowQuery,
     wm.ChildrenQuery,
@@ -86,10 +99,8 @@ _WORK: Messages = (
         wm.WorkflowSignal,
     }
 )
-_ORDERS: Messages = frozenset(
-    {m.QueueDrain, m.QueueWeigh, m.AgentDrain, m.Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove}
-)
-_ACCESS: Messages = frozenset({m.TokenCreate, m.TokenList, m.TokenRevoke, m.Invite, m.CertRenew})
+_ORDERS: Messages = frozenset({QueueDrain, QueueWeigh, AgentDrain, Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove})
+_ACCESS: Messages = frozenset({TokenCreate, TokenList, TokenRevoke, Invite, CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {
     "viewer": _READS,
@@ -98,15 +109,15 @@ ALLOWED: Final[Mapping[str, Messages]] = {
     "admin": _WORK | _ORDERS | _ACCESS,
     HELLO_AGENT: _ALWAYS
     | {
-        m.Offer,
-        m.LeaseCredit,
-        m.Ack,
-        m.Nack,
-        m.Heartbeat,
-        m.Drain,
-        m.Logs,
-        m.Checkpoints,
-        m.Started,
+        Offer,
+        LeaseCredit,
+        Ack,
+        Nack,
+        Heartbeat,
+        Drain,
+        Logs,
+        Checkpoints,
+        Started,
         wm.InputQuery,
         wm.Spawn,
     },
@@ -117,7 +128,7 @@ CHUNK is in none: a connection puts chunked messages together before they are lo
 """
 
 
-def check_hello(hello: m.Hello) -> None:
+def check_hello(hello: Hello) -> None:
     """Refuse a HELLO whose fields are out of range; its token is not looked at.
 
     Raises:
@@ -133,7 +144,7 @@ def check_hello(hello: m.Hello) -> None:
         raise BadRequest(f"session must be {SESSION_ID_BYTES} bytes, or nil for a new one")
 
 
-def choose_version(hello: m.Hello) -> int:
+def choose_version(hello: Hello) -> int:
     """Return the highest protocol version that both sides know.
 
     Raises:

@@ -25,15 +25,10 @@ from taskd.agent.share import Share
 from taskd.agent.slots import Slots
 from taskd.agent.spawns import Spawns
 from taskd.agent.wire import Raised, Returned
-from taskd_protocol.errors import TaskCodes, UnexpectedMessage, UnknownKind
-from taskd_protocol.handshake import newest_mark
-from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
     Checkpoints,
-    Done,
     Drain,
-    Error,
     Heartbeat,
     HostStats,
     Lease,
@@ -47,8 +42,11 @@ from taskd_protocol.messages import (
     Revoke,
     Started,
     StartRecorded,
-    Welcome,
 )
+from taskd_protocol.connection_messages import Done, Error, Welcome
+from taskd_protocol.errors import TaskCodes, UnexpectedMessage, UnknownKind
+from taskd_protocol.handshake import newest_mark
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.resources import CPU, MEMORY, ONE, Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn

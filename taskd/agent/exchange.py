@@ -3,8 +3,9 @@
 import trio
 
 from taskd_protocol.connection import Connection, UnknownMessage
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import ConnectionLost, TaskdError, error_from_code
-from taskd_protocol.messages import Error, Message, ToPeer
+from taskd_protocol.messages import Message, ToPeer
 
 Incoming = ToPeer | UnknownMessage
 

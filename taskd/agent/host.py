@@ -10,7 +10,7 @@ import psutil
 
 from taskd.agent.cgroup import Cgroups, counter
 from taskd.agent.kin import Use
-from taskd_protocol.messages import HostStats
+from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.resources import ONE
 
 _STAT: Final = Path("/proc/stat")

@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from taskd.agent.slots import argument_bytes, failure_bytes
 from taskd.agent.wire import ARGUMENTS_BYTES_MAX, handed
 from taskd.client.family import Found
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import PayloadTooLarge, UnexpectedMessage
-from taskd_protocol.messages import Error
 from taskd_protocol.task import Failure, Given, Grant
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Missed
 

@@ -16,7 +16,9 @@ from taskd.agent.connect import open_stream
 from taskd.agent.exchange import exchange, told
 from taskd.client.profile import Profile
 from taskd_protocol import limits
+from taskd_protocol.access_messages import Ca, CaRequest, Joined
 from taskd_protocol.connection import UnknownMessage, peer_side
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.errors import (
     CannotConnect,
     CertificateRefused,
@@ -25,7 +27,7 @@ from taskd_protocol.errors import (
 )
 from taskd_protocol.handshake import HELLO_JOIN
 from taskd_protocol.join import JoinCode, parse_join_code
-from taskd_protocol.messages import Ca, CaRequest, Error, Hello, Joined, Message, ToPeer
+from taskd_protocol.messages import Message, ToPeer
 
 ANSWER_S = 10.0
 

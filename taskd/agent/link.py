@@ -19,7 +19,19 @@ from taskd.agent.executors import Executor
 from taskd.agent.failures import Failures
 from taskd.agent.platform import Platform
 from taskd_protocol import limits
+from taskd_protocol.agent_messages import (
+    Drain,
+    HeartbeatSeen,
+    Lease,
+    LogsRecorded,
+    Nack,
+    Offered,
+    Recorded,
+    Revoke,
+    StartRecorded,
+)
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
+from taskd_protocol.connection_messages import Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import (
     AgentDuplicate,
     AuthRefused,
@@ -32,24 +44,7 @@ from taskd_protocol.errors import (
     VersionUnsupported,
 )
 from taskd_protocol.handshake import HELLO_AGENT
-from taskd_protocol.messages import (
-    Done,
-    Drain,
-    Error,
-    HeartbeatSeen,
-    Hello,
-    Lease,
-    LogsRecorded,
-    Nack,
-    Offered,
-    Ping,
-    Pong,
-    Recorded,
-    Revoke,
-    StartRecorded,
-    ToPeer,
-    Welcome,
-)
+from taskd_protocol.messages import ToPeer
 from taskd_protocol.workflow_messages import InputPage
 
 log = structlog.get_logger("taskd.agent")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from taskd_protocol.messages import Checkpoints, Nack
+from taskd_protocol.agent_messages import Checkpoints, Nack
 
 M = TypeVar("M")
 

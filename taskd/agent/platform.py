@@ -16,7 +16,7 @@ import trio
 
 from taskd.agent.clock import Clock
 from taskd.agent.supplies import Machine
-from taskd_protocol.messages import HostStats
+from taskd_protocol.agent_messages import HostStats
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 """Opens a connection to the server.

@@ -9,7 +9,7 @@ Pure: knows neither clocks nor connections.
 
 from collections.abc import Callable, Container
 
-from taskd_protocol.messages import Checkpoints
+from taskd_protocol.agent_messages import Checkpoints
 from taskd_protocol.task import Checkpoint
 
 MESSAGE_BYTES = 192 * 1024

@@ -12,9 +12,9 @@ Pure: knows neither workers nor connections.
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from taskd_protocol.agent_messages import Ack, Logs, Nack
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX
-from taskd_protocol.messages import Ack, Logs, Nack
 from taskd_protocol.task import Failure, FailureReport, Held, LogPiece, Report
 
 MESSAGE_BYTES = 192 * 1024

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from taskd.agent.reports import Ended
+from taskd_protocol.connection_messages import Done, Error
 from taskd_protocol.errors import LeaseStale, UnexpectedMessage
-from taskd_protocol.messages import Done, Error
 from taskd_protocol.task import Failure, FailureReport, Report, TaskSpec
 from taskd_protocol.workflow_messages import Spawn
 

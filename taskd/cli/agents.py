@@ -9,20 +9,11 @@ from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import agent_document, bytes_text
+from taskd_protocol.access_messages import Invitation, Invite
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import AgentUnknown
+from taskd_protocol.house_messages import AgentDrain, AgentList, AgentPage, AgentView, MemoryList, MemoryPage, StockView
 from taskd_protocol.join import format_join_code
-from taskd_protocol.messages import (
-    AgentDrain,
-    AgentList,
-    AgentPage,
-    AgentView,
-    Done,
-    Invitation,
-    Invite,
-    MemoryList,
-    MemoryPage,
-    StockView,
-)
 from taskd_protocol.resources import MEMORY, ONE
 
 

@@ -16,7 +16,7 @@ from taskd.cli.stores import LINEAGE_BYTES, store_of
 from taskd.cli.views import bytes_text
 from taskd.client.client import Client
 from taskd_protocol.errors import ConfigInvalid, StoreCorrupt, error_from_code
-from taskd_protocol.messages import Backup, BackupView
+from taskd_protocol.house_messages import Backup, BackupView
 
 if TYPE_CHECKING:
     from taskd.store.fsck import Report

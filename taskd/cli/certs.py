@@ -6,7 +6,7 @@ from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
 from taskd.cli.output import say, say_json
 from taskd.cli.views import certificate_document, iso
-from taskd_protocol.messages import CertQuery, CertRenew, CertView
+from taskd_protocol.access_messages import CertQuery, CertRenew, CertView
 
 
 @click.group

@@ -22,8 +22,9 @@ from taskd.client.client import Client
 from taskd.client.clock import mono_s
 from taskd.client.profile import Profile, config_dir, resolve
 from taskd.server.clock import SystemClock
+from taskd_protocol.access_messages import CertQuery, CertView
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.messages import AgentList, AgentPage, CertQuery, CertView
+from taskd_protocol.house_messages import AgentList, AgentPage
 from taskd_protocol.resources import ONE
 
 CONNECT_S: Final = 5.0

@@ -7,9 +7,9 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.output import say, say_json, say_rows
 from taskd.cli.views import Document
 from taskd.client.rates import rate_text, read_rate
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView
 from taskd_protocol.limiting import Limit, check_limit
-from taskd_protocol.messages import Done
 
 
 @click.group

@@ -7,9 +7,10 @@ from taskd.cli.options import json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import queue_document
 from taskd.client.client import Client
+from taskd_protocol.connection_messages import Done
+from taskd_protocol.house_messages import AgentList, AgentPage, QueueDrain, QueueList, QueuePage, QueueView, QueueWeigh
 from taskd_protocol.limit_messages import QueuePause
 from taskd_protocol.limits import QUEUE_WEIGHT_MAX
-from taskd_protocol.messages import AgentList, AgentPage, Done, QueueDrain, QueueList, QueuePage, QueueView, QueueWeigh
 
 
 @click.group

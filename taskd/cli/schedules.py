@@ -22,10 +22,10 @@ from taskd.cli.schedule_views import (
 from taskd.cli.timings import chosen_timing, instant_ms, is_timed, timing_options, wall_text
 from taskd.cli.views import iso
 from taskd.client.client import Client
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import ConfigInvalid, ScheduleUnknown, TaskdError
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import MAX_ATTEMPTS_MAX, PRIORITY_MAX, PRIORITY_MIN, SCHEDULE_PREVIEW_MAX
-from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.schedule import MISSED, NO_TASK_ID, OVERLAPS, Schedule
 from taskd_protocol.schedule_messages import (

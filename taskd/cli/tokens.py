@@ -6,7 +6,8 @@ from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_json, say_rows
 from taskd.cli.views import iso, token_document
-from taskd_protocol.messages import Done, TokenCreate, TokenCreated, TokenList, TokenPage, TokenRevoke
+from taskd_protocol.access_messages import TokenCreate, TokenCreated, TokenList, TokenPage, TokenRevoke
+from taskd_protocol.connection_messages import Done
 
 _ROLES = ("client", "agent", "viewer", "operator", "admin")
 

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from taskd.cli.output import Json
+from taskd_protocol.access_messages import CertView, TokenView
 from taskd_protocol.errors import PayloadUnpackable
+from taskd_protocol.house_messages import AgentView, QueueView
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import AgentView, CertView, DeadGroupView, JobView, QueueView, TaskView, TokenView
+from taskd_protocol.messages import DeadGroupView, JobView, TaskView
 from taskd_protocol.payload import Input, unpack, unpack_arguments
 from taskd_protocol.task import Failure
 from taskd_protocol.workflow import MAP

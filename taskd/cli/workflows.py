@@ -18,10 +18,10 @@ from taskd.client.client import Client
 from taskd.client.progress import critical_path, ended_count, ran_ms
 from taskd.client.runs import order_of
 from taskd_protocol.command import read_command
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, ScheduleExists, WorkflowInvalid, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.schedule_messages import ScheduleChanges, ScheduleList, SchedulePage, ScheduleSet

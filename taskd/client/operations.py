@@ -13,19 +13,11 @@ from taskd.client.ends import Awaited, Watch
 from taskd.client.line import Line
 from taskd.client.promise import Following, Request
 from taskd.client.waiting import Pause, Steps, deadline
+from taskd_protocol.access_messages import CertRenew, Invite, TokenCreate
+from taskd_protocol.connection_messages import Welcome
 from taskd_protocol.errors import BadRequest, CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import (
-    Accepted,
-    CertRenew,
-    Invite,
-    LogEntry,
-    Submit,
-    TokenCreate,
-    ToPeer,
-    ToServer,
-    Welcome,
-)
+from taskd_protocol.messages import Accepted, LogEntry, Submit, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
 from taskd_protocol.workflow_messages import WorkflowAccepted, WorkflowSubmit

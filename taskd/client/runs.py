@@ -13,10 +13,10 @@ from taskd.client.outcome import error_of, value_of
 from taskd.client.progress import WorkflowProgress, critical_path, progress_of
 from taskd.client.waiting import Steps, arun, run
 from taskd.client.workflow import NodeRef, Workflow
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, StoreCorrupt, TaskdError, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
-from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Outcome
 from taskd_protocol.workflow import MAP, ORDER_ID_BYTES, is_workflow_id, member_id

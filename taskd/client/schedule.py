@@ -14,9 +14,9 @@ from taskd.client.timing import Missed, Overlap, When
 from taskd.client.waiting import Steps, arun, run
 from taskd.client.workflow import Workflow
 from taskd_protocol import schedule as wire
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, ScheduleUnknown
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import Done
 from taskd_protocol.schedule_messages import (
     ScheduleChanges,
     ScheduleList,

@@ -21,7 +21,9 @@ from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S,
 from taskd.client.promise import Following, Request
 from taskd.client.waits import Waits, wait_requests
 from taskd_protocol import limits
+from taskd_protocol.agent_messages import Drain
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
+from taskd_protocol.connection_messages import Error, Hello, PeerLimits, Ping, Pong, Welcome
 from taskd_protocol.errors import (
     BadRequest,
     CannotConnect,
@@ -38,21 +40,14 @@ from taskd_protocol.errors import (
 from taskd_protocol.handshake import HELLO_CLIENT, newest_mark
 from taskd_protocol.messages import (
     Accepted,
-    Drain,
-    Error,
     Follow,
     FollowMore,
-    Hello,
     LogPage,
     OutcomeCredit,
     Outcomes,
-    PeerLimits,
-    Ping,
-    Pong,
     ToPeer,
     ToServer,
     Wait,
-    Welcome,
 )
 from taskd_protocol.workflow_messages import WorkflowAccepted
 

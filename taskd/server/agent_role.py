@@ -24,15 +24,12 @@ from taskd.core.commands import (
 )
 from taskd.server.session import Session, error_message
 from taskd.server.workflow_role import read_input
-from taskd_protocol.errors import ServerBusy, TaskdError, UnexpectedMessage
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
     Checkpoints,
-    Done,
     Drain,
     Heartbeat,
     HeartbeatSeen,
-    Hello,
     LeaseCredit,
     Logs,
     LogsRecorded,
@@ -42,8 +39,10 @@ from taskd_protocol.messages import (
     Recorded,
     Started,
     StartRecorded,
-    ToServer,
 )
+from taskd_protocol.connection_messages import Done, Hello
+from taskd_protocol.errors import ServerBusy, TaskdError, UnexpectedMessage
+from taskd_protocol.messages import ToServer
 from taskd_protocol.task import Outcome
 from taskd_protocol.workflow_messages import InputQuery, Spawn
 

@@ -20,7 +20,7 @@ import trio
 from taskd.server.platform import Platform
 from taskd.store.backup import Draft, Manifest, check_room, copy_store, open_draft, refused, store_files, weigh
 from taskd_protocol.errors import BadRequest, StoreCorrupt, TaskdError
-from taskd_protocol.messages import Backup, BackupView
+from taskd_protocol.house_messages import Backup, BackupView
 
 log = structlog.get_logger("taskd.server")
 

@@ -48,8 +48,36 @@ from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.access_messages import (
+    CertQuery,
+    CertRenew,
+    CertView,
+    Invitation,
+    Invite,
+    TokenCreate,
+    TokenCreated,
+    TokenList,
+    TokenPage,
+    TokenRevoke,
+    TokenView,
+)
+from taskd_protocol.connection_messages import Done, Hello
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
+from taskd_protocol.house_messages import (
+    AgentDrain,
+    AgentList,
+    AgentPage,
+    Backup,
+    MemoryList,
+    MemoryPage,
+    QueueDrain,
+    QueueList,
+    QueuePage,
+    QueueWeigh,
+    Stats,
+    StatsQuery,
+)
 from taskd_protocol.task import Outcome
 
 SHOWN_READ = 16
@@ -68,7 +96,7 @@ INVITATION_MS_MAX = 10 * 60 * 1000
 class ClientRole:
     """One session of a peer that is no agent."""
 
-    def __init__(self, session: Session, hello: m.Hello) -> None:
+    def __init__(self, session: Session, hello: Hello) -> None:
         del hello
         self._session = session
         self._services = session.services
@@ -90,7 +118,7 @@ class ClientRole:
             case m.Wait():
                 _check_ids(message.ids)
                 self._outcomes.wait(message.ids)
-                self._session.send(m.Done(message.request_id))
+                self._session.send(Done(message.request_id))
             case m.OutcomeCredit():
                 self._outcomes.add_credit(message.outcomes)
             case m.Cancel():
@@ -113,44 +141,44 @@ class ClientRole:
                 self._read(message.request_id, partial(questions.list_jobs, self._services, message))
             case m.DeadList():
                 self._tell(questions.dead_page(self._services.working, message))
-            case m.QueueList():
-                self._tell(m.QueuePage(message.request_id, queue_views(self._services.working)))
-            case m.AgentList():
+            case QueueList():
+                self._tell(QueuePage(message.request_id, queue_views(self._services.working)))
+            case AgentList():
                 views = agent_views(self._services.working, self._services.hub.hosts, self._services.loop.now())
-                self._tell(m.AgentPage(message.request_id, views))
-            case m.MemoryList():
-                self._tell(m.MemoryPage(message.request_id, memory_views(self._services.working)))
+                self._tell(AgentPage(message.request_id, views))
+            case MemoryList():
+                self._tell(MemoryPage(message.request_id, memory_views(self._services.working)))
             case m.Follow():
                 _check_ids([message.id])
                 self._following.follow(message)
             case m.FollowMore():
                 self._following.more(message.request_id)
-            case m.QueueDrain():
+            case QueueDrain():
                 command = OrderQueue(message.queue, drain=not message.resume)
                 self._services.loop.ask(command, partial(self._answer, message.request_id, _done))
-            case m.QueueWeigh():
+            case QueueWeigh():
                 weigh = WeighQueue(message.queue, message.weight)
                 self._services.loop.ask(weigh, partial(self._answer, message.request_id, _done))
             case lm.QueuePause() | lm.LimitSet() | lm.LimitSync() | lm.LimitRemove() | lm.LimitList():
                 self._limiting.receive(message)
-            case m.AgentDrain():
+            case AgentDrain():
                 order = OrderAgent(message.agent, drain=not message.resume)
                 self._services.loop.ask(order, partial(self._answer, message.request_id, _done))
-            case m.TokenCreate():
+            case TokenCreate():
                 self._create_token(message)
-            case m.TokenList():
-                self._tell(m.TokenPage(message.request_id, self._token_views()))
-            case m.TokenRevoke():
+            case TokenList():
+                self._tell(TokenPage(message.request_id, self._token_views()))
+            case TokenRevoke():
                 self._services.loop.ask(RevokeToken(message.key_id), partial(self._answer, message.request_id, _done))
-            case m.Invite():
+            case Invite():
                 self._invite(message)
-            case m.CertRenew():
+            case CertRenew():
                 self._read(message.request_id, partial(self._renew, message))
-            case m.CertQuery():
+            case CertQuery():
                 self._tell(self._certificate(message.request_id))
-            case m.Backup():
+            case Backup():
                 self._read(message.request_id, partial(self._back_up, message))
-            case m.StatsQuery():
+            case StatsQuery():
                 self._tell(self._stats(message.request_id))
             case wm.WorkflowSubmit():
                 self._workflows.submit(message)
@@ -247,7 +275,7 @@ class ClientRole:
 
     # -- access -------------------------------------------------------------------------
 
-    def _create_token(self, message: m.TokenCreate) -> None:
+    def _create_token(self, message: TokenCreate) -> None:
         if message.role not in TOKEN_ROLES:
             raise BadRequest(f"role {message.role[:32]!r} is unknown; use one of {', '.join(TOKEN_ROLES)}")
         if not 0 < message.expires_in_ms <= TOKEN_MS_MAX:
@@ -256,7 +284,7 @@ class ClientRole:
         make = partial(_token_created, text)
         self._services.loop.ask(command, partial(self._answer, message.request_id, make))
 
-    def _invite(self, message: m.Invite) -> None:
+    def _invite(self, message: Invite) -> None:
         if not 0 < message.expires_in_ms <= INVITATION_MS_MAX:
             raise BadRequest("an invitation is good for at most ten minutes")
         text, command = self._mint(HELLO_JOIN, "invitation", message.expires_in_ms)
@@ -271,25 +299,25 @@ class ClientRole:
         record = TokenRecord(role, minted.secret_sha256, label, now_ms, now_ms + expires_in_ms)
         return minted.text, StoreToken(minted.key_id, record)
 
-    def _token_views(self) -> list[m.TokenView]:
+    def _token_views(self) -> list[TokenView]:
         return [
-            m.TokenView(key_id, r.role, r.label, r.created_at_ms, r.expires_at_ms, r.revoked)
+            TokenView(key_id, r.role, r.label, r.created_at_ms, r.expires_at_ms, r.revoked)
             for key_id, r in self._services.working.tokens.items()
             if r.role != HELLO_JOIN
         ]
 
-    async def _renew(self, message: m.CertRenew) -> m.Message:
+    async def _renew(self, message: CertRenew) -> m.Message:
         platform = self._services.platform
         await self._services.certificates.renew(message.host_names, platform.clock.wall_ms(), platform.offload)
         return self._certificate(message.request_id)
 
-    def _certificate(self, request_id: int) -> m.CertView:
+    def _certificate(self, request_id: int) -> CertView:
         facts = self._services.certificates.facts()
-        return m.CertView(
+        return CertView(
             request_id, list(facts.host_names), facts.not_before_ms, facts.not_after_ms, facts.sha256, facts.ca_sha256
         )
 
-    async def _back_up(self, message: m.Backup) -> m.Message:
+    async def _back_up(self, message: Backup) -> m.Message:
         backups = self._services.backups
         if backups is None:
             raise BadRequest("this server keeps its store in memory: there is nothing to make a backup of")
@@ -319,10 +347,10 @@ class ClientRole:
                 )
         return m.TaskViews(message.request_id, views)
 
-    def _stats(self, request_id: int) -> m.Stats:
+    def _stats(self, request_id: int) -> Stats:
         stages = self._services.loop.stages
         cpu_ns = self._services.platform.clock.cpu_ns()
-        return m.Stats(request_id, task_counts(self._services.working), dict(stages.ns), dict(stages.counts), cpu_ns)
+        return Stats(request_id, task_counts(self._services.working), dict(stages.ns), dict(stages.counts), cpu_ns)
 
     def _tell(self, message: m.Message) -> None:
         """Send an answer that shows the state, once what it shows is durable."""
@@ -357,12 +385,12 @@ def _size(view: m.TaskView) -> int:
 
 
 def _done(request_id: int) -> m.Message:
-    return m.Done(request_id)
+    return Done(request_id)
 
 
 def _token_created(text: str, request_id: int) -> m.Message:
-    return m.TokenCreated(request_id, text)
+    return TokenCreated(request_id, text)
 
 
 def _invitation(secret: str, ca_sha256: bytes, addresses: list[str], request_id: int) -> m.Message:
-    return m.Invitation(request_id, secret, ca_sha256, addresses)
+    return Invitation(request_id, secret, ca_sha256, addresses)

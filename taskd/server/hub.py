@@ -37,9 +37,10 @@ from taskd.core.effects import (
     WantTimers,
     WorkflowBroken,
 )
+from taskd_protocol.agent_messages import Drain, HostStats, Lease, Revoke
 from taskd_protocol.errors import AuthRefused, ConnectionLost, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES, format_task_id
-from taskd_protocol.messages import Drain, HostStats, Lease, Message, Revoke
+from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome
 
 log = structlog.get_logger("taskd.server")

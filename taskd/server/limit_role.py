@@ -7,7 +7,7 @@ from taskd.core.commands import Answer, Command, LimitsChanged, OrderQueue, Remo
 from taskd.server.services import Services
 from taskd.server.session import Session, error_message
 from taskd_protocol import limit_messages as lm
-from taskd_protocol import messages as m
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskdError
 
 LimitRequest = lm.QueuePause | lm.LimitSet | lm.LimitSync | lm.LimitRemove | lm.LimitList
@@ -53,7 +53,7 @@ class Limiting:
             case LimitsChanged():
                 self._session.send(lm.LimitChanges(request_id, *answer))
             case _:
-                self._session.send(m.Done(request_id))
+                self._session.send(Done(request_id))
 
 
 def _view(gauge: Gauge, mono_ms: int) -> lm.LimitView:

@@ -42,9 +42,9 @@ from taskd.server.starting import read_stored
 from taskd.store.head import FORMAT
 from taskd.store.interface import Store
 from taskd.store.rocksdb import open_store
+from taskd_protocol.connection_messages import Hello, PeerLimits
 from taskd_protocol.errors import AuthRefused, ServerStopping, StoreCorrupt, TaskdError
 from taskd_protocol.handshake import HELLO_AGENT
-from taskd_protocol.messages import Hello, PeerLimits
 
 log = structlog.get_logger("taskd.server")
 

@@ -11,6 +11,7 @@ from taskd.server.services import Services
 from taskd.server.session import Session, error_message
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskdError
 
 ScheduleRequest = (
@@ -90,4 +91,4 @@ class Scheduling:
             case sc.ScheduleBackfilled():
                 self._session.send(sm.ScheduleBackfilled(request_id, answer.at_ms, answer.until_ms))
             case _:
-                self._session.send(m.Done(request_id))
+                self._session.send(Done(request_id))

@@ -11,10 +11,10 @@ from taskd.server.loop import CommitLoop
 from taskd.server.notices import Notices
 from taskd.server.platform import Offload, Platform
 from taskd.store.interface import Store
+from taskd_protocol.connection_messages import PeerLimits
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.handshake import epoch_of, make_mark
 from taskd_protocol.mark import Mark
-from taskd_protocol.messages import PeerLimits
 
 if TYPE_CHECKING:
     from taskd.server.backups import Backups

@@ -19,7 +19,9 @@ from taskd.net.tls_stream import TlsStream
 from taskd.server import tokens
 from taskd.server.services import Services
 from taskd_protocol import limits
+from taskd_protocol.access_messages import Ca, CaRequest, Joined
 from taskd_protocol.connection import SEND_BYTES, Connection, UnknownMessage, server_side
+from taskd_protocol.connection_messages import Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import (
     AuthRefused,
     FrameTooLarge,
@@ -40,18 +42,7 @@ from taskd_protocol.handshake import (
     choose_version,
 )
 from taskd_protocol.ids import SESSION_ID_BYTES
-from taskd_protocol.messages import (
-    Ca,
-    CaRequest,
-    Error,
-    Hello,
-    Joined,
-    Message,
-    Ping,
-    Pong,
-    ToServer,
-    Welcome,
-)
+from taskd_protocol.messages import Message, ToServer
 from taskd_protocol.task import Outcome
 
 log = structlog.get_logger("taskd.server")

@@ -16,8 +16,10 @@ from taskd.core.reasons import why_cancelling, why_waiting
 from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd.server.loading import Found
+from taskd_protocol.agent_messages import HostStats
+from taskd_protocol.house_messages import AgentView, MemoryView, QueueView, StockView
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import AgentView, AttemptView, HostStats, MemoryView, QueueView, StockView, TaskView
+from taskd_protocol.messages import AttemptView, TaskView
 from taskd_protocol.task import DEFAULT_RETRY, Failure, TaskSpec
 from taskd_protocol.words import reason_text
 

@@ -22,8 +22,8 @@ from taskd.server.services import Services
 from taskd.server.session import Session, error_message
 from taskd.server.views import in_short
 from taskd_protocol import limits
-from taskd_protocol import messages as m
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, LeaseStale, ResultGone, StoreCorrupt, TaskCodes, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
 from taskd_protocol.task import Failure, Given, Outcome
@@ -78,7 +78,7 @@ class WorkflowRole:
         if isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
         else:
-            self._session.send(m.Done(request_id))
+            self._session.send(Done(request_id))
 
 
 def check_id(workflow: bytes) -> None:

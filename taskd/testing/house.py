@@ -30,8 +30,9 @@ from taskd.server.starting import read_stored
 from taskd.server.views import WaitTexts, task_keys, task_view
 from taskd.server.workflow_role import read_input
 from taskd.store.memory import MemoryStore
+from taskd_protocol.connection_messages import PeerLimits
 from taskd_protocol.errors import BadRequest, TaskdError
-from taskd_protocol.messages import PeerLimits, TaskView
+from taskd_protocol.messages import TaskView
 from taskd_protocol.workflow_messages import InputPage, InputQuery
 
 if TYPE_CHECKING:

@@ -23,9 +23,11 @@ from taskd.core.commands import AckAttempts, AddCredit, Answer, KeepCheckpoints,
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of
+from taskd_protocol.agent_messages import Lease, Revoke
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import Error, Lease, Message, Revoke
+from taskd_protocol.messages import Message
 from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
 from taskd_protocol.workflow_messages import InputPage, InputQuery
 

@@ -19,7 +19,9 @@ from campaigns.report import Found
 from crash.campaign import TASKD, Campaign
 from e2e.disks import FailingDisk, eat, failing_disk, small_disk
 from harness.waiting import until
-from taskd_protocol.messages import Accepted, Error, Heartbeat, HeartbeatSeen, Submit
+from taskd_protocol.agent_messages import Heartbeat, HeartbeatSeen
+from taskd_protocol.connection_messages import Error
+from taskd_protocol.messages import Accepted, Submit
 
 SOURCE = Path(__file__).parent.parent / "crash" / "shim.c"
 DISK_MIB = 160

@@ -27,8 +27,9 @@ from harness.specs import changed
 from taskd.client.profile import Profile
 from taskd.net.tls_stream import TlsStream
 from taskd.server.clock import SystemClock
+from taskd_protocol.connection_messages import Welcome
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, format_task_id, make_task_ids, parse_task_id
-from taskd_protocol.messages import TaskQuery, TaskViews, Welcome
+from taskd_protocol.messages import TaskQuery, TaskViews
 from taskd_protocol.payload import unpack
 from taskd_protocol.task import TaskSpec
 

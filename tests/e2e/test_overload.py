@@ -16,6 +16,7 @@ from e2e.house import House, Running, house, wait_until
 from e2e.peers import connected
 from taskd.server.clock import SystemClock
 from taskd_protocol import messages as m
+from taskd_protocol.connection_messages import Error, Welcome
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.task import TaskSpec
 
@@ -98,10 +99,10 @@ async def test_who_is_told_to_wait_waits_and_is_served(tmp_path: Path) -> None:
         (home.work / "shop.py").write_text(MODULE)
         home.serve("--data-dir", "data")
         async with connected(home) as peer:
-            await peer.take(m.Welcome)
+            await peer.take(Welcome)
             await peer.send(*[m.Submit(number, specs(TASKS)) for number in range(1, 11)])
             answers = [await peer.answer(m.Submit(number, []), object) for number in range(1, 11)]
-        refused = [answer for answer in answers if isinstance(answer, m.Error)]
+        refused = [answer for answer in answers if isinstance(answer, Error)]
         assert {(error.code, error.retryable) for error in refused} == {("server.busy", True)}
         assert all(error.retry_after_ms > 0 for error in refused)
         words = [sys.executable, "-c", FLOOD]
@@ -136,11 +137,11 @@ def refusal(home: House) -> str:
 
     async def ask() -> str:
         async with connected(home) as peer:
-            await peer.take(m.Welcome)
+            await peer.take(Welcome)
             while True:
                 number = peer.number()
                 answer = await peer.ask(m.Submit(number, specs(1)), object)
-                if isinstance(answer, m.Error):
+                if isinstance(answer, Error):
                     assert (answer.code, answer.retryable) == ("server.disk_full", True)
                     assert answer.retry_after_ms > 0
                     return answer.message
@@ -165,7 +166,7 @@ async def test_memory_stays_bounded_whatever_is_sent_and_not_read(home: House) -
         nursery.cancel_scope.cancel()
     assert watched.highest < RSS_BYTES_MAX
     async with connected(home) as peer:
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
         with trio.fail_after(30):
             await peer.ask(m.Submit(peer.number(), specs(1)), m.Accepted)
 

@@ -22,7 +22,9 @@ from taskd.net.tls_stream import TlsStream
 from taskd.server.clock import SystemClock
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol.access_messages import TokenCreate, TokenCreated, TokenRevoke
 from taskd_protocol.connection import encode
+from taskd_protocol.connection_messages import Done, Error, Welcome
 from taskd_protocol.framing import frame
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.task import TaskSpec
@@ -141,7 +143,7 @@ async def test_an_orderly_end_says_goodbye(home: House) -> None:
     """Peers are told to come back; the answers that they are owed come before."""
     server = home.serve("--data-dir", "data")
     async with connected(home) as peer:
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
         await peer.send(m.Submit(1, specs(500)))
         server.process.send_signal(signal.SIGTERM)
         await peer.over.wait()
@@ -149,10 +151,10 @@ async def test_an_orderly_end_says_goodbye(home: House) -> None:
     code = await trio.to_thread.run_sync(server.process.wait, 10)
     assert code == 0
     last = told[-1]
-    assert isinstance(last, m.Error)
+    assert isinstance(last, Error)
     assert (last.request_id, last.code, last.retryable) == (0, "server.stopping", True)
     answer = next(message for message in told if getattr(message, "request_id", 0) == 1)
-    assert isinstance(answer, m.Accepted) or (isinstance(answer, m.Error) and answer.code == "server.stopping")
+    assert isinstance(answer, m.Accepted) or (isinstance(answer, Error) and answer.code == "server.stopping")
 
 
 # -- whom it turns away -------------------------------------------------------------------------
@@ -171,7 +173,7 @@ async def test_plain_text_at_the_tls_port(home: House) -> None:
                 pass
         await stream.aclose()
     async with connected(home) as peer:
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
     assert "Traceback" not in server.log.read_text()
     plain = await trio.to_thread.run_sync(
         home.run, "queue", "ls", "--url", f"taskd+tcp://{known.token}@{known.address}"
@@ -193,7 +195,7 @@ async def test_what_comes_over_tls_is_checked_too(home: House) -> None:
                 if before:
                     assert (await peer.end()).code == "auth.refused"
                 else:
-                    await peer.take(m.Welcome)
+                    await peer.take(Welcome)
                     await peer.send_bytes(data)
                     assert (await peer.end()).code == code
     assert "Traceback" not in server.log.read_text()
@@ -220,7 +222,7 @@ async def test_added_host_names_are_good(home: House) -> None:
     server = home.serve("--data-dir", "data", "--host-name", "tasks.example", "--host-name", "10.1.2.3")
     for name in ("tasks.example", "10.1.2.3", "127.0.0.1"):
         async with connected(home, server_name=name) as peer:
-            await peer.take(m.Welcome)
+            await peer.take(Welcome)
     with pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
         async with connected(home, server_name="other.example"):
             pass
@@ -228,21 +230,21 @@ async def test_added_host_names_are_good(home: House) -> None:
     home.serve("--data-dir", "data", "--host-name", "other.example")
     for name in ("tasks.example", "other.example"):
         async with connected(home, server_name=name) as peer:
-            await peer.take(m.Welcome)
+            await peer.take(Welcome)
 
 
 async def test_a_revoked_token_ends_its_sessions_within_a_second(home: House) -> None:
     """Counted at the peer."""
     home.serve("--data-dir", "data")
     async with connected(home) as admin:
-        await admin.take(m.Welcome)
-        created = await admin.ask(m.TokenCreate(1, "client"), m.TokenCreated)
+        await admin.take(Welcome)
+        created = await admin.ask(TokenCreate(1, "client"), TokenCreated)
         async with connected(home, created.token) as peer:
-            await peer.take(m.Welcome)
-            await admin.send(m.TokenRevoke(2, created.token.split("_")[2]))
+            await peer.take(Welcome)
+            await admin.send(TokenRevoke(2, created.token.split("_")[2]))
             with trio.fail_after(1):
                 assert (await peer.end()).code == "auth.refused"
-            await admin.take(m.Done)
+            await admin.take(Done)
         async with connected(home, created.token) as peer:
             assert (await peer.end()).code == "auth.refused"
 
@@ -252,7 +254,7 @@ async def test_strangers_do_not_crowd_out_those_who_are_known(home: House) -> No
     home.serve("--data-dir", "data")
     known = profile(home)
     async with connected(home) as peer:
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
         idle = [
             await trio.open_tcp_stream(known.host, known.port)
             for _ in range(limits.PREAUTH_CONNECTIONS_PER_ADDRESS_MAX + 20)
@@ -266,7 +268,7 @@ async def test_strangers_do_not_crowd_out_those_who_are_known(home: House) -> No
             await stream.aclose()
     await until(lambda: _free(known), 10)
     async with connected(home) as peer:
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
 
 
 def _free(known: Profile) -> bool:

@@ -14,26 +14,21 @@ import trio
 from harness.peer import Peer
 from harness.sameness import Sameness
 from taskd.core.lifecycle import TERMINAL
-from taskd_protocol.messages import (
-    Accepted,
+from taskd_protocol.agent_messages import (
     Ack,
-    Cancel,
-    Error,
     Heartbeat,
     Lease,
     LeaseCredit,
     Nack,
     Offer,
     Offered,
-    OutcomeCredit,
-    Outcomes,
     Recorded,
     Revoke,
     Started,
     StartRecorded,
-    Submit,
-    Wait,
 )
+from taskd_protocol.connection_messages import Error
+from taskd_protocol.messages import Accepted, Cancel, OutcomeCredit, Outcomes, Submit, Wait
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Failure, FailureReport, Grant, Held, Outcome, Pool, Report, Retry, TaskSpec, Unique
 

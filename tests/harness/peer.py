@@ -6,10 +6,12 @@ from typing import TypeVar
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from taskd_protocol.agent_messages import Heartbeat, HeartbeatSeen, Lease, Offered, Recorded
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.limits import HEARTBEAT_MS, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
-from taskd_protocol.messages import Error, Heartbeat, HeartbeatSeen, Hello, Lease, Message, Offered, Recorded, ToPeer
+from taskd_protocol.messages import Message, ToPeer
 from taskd_protocol.task import Held
 
 T = TypeVar("T")

@@ -32,23 +32,13 @@ from taskd.server.session import Session
 from taskd.server.starting import read_stored
 from taskd.store.interface import Write
 from taskd.store.memory import MemoryStore
+from taskd_protocol.agent_messages import Lease, LeaseCredit, Offer, Offered
+from taskd_protocol.connection_messages import PeerLimits, Welcome
 from taskd_protocol.errors import StoreFailed, StoreStalled, TaskdError
 from taskd_protocol.handshake import TOKEN_ROLES
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import (
-    Accepted,
-    Lease,
-    LeaseCredit,
-    Offer,
-    Offered,
-    PeerLimits,
-    Submit,
-    TaskQuery,
-    TaskView,
-    TaskViews,
-    Welcome,
-)
+from taskd_protocol.messages import Accepted, Submit, TaskQuery, TaskView, TaskViews
 from taskd_protocol.task import Grant, Held, Pool, Report, TaskSpec
 
 T = TypeVar("T")

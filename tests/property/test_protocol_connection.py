@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protocol_strategies import PEER_GETS, SERVER_GETS, messages_of
 from taskd_protocol import limits, messages
 from taskd_protocol.connection import CONTROL, Connection, UnknownMessage, peer_side, server_side
+from taskd_protocol.connection_messages import Chunk, Ping
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.framing import frame
 from taskd_protocol.task import TaskSpec
@@ -135,9 +136,9 @@ def test_control_passes_between_chunks(bulk: list[messages.Submit], nonces: list
         server_gets = peer.data_to_send()
         assert len(server_gets) < 2 * limits.FRAME_BYTES_MAX
         received += server.receive(server_gets)
-        peer.send(messages.Ping(nonce))
+        peer.send(Ping(nonce))
         after = server.receive(peer.data_to_send())
-        assert after[0] == messages.Ping(nonce)
+        assert after[0] == Ping(nonce)
         received += after[1:]
     received += server.receive(everything_of(peer))
     assert received == bulk
@@ -146,18 +147,18 @@ def test_control_passes_between_chunks(bulk: list[messages.Submit], nonces: list
 @given(st.randoms(use_true_random=False), st.integers(1, limits.CHUNK_STREAMS_MAX))
 def test_interleaved_streams(random: object, count: int) -> None:
     """A receiver takes chunks of as many streams as are allowed, mixed in any way."""
-    bodies = [msgspec.msgpack.encode(messages.Ping(number)) for number in range(count)]
+    bodies = [msgspec.msgpack.encode(Ping(number)) for number in range(count)]
     pending = {stream: [body[i : i + 1] for i in range(len(body))] for stream, body in enumerate(bodies)}
     server = known_server()
     received: Received = []
     while pending:
         stream = random.choice(sorted(pending))  # type: ignore[attr-defined]  # the strategy's own random.Random
         data = pending[stream].pop(0)
-        chunk = messages.Chunk(stream, not pending[stream], data)
+        chunk = Chunk(stream, not pending[stream], data)
         received += server.receive(frame(msgspec.msgpack.encode(chunk)))
         if not pending[stream]:
             del pending[stream]
-    assert sorted(m.nonce for m in received if isinstance(m, messages.Ping)) == list(range(count))
+    assert sorted(m.nonce for m in received if isinstance(m, Ping)) == list(range(count))
     assert server._parts == {}
 
 
@@ -165,7 +166,7 @@ def test_interleaved_streams(random: object, count: int) -> None:
 def test_too_many_streams(count: int) -> None:
     """One more than that is a violation."""
     server = known_server()
-    chunks = [messages.Chunk(stream, last=False, data=b"x") for stream in range(count)]
+    chunks = [Chunk(stream, last=False, data=b"x") for stream in range(count)]
     with pytest.raises(ProtocolViolation):
         server.receive(b"".join(frame(msgspec.msgpack.encode(chunk)) for chunk in chunks))
     assert server._parts == {}

@@ -12,6 +12,7 @@ from protocol_document import VECTORS, wire_name
 from protocol_strategies import KINDS, SERVER_GETS, as_array, messages_of, structs
 from taskd_protocol import limits, messages
 from taskd_protocol.connection import Connection, UnknownMessage, peer_side, server_side
+from taskd_protocol.connection_messages import Ping
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.framing import frame
 
@@ -128,7 +129,7 @@ def test_unknown_peers_are_bounded(data: bytes, step: int) -> None:
     """Before it is known a peer may send so many bytes in all, however they are framed."""
     connection = server_side()
     taken = 0
-    ping = frame(msgspec.msgpack.encode(messages.Ping(1)))
+    ping = frame(msgspec.msgpack.encode(Ping(1)))
     stream = ping * (len(data) // len(ping) + 1)
     for start in range(0, len(data), step):
         taken += len(stream[start : start + step])

@@ -16,8 +16,8 @@ from taskd.agent.config import AgentConfig
 from taskd.agent.platform import Platform
 from taskd.agent.supplies import Machine as Found
 from taskd.client.profile import Profile
+from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.errors import AgentDuplicate, TaskdError
-from taskd_protocol.messages import HostStats
 
 
 class AgentMachine(Machine):

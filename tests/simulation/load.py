@@ -14,6 +14,7 @@ from simulation.schedules import ask_of_schedules, remove_schedules
 from simulation.tasks import TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import (
     BadRequest,
     QueueDraining,
@@ -23,15 +24,13 @@ from taskd_protocol.errors import (
     TaskdError,
     WorkflowInvalid,
 )
+from taskd_protocol.house_messages import AgentDrain, QueueDrain
 from taskd_protocol.messages import (
-    AgentDrain,
     Cancel,
     Cancelled,
-    Done,
     JobList,
     JobPage,
     JobStart,
-    QueueDrain,
     TaskQuery,
     TaskRetried,
     TaskRetry,

@@ -16,6 +16,8 @@ from taskd.core.attempts import RELEASED
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, Past, StateRecord
 from taskd.core.working import EPOCH_BITS
+from taskd_protocol.agent_messages import Ack, Lease, Nack, Offer, Offered, Recorded
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.errors import (
     AgentDuplicate,
     DiskFull,
@@ -27,22 +29,7 @@ from taskd_protocol.errors import (
     TaskCodes,
     UniqueHeld,
 )
-from taskd_protocol.messages import (
-    Accepted,
-    Ack,
-    Cancel,
-    Cancelled,
-    Error,
-    Hello,
-    Lease,
-    Message,
-    Nack,
-    Offer,
-    Offered,
-    Outcomes,
-    Recorded,
-    Submit,
-)
+from taskd_protocol.messages import Accepted, Cancel, Cancelled, Message, Outcomes, Submit
 
 if TYPE_CHECKING:
     from simulation.world import World

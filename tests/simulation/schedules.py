@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from simulation.bodies import BLOCKING, Body
 from simulation.clients import ClientMachine, perform
 from taskd.client import operations
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.messages import Done, ToPeer, ToServer
+from taskd_protocol.messages import ToPeer, ToServer
 from taskd_protocol.schedule import MISSED, NO_TASK, NO_TASK_ID, OVERLAPS, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.schedule_messages import (
     ScheduleBackfill,

@@ -4,8 +4,9 @@ from typing import Protocol
 
 from simulation.lives import Life
 from taskd_protocol.connection import peer_side, server_side
+from taskd_protocol.connection_messages import Hello
 from taskd_protocol.errors import TaskdError
-from taskd_protocol.messages import Hello, Message
+from taskd_protocol.messages import Message
 
 
 class Conversation:

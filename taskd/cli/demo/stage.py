@@ -14,7 +14,7 @@ from taskd.client.client import Client
 from taskd.client.clock import mono_s
 from taskd.client.profile import resolve
 from taskd_protocol.errors import CannotConnect
-from taskd_protocol.messages import AgentList, AgentPage
+from taskd_protocol.house_messages import AgentList, AgentPage
 
 HEARTBEAT_S: Final = 1
 """How often the agents give a sign of life here. Five times as often as by default: people are watching."""

@@ -6,8 +6,9 @@ import trio
 
 from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
+from taskd_protocol.agent_messages import Ack, HeartbeatSeen, Nack, Offer, Offered, Revoke
 from taskd_protocol.limits import HEARTBEAT_MS, HEARTBEATS_MISSED
-from taskd_protocol.messages import Ack, HeartbeatSeen, Message, Nack, Offer, Offered, Revoke
+from taskd_protocol.messages import Message
 from taskd_protocol.task import Held
 
 SILENCE_SECONDS = HEARTBEAT_MS * HEARTBEATS_MISSED / 1_000

@@ -9,8 +9,9 @@ from simulation.checkers.l02_agents import SILENCE_SECONDS
 from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
+from taskd_protocol.agent_messages import Drain, Lease, LeaseCredit, Offer, Offered
 from taskd_protocol.limits import HEARTBEAT_MS
-from taskd_protocol.messages import Drain, Lease, LeaseCredit, Message, Offer, Offered
+from taskd_protocol.messages import Message
 from taskd_protocol.task import Pool, TaskSpec
 
 HEARTBEAT_SECONDS = HEARTBEAT_MS / 1_000

@@ -4,7 +4,8 @@ from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
-from taskd_protocol.messages import Ack, Message, Nack, Recorded
+from taskd_protocol.agent_messages import Ack, Nack, Recorded
+from taskd_protocol.messages import Message
 
 
 class CountedOnce(Checker):

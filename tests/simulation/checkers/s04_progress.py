@@ -3,7 +3,8 @@
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd_protocol.messages import Checkpoints, Lease, Message
+from taskd_protocol.agent_messages import Checkpoints, Lease
+from taskd_protocol.messages import Message
 from taskd_protocol.payload import unpack
 
 

@@ -4,7 +4,8 @@ from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
-from taskd_protocol.messages import Accepted, Ack, Cancel, Cancelled, Lease, Message, Outcomes, Recorded, Submit
+from taskd_protocol.agent_messages import Ack, Lease, Recorded
+from taskd_protocol.messages import Accepted, Cancel, Cancelled, Message, Outcomes, Submit
 from taskd_protocol.task import Outcome
 from taskd_protocol.workflow import is_workflow_id, workflow_of
 

@@ -2,7 +2,8 @@
 
 from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
-from taskd_protocol.messages import Accepted, Cancelled, Lease, Message, Outcomes, Recorded
+from taskd_protocol.agent_messages import Lease, Recorded
+from taskd_protocol.messages import Accepted, Cancelled, Message, Outcomes
 
 
 class FailedStore(Checker):

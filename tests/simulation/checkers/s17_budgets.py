@@ -5,7 +5,8 @@ from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, StateRecord
-from taskd_protocol.messages import Message, Nack
+from taskd_protocol.agent_messages import Nack
+from taskd_protocol.messages import Message
 from taskd_protocol.task import DEFAULT_RETRY
 
 

@@ -11,7 +11,8 @@ from simulation.tap import Conversation
 from taskd.agent.executors.coroutine import DRAIN_S
 from taskd.agent.executors.seat import SOFT_S, TERM_S
 from taskd.core.lifecycle import State
-from taskd_protocol.messages import Ack, Message, Nack
+from taskd_protocol.agent_messages import Ack, Nack
+from taskd_protocol.messages import Message
 from taskd_protocol.task import TaskSpec
 
 GRACE_SECONDS = SOFT_S + TERM_S + DRAIN_S + 5.0

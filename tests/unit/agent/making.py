@@ -2,9 +2,10 @@
 
 from msgspec import structs
 
+from taskd_protocol.agent_messages import Lease
+from taskd_protocol.connection_messages import PeerLimits, Welcome
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
 from taskd_protocol.mark import Mark
-from taskd_protocol.messages import Lease, PeerLimits, Welcome
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import Grant, TaskSpec

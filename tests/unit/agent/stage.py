@@ -16,26 +16,24 @@ from taskd.agent.config import AgentConfig
 from taskd.agent.platform import CommandPlan, Exit, Platform
 from taskd.agent.supplies import Machine
 from taskd.client.profile import Profile
-from taskd_protocol.connection import Connection, UnknownMessage, server_side
-from taskd_protocol.errors import CannotConnect, TaskdError
-from taskd_protocol.framing import FrameDecoder
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
     Drain,
     Heartbeat,
     HeartbeatSeen,
-    Hello,
     HostStats,
     Lease,
     LeaseCredit,
-    Message,
     Nack,
     Offer,
     Offered,
     Recorded,
-    ToServer,
-    Welcome,
 )
+from taskd_protocol.connection import Connection, UnknownMessage, server_side
+from taskd_protocol.connection_messages import Hello, Welcome
+from taskd_protocol.errors import CannotConnect, TaskdError
+from taskd_protocol.framing import FrameDecoder
+from taskd_protocol.messages import Message, ToServer
 from taskd_protocol.task import Failure, FailureReport, Grant, Report
 from unit.agent.making import welcome
 

@@ -19,9 +19,9 @@ from taskd.agent.host import Host, oom_kills
 from taskd.agent.kin import memory_of
 from taskd.agent.spawner import open_spawner
 from taskd.client.profile import Profile
+from taskd_protocol.agent_messages import Ack, Logs, LogsRecorded, Nack, Offered, Recorded, Revoke
 from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Ack, Logs, LogsRecorded, Nack, Offered, Recorded, Revoke
 from taskd_protocol.payload import unpack
 from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report

@@ -10,9 +10,9 @@ from harness.specs import changed
 from taskd.agent.core import AgentCore
 from taskd.agent.marks import Marks
 from taskd.agent.slots import Slots
+from taskd_protocol.agent_messages import Lease, Offered, Revoke, Started, StartRecorded
 from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Lease, Offered, Revoke, Started, StartRecorded
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Pool, Report
 from unit.agent.making import grant, grants, welcome
 from unit.agent.stage import ASYNC, SYNC, Peer, Stage, playing

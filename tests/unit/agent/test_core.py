@@ -3,9 +3,7 @@ import pytest
 from taskd.agent.core import AgentCore, Kill
 from taskd.agent.limits import How
 from taskd.agent.wire import Raised, Returned
-from taskd_protocol.errors import TaskCodes, UnexpectedMessage
-from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
     Checkpoints,
     Drain,
@@ -17,6 +15,8 @@ from taskd_protocol.messages import (
     Recorded,
     Revoke,
 )
+from taskd_protocol.errors import TaskCodes, UnexpectedMessage
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Held, LogPiece, Pool, Report
 from unit.agent.making import grant, grants, lease, mark, task_id, welcome

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from taskd.agent.core import AgentCore
 from taskd.agent.crew import Crew, Member
 from taskd.agent.wire import Returned
+from taskd_protocol.agent_messages import Ack, LeaseCredit, Nack, Offered, Recorded, Revoke
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Ack, Done, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import Failure, Grant, Pool
 from taskd_protocol.workflow_messages import Spawn

@@ -10,11 +10,7 @@ import trio
 from msgspec import structs
 from trio.testing import MockClock
 
-from taskd_protocol.command import pack_command
-from taskd_protocol.errors import TaskCodes
-from taskd_protocol.ids import format_task_id
-from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
     Drain,
     LeaseCredit,
@@ -26,6 +22,10 @@ from taskd_protocol.messages import (
     Started,
     StartRecorded,
 )
+from taskd_protocol.command import pack_command
+from taskd_protocol.errors import TaskCodes
+from taskd_protocol.ids import format_task_id
+from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
 from taskd_protocol.payload import pack
 from taskd_protocol.resources import Granted, Hold
 from taskd_protocol.task import COMMAND_NAME, FailureReport, Grant, Report

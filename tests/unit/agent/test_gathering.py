@@ -7,8 +7,8 @@ from trio.testing import MockClock
 from taskd.agent.crew import Crew, Member
 from taskd.agent.gathering import Rule
 from taskd.agent.slots import Slots
+from taskd_protocol.agent_messages import LeaseCredit, Revoke
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import LeaseCredit, Revoke
 from taskd_protocol.task import FailureReport, Report
 from unit.agent.making import grant, grants, holding
 from unit.agent.stage import ASYNC, SYNC, Stage, playing

@@ -10,9 +10,10 @@ from taskd.agent.core import AgentCore, ToSend
 from taskd.agent.executors.coroutine import _in_frames
 from taskd.agent.wire import Handed, handed
 from taskd.client.family import Found
+from taskd_protocol.agent_messages import Drain, Nack, Offered
 from taskd_protocol.command import pack_command, read_command
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import PayloadTooLarge, PayloadUnpackable, TaskCodes, UnexpectedMessage
-from taskd_protocol.messages import Drain, Error, Nack, Offered
 from taskd_protocol.payload import Input, pack, pack_arguments, unpack_arguments
 from taskd_protocol.task import COMMAND_NAME, Failure, FailureReport, Given, Grant, Member, Pool, Report, Rules, Spawned
 from taskd_protocol.workflow import NIL

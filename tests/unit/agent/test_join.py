@@ -14,7 +14,9 @@ from taskd.client.dial import tls_context
 from taskd.client.profile import Profile
 from taskd.net.tls_stream import TlsStream
 from taskd.server.certificates import Certificates, open_certificates
+from taskd_protocol.access_messages import Ca, CaRequest, Joined
 from taskd_protocol.connection import server_side
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.errors import (
     AddressInsecure,
     CannotConnect,
@@ -23,7 +25,6 @@ from taskd_protocol.errors import (
     InvitationRefused,
 )
 from taskd_protocol.join import format_join_code
-from taskd_protocol.messages import Ca, CaRequest, Error, Hello, Joined
 
 SECRET = "one-time-secret"
 

@@ -6,8 +6,8 @@ from taskd.agent.core import AgentCore, Kill
 from taskd.agent.limits import Breach, How, Limits
 from taskd.agent.progress import MESSAGE_BYTES, Progress
 from taskd.agent.wire import Raised
+from taskd_protocol.agent_messages import Checkpoints, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Checkpoints, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, Rules, TaskSpec
 from unit.agent.making import grant, lease, task_id, welcome
 from unit.agent.workshop import limited

@@ -6,6 +6,8 @@ from trio.testing import MockClock
 
 from taskd.agent import spawns, wire
 from taskd.agent.executors.seat import FIRST_MAX
+from taskd_protocol.agent_messages import Ack, Drain, HeartbeatSeen, Offered, Recorded
+from taskd_protocol.connection_messages import Done, Error, Ping, Pong
 from taskd_protocol.errors import (
     AgentDuplicate,
     AuthRefused,
@@ -15,7 +17,6 @@ from taskd_protocol.errors import (
     ServerBusy,
     TaskdError,
 )
-from taskd_protocol.messages import Ack, Done, Drain, Error, HeartbeatSeen, Offered, Ping, Pong, Recorded
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import COMMAND_NAME, Held, Pool, TaskSpec
 from taskd_protocol.workflow_messages import Spawn

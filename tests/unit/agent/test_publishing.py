@@ -5,7 +5,8 @@ import structlog.testing
 from taskd.agent.publishing import ADVICE, publish
 from taskd.client.profile import resolve
 from taskd_protocol.connection import UnknownMessage
-from taskd_protocol.messages import Error, ToPeer, ToServer
+from taskd_protocol.connection_messages import Error
+from taskd_protocol.messages import ToPeer, ToServer
 from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
 from taskd_protocol.schedule_messages import ScheduleChanges, ScheduleSync
 from taskd_protocol.task import TaskSpec

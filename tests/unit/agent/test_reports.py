@@ -1,7 +1,7 @@
 from taskd.agent.reports import MESSAGE_BYTES, Reports
+from taskd_protocol.agent_messages import Ack, Logs, Nack
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
-from taskd_protocol.messages import Ack, Logs, Nack
 from taskd_protocol.task import Failure, FailureReport, LogPiece, Report
 from unit.agent.making import task_id
 

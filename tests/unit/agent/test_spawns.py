@@ -5,8 +5,9 @@ import pytest
 from taskd.agent import spawns
 from taskd.agent.core import AgentCore
 from taskd.agent.wire import Raised, Returned
+from taskd_protocol.agent_messages import Ack, Nack, Offered, Recorded, Revoke
+from taskd_protocol.connection_messages import Done, Error
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
-from taskd_protocol.messages import Ack, Done, Error, Nack, Offered, Recorded, Revoke
 from taskd_protocol.task import Failure, FailureReport, LogPiece, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import Spawn
 from unit.agent.making import grant, lease, task_id, welcome

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import trio
 
+from taskd_protocol.agent_messages import Ack, Checkpoints, Logs, LogsRecorded, Nack, Recorded, Revoke
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.messages import Ack, Checkpoints, Logs, LogsRecorded, Nack, Recorded, Revoke
 from taskd_protocol.payload import unpack
 from taskd_protocol.task import FailureReport, LogPiece, Report
 from unit.agent.stage import Peer

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from taskd.client.profile import Profile, save
-from taskd_protocol.messages import QueuePage
+from taskd_protocol.house_messages import QueuePage
 from unit.cli.fake_client import TOKEN, FakeClient, Taskd
 
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from taskd_protocol.connection_messages import Done
+from taskd_protocol.house_messages import AgentPage, QueuePage, QueueView
 from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView, QueuePause
 from taskd_protocol.limiting import Limit
-from taskd_protocol.messages import AgentPage, Done, QueuePage, QueueView
 from unit.cli.fake_client import FakeClient, Taskd
 
 IMAGES = Limit("queue:images", 10, 100, 60_000, 5, "shop")

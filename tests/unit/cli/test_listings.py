@@ -2,19 +2,25 @@ import json
 
 import pytest
 
-from taskd_protocol.errors import RoleRefused
-from taskd_protocol.join import parse_join_code
-from taskd_protocol.messages import (
-    AgentDrain,
-    AgentPage,
-    AgentView,
+from taskd_protocol.access_messages import (
     CertQuery,
     CertRenew,
     CertView,
-    Done,
-    HostStats,
     Invitation,
     Invite,
+    TokenCreate,
+    TokenCreated,
+    TokenPage,
+    TokenRevoke,
+    TokenView,
+)
+from taskd_protocol.agent_messages import HostStats
+from taskd_protocol.connection_messages import Done
+from taskd_protocol.errors import RoleRefused
+from taskd_protocol.house_messages import (
+    AgentDrain,
+    AgentPage,
+    AgentView,
     MemoryPage,
     MemoryView,
     QueueDrain,
@@ -22,12 +28,8 @@ from taskd_protocol.messages import (
     QueueView,
     QueueWeigh,
     StockView,
-    TokenCreate,
-    TokenCreated,
-    TokenPage,
-    TokenRevoke,
-    TokenView,
 )
+from taskd_protocol.join import parse_join_code
 from unit.cli.fake_client import TOKEN, FakeClient, Taskd
 
 AGENT = AgentView(

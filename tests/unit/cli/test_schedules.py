@@ -4,8 +4,8 @@ import json
 
 from msgspec.structs import replace
 
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.ids import format_task_id, make_task_ids
-from taskd_protocol.messages import Done
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.schedule_messages import (

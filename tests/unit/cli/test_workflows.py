@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TimedOut, WorkflowEnded
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.messages import Done
 from taskd_protocol.payload import unpack
 from taskd_protocol.schedule import NO_TASK, Schedule, Timing
 from taskd_protocol.schedule_messages import ScheduleChanges, SchedulePage, ScheduleSet, ScheduleView

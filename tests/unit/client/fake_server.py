@@ -10,29 +10,23 @@ import threading
 from typing import TYPE_CHECKING
 
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
+from taskd_protocol.connection_messages import Done, Error, Hello, PeerLimits, Ping, Pong, Welcome
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.explanation import Explanation, Misfit, Reason
 from taskd_protocol.handshake import make_mark
+from taskd_protocol.house_messages import QueueList, QueuePage
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import (
     Accepted,
     AttemptView,
     Cancel,
     Cancelled,
-    Done,
-    Error,
     Follow,
     FollowMore,
-    Hello,
     LogEntry,
     LogPage,
     OutcomeCredit,
     Outcomes,
-    PeerLimits,
-    Ping,
-    Pong,
-    QueueList,
-    QueuePage,
     Submit,
     TaskExplain,
     TaskExplained,
@@ -44,7 +38,6 @@ from taskd_protocol.messages import (
     ToPeer,
     ToServer,
     Wait,
-    Welcome,
 )
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure, Outcome, TaskSpec

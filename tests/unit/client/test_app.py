@@ -17,6 +17,7 @@ from taskd.client.handle import TaskHandle
 from taskd.client.link import Link
 from taskd_protocol import task as wire
 from taskd_protocol.connection import UnknownMessage
+from taskd_protocol.connection_messages import Error, PeerLimits
 from taskd_protocol.errors import (
     BadRequest,
     ConfigInvalid,
@@ -30,7 +31,7 @@ from taskd_protocol.errors import (
 )
 from taskd_protocol.explanation import Misfit, Reason
 from taskd_protocol.ids import TaskId, format_task_id, is_task_id, parse_task_id, task_id_unix_ms
-from taskd_protocol.messages import AttemptView, Error, PeerLimits, Submit, ToServer, Wait
+from taskd_protocol.messages import AttemptView, Submit, ToServer, Wait
 from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.task import Failure, Grant, Outcome, TaskSpec
 from unit.client.faces import Face, wait_until

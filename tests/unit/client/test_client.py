@@ -7,8 +7,9 @@ import pytest
 from taskd.client.client import CHUNK_BYTES, Client, cut
 from taskd.client.profile import Profile
 from taskd_protocol.errors import BadRequest, TaskUnknown, TimedOut, UnexpectedMessage, UnknownKind
+from taskd_protocol.house_messages import AgentList, AgentPage, QueueList, QueuePage
 from taskd_protocol.ids import task_id_unix_ms
-from taskd_protocol.messages import AgentList, AgentPage, Follow, LogEntry, QueueList, QueuePage, TaskQuery, TaskViews
+from taskd_protocol.messages import Follow, LogEntry, TaskQuery, TaskViews
 from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import TaskSpec
 from unit.client.faces import Face

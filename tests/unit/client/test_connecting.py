@@ -13,7 +13,9 @@ from taskd.client.client import Client
 from taskd.client.profile import Profile
 from taskd.server.certificates import Certificates, open_certificates
 from taskd.server.clock import SystemClock
+from taskd_protocol.access_messages import TokenCreate, TokenCreated
 from taskd_protocol.connection import UnknownMessage
+from taskd_protocol.connection_messages import Error, Hello
 from taskd_protocol.errors import (
     AuthRefused,
     CannotConnect,
@@ -23,17 +25,8 @@ from taskd_protocol.errors import (
     TaskdError,
     TimedOut,
 )
-from taskd_protocol.messages import (
-    Error,
-    Hello,
-    QueueList,
-    QueuePage,
-    Submit,
-    TokenCreate,
-    TokenCreated,
-    ToServer,
-    Wait,
-)
+from taskd_protocol.house_messages import QueueList, QueuePage
+from taskd_protocol.messages import Submit, ToServer, Wait
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Outcome, TaskSpec
 from unit.client.faces import Face, wait_until

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskd_protocol.messages import Hello, Wait
+from taskd_protocol.connection_messages import Hello
+from taskd_protocol.messages import Wait
 from unit.client.faces import wait_until
 from unit.client.fake_server import FakeServer
 

@@ -16,7 +16,9 @@ from taskd.client.patience import (
 from taskd.client.promise import Following, Request
 from taskd.client.session import Session
 from taskd_protocol import limits
+from taskd_protocol.access_messages import Joined, TokenCreate
 from taskd_protocol.connection import Connection, UnknownMessage, server_side
+from taskd_protocol.connection_messages import Done, Error, Hello, PeerLimits, Ping, Pong, Welcome
 from taskd_protocol.errors import (
     AuthRefused,
     BadRequest,
@@ -32,30 +34,20 @@ from taskd_protocol.errors import (
     UnknownKind,
     VersionUnsupported,
 )
+from taskd_protocol.house_messages import QueueList, QueuePage
 from taskd_protocol.mark import Mark
 from taskd_protocol.messages import (
     Accepted,
-    Done,
-    Error,
     Follow,
     FollowMore,
-    Hello,
-    Joined,
     LogEntry,
     LogPage,
     OutcomeCredit,
     Outcomes,
-    PeerLimits,
-    Ping,
-    Pong,
-    QueueList,
-    QueuePage,
     Submit,
-    TokenCreate,
     ToPeer,
     ToServer,
     Wait,
-    Welcome,
 )
 from taskd_protocol.task import Outcome, Retry, Rules, TaskSpec, Unique
 

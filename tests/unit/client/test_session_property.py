@@ -10,23 +10,10 @@ from taskd.client.events import Answered, Ended, HangUp
 from taskd.client.promise import Request
 from taskd.client.session import Session
 from taskd_protocol.connection import Connection, server_side
+from taskd_protocol.connection_messages import Done, Error, Hello, PeerLimits, Ping, Pong, Welcome
 from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.mark import Mark
-from taskd_protocol.messages import (
-    Accepted,
-    Done,
-    Error,
-    Hello,
-    OutcomeCredit,
-    Outcomes,
-    PeerLimits,
-    Ping,
-    Pong,
-    Submit,
-    ToServer,
-    Wait,
-    Welcome,
-)
+from taskd_protocol.messages import Accepted, OutcomeCredit, Outcomes, Submit, ToServer, Wait
 from taskd_protocol.task import Outcome, TaskSpec
 
 CREDIT = 4

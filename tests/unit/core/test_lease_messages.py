@@ -9,10 +9,10 @@ from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
 from taskd.core.placement import LEASE_BYTES, LEASE_TASKS_MAX
 from taskd.core.working import Settings
+from taskd_protocol.agent_messages import Lease
 from taskd_protocol.connection import encode
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.limits import MESSAGE_BYTES_MAX, NAME_CHARS_MAX
-from taskd_protocol.messages import Lease
 from taskd_protocol.task import Pool, TaskSpec
 
 NOW = Now(1_000, 1_763_740_800_000)

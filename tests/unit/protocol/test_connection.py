@@ -7,14 +7,17 @@ import pytest
 from protocol_strategies import as_array
 from taskd_protocol import limits
 from taskd_protocol import messages as m
+from taskd_protocol.access_messages import Ca
+from taskd_protocol.agent_messages import Drain, Heartbeat, Lease, Offer, Revoke
 from taskd_protocol.connection import Connection, UnknownMessage, encode, peer_side, server_side
+from taskd_protocol.connection_messages import Chunk, Hello, Ping, Pong
 from taskd_protocol.errors import FrameTooLarge, ProtocolViolation
 from taskd_protocol.framing import FrameDecoder, frame
 from taskd_protocol.mark import Mark
 from taskd_protocol.task import Grant, Retry, TaskSpec
 
 TASK_ID = bytes.fromhex("019aa8a95c007abc8def0123456789ab")
-HELLO = m.Hello(1, 1, "client", "taskd_client_k_s_c")
+HELLO = Hello(1, 1, "client", "taskd_client_k_s_c")
 
 
 def known_server() -> Connection[m.ToServer]:
@@ -38,19 +41,19 @@ def test_hello_fits_before_the_peer_is_known() -> None:
     """A HELLO with every field at its longest fits the bytes that an unknown peer has."""
     mark = Mark(bytes(16), 2**64 - 1, bytes(32))
     name = "\N{SNOWMAN}" * limits.NAME_CHARS_MAX
-    hello = m.Hello(1, 2**63, "agent", "t" * 128, name, bytes(16), bytes(16), mark, "taskd 0.1.0")
+    hello = Hello(1, 2**63, "agent", "t" * 128, name, bytes(16), bytes(16), mark, "taskd 0.1.0")
     assert server_side().receive(frame(encode(hello))) == [hello]
 
 
 def test_unknown_peers_may_not_send_much() -> None:
     """More bytes than a HELLO needs are refused, in one frame or in many small ones."""
-    large = m.Hello(1, 1, "client", "t" * limits.PREAUTH_BYTES_MAX)
+    large = Hello(1, 1, "client", "t" * limits.PREAUTH_BYTES_MAX)
     with pytest.raises(FrameTooLarge):
         server_side().receive(frame(encode(large)))
     server = server_side()
-    ping = frame(encode(m.Ping(1)))
+    ping = frame(encode(Ping(1)))
     for _ in range(limits.PREAUTH_BYTES_MAX // len(ping)):
-        assert server.receive(ping) == [m.Ping(1)]
+        assert server.receive(ping) == [Ping(1)]
     with pytest.raises(FrameTooLarge):
         server.receive(ping)
 
@@ -58,7 +61,7 @@ def test_unknown_peers_may_not_send_much() -> None:
 def test_unknown_peers_may_not_send_chunks() -> None:
     """Chunks would be kept: nobody who is unknown may have anything kept."""
     with pytest.raises(ProtocolViolation):
-        server_side().receive(frame(encode(m.Chunk(0, last=False, data=b"x"))))
+        server_side().receive(frame(encode(Chunk(0, last=False, data=b"x"))))
 
 
 def test_known_peers_may() -> None:
@@ -69,21 +72,21 @@ def test_known_peers_may() -> None:
     submit = m.Submit(1, [TaskSpec(TASK_ID, "app.big", bytes(limits.FRAME_BYTES_MAX - 100))])
     assert server.receive(frame(encode(submit))) == [submit]
     for _ in range(100):
-        server.receive(frame(encode(m.Ping(1))) * 100)
+        server.receive(frame(encode(Ping(1))) * 100)
 
 
 def test_the_largest_frame() -> None:
     """A body of exactly the limit is one frame; a byte more goes in chunks."""
-    spare = limits.FRAME_BYTES_MAX - len(encode(m.Ca("x" * 70_000))) + 70_000
+    spare = limits.FRAME_BYTES_MAX - len(encode(Ca("x" * 70_000))) + 70_000
     peer = known_server()
-    peer.send(m.Ca("x" * spare))
+    peer.send(Ca("x" * spare))
     data = all_of(peer)
     assert len(data) == limits.FRAME_BYTES_MAX + limits.FRAME_HEADER_BYTES
-    assert peer_side().receive(data) == [m.Ca("x" * spare)]
-    peer.send(m.Ca("x" * (spare + 1)))
+    assert peer_side().receive(data) == [Ca("x" * spare)]
+    peer.send(Ca("x" * (spare + 1)))
     first = all_of(peer)
     assert int.from_bytes(first[:4], "big") < limits.CHUNK_DATA_BYTES + 20
-    assert peer_side().receive(first) == [m.Ca("x" * (spare + 1))]
+    assert peer_side().receive(first) == [Ca("x" * (spare + 1))]
 
 
 def test_the_largest_message() -> None:
@@ -92,8 +95,8 @@ def test_the_largest_message() -> None:
     peer, server = peer_side(), known_server()
     peer.send(m.Submit(1, [spec]))
     assert server.receive(all_of(peer)) == [m.Submit(1, [spec])]
-    server.send(m.Lease(1, 0, [Grant(2**63 - 1, 1, spec)]))
-    assert peer.receive(all_of(server)) == [m.Lease(1, 0, [Grant(2**63 - 1, 1, spec)])]
+    server.send(Lease(1, 0, [Grant(2**63 - 1, 1, spec)]))
+    assert peer.receive(all_of(server)) == [Lease(1, 0, [Grant(2**63 - 1, 1, spec)])]
     with pytest.raises(FrameTooLarge):
         peer.send(m.Submit(2, [spec, spec]))
     assert peer.outbox_bytes == 0
@@ -103,12 +106,12 @@ def test_the_largest_message() -> None:
 def test_chunks_over_the_limit() -> None:
     """What is being put together of all streams is bounded; what was put together no longer counts."""
     server = known_server()
-    chunk = frame(encode(m.Chunk(0, last=False, data=bytes(limits.CHUNK_DATA_BYTES))))
+    chunk = frame(encode(Chunk(0, last=False, data=bytes(limits.CHUNK_DATA_BYTES))))
     fitting = limits.MESSAGE_BYTES_MAX // limits.CHUNK_DATA_BYTES
     for _ in range(fitting):
         assert server.receive(chunk) == []
     with pytest.raises(FrameTooLarge):
-        server.receive(frame(encode(m.Chunk(1, last=False, data=bytes(limits.CHUNK_DATA_BYTES)))))
+        server.receive(frame(encode(Chunk(1, last=False, data=bytes(limits.CHUNK_DATA_BYTES)))))
     assert server._parts == {}, "a connection that is done for holds nothing"
     server, peer = known_server(), peer_side()
     for number in range(3):
@@ -119,9 +122,9 @@ def test_chunks_over_the_limit() -> None:
 
 def test_chunk_in_chunk() -> None:
     """A chunk carries a message, never a chunk."""
-    inner = encode(m.Chunk(1, last=True, data=encode(m.Ping(1))))
+    inner = encode(Chunk(1, last=True, data=encode(Ping(1))))
     with pytest.raises(ProtocolViolation):
-        known_server().receive(frame(encode(m.Chunk(0, last=True, data=inner))))
+        known_server().receive(frame(encode(Chunk(0, last=True, data=inner))))
 
 
 def test_a_stream_is_free_after_its_last_piece() -> None:
@@ -136,28 +139,28 @@ def test_a_stream_is_free_after_its_last_piece() -> None:
 def test_revoke_stays_behind_its_lease() -> None:
     """REVOKE never overtakes the LEASE whose attempt it ends, however large that is; a PONG overtakes both."""
     server, agent = known_server(), peer_side()
-    lease = m.Lease(1, 0, [Grant(7, 1, TaskSpec(TASK_ID, "app.big", bytes(3 * limits.FRAME_BYTES_MAX)))])
+    lease = Lease(1, 0, [Grant(7, 1, TaskSpec(TASK_ID, "app.big", bytes(3 * limits.FRAME_BYTES_MAX)))])
     server.send(lease)
-    server.send(m.Revoke([7]))
-    server.send(m.Pong(1))
-    assert agent.receive(all_of(server)) == [m.Pong(1), lease, m.Revoke([7])]
+    server.send(Revoke([7]))
+    server.send(Pong(1))
+    assert agent.receive(all_of(server)) == [Pong(1), lease, Revoke([7])]
 
 
 def test_a_large_control_message_is_bulk() -> None:
     """A heartbeat of more than one frame keeps its place behind what was sent before it."""
     agent, server = peer_side(), known_server()
-    beat = m.Heartbeat(1, 1, list(range(2**62, 2**62 + 40_000)))
-    agent.send(m.Drain())
+    beat = Heartbeat(1, 1, list(range(2**62, 2**62 + 40_000)))
+    agent.send(Drain())
     agent.send(beat)
-    agent.send(m.Ping(1))
-    assert server.receive(all_of(agent)) == [m.Ping(1), m.Drain(), beat]
+    agent.send(Ping(1))
+    assert server.receive(all_of(agent)) == [Ping(1), Drain(), beat]
 
 
 def test_outbox_is_counted() -> None:
     """``outbox_bytes`` is what waits, to the byte, in both lanes."""
     peer = peer_side()
     peer.send(m.Submit(1, [TaskSpec(TASK_ID, "app.big", bytes(3 * limits.FRAME_BYTES_MAX))]))
-    peer.send(m.Ping(1))
+    peer.send(Ping(1))
     waiting = peer.outbox_bytes
     sent = 0
     while data := peer.data_to_send():
@@ -180,7 +183,7 @@ def test_unknown_messages(value: list[object], expected: UnknownMessage) -> None
     """A message of a type that nobody here knows is told as such, with what it can be answered under."""
     server = known_server()
     assert server.receive(framed(value)) == [expected]
-    assert server.receive(framed([5, 1])) == [m.Ping(1)], "the connection goes on"
+    assert server.receive(framed([5, 1])) == [Ping(1)], "the connection goes on"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ def test_malformed_bytes(body: bytes) -> None:
 def test_nothing_is_read_after_an_error() -> None:
     """The same error again, whatever comes; what came before it in other reads has been given."""
     server = known_server()
-    assert server.receive(framed([5, 1])) == [m.Ping(1)]
+    assert server.receive(framed([5, 1])) == [Ping(1)]
     with pytest.raises(ProtocolViolation) as first:
         server.receive(framed([5, 2], [5, "bad"], [5, 3]))
     with pytest.raises(ProtocolViolation) as second:
@@ -246,7 +249,7 @@ def test_nothing_is_read_after_an_error() -> None:
 def test_later_fields_are_passed_over() -> None:
     """A newer peer's fields at the end do no harm, an older one's missing ones are the defaults."""
     server = known_server()
-    assert server.receive(framed([5, 1, "new", {"a": [1]}])) == [m.Ping(1)]
+    assert server.receive(framed([5, 1, "new", {"a": [1]}])) == [Ping(1)]
     fields = as_array(TaskSpec(TASK_ID, "app.add", b"p"))
     retry = as_array(Retry())
     assert isinstance(fields, list)
@@ -270,7 +273,7 @@ def test_frames_byte_by_byte() -> None:
 
 def test_encode_is_deterministic() -> None:
     """The same message is the same bytes, so that vectors can pin them."""
-    offer = m.Offer([], labels={"b": "1", "a": "2"})
+    offer = Offer([], labels={"b": "1", "a": "2"})
     assert (
         encode(offer) == encode(msgspec.structs.replace(offer)) == bytes.fromhex("9840909082a162a131a161a13280909000")
     )

@@ -10,10 +10,14 @@ import pytest
 from protocol_document import VECTORS, bare, described_messages, section, sections, wire_name
 from taskd.core import lifecycle
 from taskd_protocol import (
+    access_messages,
+    agent_messages,
     connection,
+    connection_messages,
     errors,
     explanation,
     handshake,
+    house_messages,
     limit_messages,
     limiting,
     limits,
@@ -26,6 +30,7 @@ from taskd_protocol import (
     workflow,
     workflow_messages,
 )
+from taskd_protocol.connection_messages import Chunk, PeerLimits
 
 SERVER_GETS: frozenset[type[msgspec.Struct]] = frozenset(get_args(messages.ToServer))
 PEER_GETS: frozenset[type[msgspec.Struct]] = frozenset(get_args(messages.ToPeer))
@@ -37,7 +42,8 @@ def records() -> dict[str, type[msgspec.Struct]]:
     """Return the structs that travel inside messages."""
     found: dict[str, type[msgspec.Struct]] = {}
     rooms = (messages, explanation, resources, task, workflow, workflow_messages, schedule, schedule_messages)
-    for room in (*rooms, limiting, limit_messages):
+    more = (access_messages, agent_messages, connection_messages, house_messages, limiting, limit_messages)
+    for room in rooms + more:
         for value in vars(room).values():
             if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in SERVER_GETS | PEER_GETS:
                 found[value.__name__] = value
@@ -188,7 +194,7 @@ def test_told_limits() -> None:
         for name, _, meaning in section("10. Limits").rows
         for field in re.findall(r"\*told\* as `(\w+)`", meaning)
     }
-    defaults = messages.PeerLimits()
+    defaults = PeerLimits()
     assert {field: getattr(limits, name) for field, name in told.items()} == msgspec.structs.asdict(defaults)
 
 
@@ -203,7 +209,7 @@ def test_roles() -> None:
                 told[role].add(name)
     assert told == {role: set(map(wire_name, kinds)) for role, kinds in handshake.ALLOWED.items()}
     listed = {name for name, *_ in section("4.2 Roles").rows}
-    assert listed == {wire_name(kind) for kind in SERVER_GETS - handshake.BEFORE_WELCOME - {messages.Chunk}}
+    assert listed == {wire_name(kind) for kind in SERVER_GETS - handshake.BEFORE_WELCOME - {Chunk}}
 
 
 def test_control_lane() -> None:

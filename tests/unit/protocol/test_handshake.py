@@ -9,6 +9,9 @@ import pytest
 
 from taskd_protocol import handshake, limits
 from taskd_protocol import messages as m
+from taskd_protocol.access_messages import CertRenew, Invite, TokenCreate, TokenList, TokenRevoke
+from taskd_protocol.agent_messages import Ack, Checkpoints, Drain, Logs, Nack
+from taskd_protocol.connection_messages import Chunk, Hello, Ping, Pong
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
 from taskd_protocol.handshake import (
     ALLOWED,
@@ -30,8 +33,8 @@ LINEAGE = bytes(range(16))
 SERVER_GETS: list[type[msgspec.Struct]] = list(get_args(m.ToServer))
 
 
-def hello(lowest: int = 1, highest: int = 1, role: str = "client", **more: object) -> m.Hello:
-    plain = m.Hello(lowest, highest, role, "token")
+def hello(lowest: int = 1, highest: int = 1, role: str = "client", **more: object) -> Hello:
+    plain = Hello(lowest, highest, role, "token")
     return msgspec.structs.replace(plain, **more)
 
 
@@ -73,7 +76,7 @@ def test_no_version_in_common(theirs: tuple[int, int], behind: str) -> None:
         hello(role="agent", name="worker-1", boot_id=bytes(16), session=bytes(16)),
     ],
 )
-def test_good_hellos(good: m.Hello) -> None:
+def test_good_hellos(good: Hello) -> None:
     """Clients may leave their name out; agents have a name and a boot id."""
     check_hello(good)
 
@@ -92,7 +95,7 @@ def test_good_hellos(good: m.Hello) -> None:
         (hello(session=bytes(17)), "session"),
     ],
 )
-def test_bad_hellos(bad: m.Hello, named: str) -> None:
+def test_bad_hellos(bad: Hello, named: str) -> None:
     """A field out of range is named, in one line that repeats nothing unprintable."""
     with pytest.raises(BadRequest) as caught:
         check_hello(bad)
@@ -132,16 +135,16 @@ def test_roles_include_each_other() -> None:
     order = ("viewer", "client", "operator", "admin")
     for less, more in itertools.pairwise(order):
         assert ALLOWED[less] <= ALLOWED[more]
-    assert ALLOWED["agent"] & ALLOWED["admin"] == {m.Ping, m.Pong}
-    assert frozenset().union(*ALLOWED.values()) == set(SERVER_GETS) - handshake.BEFORE_WELCOME - {m.Chunk}
+    assert ALLOWED["agent"] & ALLOWED["admin"] == {Ping, Pong}
+    assert frozenset().union(*ALLOWED.values()) == set(SERVER_GETS) - handshake.BEFORE_WELCOME - {Chunk}
 
 
 def test_viewers_change_nothing() -> None:
     """No message that changes something is a viewer's."""
-    changing = {m.Submit, m.Cancel, m.TokenCreate, m.TokenRevoke, m.Invite, m.CertRenew}
-    changing |= {m.Ack, m.Nack, m.Drain, m.Logs, m.Checkpoints}
+    changing = {m.Submit, m.Cancel, TokenCreate, TokenRevoke, Invite, CertRenew}
+    changing |= {Ack, Nack, Drain, Logs, Checkpoints}
     assert not ALLOWED["viewer"] & changing
-    assert m.TokenList not in ALLOWED["operator"]
+    assert TokenList not in ALLOWED["operator"]
 
 
 def test_mark_is_what_the_document_says() -> None:

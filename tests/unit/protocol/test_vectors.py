@@ -15,6 +15,7 @@ import pytest
 from protocol_document import VECTORS, wire_name
 from taskd_protocol import messages, payload
 from taskd_protocol.connection import Connection, peer_side, server_side
+from taskd_protocol.connection_messages import Chunk
 from taskd_protocol.errors import PayloadUnpackable
 
 SERVER_GETS: frozenset[type[msgspec.Struct]] = frozenset(get_args(messages.ToServer))
@@ -102,7 +103,7 @@ def unframe(data: bytes) -> list[bytes]:
 
 def decode(kind: type[msgspec.Struct], data: bytes) -> object:
     """Read bytes as the side that gets this message reads them."""
-    if kind is messages.Chunk:  # a connection puts these together instead of giving them out
+    if kind is Chunk:  # a connection puts these together instead of giving them out
         (body,) = unframe(data)
         return msgspec.msgpack.decode(body, type=messages.ToServer)
     connection: Connection[messages.ToServer] | Connection[messages.ToPeer]

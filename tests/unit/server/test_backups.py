@@ -17,8 +17,9 @@ from taskd.server.checking import Checked, check_store
 from taskd.server.platform import system_platform
 from taskd.store.backup import read_manifest
 from taskd.store.rocksdb import RocksStore, open_store
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import BadRequest, StoreCorrupt, StoreFailed
-from taskd_protocol.messages import Backup, BackupView, Error
+from taskd_protocol.house_messages import Backup, BackupView
 
 PATIENCE = 20.0
 

@@ -7,6 +7,8 @@ from harness.server import Server, leased, report
 from harness.workflows import Graph
 from taskd_protocol import messages as m
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.agent_messages import Ack, LeaseCredit, Recorded
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.explanation import Explanation, Misfit, Reason, Reasons
 from taskd_protocol.resources import Need, Request, Where
@@ -33,12 +35,12 @@ async def test_a_task_is_explained_from_its_submit_to_its_end(server: Server) ->
     waiting = await told(viewer, spec.id)
     assert waiting.reason == Reason("agent.busy")
     assert [each.agent for each in waiting.agents] == ["a1"]
-    await agent.send(m.LeaseCredit(0, 1))
+    await agent.send(LeaseCredit(0, 1))
     (grant,) = await leased(agent, 1)
     running = await told(viewer, spec.id)
     assert (running.state, running.agent, running.reason) == ("running", "a1", None)
-    await agent.send(m.Ack([report(grant)]))
-    await agent.take(m.Recorded)
+    await agent.send(Ack([report(grant)]))
+    await agent.take(Recorded)
     assert (await told(viewer, spec.id)).state == "succeeded"
 
 
@@ -74,8 +76,8 @@ async def test_a_node_that_is_no_task_yet_is_explained(server: Server) -> None:
     assert (await told(client, member_id(ID, 0))).state == "ready", "that is a task"
     agent = await server.agent(credit=1)
     (grant,) = await leased(agent, 1)
-    await agent.send(m.Ack([report(grant)]))
-    await agent.take(m.Recorded)
+    await agent.send(Ack([report(grant)]))
+    await agent.take(Recorded)
     assert (await told(client, member_id(ID, 2))).reason == Reason(Reasons.NODES, total=2, count=1, named=["gate"])
 
 
@@ -89,5 +91,5 @@ async def test_what_is_not_stored_is_nothing(server: Server, unknown: bytes) -> 
 
 async def test_what_is_no_id_is_refused(server: Server) -> None:
     client = await server.client()
-    error = await client.ask(m.TaskExplain(client.number(), b"short"), m.Error)
+    error = await client.ask(m.TaskExplain(client.number(), b"short"), Error)
     assert error.code == BadRequest.code

@@ -3,18 +3,9 @@
 from harness.peer import Peer
 from harness.server import Server, leased, report
 from taskd.server.following import ENTRIES_MAX, FOLLOWS_MAX
-from taskd_protocol.messages import (
-    Ack,
-    Error,
-    Follow,
-    FollowMore,
-    LogEntry,
-    LogPage,
-    Logs,
-    LogsRecorded,
-    Nack,
-    Recorded,
-)
+from taskd_protocol.agent_messages import Ack, Logs, LogsRecorded, Nack, Recorded
+from taskd_protocol.connection_messages import Error
+from taskd_protocol.messages import Follow, FollowMore, LogEntry, LogPage
 from taskd_protocol.task import FailureReport, Grant, LogPiece
 
 

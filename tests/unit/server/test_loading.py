@@ -15,17 +15,13 @@ from taskd.server.certificates import Certificates
 from taskd.server.loading import Loader
 from taskd.server.selecting import FIRST_ENTRIES
 from taskd.store import codec
+from taskd_protocol.agent_messages import Ack, Lease, LeaseCredit, Nack, Recorded
 from taskd_protocol.messages import (
     Accepted,
-    Ack,
     Cancel,
     Cancelled,
-    Lease,
-    LeaseCredit,
-    Nack,
     OutcomeCredit,
     Outcomes,
-    Recorded,
     Submit,
     TaskQuery,
     TaskViews,

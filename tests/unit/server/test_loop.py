@@ -23,31 +23,11 @@ from taskd.core.commands import (
 from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server import intake
 from taskd.server.certificates import Certificates
+from taskd_protocol.agent_messages import Ack, Heartbeat, HeartbeatSeen, Lease, Logs, LogsRecorded, Nack, Recorded
+from taskd_protocol.connection_messages import Error, Ping, Pong
 from taskd_protocol.errors import ServerBusy, StoreFailed
-from taskd_protocol.messages import (
-    Accepted,
-    Ack,
-    Cancel,
-    Cancelled,
-    Error,
-    Heartbeat,
-    HeartbeatSeen,
-    Lease,
-    Logs,
-    LogsRecorded,
-    Nack,
-    Outcomes,
-    Ping,
-    Pong,
-    QueueList,
-    QueuePage,
-    Recorded,
-    StatsQuery,
-    Submit,
-    TaskQuery,
-    TaskViews,
-    Wait,
-)
+from taskd_protocol.house_messages import QueueList, QueuePage, StatsQuery
+from taskd_protocol.messages import Accepted, Cancel, Cancelled, Outcomes, Submit, TaskQuery, TaskViews, Wait
 from taskd_protocol.task import Failure, FailureReport, LogPiece, Report, TaskSpec
 
 

@@ -20,6 +20,8 @@ from taskd.server.addresses import Address
 from taskd.server.datadir import open_data_dir
 from taskd.server.main import FAREWELL_SECONDS, SETTLE_SECONDS, ServerPlan, Serving, serve
 from taskd.server.platform import Platform, system_platform
+from taskd_protocol.agent_messages import Ack, LeaseCredit, Offer, Offered
+from taskd_protocol.connection_messages import Error, Ping, Pong, Welcome
 from taskd_protocol.errors import (
     AddressInsecure,
     AddressInUse,
@@ -29,25 +31,9 @@ from taskd_protocol.errors import (
     TaskdError,
 )
 from taskd_protocol.handshake import make_mark
+from taskd_protocol.house_messages import QueueList, QueuePage
 from taskd_protocol.ids import make_task_ids
-from taskd_protocol.messages import (
-    Accepted,
-    Ack,
-    Error,
-    LeaseCredit,
-    Offer,
-    Offered,
-    Outcomes,
-    Ping,
-    Pong,
-    QueueList,
-    QueuePage,
-    Submit,
-    TaskQuery,
-    TaskViews,
-    Wait,
-    Welcome,
-)
+from taskd_protocol.messages import Accepted, Outcomes, Submit, TaskQuery, TaskViews, Wait
 from taskd_protocol.task import Pool, TaskSpec
 
 T = TypeVar("T")

@@ -7,24 +7,10 @@ from harness.peer import Peer, hello
 from harness.server import Server, leased, report
 from taskd.core import records
 from taskd.server import outcomes as outcomes_module
+from taskd_protocol.agent_messages import Ack, LeaseCredit, Nack, Recorded
+from taskd_protocol.connection_messages import Done, Error, Welcome
 from taskd_protocol.limits import MESSAGE_BYTES_MAX, OUTBOX_BYTES_MAX, OUTCOME_CREDIT
-from taskd_protocol.messages import (
-    Ack,
-    Cancel,
-    Cancelled,
-    Done,
-    Error,
-    LeaseCredit,
-    Nack,
-    OutcomeCredit,
-    Outcomes,
-    Recorded,
-    Submit,
-    TaskRetried,
-    TaskRetry,
-    Wait,
-    Welcome,
-)
+from taskd_protocol.messages import Cancel, Cancelled, OutcomeCredit, Outcomes, Submit, TaskRetried, TaskRetry, Wait
 from taskd_protocol.task import Failure, FailureReport, Outcome, Retry, TaskSpec
 
 

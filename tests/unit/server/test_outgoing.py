@@ -6,7 +6,9 @@ import trio
 
 from harness.peer import Peer, hello
 from taskd.server.outgoing import WRITES_MAX, Outgoing
-from taskd_protocol.messages import Accepted, Lease, LeaseCredit, Offer, Offered, Submit, Welcome
+from taskd_protocol.agent_messages import Lease, LeaseCredit, Offer, Offered
+from taskd_protocol.connection_messages import Welcome
+from taskd_protocol.messages import Accepted, Submit
 from taskd_protocol.task import Pool, TaskSpec
 from unit.server.test_main import Running, running, specs
 

@@ -5,16 +5,14 @@ import trio
 
 from harness.peer import Peer
 from harness.server import Server, leased, report
+from taskd_protocol.agent_messages import Ack, Nack, Recorded
+from taskd_protocol.connection_messages import Error
 from taskd_protocol.messages import (
-    Ack,
     DeadList,
     DeadPage,
-    Error,
     JobList,
     JobPage,
     JobStart,
-    Nack,
-    Recorded,
     TaskCount,
     TaskCounted,
     TaskList,

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from harness.server import WALL_MS, Server
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
+from taskd_protocol.connection_messages import Done, Error
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.schedule import NO_TASK_ID, Schedule, Timing
 from taskd_protocol.task import TaskSpec
@@ -46,21 +47,21 @@ async def test_orders_are_answered_when_they_are_durable(server: Server) -> None
     with server.disk.held():
         await peer.send(sm.ScheduleOrder(6, "tick", "pause"))
         await peer.settle()
-        assert not peer.told(m.Done)
-    await peer.take(m.Done)
+        assert not peer.told(Done)
+    await peer.take(Done)
     await trio.sleep(300)
     [paused] = (await peer.ask(sm.ScheduleList(7, ["tick", "other"]), sm.SchedulePage)).schedules
     assert (paused.state, paused.reason, paused.last) == ("paused", "by hand", None)
-    await peer.ask(sm.ScheduleOrder(8, "tick", "resume"), m.Done)
+    await peer.ask(sm.ScheduleOrder(8, "tick", "resume"), Done)
     outcomes = [f.outcome for f in (await peer.ask(sm.ScheduleHistory(9, "tick"), sm.FiringPage)).firings]
     assert outcomes == ["fired", "coalesced"]
-    await peer.ask(sm.ScheduleOrder(10, "tick", "remove"), m.Done)
+    await peer.ask(sm.ScheduleOrder(10, "tick", "remove"), Done)
     for request in (
         sm.ScheduleHistory(11, "tick"),
         sm.SchedulePreview(12, "tick"),
         sm.ScheduleTrigger(13, "tick", AN_ID),
     ):
-        assert (await peer.ask(request, m.Error)).code == "schedule.unknown"
+        assert (await peer.ask(request, Error)).code == "schedule.unknown"
 
 
 async def test_a_trigger_and_a_backfill_are_sent_again_and_done_once(server: Server) -> None:
@@ -74,7 +75,7 @@ async def test_a_trigger_and_a_backfill_are_sent_again_and_done_once(server: Ser
     assert len(dry.at_ms) == 10
     for dry_run in (True, False):
         backwards = sm.ScheduleBackfill(20 + dry_run, "tick", AN_ID, day[1], day[0], dry_run=dry_run)
-        assert "begins before it ends" in (await peer.ask(backwards, m.Error)).message
+        assert "begins before it ends" in (await peer.ask(backwards, Error)).message
     [other] = make_task_ids(1, WALL_MS, b"\x01" * 10)
     for request_id in (9, 10):
         filled = await peer.ask(sm.ScheduleBackfill(request_id, "tick", other, *day), sm.ScheduleBackfilled)
@@ -110,7 +111,7 @@ async def test_a_preview_tells_a_timing_or_a_schedule(server: Server) -> None:
     skipping = replace(gap, gap="skip")
     told = await peer.ask(sm.SchedulePreview(8, "", skipping, 1_774_746_000_000, 1), sm.PreviewPage)
     assert told.skipped == [sm.PreviewFiring(1_774_746_000_000, "02:30 does not exist: it does not fire")]
-    assert (await peer.ask(sm.SchedulePreview(9), m.Error)).code == "request.invalid"
+    assert (await peer.ask(sm.SchedulePreview(9), Error)).code == "request.invalid"
 
 
 async def test_pages_go_on_behind_the_last_name(server: Server) -> None:
@@ -141,7 +142,7 @@ async def test_pages_go_on_behind_the_last_name(server: Server) -> None:
 async def test_hostile_timings_are_refused_with_a_reason(server: Server, timing: Timing, says: str) -> None:
     peer = await server.client()
     for request in (sm.ScheduleSet(5, Schedule("x", timing, WORK)), sm.SchedulePreview(6, "", timing)):
-        refused = await peer.ask(request, m.Error)
+        refused = await peer.ask(request, Error)
         assert refused.code == "request.invalid"
         assert says in refused.message
     assert (await peer.ask(sm.ScheduleList(7), sm.SchedulePage)).schedules == []

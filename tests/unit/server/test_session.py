@@ -19,10 +19,49 @@ from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.access_messages import (
+    Ca,
+    CaRequest,
+    CertQuery,
+    CertRenew,
+    CertView,
+    Invitation,
+    Invite,
+    Joined,
+    TokenCreate,
+    TokenCreated,
+    TokenList,
+    TokenPage,
+    TokenRevoke,
+)
+from taskd_protocol.agent_messages import (
+    Ack,
+    Checkpoints,
+    Drain,
+    Heartbeat,
+    HeartbeatSeen,
+    LeaseCredit,
+    Logs,
+    Nack,
+    Offer,
+    Started,
+)
 from taskd_protocol.connection import encode, peer_side
+from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import DiskFull
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
+from taskd_protocol.house_messages import (
+    AgentDrain,
+    AgentList,
+    Backup,
+    MemoryList,
+    QueueDrain,
+    QueueList,
+    QueuePage,
+    QueueWeigh,
+    StatsQuery,
+)
 from taskd_protocol.limiting import Limit
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
 from taskd_protocol.schedule import Schedule, Timing
@@ -39,7 +78,7 @@ async def test_welcome_tells_what_the_server_allows(server: Server) -> None:
     """Version, role, limits, time and mark; the session asked for, or a new one."""
     peer = server.connect()
     await peer.send(hello("client", server.tokens["operator"]))
-    welcome = await peer.take(m.Welcome)
+    welcome = await peer.take(Welcome)
     assert (welcome.version, welcome.role, len(welcome.session)) == (limits.PROTOCOL_VERSION_MAX, "operator", 16)
     assert welcome.server_time_ms == server.clock.wall_ms()
     assert welcome.mark == make_mark(MARK_KEY, server.disk.lineage, server.disk.durable_sequence, server.working.epoch)
@@ -47,7 +86,7 @@ async def test_welcome_tells_what_the_server_allows(server: Server) -> None:
     assert welcome.epoch == server.working.epoch
     again = server.connect()
     await again.send(msgspec.structs.replace(hello("client", server.tokens["client"]), session=welcome.session))
-    assert (await again.take(m.Welcome)).session == welcome.session
+    assert (await again.take(Welcome)).session == welcome.session
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
@@ -60,8 +99,8 @@ async def test_a_handshake_in_pieces(server: Server, size: int) -> None:
     for start in range(0, len(data), size):
         await peer.send_bytes(data[start : start + size])
         await trio.sleep(0.001)
-    await peer.take(m.Welcome)
-    await peer.ask(m.QueueList(1), m.QueuePage)
+    await peer.take(Welcome)
+    await peer.ask(QueueList(1), QueuePage)
 
 
 def bad_tokens(server: Server) -> dict[str, str]:
@@ -90,7 +129,7 @@ async def test_all_bad_tokens_look_alike(server: Server) -> None:
     await server.mint("client", key="revoked")
     await server.mint("join")
     admin = await server.client("admin")
-    await admin.ask(m.TokenRevoke(1, server.key_ids["revoked"]), m.Done)
+    await admin.ask(TokenRevoke(1, server.key_ids["revoked"]), Done)
     await trio.sleep(2)
     answers = []
     for wrong, text in bad_tokens(server).items():
@@ -200,18 +239,18 @@ async def test_garbage_before_hello_is_answered_and_closed_on(server: Server, da
     [(data, code) for data, code in GARBAGE if b"GET" not in data and data[:2] != b"\x00\x00\x10"[:2]]
     + [
         ((limits.FRAME_BYTES_MAX + 1).to_bytes(4, "big"), "protocol.too_large"),
-        (b"".join(frame(encode(m.Chunk(i, False, b"x"))) for i in range(9)), "protocol.violation"),  # noqa: FBT003
-        (frame(encode(m.Chunk(0, True, encode(m.Chunk(0, True, b""))))), "protocol.violation"),  # noqa: FBT003
-        (frame(encode(m.QueuePage(1, []))), "protocol.violation"),
+        (b"".join(frame(encode(Chunk(i, False, b"x"))) for i in range(9)), "protocol.violation"),  # noqa: FBT003
+        (frame(encode(Chunk(0, True, encode(Chunk(0, True, b""))))), "protocol.violation"),  # noqa: FBT003
+        (frame(encode(QueuePage(1, []))), "protocol.violation"),
     ],
 )
 async def test_garbage_after_hello_ends_that_connection_alone(server: Server, data: bytes, code: str) -> None:
     """What it asked before is answered, what it says after is void, and nobody else notices."""
     peer, other = await server.client(), await server.client()
-    await peer.ask(m.QueueList(1), m.QueuePage)
+    await peer.ask(QueueList(1), QueuePage)
     await peer.send_bytes(data + frame(encode(m.Submit(2, server.specs()))))
     assert (await peer.end()).code == code
-    await other.ask(m.QueueList(1), m.QueuePage)
+    await other.ask(QueueList(1), QueuePage)
     assert server.working.counters.by_queue == {}
 
 
@@ -230,7 +269,7 @@ async def test_a_submit_in_chunks_that_stops_halfway_is_no_submit(server: Server
     assert server.hub._peers == {}
 
 
-@pytest.mark.parametrize("first", [m.Ping(1), m.QueueList(1), m.Submit(1, [])])
+@pytest.mark.parametrize("first", [Ping(1), QueueList(1), m.Submit(1, [])])
 async def test_the_first_message_is_hello(server: Server, first: m.Message) -> None:
     """Nothing else is answered before."""
     peer = server.connect()
@@ -241,7 +280,7 @@ async def test_the_first_message_is_hello(server: Server, first: m.Message) -> N
 async def test_more_than_a_hello_before_welcome_is_refused(server: Server) -> None:
     """What is said before WELCOME came is said to a stranger."""
     peer = server.connect()
-    await peer.send(hello("client", server.tokens["client"]), m.QueueList(1))
+    await peer.send(hello("client", server.tokens["client"]), QueueList(1))
     assert (await peer.end()).code == "protocol.unexpected"
 
 
@@ -256,9 +295,9 @@ async def test_an_unknown_message_type_is_answered_and_the_connection_stays(serv
     """A newer peer finds out what it must do without."""
     peer = await server.client()
     await peer.send_bytes(frame(msgspec.msgpack.encode([127, 7, "new", {"field": 1}])))
-    refused = await peer.take(m.Error)
+    refused = await peer.take(Error)
     assert (refused.request_id, refused.code) == (7, "protocol.unknown_kind")
-    await peer.ask(m.QueueList(8), m.QueuePage)
+    await peer.ask(QueueList(8), QueuePage)
     await peer.send_bytes(frame(msgspec.msgpack.encode([127])))  # there is nobody to answer
     assert (await peer.end()).code == "protocol.unknown_kind"
 
@@ -284,8 +323,8 @@ async def test_refused_strangers_are_a_line_a_second(server: Server) -> None:
 WORKFLOW = make_workflow_id(0, bytes(5))
 
 EVERY_MESSAGE: Sequence[m.Message] = [
-    m.Ping(1),
-    m.Pong(1),
+    Ping(1),
+    Pong(1),
     m.Submit(5, [TaskSpec(TASK, "m.f")]),
     m.Wait(5, [TASK]),
     m.OutcomeCredit(1),
@@ -297,22 +336,22 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     m.JobList(5),
     m.TaskExplain(5, bytes(16)),
     m.DeadList(5),
-    m.QueueDrain(5, "images"),
-    m.QueueWeigh(5, "images", 3),
-    m.AgentDrain(5, "a1"),
+    QueueDrain(5, "images"),
+    QueueWeigh(5, "images", 3),
+    AgentDrain(5, "a1"),
     m.TaskList(5),
-    m.QueueList(5),
-    m.AgentList(5),
-    m.MemoryList(5),
+    QueueList(5),
+    AgentList(5),
+    MemoryList(5),
     m.Follow(5, TASK),
     m.FollowMore(5),
-    m.TokenCreate(5, "viewer"),
-    m.TokenList(5),
-    m.TokenRevoke(5, "none"),
-    m.Invite(5),
-    m.CertQuery(5),
-    m.StatsQuery(5),
-    m.Backup(5, bytes(16), "/backup"),
+    TokenCreate(5, "viewer"),
+    TokenList(5),
+    TokenRevoke(5, "none"),
+    Invite(5),
+    CertQuery(5),
+    StatsQuery(5),
+    Backup(5, bytes(16), "/backup"),
     sm.ScheduleSet(5, Schedule("tick", Timing(every_ms=60_000), TaskSpec(TASK, "m.f"))),
     sm.ScheduleSync(5, "shop", []),
     sm.ScheduleList(5),
@@ -326,15 +365,15 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     lm.LimitRemove(5, "queue:images"),
     lm.LimitList(5),
     lm.QueuePause(5, "images"),
-    m.LeaseCredit(0, 1),
-    m.Ack([]),
-    m.Nack([]),
-    m.Heartbeat(1, 0, []),
-    m.Drain(),
-    m.Logs([]),
-    m.Checkpoints([]),
-    m.Started([]),
-    m.Offer([]),
+    LeaseCredit(0, 1),
+    Ack([]),
+    Nack([]),
+    Heartbeat(1, 0, []),
+    Drain(),
+    Logs([]),
+    Checkpoints([]),
+    Started([]),
+    Offer([]),
     wm.InputQuery(5, 1, 0),
     wm.Spawn(5, 1, 0, [TaskSpec(b"", "m.f")]),
     wm.WorkflowSubmit(5, WorkflowSpec(WORKFLOW, "report", 1), 0, [Node("wait", kind="sleep", wait_ms=5)]),
@@ -349,7 +388,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
 def test_every_message_to_a_server_is_tried() -> None:
     """But those of the handshake, chunks, and the renewal, which has a test of its own."""
     tried = {type(message) for message in EVERY_MESSAGE}
-    assert set(m.ToServer.__args__) - tried == {m.Hello, m.CaRequest, m.Chunk, m.CertRenew}
+    assert set(m.ToServer.__args__) - tried == {Hello, CaRequest, Chunk, CertRenew}
 
 
 @pytest.mark.parametrize("role", [role for role in TOKEN_ROLES if role != "agent"])
@@ -359,13 +398,13 @@ async def test_a_role_may_send_what_its_row_says(server: Server, role: str, mess
     peer = await server.client(role)
     await peer.send(message)
     await peer.settle()
-    refusals = [(error.request_id, error.code) for error in peer.told(m.Error)]
+    refusals = [(error.request_id, error.code) for error in peer.told(Error)]
     if type(message) in ALLOWED[role]:
         assert not {code for _, code in refusals} & {"auth.role", "protocol.unexpected"}
         assert not peer.over.is_set()
     elif hasattr(message, "request_id"):
         assert refusals == [(5, "auth.role")]
-        await peer.ask(m.QueueList(6), m.QueuePage)
+        await peer.ask(QueueList(6), QueuePage)
     else:
         assert refusals == [(0, "protocol.unexpected")]
         assert peer.over.is_set()
@@ -377,7 +416,7 @@ async def test_an_agent_may_send_what_its_row_says(server: Server, message: m.Me
     peer = await server.agent()
     await peer.send(message)
     await peer.settle()
-    refusals = [(error.request_id, error.code) for error in peer.told(m.Error)]
+    refusals = [(error.request_id, error.code) for error in peer.told(Error)]
     if type(message) in ALLOWED["agent"]:
         assert not {code for _, code in refusals} & {"auth.role", "protocol.unexpected"}
     elif hasattr(message, "request_id"):
@@ -386,14 +425,14 @@ async def test_an_agent_may_send_what_its_row_says(server: Server, message: m.Me
         assert refusals == [(0, "protocol.unexpected")]
 
 
-@pytest.mark.parametrize("message", [m.Ack([]), m.Nack([]), m.Logs([]), m.LeaseCredit(0, 1), m.Drain()])
+@pytest.mark.parametrize("message", [Ack([]), Nack([]), Logs([]), LeaseCredit(0, 1), Drain()])
 async def test_an_agent_offers_before_anything_else(server: Server, message: m.Message) -> None:
     """Before its offer was accepted it may be another process under a live agent's name."""
     peer = server.connect()
     await peer.send(hello("agent", server.tokens["agent"], "a1", bytes(16)))
-    await peer.take(m.Welcome)
-    await peer.send(m.Heartbeat(1, 0, []))
-    await peer.take(m.HeartbeatSeen)
+    await peer.take(Welcome)
+    await peer.send(Heartbeat(1, 0, []))
+    await peer.take(HeartbeatSeen)
     await peer.send(message)
     assert (await peer.end()).code == "protocol.unexpected"
 
@@ -404,22 +443,22 @@ async def test_an_agent_offers_before_anything_else(server: Server, message: m.M
 async def test_a_created_token_is_good_until_it_is_revoked(server: Server) -> None:
     """Listed without its secret; its sessions end at once when it is revoked, and only its."""
     admin = await server.client("admin")
-    created = await admin.ask(m.TokenCreate(1, "client", "for a test", 60_000), m.TokenCreated)
+    created = await admin.ask(TokenCreate(1, "client", "for a test", 60_000), TokenCreated)
     server.tokens["new"] = created.token
     peer, other = await server.client("new"), await server.client()
-    listed = await admin.ask(m.TokenList(2), m.TokenPage)
+    listed = await admin.ask(TokenList(2), TokenPage)
     (view,) = [view for view in listed.tokens if view.label == "for a test"]
     assert view.key_id == tokens.parse(created.token).key_id
     assert (view.role, view.expires_at_ms - view.created_at_ms, view.revoked) == ("client", 60_000, False)
     before = trio.current_time()
-    await admin.ask(m.TokenRevoke(3, view.key_id), m.Done)
+    await admin.ask(TokenRevoke(3, view.key_id), Done)
     assert (await peer.end()).code == "auth.refused"
     assert trio.current_time() - before < 1
-    await other.ask(m.QueueList(4), m.QueuePage)
+    await other.ask(QueueList(4), QueuePage)
     again = server.connect()
     await again.send(hello("client", created.token))
     assert (await again.end()).code == "auth.refused"
-    listed = await admin.ask(m.TokenList(4), m.TokenPage)
+    listed = await admin.ask(TokenList(4), TokenPage)
     assert [view.revoked for view in listed.tokens if view.label == "for a test"] == [True]
 
 
@@ -428,7 +467,7 @@ async def test_revoking_ends_an_agent_too(server: Server) -> None:
     admin, client, agent = await server.client("admin"), await server.client(), await server.agent(credit=1)
     await server.submit(client)
     await leased(agent, 1)
-    await admin.ask(m.TokenRevoke(1, server.key_ids["agent"]), m.Done)
+    await admin.ask(TokenRevoke(1, server.key_ids["agent"]), Done)
     assert (await agent.end()).code == "auth.refused"
     await agent.settle()
     assert server.working.counters.by_queue["default"]["running"] == 1
@@ -439,44 +478,44 @@ async def test_revoking_ends_an_agent_too(server: Server) -> None:
 @pytest.mark.parametrize(
     ("request_message", "code"),
     [
-        (m.TokenCreate(1, "king"), "request.invalid"),
-        (m.TokenCreate(1, "join"), "request.invalid"),
-        (m.TokenCreate(1, "client", "", 0), "request.invalid"),
-        (m.TokenCreate(1, "client", "", 20 * 366 * 24 * 3600 * 1000), "request.invalid"),
-        (m.TokenCreate(1, "client", "x" * 257), "request.invalid"),
-        (m.TokenRevoke(1, "nobody"), "token.unknown"),
-        (m.Invite(1, 0), "request.invalid"),
-        (m.Invite(1, 601_000), "request.invalid"),
+        (TokenCreate(1, "king"), "request.invalid"),
+        (TokenCreate(1, "join"), "request.invalid"),
+        (TokenCreate(1, "client", "", 0), "request.invalid"),
+        (TokenCreate(1, "client", "", 20 * 366 * 24 * 3600 * 1000), "request.invalid"),
+        (TokenCreate(1, "client", "x" * 257), "request.invalid"),
+        (TokenRevoke(1, "nobody"), "token.unknown"),
+        (Invite(1, 0), "request.invalid"),
+        (Invite(1, 601_000), "request.invalid"),
     ],
 )
 async def test_requests_for_access_are_checked(server: Server, request_message: m.Message, code: str) -> None:
     """And refused with the reason; the connection goes on."""
     admin = await server.client("admin")
-    assert (await admin.ask(request_message, m.Error)).code == code
-    await admin.ask(m.QueueList(2), m.QueuePage)
+    assert (await admin.ask(request_message, Error)).code == code
+    await admin.ask(QueueList(2), QueuePage)
 
 
 async def test_an_invitation_is_good_once(server: Server) -> None:
     """For a token of the role agent, which the invited machine alone has seen."""
     admin = await server.client("admin")
-    invitation = await admin.ask(m.Invite(1), m.Invitation)
+    invitation = await admin.ask(Invite(1), Invitation)
     assert invitation.ca_sha256 == server.services.certificates.ca_sha256
     assert invitation.addresses == ["127.0.0.1:7070"]
     stranger = server.connect()
-    await stranger.send(m.CaRequest())
-    assert (await stranger.take(m.Ca)).pem == server.services.certificates.ca_pem
+    await stranger.send(CaRequest())
+    assert (await stranger.take(Ca)).pem == server.services.certificates.ca_pem
     await stranger.over.wait()
     joining = server.connect()
     await joining.send(hello("join", invitation.secret, "far", bytes(16)))
-    server.tokens["joined"] = (await joining.take(m.Joined)).token
+    server.tokens["joined"] = (await joining.take(Joined)).token
     await joining.over.wait()
     agent = server.connect()
     await agent.send(hello("agent", server.tokens["joined"], "far", bytes(16)))
-    assert (await agent.take(m.Welcome)).role == "agent"
+    assert (await agent.take(Welcome)).role == "agent"
     again = server.connect()
     await again.send(hello("join", invitation.secret, "far", bytes(16)))
     assert (await again.end()).code == "auth.invitation"
-    assert "join" not in {view.role for view in (await admin.ask(m.TokenList(2), m.TokenPage)).tokens}
+    assert "join" not in {view.role for view in (await admin.ask(TokenList(2), TokenPage)).tokens}
 
 
 async def test_two_who_join_by_one_invitation_at_once(server: Server) -> None:
@@ -489,8 +528,8 @@ async def test_two_who_join_by_one_invitation_at_once(server: Server) -> None:
         await peers[0].settle()
     for peer in peers:
         await peer.over.wait()
-    assert sorted([len(peer.told(m.Joined)) for peer in peers]) == [0, 1]
-    assert [error.code for peer in peers for error in peer.told(m.Error)] == ["auth.invitation"]
+    assert sorted([len(peer.told(Joined)) for peer in peers]) == [0, 1]
+    assert [error.code for peer in peers for error in peer.told(Error)] == ["auth.invitation"]
 
 
 @pytest.mark.parametrize("secret", ["", "garbage", "expired", "a real token"])
@@ -515,14 +554,14 @@ async def test_a_renewal_keeps_the_session_that_asked_for_it(
     own = open_certificates(tmp_path_factory.mktemp("renewed"), ["localhost"], SystemClock().wall_ms())
     server = await Server(nursery, own).start()
     admin = await server.client("admin")
-    before = await admin.ask(m.CertQuery(1), m.CertView)
-    renewed = await admin.ask(m.CertRenew(2, ["more.example"]), m.CertView)
+    before = await admin.ask(CertQuery(1), CertView)
+    renewed = await admin.ask(CertRenew(2, ["more.example"]), CertView)
     assert set(renewed.host_names) == {*before.host_names, "more.example"}
     assert renewed.sha256 != before.sha256
     assert renewed.ca_sha256 == before.ca_sha256
-    refused = await admin.ask(m.CertRenew(3, ["not a name"]), m.Error)
+    refused = await admin.ask(CertRenew(3, ["not a name"]), Error)
     assert refused.code == "config.invalid"
-    assert (await admin.ask(m.CertQuery(4), m.CertView)).sha256 == renewed.sha256
+    assert (await admin.ask(CertQuery(4), CertView)).sha256 == renewed.sha256
 
 
 async def test_a_peer_that_knows_more_than_the_store_stops_the_server(server: Server) -> None:
@@ -536,7 +575,7 @@ async def test_a_peer_that_knows_more_than_the_store_stops_the_server(server: Se
     ):
         peer = server.connect()
         await peer.send(msgspec.structs.replace(hello("client", server.tokens["client"]), mark=mark))
-        await peer.take(m.Welcome)
+        await peer.take(Welcome)
     stranger = server.connect()
     real = make_mark(MARK_KEY, lineage, ahead + 10)
     await stranger.send(msgspec.structs.replace(hello("client", "no token"), mark=real))
@@ -562,12 +601,12 @@ async def test_a_reader_that_does_not_read_is_cut_off(server: Server) -> None:
         welcome += bytes(await slow.stream.receive_some())
     for number in range(OUTBOX_BYTES_MAX // 15_000_000 + 1):
         await slow.send(m.TaskQuery(number + 1, [spec.id]))
-        await other.ask(m.QueueList(other.number()), m.QueuePage)
+        await other.ask(QueueList(other.number()), QueuePage)
     with pytest.raises(trio.BrokenResourceError):
-        await slow.send(m.Ping(1))
+        await slow.send(Ping(1))
     await trio.sleep(GOODBYE_SECONDS + 0.1)
     assert len(server.hub._peers) == 1
-    await other.ask(m.QueueList(other.number()), m.QueuePage)
+    await other.ask(QueueList(other.number()), QueuePage)
 
 
 async def test_questions_under_way_are_bounded(server: Server) -> None:
@@ -576,7 +615,7 @@ async def test_questions_under_way_are_bounded(server: Server) -> None:
     with server.disk.reads_held():
         await client.send(*[m.TaskList(number) for number in range(1, 111)])
         await client.settle()
-        refused = client.told(m.Error)
+        refused = client.told(Error)
         assert {(error.code, error.retryable) for error in refused} == {("server.busy", True)}
         assert len(refused) == 10
     for _ in range(100):
@@ -631,11 +670,11 @@ async def test_nonsense_that_nobody_waits_for_ends_the_connection(server: Server
         (m.TaskCount(1, "fly"), "request.invalid"),
         (m.TaskCount(1, filter=TaskFilter(group=b"short")), "request.invalid"),
         (m.JobStart(1, TASK, "fly", TaskFilter()), "request.invalid"),
-        (m.QueueDrain(1, ""), "request.invalid"),
-        (m.QueueWeigh(1, "", 1), "request.invalid"),
-        (m.QueueWeigh(1, "images", 0), "request.invalid"),
-        (m.QueueWeigh(1, "images", 1001), "request.invalid"),
-        (m.AgentDrain(1, "nobody"), "agent.unknown"),
+        (QueueDrain(1, ""), "request.invalid"),
+        (QueueWeigh(1, "", 1), "request.invalid"),
+        (QueueWeigh(1, "images", 0), "request.invalid"),
+        (QueueWeigh(1, "images", 1001), "request.invalid"),
+        (AgentDrain(1, "nobody"), "agent.unknown"),
         (m.JobStart(1, b"short", "retry", TaskFilter()), "request.invalid"),
         (m.JobStart(1, TASK, "retry", TaskFilter(since_ms=-1)), "request.invalid"),
         (m.JobStart(1, TASK, "retry", TaskFilter(ids=[b"short"])), "request.invalid"),
@@ -647,10 +686,10 @@ async def test_nonsense_that_nobody_waits_for_ends_the_connection(server: Server
 async def test_requests_out_of_range_are_refused(server: Server, message: m.Message, code: str) -> None:
     """With a coded error in one line; the connection goes on, and nothing has changed."""
     peer = await server.client("operator")
-    refused = await peer.ask(message, m.Error)
+    refused = await peer.ask(message, Error)
     assert refused.code == code
     assert "\n" not in refused.message
-    await peer.ask(m.QueueList(2), m.QueuePage)
+    await peer.ask(QueueList(2), QueuePage)
     assert server.working.counters.by_queue == {}
 
 
@@ -659,7 +698,7 @@ async def test_a_disk_without_room_refuses_submits_and_nothing_else(server: Serv
     client, agent = await server.client(), await server.agent(credit=1)
     (spec,) = await server.submit(client)
     server.faults.full = DiskFull("the disk of this test is full; free some", retry_after_ms=5_000)
-    refused = await client.ask(m.Submit(9, server.specs()), m.Error)
+    refused = await client.ask(m.Submit(9, server.specs()), Error)
     assert (refused.code, refused.retryable, refused.retry_after_ms) == ("server.disk_full", True, 5_000)
     (grant,) = await leased(agent, 1)
     assert grant.spec.id == spec.id
@@ -672,7 +711,7 @@ async def test_a_session_ends_when_its_token_expires(server: Server) -> None:
     await server.mint("client", key="short", lasts_ms=60_000)
     peer, other = await server.client("short"), await server.client()
     await trio.sleep(59)
-    await peer.ask(m.QueueList(1), m.QueuePage)
+    await peer.ask(QueueList(1), QueuePage)
     await trio.sleep(1.5)
     assert (await peer.end()).code == "auth.refused"
-    await other.ask(m.QueueList(1), m.QueuePage)
+    await other.ask(QueueList(1), QueuePage)

@@ -8,19 +8,9 @@ from trio.testing import lockstep_stream_pair
 from harness.peer import Agent, Peer, hello
 from harness.server import Server, leased, report
 from taskd.core.placement import LEASE_BYTES
-from taskd_protocol.connection import peer_side
-from taskd_protocol.limits import HEARTBEAT_MS, HEARTBEATS_MISSED
-from taskd_protocol.messages import (
+from taskd_protocol.agent_messages import (
     Ack,
-    AgentDrain,
-    AgentList,
-    AgentPage,
-    AgentView,
-    Cancel,
-    Cancelled,
-    Done,
     Drain,
-    Error,
     Heartbeat,
     HeartbeatSeen,
     HostStats,
@@ -29,16 +19,14 @@ from taskd_protocol.messages import (
     Nack,
     Offer,
     Offered,
-    Outcomes,
-    QueueDrain,
-    QueueList,
-    QueuePage,
     Recorded,
     Revoke,
-    Submit,
-    Wait,
-    Welcome,
 )
+from taskd_protocol.connection import peer_side
+from taskd_protocol.connection_messages import Done, Error, Welcome
+from taskd_protocol.house_messages import AgentDrain, AgentList, AgentPage, AgentView, QueueDrain, QueueList, QueuePage
+from taskd_protocol.limits import HEARTBEAT_MS, HEARTBEATS_MISSED
+from taskd_protocol.messages import Cancel, Cancelled, Outcomes, Submit, Wait
 from taskd_protocol.task import Failure, FailureReport, Grant, Held, Pool, Retry
 
 SILENCE_SECONDS = HEARTBEAT_MS * HEARTBEATS_MISSED / 1_000

@@ -1,26 +1,11 @@
 """Views: a task, the lists, the counts: as they stand, and no more than a message holds."""
 
 from harness.server import Server, leased, report
+from taskd_protocol.agent_messages import Ack, Nack, Recorded, Started, StartRecorded
+from taskd_protocol.connection_messages import Error
+from taskd_protocol.house_messages import QueueList, QueuePage, Stats, StatsQuery
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
-from taskd_protocol.messages import (
-    Ack,
-    Cancel,
-    Cancelled,
-    Error,
-    Nack,
-    QueueList,
-    QueuePage,
-    Recorded,
-    Started,
-    StartRecorded,
-    Stats,
-    StatsQuery,
-    TaskList,
-    TaskPage,
-    TaskQuery,
-    TaskView,
-    TaskViews,
-)
+from taskd_protocol.messages import Cancel, Cancelled, TaskList, TaskPage, TaskQuery, TaskView, TaskViews
 from taskd_protocol.task import Failure, FailureReport, Retry
 
 

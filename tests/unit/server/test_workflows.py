@@ -9,6 +9,9 @@ from harness.server import Server, report
 from harness.workflows import Graph
 from taskd_protocol import messages as m
 from taskd_protocol import workflow_messages as wm
+from taskd_protocol.agent_messages import Ack, Lease, LeaseCredit, Recorded
+from taskd_protocol.connection_messages import Done, Error
+from taskd_protocol.house_messages import QueueList, QueuePage
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.task import Grant
 from taskd_protocol.workflow import WorkflowSpec, make_workflow_id, member_id
@@ -27,17 +30,17 @@ async def submit(client: Peer, graph: Graph, workflow: bytes = ID) -> bytes:
 
 async def work(agent: Peer, results: dict[bytes, bytes]) -> dict[bytes, Grant]:
     """Have an agent work off all that it has got."""
-    grants = {grant.spec.id: grant for lease in agent.told(m.Lease) for grant in lease.grants}
+    grants = {grant.spec.id: grant for lease in agent.told(Lease) for grant in lease.grants}
     if grants:
-        await agent.send(m.Ack([report(grant, results.get(i, b"\xc0")) for i, grant in grants.items()]))
-        await agent.take(m.Recorded)
+        await agent.send(Ack([report(grant, results.get(i, b"\xc0")) for i, grant in grants.items()]))
+        await agent.take(Recorded)
         await agent.settle()
     return grants
 
 
 async def outcomes(client: Peer, ids: list[bytes]) -> dict[bytes, str]:
     """Wait for these; return how they ended."""
-    await client.ask(m.Wait(client.number(), ids), m.Done)
+    await client.ask(m.Wait(client.number(), ids), Done)
     found: dict[bytes, str] = {}
     while len(found) < len(ids):
         found.update({outcome.id: outcome.state for outcome in (await client.take(m.Outcomes)).outcomes})
@@ -54,7 +57,7 @@ async def test_waiting_for_nodes_and_for_the_whole(server: Server) -> None:
     client, agent = await server.client(), await server.agent(credit=10)
     await submit(client, pipeline())
     ids = [ID, *(member_id(ID, node) for node in range(4)), member_id(ID, 1, 1)]
-    await client.ask(m.Wait(client.number(), ids), m.Done)
+    await client.ask(m.Wait(client.number(), ids), Done)
     assert not client.told(m.Outcomes)
     await work(agent, {member_id(ID, 0): pack(["a", "b"])})
     await work(agent, {member_id(ID, 1, 0): pack(1), member_id(ID, 1, 1): pack(bytes(10_000))})
@@ -77,10 +80,10 @@ async def test_waiting_for_a_child_that_was_never_begun(server: Server) -> None:
     graph = Graph().add("items", kind="value", packed=pack([1, 2])).add("each", "items", kind="map", over=0)
     graph.nodes[1] = msgspec.structs.replace(graph.nodes[1], in_flight_max=1)
     await submit(client, graph)
-    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
-    [grant] = [grant for lease in agent.told(m.Lease) for grant in lease.grants]
-    await agent.send(m.Ack([report(grant)]))
-    await agent.take(m.Recorded)
+    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), Done)
+    [grant] = [grant for lease in agent.told(Lease) for grant in lease.grants]
+    await agent.send(Ack([report(grant)]))
+    await agent.take(Recorded)
     await agent.settle()
     ids = [ID, member_id(ID, 1, 0), member_id(ID, 1, 1)]
     assert await outcomes(client, ids) == dict(zip(ids, ["cancelled", "succeeded", "skipped"], strict=True))
@@ -93,13 +96,13 @@ async def test_waiting_for_children_that_turn_out_never_to_begin(server: Server)
     graph.nodes[1] = msgspec.structs.replace(graph.nodes[1], in_flight_max=1)
     await submit(client, graph)
     ids = [member_id(ID, 1, child) for child in range(3)]
-    await client.ask(m.Wait(client.number(), ids), m.Done)
-    await other.ask(m.Wait(other.number(), [ids[0], ID]), m.Done)
+    await client.ask(m.Wait(client.number(), ids), Done)
+    await other.ask(m.Wait(other.number(), [ids[0], ID]), Done)
     await other.settle()
-    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), m.Done)
-    [grant] = [grant for lease in agent.told(m.Lease) for grant in lease.grants]
-    await agent.send(m.Ack([report(grant)]))
-    await agent.take(m.Recorded)
+    await client.ask(wm.WorkflowOrder(client.number(), ID, "cancel"), Done)
+    [grant] = [grant for lease in agent.told(Lease) for grant in lease.grants]
+    await agent.send(Ack([report(grant)]))
+    await agent.take(Recorded)
     await agent.settle()
     await client.settle()
     told = [outcome for page in client.told(m.Outcomes) for outcome in page.outcomes]
@@ -116,7 +119,7 @@ async def test_who_waits_for_a_node_that_ends_holds_nothing_of_its_workflow(serv
     client, agent = await server.client(), await server.agent(credit=10)
     await submit(client, pipeline())
     before = dict(server.hub._waiters)
-    await client.ask(m.Wait(client.number(), [member_id(ID, 0)]), m.Done)
+    await client.ask(m.Wait(client.number(), [member_id(ID, 0)]), Done)
     await client.settle()
     await work(agent, {member_id(ID, 0): pack(["a"])})
     await client.settle()
@@ -131,14 +134,14 @@ async def test_an_agent_asks_for_what_is_referred_to(server: Server) -> None:
     await work(agent, {member_id(ID, 0): pack(["a", "b", "c"])})
     large = pack(bytes(3_000_000))
     await work(agent, {member_id(ID, 1, n): large for n in range(3)})
-    [lease] = agent.told(m.Lease)
+    [lease] = agent.told(Lease)
     [total] = lease.grants
     page = await agent.ask(wm.InputQuery(7, total.token, 0), wm.InputPage)
     assert (page.parts, page.last) == ([large, large], False)
     rest = await agent.ask(wm.InputQuery(8, total.token, 0, 2), wm.InputPage)
     assert (rest.parts, rest.last) == ([large], True)
-    assert (await agent.ask(wm.InputQuery(9, total.token + 1, 0), m.Error)).code == "lease.stale"
-    assert (await agent.ask(wm.InputQuery(10, total.token, 1), m.Error)).code == "lease.stale"
+    assert (await agent.ask(wm.InputQuery(9, total.token + 1, 0), Error)).code == "lease.stale"
+    assert (await agent.ask(wm.InputQuery(10, total.token, 1), Error)).code == "lease.stale"
 
 
 async def test_how_a_workflow_is_shown(server: Server) -> None:
@@ -147,7 +150,7 @@ async def test_how_a_workflow_is_shown(server: Server) -> None:
     await submit(client, pipeline())
     await submit(client, Graph().add("nap", kind="sleep", wait_ms=9_000), make_workflow_id(1_763_760_000_001, bytes(5)))
     await work(agent, {member_id(ID, 0): pack(["a", "b", "c"])})
-    await agent.send(m.LeaseCredit(0, 1))
+    await agent.send(LeaseCredit(0, 1))
     await agent.settle()
     shown = await client.ask(wm.WorkflowQuery(client.number(), ID), wm.WorkflowNodes)
     assert shown.view is not None
@@ -164,7 +167,7 @@ async def test_how_a_workflow_is_shown(server: Server) -> None:
     assert [view.id for view in rest.views] == [ID]
     children = await client.ask(wm.ChildrenQuery(client.number(), member_id(ID, 1), 0, 2), wm.ChildrenPage)
     assert (children.total, [o.state for o in children.outcomes]) == (3, ["running", "running"])
-    await agent.send(m.LeaseCredit(0, 9))
+    await agent.send(LeaseCredit(0, 9))
     await agent.settle()
     await work(agent, {member_id(ID, 1, n): pack(n) for n in range(3)})
     await work(agent, {})
@@ -193,8 +196,8 @@ async def test_how_a_workflow_is_shown(server: Server) -> None:
 )
 async def test_what_is_refused(server: Server, message: m.Message, code: str) -> None:
     client = await server.client()
-    assert (await client.ask(message, m.Error)).code == code
-    await client.ask(m.QueueList(6), m.QueuePage)
+    assert (await client.ask(message, Error)).code == code
+    await client.ask(QueueList(6), QueuePage)
 
 
 async def test_a_restart_goes_on(server: Server) -> None:
