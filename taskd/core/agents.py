@@ -23,6 +23,7 @@ from taskd.core.commands import (
     OfferAgent,
 )
 from taskd.core.effects import AgentLost, AgentReplaced
+from taskd.core.events import Noted
 from taskd.core.fleet import Agent, PoolState
 from taskd.core.lines import AGENT_LABEL, OWN_LABELS, Task
 from taskd.core.room import Room
@@ -62,6 +63,7 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
         w.effects.append(AgentReplaced(agent.name, agent.connection))
     is_first = agent.connection != command.connection
     if is_first:
+        w.events.append(Noted("agent.connected", agent.name))
         agent.lease_number = 0
         agent.draining = agent.lost = False
     is_same_boot = agent.boot_id == command.boot_id
@@ -113,6 +115,7 @@ def drain(w: Working, command: DrainAgent) -> None:
     agent = _connected(w, command.agent, command.connection)
     if agent is not None:
         agent.draining = True
+        w.events.append(Noted("agent.draining", agent.name))
 
 
 def hear(w: Working, command: HearAgent, now: Now) -> None:
@@ -161,6 +164,7 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
             endings.give_up(w, task, now)
         if not agent.lost:
             w.effects.append(AgentLost(agent.name, len(given_up)))
+            w.events.append(Noted("agent.lost", agent.name))
         agent.lost = True
         if agent.connection:
             w.effects.append(AgentReplaced(agent.name, agent.connection))
@@ -175,6 +179,7 @@ def tick(w: Working, now: Now, gap_ms: int) -> None:
 
 def _cut(w: Working, agent: Agent) -> None:
     """Have the agent be connected no more."""
+    w.events.append(Noted("agent.disconnected", agent.name))
     agent.connection = 0
     _have(w, agent, [])
     w.asking.pop(agent.name, None)

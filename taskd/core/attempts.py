@@ -14,6 +14,7 @@ import msgspec
 
 from taskd.core import records
 from taskd.core.commands import Now
+from taskd.core.events import ATTEMPT, TasksMoved
 from taskd.core.lines import Task
 from taskd.core.records import AttemptRecord, Past
 from taskd.core.working import Working
@@ -88,6 +89,11 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
         task.token, task.agent, started_at_ms, now.wall_ms, outcome, short, past.passed_over, past.waited
     )
     ordinal = task.attempt - past.passed_over
+    spec, code = task.spec, "" if failure is None else failure.code
+    span_ms = now.wall_ms - started_at_ms
+    w.events.append(
+        TasksMoved(ATTEMPT + outcome, spec.queue, spec.name, task.agent, task.attempt, [spec.id], [span_ms], code)
+    )
     w.put(records.ATTEMPT, attempt_id(task.spec.id, ordinal), record)
     kept = past.kept + 1
     if kept > ATTEMPTS_KEPT:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from taskd.core import due, endings, records
 from taskd.core.commands import CancelStates, CancelTasks, Loaded, Now
 from taskd.core.effects import SendRevoke
+from taskd.core.events import CANCELLING
 from taskd.core.fleet import Agent
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, lease_record
@@ -88,6 +89,7 @@ def _revoke(w: Working, task: Task) -> None:
     task.cancelling = True
     w.put(records.LEASE, task.spec.id, lease_record(task))
     w.counters.move(task.spec.queue, State.RUNNING, State.CANCELLING)
+    w.tell(CANCELLING, task.spec, task.agent, task.attempt)
 
 
 def _cancel_fresh(w: Working, task: Task, now: Now) -> None:

@@ -93,6 +93,7 @@ from taskd.core.commands import (
     WeighQueue,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
+from taskd.core.events import Event, noted
 from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, task_of
 from taskd.core.records import Mutation
 from taskd.core.schedule_commands import (
@@ -112,6 +113,7 @@ class Turn:
 
     mutations: list[Mutation]
     effects: list[Effect]
+    events: list[Event]
 
 
 class Coordinator:
@@ -288,8 +290,12 @@ class Coordinator:
             w.effects.append(TasksEnded(w.told))
             w.told = []
         w.close_turn(now.wall_ms)
-        turn = Turn(w.mutations, w.effects)
-        w.mutations, w.effects = [], []
+        if w.noted:
+            changes = [noted((kind, record_id, record)) for (kind, record_id), record in w.noted.items()]
+            w.events += [change for change in changes if change is not None]
+            w.noted.clear()
+        turn = Turn(w.mutations, w.effects, w.events)
+        w.mutations, w.effects, w.events = [], [], []
         return turn
 
     def _refill_window(self, command: RefillWindow) -> None:

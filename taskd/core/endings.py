@@ -6,11 +6,13 @@ told. None refuses anything: what is allowed was checked before.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from taskd.core import attempts, claims, dead, expiry, gates, records, timers
 from taskd.core.commands import Now
+from taskd.core.events import BLOCKED, READY, SCHEDULED, TASK, TasksMoved
 from taskd.core.flows import Happened
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import State
@@ -18,8 +20,10 @@ from taskd.core.lines import Task
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import DEFAULT_RETRY, Failure, FailureReport, Outcome, Report, TaskSpec
+from taskd_protocol.task import DEFAULT_RETRY, Failure, FailureReport, Outcome, Report, Rules, TaskSpec
 from taskd_protocol.workflow import STEM_BYTES
+
+_SUCCEEDED: Final = TASK + State.SUCCEEDED
 
 RECORD_BYTES = 250
 """What a finished task's keys and fields weigh beside its payload and result, roughly."""
@@ -37,7 +41,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
     tell = w.ended.append
     state, wall_ms, end_order = State.SUCCEEDED, now.wall_ms, w.counters.next_order
     weight = 0
-    counts: dict[tuple[str, bool], int] = {}
+    moved: dict[tuple[str, str, int, bool, str], TasksMoved] = {}
     for report, task in reported:
         spec = task.spec
         task_id = spec.id
@@ -74,21 +78,32 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         if task.details:
             mutate((records.DETAILS, task_id, None))
         if spec.given is not None:
-            if spec.given.unique is not None:
-                claims.note_end_leased(w, spec, spec.given.unique)
-            gates.end_lease(w, task, ends=True)
-            if spec.given.member is not None:
-                w.succeeded.setdefault(task_id[:STEM_BYTES], {})[task_id] = packed
+            _let_go(w, task, spec.given, packed)
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
-        key = (spec.queue, task.cancelling)
-        counts[key] = counts.get(key, 0) + 1
-    for (queue, cancelling), count in counts.items():
-        w.counters.move(queue, State.CANCELLING if cancelling else State.RUNNING, None, count)
+        key = (spec.queue, spec.name, attempt, task.cancelling, task.agent)
+        same = moved.get(key)
+        if same is None:
+            same = moved[key] = TasksMoved(_SUCCEEDED, spec.queue, spec.name, task.agent, attempt, [], [])
+        same.ids.append(task_id)
+        same.spans_ms.append(wall_ms - started_at_ms)
+    for (queue, _, _, cancelling, _), same in moved.items():
+        w.counters.move(queue, State.CANCELLING if cancelling else State.RUNNING, None, len(same.ids))
+    w.events += moved.values()
     w.counters.ended[state] = w.counters.ended.get(state, 0) + len(reported)
     w.ended_bytes += weight
     w.counters_dirty = w.counters_dirty or bool(reported)
+
+
+def _let_go(w: Working, task: Task, rules: Rules, result: bytes) -> None:
+    """End what a task had by its rules, and has no more since it succeeded."""
+    task_id = task.spec.id
+    if rules.unique is not None:
+        claims.note_end_leased(w, task.spec, rules.unique)
+    gates.end_lease(w, task, ends=True)
+    if rules.member is not None:
+        w.succeeded.setdefault(task_id[:STEM_BYTES], {})[task_id] = result
 
 
 def end_waiting(
@@ -162,6 +177,7 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
     task.fresh = False
     task.ready_mono_ms = w.ticked_mono_ms or 0
     gates.enter(w, task, state)
+    w.tell(READY, task.spec, last.agent, task.attempt)
     return state
 
 
@@ -319,6 +335,7 @@ def _try_later(w: Working, task: Task, failure: Failure, wait_ms: int, now: Now,
     expiry.start(w, task.spec, task.since_ms, task.attempt, now)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.RUNNING, State.SCHEDULED)
+    w.tell(SCHEDULED, task.spec, task.agent, task.attempt, failure.code)
     w.counters_dirty = True
 
 
@@ -346,6 +363,7 @@ def block(w: Working, task: Task, *, started_at_ms: int) -> None:
     w.put(records.STATE, task_id, record)
     del w.tasks[task_id]
     w.counters.move(task.spec.queue, State.RUNNING, State.BLOCKED)
+    w.tell(BLOCKED, task.spec, task.agent, task.attempt)
     w.counters_dirty = True
 
 
@@ -374,6 +392,7 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
     ended = w.counters.ended
     state = record.state
     ended[state] = ended.get(state, 0) + 1
+    w.tell(TASK + state, spec, record.agent, record.attempt, record.failure.code if record.failure is not None else "")
     w.ended.append(Outcome(spec.id, state, record.attempt, failure=record.failure))
     weight = weight_of(spec, record)
     w.ended_otherwise_bytes += weight

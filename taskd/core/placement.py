@@ -17,6 +17,7 @@ from taskd.core import choosing, claims, expiry, families, holdups, limiting, pr
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
+from taskd.core.events import RUNNING, TasksMoved
 from taskd.core.fair import UNIT
 from taskd.core.fitting import LEASED_BYTES_MAX
 from taskd.core.fleet import Agent, PoolState
@@ -374,6 +375,8 @@ class _Pass:
         leases = agent.leases
         number, name, wall_ms = send.number, agent.name, self._wall_ms
         token = _next_tokens(w, len(tasks))
+        first: list[bytes] = []  # those whose first attempt it is
+        waits_ms: list[int] = []
         agent.granted_bytes += sum([len(task.spec.payload) + len(task.details) for task in tasks])
         for task in tasks:
             spec = task.spec
@@ -395,6 +398,8 @@ class _Pass:
                 task.attempt = 1
                 grants.append(Grant(token, 1, spec, deadline_in_ms))
                 mutate((records.LEASE, task_id, LeaseRecord(token, 1, 0, name, wall_ms)))
+                first.append(task_id)
+                waits_ms.append(wall_ms - task.created_at_ms)
             else:
                 task.attempt += 1
                 task.log_bytes_before = task.log_bytes
@@ -406,7 +411,19 @@ class _Pass:
                 if not task.fresh:
                     mutate((records.STATE, task_id, None))
                 mutate((records.LEASE, task_id, lease_record(task)))
+                self._tell_again(task)
             token += 1
+        if first:
+            spec = tasks[0].spec
+            w.events.append(TasksMoved(RUNNING, spec.queue, spec.name, name, 1, first, waits_ms))
+
+    def _tell_again(self, task: Task) -> None:
+        """Tell of a lease of a task that has been through something before."""
+        now, spec = self._now, task.spec
+        wait_ms = now.mono_ms - task.ready_mono_ms if task.ready_mono_ms else now.wall_ms - task.created_at_ms
+        self._w.events.append(
+            TasksMoved(RUNNING, spec.queue, spec.name, task.agent, task.attempt, [spec.id], [wait_ms])
+        )
 
     def _stop_waiting(self, task: Task, rules: Rules) -> int:
         """Undo what a task had while it waited, by its rules; return what is left until its deadline, or 0."""

@@ -19,6 +19,7 @@ from typing import Final
 
 from taskd.core.commands import Charge, RefundTasks
 from taskd.core.effects import AgentQuarantined, AgentReadmitted, Continue
+from taskd.core.events import Noted
 from taskd.core.fleet import Agent, Quarantine
 from taskd.core.working import Working
 
@@ -66,6 +67,7 @@ def readmit(w: Working, name: str) -> None:
         w.note_room(agent)
         agent.streak = []
     w.effects.append(AgentReadmitted(name))
+    w.events.append(Noted("agent.readmitted", name))
 
 
 def _judge(w: Working, agent: Agent, charged: Sequence[Charge]) -> None:
@@ -87,6 +89,7 @@ def _judge(w: Working, agent: Agent, charged: Sequence[Charge]) -> None:
     w.quarantined[agent.name] = Quarantine(boot_id=agent.boot_id, tasks=tasks)
     agent.quarantined = True
     w.effects.append(AgentQuarantined(agent.name, len(agent.streak), len(tasks)))
+    w.events.append(Noted("agent.quarantined", agent.name))
     if charged:
         w.effects.append(Continue(RefundTasks(charged)))
 

@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from taskd.core import cancel, claims, expiry, gates, lapses, records, timers
 from taskd.core.commands import NOTHING_LOADED, Loaded, Now, SubmitTasks, Submitted
+from taskd.core.events import SUBMITTED
 from taskd.core.fitting import misfit
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
@@ -104,6 +105,7 @@ def keep(
             mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
             gates.enter(w, Task(spec, place << ORDER_BITS | order, wall_ms, owner, fresh=True), None)
             w.counters.move(spec.queue, None, State.READY)
+            w.tell(SUBMITTED, spec)
         else:
             priority = spec.priority
             key = (spec.queue, spec.name, priority, b"" if spec.given is None else where_of(spec, None))
@@ -171,6 +173,7 @@ def _schedule(w: Working, spec: TaskSpec, wait_ms: int, now: Now) -> None:
     w.put(records.STATE, spec.id, StateRecord(State.SCHEDULED, 0, 0, 0, "", 0, due_at_ms=due_at_ms))
     timers.start(w, spec.id, due_at_ms, wait_ms, now)
     w.counters.move(spec.queue, None, State.SCHEDULED)
+    w.tell(SUBMITTED, spec)
 
 
 def _check(w: Working, command: SubmitTasks, now: Now, loaded: Loaded) -> tuple[list[tuple[int, bytes]], Known]:

@@ -23,6 +23,7 @@ from taskd.core import records
 from taskd.core.bounds import Gates, Gauge
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.counts import Counters
+from taskd.core.events import SUBMITTED, TOLD, TasksMoved
 from taskd.core.fair import Fairness
 from taskd.core.fleet import Agent, Quarantine, Rooms
 from taskd.core.lifecycle import State
@@ -52,6 +53,7 @@ from taskd_protocol.task import TaskSpec
 if TYPE_CHECKING:
     from taskd.core.drafts import Draft
     from taskd.core.effects import Effect
+    from taskd.core.events import Event
     from taskd.core.flows import Flow, Happened
     from taskd_protocol.task import Outcome
 
@@ -165,6 +167,8 @@ class Working:
         self.lease_counter = 0
         self.mutations: list[Mutation] = []
         self.effects: list[Effect] = []
+        self.events: list[Event] = []
+        self.noted: dict[Key, records.Record | bytes | None] = {}  # records of kinds that are events, see ``events``
         self.ended: list[Outcome] = []
         self.ended_bytes = 0  # what those of ``ended`` weigh that succeeded
         self.ended_otherwise_bytes = 0  # and the others
@@ -189,15 +193,25 @@ class Working:
         self.ticked_mono_ms: int | None = None
         self.looked_at = self.next_look_mono_ms = 0  # at how many of ``active``, and when again, see ``holdups``
 
+    # -- events -------------------------------------------------------------------------
+
+    def tell(self, what: str, spec: TaskSpec, agent: str = "", attempt: int = 0, code: str = "") -> None:
+        """Note what has happened to one task."""
+        self.events.append(TasksMoved(what, spec.queue, spec.name, agent, attempt, [spec.id], [], code))
+
     # -- records ------------------------------------------------------------------------
 
     def put(self, kind: records.Kind, record_id: bytes, record: records.Record | bytes) -> None:
         """Have the turn write a record."""
         self.mutations.append((kind, record_id, record))
+        if kind in TOLD:
+            self.noted[kind, record_id] = record
 
     def delete(self, kind: records.Kind, record_id: bytes) -> None:
         """Have the turn delete a record."""
         self.mutations.append((kind, record_id, None))
+        if kind in TOLD:
+            self.noted[kind, record_id] = None
 
     @staticmethod
     def need(keys: list[Key], loaded: Loaded = NOTHING_LOADED) -> None:
@@ -339,6 +353,7 @@ class Working:
             self._spill(line)
         self.dirty_lines[line_id] = line
         self.counters.move(queue, None, State.READY, len(tasks))
+        self.events.append(TasksMoved(SUBMITTED, queue, name, "", 0, [task.spec.id for task in tasks], []))
 
     def _spill(self, line: Line) -> None:
         if line.overfull:

@@ -9,11 +9,12 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from harness.specs import changed
+from harness.told import check_told, standing
 from taskd.core import records
 from taskd.core.commands import (
     Answer,
@@ -81,6 +82,9 @@ from taskd.store.memory import MemoryStore
 from taskd_protocol.ids import TaskId, make_task_ids, task_id_unix_ms
 from taskd_protocol.resources import Where
 from taskd_protocol.task import Retry, TaskSpec, Unique, Use
+
+if TYPE_CHECKING:
+    from taskd.core.events import Event
 
 MONO_MS = 50_000
 WALL_MS = 1_763_760_000_000
@@ -246,6 +250,7 @@ class Shell:
         self.wall_ms = WALL_MS
         self.ids = random.Random(seed)
         self.told: list[Effect] = []
+        self.events: list[Event] = []
         self.reads: list[Read] = []
         self.waiting: list[Waiting] = []
         self.continued: list[Command] = []  # while a turn is looked at, what it goes on with
@@ -300,7 +305,10 @@ class Shell:
     def turn(self, look: Callable[[Turn], None] = lambda _: None) -> Turn:
         """End the turn: stage its batch, begin its reads; ``look`` is called when memory and disk are the same."""
         turn = self.coordinator.take_turn(self.now)
+        before = standing(self.disk.values, turn)
         self.disk.stage(turn.mutations)
+        self.events += turn.events
+        check_told(before, standing(self.disk.values, turn), turn.events)
         self.continued = [effect.command for effect in turn.effects if isinstance(effect, Continue)]
         look(turn)
         told: list[Effect] = []
