@@ -13,7 +13,8 @@ import random
 from time import perf_counter_ns
 from typing import Final
 
-from taskd.core.commands import AckAttempts, AddCredit, LineEntry, Now, OfferAgent, RefillWindow, SubmitTasks
+from taskd.core.agent_commands import AckAttempts, AddCredit, OfferAgent
+from taskd.core.commands import LineEntry, Now, RefillWindow, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease, WantLine
 from taskd.core.lines import RANK_BYTES, ready_id

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
-from taskd.core.commands import AckAttempts, AddCredit, Now, OfferAgent, SubmitTasks
+from taskd.core.agent_commands import AckAttempts, AddCredit, OfferAgent
+from taskd.core.commands import Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
 from taskd.core.working import Settings

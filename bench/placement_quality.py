@@ -20,7 +20,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from taskd.core.commands import AckAttempts, AddCredit, BeatHeart, Now, OfferAgent, SubmitTasks
+from taskd.core.agent_commands import AckAttempts, AddCredit, BeatHeart, OfferAgent
+from taskd.core.commands import Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
 from taskd.core.working import Settings

@@ -12,16 +12,16 @@ import hashlib
 import msgspec
 
 from taskd.core import cancel, drains, endings, quarantine
-from taskd.core.commands import (
+from taskd.core.agent_commands import (
     AddCredit,
     AgentAccepted,
     BeatHeart,
     DrainAgent,
     HearAgent,
     LoseConnection,
-    Now,
     OfferAgent,
 )
+from taskd.core.commands import Now
 from taskd.core.effects import AgentLost, AgentReplaced
 from taskd.core.events import Noted
 from taskd.core.fleet import Agent, PoolState

@@ -1,7 +1,8 @@
 """Checkpoints: how far running attempts have come, kept for the attempts after them."""
 
 from taskd.core import records
-from taskd.core.commands import KeepCheckpoints, Now
+from taskd.core.agent_commands import KeepCheckpoints
+from taskd.core.commands import Now
 from taskd.core.lines import lease_record
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest

@@ -2,21 +2,47 @@
 
 Each is decided on by ``Coordinator.apply``: wholly, or refused with the state as
 it was. What comes back is told beside the command.
+
+Those of agents, workflows and schedules are in rooms of their own; the unions of all are here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
-
-from taskd.core.records import FairRecord, Key, NodeRecord, SpecRecord, StateRecord, TokenRecord, Value
+from taskd.core.agent_commands import (
+    AckAttempts,
+    AddCredit,
+    AgentAccepted,
+    AppendLogs,
+    BeatHeart,
+    DrainAgent,
+    HearAgent,
+    KeepCheckpoints,
+    LogsKept,
+    LoseConnection,
+    MarkStarted,
+    NackAttempts,
+    OfferAgent,
+    ReportsRecorded,
+    StartsRecorded,
+)
+from taskd.core.records import FairRecord, Key, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
+from taskd.core.workflow_commands import (
+    MapItems,
+    NodesTaken,
+    OrderWorkflow,
+    RerunTasks,
+    SignalWorkflow,
+    SpawnTasks,
+    SubmitWorkflow,
+    TakeFlow,
+    WakeTask,
+)
 from taskd_protocol.explanation import Misfit
 from taskd_protocol.limiting import Limit
-from taskd_protocol.resources import Supply
-from taskd_protocol.task import Checkpoint, FailureReport, Given, Held, LogPiece, Pool, Report, TaskFilter, TaskSpec
-from taskd_protocol.workflow import Node, WorkflowSpec
+from taskd_protocol.task import TaskFilter, TaskSpec
 
 
 class Now(NamedTuple):
@@ -197,144 +223,6 @@ class RefundTasks:
     charges: Sequence[Charge]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferAgent:
-    """An agent is connected and has this. Answer: ``AgentAccepted``."""
-
-    agent: str
-    boot_id: bytes
-    connection: int
-    """Rises with every connection of the server's life; effects for the agent carry it."""
-    pools: Sequence[Pool]
-    queues: frozenset[str]
-    """Empty: all."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    holding: Sequence[Held] = ()
-    """Leases from before the connection; of its first offer only."""
-    software: str = ""
-    marks_starts: bool = True
-    """It heeds ``mark_start``: agents do that speak version 2 of the protocol, or a later one."""
-    supplies: Sequence[Supply] = ()
-    resources: Mapping[str, float] = field(default_factory=dict)
-    """What an agent says that knows no supplies."""
-    life_ms: int = 0
-    """Its machine is there for so long; 0: no end is known."""
-
-
-class AgentAccepted(NamedTuple):
-    """The agent takes part."""
-
-    stale: list[int]
-    """Tokens that it holds and that are no longer its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoseConnection:
-    """The agent's connection is gone; its leases stay until its time is up."""
-
-    agent: str
-    connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddCredit:
-    """The agent's pool can take so many more leases; 0: it takes all its credit back."""
-
-    agent: str
-    connection: int
-    pool: int
-    leases: int
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAgent:
-    """Grant the agent nothing more."""
-
-    agent: str
-    connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class HearAgent:
-    """Something came from the agent, whole message or not: it is alive."""
-
-    agent: str
-    connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class BeatHeart:
-    """The agent is alive and holds this."""
-
-    agent: str
-    connection: int
-    lease_number: int
-    held: Sequence[int]
-    cpu_outside: int = 0
-    """As in ``HostStats``."""
-    memory_outside: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AckAttempts:
-    """These attempts succeeded. Answer: ``Recorded``."""
-
-    agent: str
-    reports: Sequence[Report]
-
-
-@dataclass(frozen=True, slots=True)
-class NackAttempts:
-    """These attempts ended without success. Answer: ``Recorded``."""
-
-    agent: str
-    reports: Sequence[FailureReport]
-
-
-@dataclass(frozen=True, slots=True)
-class MarkStarted:
-    """These attempts, granted with ``mark_start``, are about to start. Answer: ``StartsRecorded``."""
-
-    agent: str
-    tokens: Sequence[int]
-
-
-class StartsRecorded(NamedTuple):
-    """So it stands in their leases; ``stale`` are not the agent's."""
-
-    recorded: list[int]
-    stale: list[int]
-
-
-class ReportsRecorded(NamedTuple):
-    """None of these needs to be reported again."""
-
-    recorded: list[int]
-    stale: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class AppendLogs:
-    """Keep this output. Answer: ``LogsKept``."""
-
-    agent: str
-    pieces: Sequence[LogPiece]
-
-
-class LogsKept(NamedTuple):
-    """So many bytes were dealt with, kept or dropped."""
-
-    data_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeepCheckpoints:
-    """Keep how far these attempts have come, for the next ones."""
-
-    agent: str
-    checkpoints: Sequence[Checkpoint]
-
-
 @dataclass(frozen=True, slots=True)
 class StoreToken:
     """Keep a token or an invitation."""
@@ -447,106 +335,8 @@ class SweepFair:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitWorkflow:
-    """Keep these nodes of a workflow, and with the last of them the workflow. Answer: ``NodesTaken``."""
-
-    owner: str
-    spec: WorkflowSpec
-    first: int
-    nodes: Sequence[Node]
-
-
-class NodesTaken(NamedTuple):
-    """So many nodes of the workflow are known; if that is all, it is kept."""
-
-    nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class OrderWorkflow:
-    """Cancel a workflow, resume it, or run a node of it again."""
-
-    id: bytes
-    action: str
-    node: str = ""
-    order_id: bytes = b""
-    """The same order again is known by it; empty: it is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignalWorkflow:
-    """Let the nodes of a workflow go on that wait for this, now or later."""
-
-    id: bytes
-    name: str
-    packed: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class GoOn:
     """Go on with workflows, or with placement, where there is more to do than one turn holds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeFlow:
-    """The answer to the effect ``WantFlow``: a workflow's nodes, and what is stored of each."""
-
-    id: bytes
-    nodes: Sequence[msgspec.Raw]
-    made: Sequence[int]
-    """Nodes that have a task."""
-    ended: Sequence[tuple[int, bool, bytes | None]]
-    """Those whose task has ended: whether it succeeded, and its result, if that stands in the state record."""
-    records: Sequence[tuple[int, NodeRecord]]
-    children: Mapping[int, bytes]
-    """Of nodes that map: the status of each child that has a task, see ``graph``."""
-    void: Sequence[tuple[int, int, bytes]]
-    """Children (node, child, item or nothing) that have ended and are to run again."""
-    signals: Mapping[str, bytes]
-    broken: str = ""
-    """Why it cannot be read, and nothing else is told; empty: it was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapItems:
-    """The answer to the effect ``WantItems``."""
-
-    id: bytes
-    node: int
-    total: int
-    """Items in all; -1: it is no list."""
-    longest: int = 0
-    """Bytes of the longest of all; 0: not known."""
-    first: int
-    broken: str = ""
-    """Why they cannot be read; empty: they were."""
-    items: Sequence[bytes]
-    """Packed, from ``first`` on."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnTasks:
-    """Make what a running task has spawned."""
-
-    agent: str
-    token: int
-    first: int
-    specs: Sequence[TaskSpec]
-
-
-@dataclass(frozen=True, slots=True)
-class WakeTask:
-    """Put a task back in line that waited for what it has spawned."""
-
-    id: bytes
-    family: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RerunTasks:
-    """Run these tasks of workflows again, which have ended, with these inputs; none: with those of before."""
-
-    tasks: Sequence[tuple[bytes, Sequence[Given]]]
 
 
 Command = (

@@ -11,7 +11,8 @@ Invariants:
 from typing import Final, NamedTuple
 
 from taskd.core import records
-from taskd.core.records import Kind, Mutation, WorkflowRecord
+from taskd.core.records import Kind, Mutation
+from taskd.core.workflow_records import WorkflowRecord
 
 SUBMITTED: Final = "task.submitted"
 READY: Final = "task.ready"

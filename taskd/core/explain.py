@@ -23,7 +23,8 @@ from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import ORDER_BITS, ORDER_MASK, Line, Task, is_fair, place_of, rank_in, where_of
-from taskd.core.records import AttemptRecord, NodeRecord, Past, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import AttemptRecord, Past, SpecRecord, StateRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol import workflow as graphs
 from taskd_protocol.explanation import (

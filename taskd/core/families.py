@@ -14,14 +14,16 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.core import attempts, due, endings, expiry, fans, records, submit
-from taskd.core.commands import Loaded, Now, SpawnTasks, WakeTask
+from taskd.core.commands import Loaded, Now
 from taskd.core.effects import Continue
 from taskd.core.flows import Fan, Flow, nodes_id, read_in, stem_of
 from taskd.core.graph import RELEASED, STOPPED
 from taskd.core.lifecycle import State
 from taskd.core.lines import Task, lease_record
-from taskd.core.records import Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.settling import want
+from taskd.core.workflow_commands import SpawnTasks, WakeTask
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.task import Member, Spawned, TaskSpec, check_template

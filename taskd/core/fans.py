@@ -10,12 +10,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.commands import MapItems, Now
+from taskd.core.commands import Now
 from taskd.core.effects import WantItems
 from taskd.core.flows import Fan, Flow, inputs_of
 from taskd.core.graph import FAILED, RELEASED, STOPPED, SUCCEEDED
-from taskd.core.records import NodeRecord
 from taskd.core.settling import SKIPS, end_node
+from taskd.core.workflow_commands import MapItems
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import PayloadTooLarge, TaskCodes
 from taskd_protocol.task import Failure, Given, TaskSpec

@@ -32,7 +32,7 @@ from taskd.core.graph import (
     Layout,
     Verdict,
 )
-from taskd.core.records import NodeRecord, WorkflowRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.limits import NODES_MAX
 from taskd_protocol.task import Failure, Given, TaskSpec
 from taskd_protocol.workflow import NIL, SIGNAL, STEM_BYTES, TASK, Node, member_id

@@ -14,8 +14,8 @@ from taskd.core.commands import Now
 from taskd.core.effects import Continue, ScheduleStopped
 from taskd.core.flows import stem_of
 from taskd.core.lifecycle import State
-from taskd.core.records import ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import LookAtSchedules
+from taskd.core.schedule_records import ScheduleRecord, StandingRecord
 from taskd.core.working import Working
 from taskd_protocol.workflow import is_workflow_id
 

@@ -12,12 +12,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from taskd.core import families, fans, records, settling, stages, submit, waits
-from taskd.core.commands import GoOn, Now, RerunTasks
+from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue
 from taskd.core.flows import Flow, Happened, decode_start, inputs_of
 from taskd.core.graph import BLOCKED, RELEASED, RUN, SKIPPED, STOPPED, SUCCEEDED, Graph
-from taskd.core.records import NodeRecord
 from taskd.core.settling import end_node, settle, skip, want
+from taskd.core.workflow_commands import RerunTasks
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.schedule import firing_headers
 from taskd_protocol.task import Given, Member, Rules, TaskSpec

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from taskd.core import records
 from taskd.core.flows import Flow
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, UPSTREAM_FAILED
-from taskd.core.records import NodeRecord
 from taskd.core.settling import note_failures
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.workflow import member_id
 

@@ -4,13 +4,15 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.core import cancel, fans, moves, records, retry, waits
-from taskd.core.commands import Loaded, MapItems, Now, RerunTasks, TakeFlow
+from taskd.core.commands import Loaded, Now
 from taskd.core.flows import Fan, Flow, Happened, read_in, stem_of
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SUCCEEDED, Graph
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.orders import carry_out
-from taskd.core.records import Key, NodeRecord, SpecRecord, StateRecord, Value
+from taskd.core.records import Key, SpecRecord, StateRecord, Value
 from taskd.core.settling import SKIP_CODES, end_node, note_failures, set_aside
+from taskd.core.workflow_commands import MapItems, RerunTasks, TakeFlow
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import ResultGone
 from taskd_protocol.task import Failure, Member

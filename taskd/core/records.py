@@ -13,18 +13,20 @@ Of a task there are, at any time:
 - if it is ready, its entry in a line; if it is scheduled, its timer; if it waits
   and has a limit to that, a timer, too;
 - what its attempts that did not succeed left: how each ended, and their output.
+
+Those of workflows are in ``workflow_records``, those of schedules in ``schedule_records``.
 """
 
 from typing import NewType
 
 import msgspec
 
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd_protocol.explanation import Waited
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted
-from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, TaskFilter, TaskSpec
-from taskd_protocol.workflow import WorkflowSpec
 
 Kind = NewType("Kind", bytes)
 """One byte; names a space of keys."""
@@ -296,153 +298,6 @@ class JobRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     changed: int = 0
     finished_at_ms: int = 0
     """0: it goes on."""
-
-
-class WorkflowRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Where a workflow stands."""
-
-    spec: WorkflowSpec
-    owner: str
-    """Key id of the token that submitted it."""
-    created_at_ms: int
-    state: str
-    """``running``, ``cancelling``, or how it ended."""
-    counts: dict[str, int]
-    """Nodes by how they ended; the others have not."""
-    finished_at_ms: int = 0
-    """0: it goes on."""
-    failed_node: int = -1
-    """The first whose failure made it fail; -1: none."""
-    failed_name: str = ""
-    """Its name."""
-    stopped: bool = False
-    """What has not begun is not begun any more: it was cancelled, or failed fast."""
-    stage: int = 0
-    """0: nodes of no phase; 1: compensating; 2: the nodes for its success, or its failure."""
-    order: str = ""
-    """``resume``, or ``rerun``, which was ordered and is still to be carried out; empty: none."""
-    order_node: int = -1
-    """Of ``rerun``."""
-    signals: list[str] = []
-    """Names of those that nodes wait for, as they once were kept here; now they are read of the nodes."""
-    compensated: bool = False
-    """Something was taken back: it is not resumed."""
-    digest: bytes = b""
-    """16 bytes over its nodes: another content under the id is a conflict."""
-    parts: list[int] = []
-    """The position of the first node of each NODES record."""
-    parent: bytes = b""
-    """The task that has spawned its tasks; empty: it was submitted."""
-    spawned: int = 0
-    """How many."""
-    waiting: bool = False
-    """The parent waits for them."""
-    parent_ended: bool = False
-    swept: int = 0
-    """So many nodes, from the first, have been taken away by retention."""
-    reruns: int = 0
-    """How often it was resumed, or a node of it ordered to run again: results may be others since."""
-    schedule: str = ""
-    """The schedule that submitted it; empty: a client, or a task, did."""
-    scheduled_for_ms: int = 0
-    """The nominal time that it is for, of one that a schedule submitted."""
-    orders: list[bytes] = []
-    """Ids of the newest orders, oldest first: the same again is known by it."""
-
-
-class NodesRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Some of a workflow's nodes, in order. Written once."""
-
-    nodes: list[msgspec.Raw]
-    """Each a ``Node``: many are read when one is wanted, so they stay packed."""
-
-
-class NodeRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """A node that is no task of its own: it waits, maps or has a value; or was skipped."""
-
-    state: str
-    """``waiting``, ``running``, ``succeeded``, ``dead``, ``cancelled`` or ``skipped``; ``blocked``: what its task, or
-    child, came to is void, it is to run again."""
-    started_at_ms: int
-    finished_at_ms: int = 0
-    """0: it has not ended."""
-    due_at_ms: int = 0
-    """Of one that sleeps, or waits for a signal and not for ever."""
-    total: int = -1
-    """Of one that maps: items; -1: not known yet."""
-    made: int = 0
-    """Of one that maps anew: children of before, from the first, whose tasks are there."""
-    released: int = 0
-    """Of those: so many, from the first, run again, or have done so."""
-    packed: bytes = b""
-    """Its result, if that was handed to it."""
-    failure: Failure | None = None
-    again: int = -1
-    """Of one that maps and was resumed: of the children from this one on, those that failed are still to run again; -1:
-    none is."""
-
-
-class ScheduleRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """A schedule as it was asked for. Written when that changes."""
-
-    schedule: Schedule
-    owner: str
-    """Key id of the token that asked last."""
-    created_at_ms: int
-    """When its timing became what it is: from here its intervals count, and nothing before is a missed firing."""
-
-
-class FiringRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """What was decided of one nominal time, or of several in a row of which the same was decided."""
-
-    at_ms: int
-    """The time, or the first of them; of a firing beside them, when it was asked for."""
-    until_ms: int
-    """The last of them."""
-    count: int
-    outcome: str
-    """``fired``, ``waiting``, ``skipped``, ``coalesced``; beside the nominal times ``triggered``, ``backfilled``."""
-    reason: str
-    """Why, if it was not fired in its time; else empty."""
-    task_id: bytes
-    """Of the task, or workflow, that was submitted; empty: none, or several."""
-    decided_at_ms: int
-
-
-class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """Where a schedule stands."""
-
-    decided_to_ms: int
-    """Every nominal time up to here has its decision."""
-    next_at_ms: int
-    """The first nominal time beyond; 0: there is none."""
-    sequence: int = 0
-    """Records that were written in FIRING, all told; the newest of them are kept."""
-    begun_ms: int = 0
-    """When its timing became what it is: decisions on times before are another timing's."""
-    source: str = ""
-    """As in the schedule."""
-    pause_after: int = 0
-    """As in the schedule."""
-    failures: int = 0
-    """Tasks, or workflows, that have failed since one succeeded."""
-    running: list[bytes] = []
-    """Its tasks and workflows that have not ended, as far as it needs to know."""
-    paused_at_ms: int = 0
-    """0: it is not."""
-    why_paused: str = ""
-    broken: str = ""
-    """Why it cannot fire: a zone or a line of it is no longer known; empty: it can."""
-    last: FiringRecord | None = None
-    """The newest in FIRING."""
-    waiting: FiringRecord | None = None
-    """The time of which the task is submitted when those in ``running`` have ended; None: none waits."""
-    waiting_sequence: int = 0
-    """Where that stands in FIRING."""
-    orphaned: bool = False
-    """Its module was loaded again, and defines it no longer; it was paused for that, until a person says otherwise."""
-    begun_sequence: int = 0
-    """Of its first decision under the timing that it has: where the wall clock was put back, times do not tell."""
 
 
 class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from taskd.core import attempts, endings, families, learned, quarantine, records
-from taskd.core.commands import (
+from taskd.core.agent_commands import (
     AckAttempts,
     AppendLogs,
-    Charge,
-    Loaded,
     LogsKept,
     MarkStarted,
     NackAttempts,
-    Now,
     ReportsRecorded,
     StartsRecorded,
 )
+from taskd.core.commands import Charge, Loaded, Now
 from taskd.core.effects import LogsAppended
 from taskd.core.lines import Task, lease_record
 from taskd.core.records import Key, LogRecord, StateRecord

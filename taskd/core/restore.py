@@ -22,7 +22,6 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
-    FiringRecord,
     JobRecord,
     LeaseRecord,
     LimitRecord,
@@ -31,10 +30,10 @@ from taskd.core.records import (
     PeaksRecord,
     QueueRecord,
     SpecRecord,
-    StandingRecord,
     TokenRecord,
-    WorkflowRecord,
 )
+from taskd.core.schedule_records import FiringRecord, StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.ids import format_task_id

@@ -17,8 +17,9 @@ from taskd.core.effects import WantFinished
 from taskd.core.endings import weight_of
 from taskd.core.flows import nodes_id, stem_of
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord, Value, WorkflowRecord
+from taskd.core.records import FinishedRecord, Key, SpecRecord, StateRecord, Value
 from taskd.core.reports import log_id
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
 from taskd_protocol.workflow import is_workflow_id, member_id, workflow_of

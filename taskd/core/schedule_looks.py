@@ -18,8 +18,9 @@ from taskd.core.commands import CancelTasks, Loaded, Now
 from taskd.core.effects import Continue, ScheduleStopped
 from taskd.core.firings import Plan
 from taskd.core.following import followed, is_held_up, keep_standing
-from taskd.core.records import Damaged, FiringRecord, Key, ScheduleRecord, StandingRecord, Value
+from taskd.core.records import Damaged, Key, Value
 from taskd.core.schedule_commands import LookAtSchedules
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.workflow import is_workflow_id

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from taskd.core import records, submit, workflows
 from taskd.core.commands import Loaded, Now
 from taskd.core.flows import stem_of
-from taskd.core.records import Key, ScheduleRecord, SpecRecord, WorkflowRecord
+from taskd.core.records import Key, SpecRecord
+from taskd.core.schedule_records import ScheduleRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import QueueDraining
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, make_task_ids

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from taskd.core import firings, records, schedule_work
 from taskd.core.commands import Loaded, Now
 from taskd.core.following import followed, keep_standing
-from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
@@ -33,6 +32,7 @@ from taskd.core.schedule_looks import (
     schedule_key,
     why_unread,
 )
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.working import Working
 from taskd_protocol import limits
 from taskd_protocol.errors import (

@@ -10,7 +10,7 @@ from taskd.core.commands import Now
 from taskd.core.effects import WantFlow, WorkflowBroken
 from taskd.core.flows import Flow
 from taskd.core.graph import FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED, UPSTREAM_FAILED
-from taskd.core.records import NodeRecord
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure, Outcome

@@ -11,7 +11,7 @@ Invariants:
 
 import heapq
 
-from taskd.core.records import StandingRecord
+from taskd.core.schedule_records import StandingRecord
 
 
 class Schedules:

@@ -8,8 +8,8 @@ from taskd.core import records, timers
 from taskd.core.commands import Now
 from taskd.core.flows import Flow, stem_of
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
-from taskd.core.records import NodeRecord
 from taskd.core.settling import SKIPS, end_node
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure

@@ -12,22 +12,17 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.core import drafts, following, records, waits
-from taskd.core.commands import (
-    Loaded,
-    NodesTaken,
-    Now,
-    OrderWorkflow,
-    SignalWorkflow,
-    SubmitWorkflow,
-)
+from taskd.core.commands import Loaded, Now
 from taskd.core.drafts import Draft
 from taskd.core.flows import Flow, nodes_id, read_in, stem_of
 from taskd.core.graph import RELEASED
 from taskd.core.lifecycle import State
 from taskd.core.orders import carry_out
-from taskd.core.records import Damaged, Key, NodesRecord, WorkflowRecord
+from taskd.core.records import Damaged, Key
 from taskd.core.settling import want
 from taskd.core.submit import FUTURE_MS_MAX
+from taskd.core.workflow_commands import NodesTaken, OrderWorkflow, SignalWorkflow, SubmitWorkflow
+from taskd.core.workflow_records import NodesRecord, WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import (
     BadRequest,

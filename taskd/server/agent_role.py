@@ -2,14 +2,12 @@
 
 from functools import partial
 
-from taskd.core.commands import (
+from taskd.core.agent_commands import (
     AckAttempts,
     AddCredit,
     AgentAccepted,
-    Answer,
     AppendLogs,
     BeatHeart,
-    Command,
     DrainAgent,
     HearAgent,
     KeepCheckpoints,
@@ -19,9 +17,10 @@ from taskd.core.commands import (
     NackAttempts,
     OfferAgent,
     ReportsRecorded,
-    SpawnTasks,
     StartsRecorded,
 )
+from taskd.core.commands import Answer, Command
+from taskd.core.workflow_commands import SpawnTasks
 from taskd.server.session import Session, error_message
 from taskd.server.workflow_role import read_input
 from taskd_protocol.agent_messages import (

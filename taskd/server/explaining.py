@@ -2,7 +2,8 @@
 
 from taskd.core import records
 from taskd.core.explain import explain_node, explain_task, with_ended
-from taskd.core.records import AttemptRecord, Key, NodeRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import AttemptRecord, Key, SpecRecord, StateRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.server.services import Services
 from taskd.server.views import attempt_keys
 from taskd.server.workflow_role import read_nodes, read_outcomes

@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 
 from taskd.core import records
-from taskd.core.commands import MapItems, TakeFlow
 from taskd.core.effects import WantFlow, WantItems
 from taskd.core.graph import FAILED, RELEASED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import Kind, NodeRecord, NodesRecord, StateRecord
+from taskd.core.records import Kind, StateRecord
+from taskd.core.workflow_commands import MapItems, TakeFlow
+from taskd.core.workflow_records import NodeRecord, NodesRecord
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import BadRequest, StoreCorrupt

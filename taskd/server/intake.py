@@ -10,31 +10,25 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from taskd.core.agent_commands import AckAttempts, AppendLogs, KeepCheckpoints, MarkStarted, NackAttempts
 from taskd.core.commands import (
-    AckAttempts,
     Answer,
-    AppendLogs,
     CancelTasks,
     Command,
     DropLapsed,
-    KeepCheckpoints,
-    MarkStarted,
-    NackAttempts,
     PurgeFinished,
     RefillTimers,
     RefillWindow,
     RefundTasks,
     ReleaseDue,
-    RerunTasks,
     RetryTasks,
-    SpawnTasks,
     StepJob,
     SubmitTasks,
-    SubmitWorkflow,
     SyncLimits,
     TakeGate,
 )
 from taskd.core.schedule_commands import BackfillSchedule, LookAtSchedules, SyncSchedules
+from taskd.core.workflow_commands import RerunTasks, SpawnTasks, SubmitWorkflow
 from taskd.core.working import FINISHED_IDS_MAX
 from taskd.server.loading import Found
 from taskd_protocol.errors import ServerBusy, ServerStopping, TaskdError

@@ -8,8 +8,10 @@ from msgspec.structs import replace
 from taskd.core import firings, records
 from taskd.core.commands import Loaded
 from taskd.core.flows import stem_of
-from taskd.core.records import FiringRecord, Key, ScheduleRecord, StandingRecord, StateRecord, Value, WorkflowRecord
+from taskd.core.records import Key, StateRecord, Value
 from taskd.core.schedule_looks import firing_id, kept_from, schedule_key, sequence_of, why_unread
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Working
 from taskd.server.services import Services
 from taskd_protocol import limits

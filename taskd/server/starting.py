@@ -10,7 +10,6 @@ from taskd.core.records import (
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
-    FiringRecord,
     JobRecord,
     Kind,
     LeaseRecord,
@@ -21,12 +20,12 @@ from taskd.core.records import (
     QueueRecord,
     Record,
     SpecRecord,
-    StandingRecord,
     TokenRecord,
-    WorkflowRecord,
 )
 from taskd.core.restore import Stored
 from taskd.core.schedule_looks import firing_prefix, sequence_of
+from taskd.core.schedule_records import FiringRecord, StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import StoreCorrupt

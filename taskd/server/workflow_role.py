@@ -8,14 +8,16 @@ import msgspec
 from msgspec.structs import replace
 
 from taskd.core import families, records
-from taskd.core.commands import Answer, NodesTaken, OrderWorkflow, SignalWorkflow, SubmitWorkflow
+from taskd.core.commands import Answer
 from taskd.core.flows import nodes_id, stem_of
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import Task
-from taskd.core.records import Damaged, Key, NodeRecord, NodesRecord, SpecRecord, StateRecord, Value, WorkflowRecord
+from taskd.core.records import Damaged, Key, SpecRecord, StateRecord, Value
 from taskd.core.settling import SKIPS
 from taskd.core.stages import why_failed
+from taskd.core.workflow_commands import NodesTaken, OrderWorkflow, SignalWorkflow, SubmitWorkflow
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.server.flow_loading import load_large, read_results
 from taskd.server.loading import Found
 from taskd.server.services import Services

@@ -5,8 +5,9 @@ from typing import Final
 
 from rocksdict import Rdict
 
-from taskd.core.records import FIRING, OPEN, SCHEDULE, STANDING, FiringRecord, Kind, ScheduleRecord, StandingRecord
+from taskd.core.records import FIRING, OPEN, SCHEDULE, STANDING, Kind
 from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.fsck_workflows import read_noted

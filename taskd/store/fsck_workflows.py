@@ -7,20 +7,9 @@ import msgspec
 from rocksdict import Rdict
 
 from taskd.core.flows import nodes_id
-from taskd.core.records import (
-    NODE,
-    NODES,
-    OPEN,
-    SIGNAL,
-    TIMER,
-    WORKFLOW,
-    Kind,
-    NodeRecord,
-    NodesRecord,
-    Record,
-    WorkflowRecord,
-)
+from taskd.core.records import NODE, NODES, OPEN, SIGNAL, TIMER, WORKFLOW, Kind, Record
 from taskd.core.timers import timer_id
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.keys import make_key, split_key, successor

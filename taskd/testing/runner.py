@@ -19,7 +19,9 @@ from taskd.agent.inputs import Inputs, refers
 from taskd.agent.worker import calls
 from taskd.agent.worker.verdict import FINAL
 from taskd.client.app import App
-from taskd.core.commands import AckAttempts, AddCredit, Answer, KeepCheckpoints, NackAttempts, OfferAgent, SpawnTasks
+from taskd.core.agent_commands import AckAttempts, AddCredit, KeepCheckpoints, NackAttempts, OfferAgent
+from taskd.core.commands import Answer
+from taskd.core.workflow_commands import SpawnTasks
 from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.testing.attempts import End, Signs, attempt, attempt_async, functions_of

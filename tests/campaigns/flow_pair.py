@@ -12,7 +12,9 @@ from simulation.bodies import ASYNC, BLOCKING, Body
 from simulation.broods import LEAVES
 from simulation.graphs import GraphMaker
 from taskd.core import commands as c
+from taskd.core.agent_commands import AckAttempts, AddCredit, AgentAccepted, LoseConnection, NackAttempts, OfferAgent
 from taskd.core.schedule_commands import OrderSchedule, PutSchedule, TriggerSchedule
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow, SpawnTasks, SubmitWorkflow
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.ids import make_task_ids
 from taskd_protocol.payload import pack
@@ -44,7 +46,7 @@ class FlowPair(Pair):
         part = (len(nodes), 1 + len(nodes) // 2)[a % 2]
         self._flows[spec.id] = nodes
         for first in range(0, len(nodes), part):
-            await self.ask(c.SubmitWorkflow("client", spec, first, nodes[first : first + part]))
+            await self.ask(SubmitWorkflow("client", spec, first, nodes[first : first + part]))
 
     async def submit_parent(self, a: int, b: int, _: int) -> None:
         """Submit a task that spawns others."""
@@ -61,13 +63,13 @@ class FlowPair(Pair):
         signals = [name for flow, name in self.onlooker.open_signals() if flow == workflow]
         if b % 2 and signals:
             self._signals += 1
-            await self.steered(c.SignalWorkflow(workflow, signals[third % len(signals)], pack(self._signals)))
+            await self.steered(SignalWorkflow(workflow, signals[third % len(signals)], pack(self._signals)))
         else:
             action = ("cancel", "resume", "rerun", "rerun")[b % 4]
             node = nodes[third % len(nodes)].name if action == "rerun" else ""
-            await self.steered(c.OrderWorkflow(workflow, action, node))
+            await self.steered(OrderWorkflow(workflow, action, node))
 
-    async def steered(self, command: c.OrderWorkflow | c.SignalWorkflow) -> c.Answer | TaskdError:
+    async def steered(self, command: OrderWorkflow | SignalWorkflow) -> c.Answer | TaskdError:
         """Ask, with the onlooker's knowing."""
         self.onlooker.asked(command)
         return await self.ask(command)
@@ -96,7 +98,7 @@ class FlowPair(Pair):
     async def work(self, a: int, b: int, third: int) -> None:
         """Have the agent of all these ask for work, and go on with some."""
         await self._join(anew=b % 20 == 0)
-        await self.ask(c.AddCredit(WORKER, self._connections[WORKER], 0, 1 + a % 8))
+        await self.ask(AddCredit(WORKER, self._connections[WORKER], 0, 1 + a % 8))
         self.follow()
         for index, grant in enumerate(list(self.held.values())):
             if (index + b) % 4:
@@ -105,7 +107,7 @@ class FlowPair(Pair):
     async def _join(self, *, anew: bool) -> None:
         """Connect, if it is not, or anew; forget what is no longer its own."""
         if anew:
-            await self.ask(c.LoseConnection(WORKER, self._connections[WORKER]))
+            await self.ask(LoseConnection(WORKER, self._connections[WORKER]))
         self._connection += 1
         self._connections[WORKER] = self._connection
         self._numbers[WORKER] = 0
@@ -114,7 +116,7 @@ class FlowPair(Pair):
         if anew:
             self.held.clear()
             holding = []
-        offer = c.OfferAgent(
+        offer = OfferAgent(
             agent=WORKER,
             boot_id=b"w%d" % self._worker_boots,
             connection=self._connection,
@@ -123,7 +125,7 @@ class FlowPair(Pair):
             holding=holding,
         )
         answer = await self.ask(offer)
-        assert isinstance(answer, c.AgentAccepted)
+        assert isinstance(answer, AgentAccepted)
         for token in answer.stale:
             self.held.pop(token, None)
         self.follow()
@@ -136,7 +138,7 @@ class FlowPair(Pair):
         outcome, failure = "", None
         if told < len(children):
             first = max(told - choice % 2, 0)
-            await self.ask(c.SpawnTasks(WORKER, token, first, children[first : told + 2]))
+            await self.ask(SpawnTasks(WORKER, token, first, children[first : told + 2]))
             self._told[token] = min(told + 2, len(children))
             return
         if known < len(children) and brood_in(grant.spec).waits:
@@ -146,7 +148,7 @@ class FlowPair(Pair):
         del self.held[token]
         if outcome:
             report = FailureReport(token, grant.spec.id, grant.attempt, outcome, failure)
-            await self.ask(c.NackAttempts(WORKER, [report]))
+            await self.ask(NackAttempts(WORKER, [report]))
         else:
             result = pack([1, 2, 3]) if choice % 2 else pack("xy"[choice % 4 // 2])
-            await self.ask(c.AckAttempts(WORKER, [Report(token, grant.spec.id, grant.attempt, result)]))
+            await self.ask(AckAttempts(WORKER, [Report(token, grant.spec.id, grant.attempt, result)]))

@@ -13,17 +13,11 @@ from simulation.bodies import ASYNC, BLOCKING, Body
 from simulation.broods import new_brood
 from simulation.graphs import GraphMaker
 from taskd.core import records
-from taskd.core.commands import (
-    Answer,
-    Command,
-    OrderWorkflow,
-    SignalWorkflow,
-    SpawnTasks,
-    SubmitWorkflow,
-)
+from taskd.core.commands import Answer, Command
 from taskd.core.lifecycle import State
 from taskd.core.records import Mutation, StateRecord
 from taskd.core.schedule_commands import OrderSchedule, PutSchedule, TriggerSchedule
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow, SpawnTasks, SubmitWorkflow
 from taskd_protocol.errors import (
     BadRequest,
     LeaseStale,

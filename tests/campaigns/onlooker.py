@@ -16,8 +16,10 @@ from simulation.checkers.s08_families import Families
 from simulation.checkers.s08_graphs import Graphs
 from simulation.checkers.s08_signals import Signals
 from simulation.journal import Journal, Standing
-from taskd.core.commands import Command, OrderWorkflow, SignalWorkflow
-from taskd.core.records import LeaseRecord, Mutation, NodeRecord, SpecRecord, WorkflowRecord
+from taskd.core.commands import Command
+from taskd.core.records import LeaseRecord, Mutation, SpecRecord
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.store import codec
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow_messages import WorkflowOrder, WorkflowSignal

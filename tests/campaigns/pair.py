@@ -10,6 +10,18 @@ from campaigns.onlooker import Onlooker
 from campaigns.report import Found
 from campaigns.side import Side
 from taskd.core import commands as c
+from taskd.core.agent_commands import (
+    AckAttempts,
+    AddCredit,
+    AgentAccepted,
+    BeatHeart,
+    LoseConnection,
+    MarkStarted,
+    NackAttempts,
+    OfferAgent,
+    ReportsRecorded,
+    StartsRecorded,
+)
 from taskd.core.working import Settings
 from taskd.store.interface import Store
 from taskd.store.memory import MemoryStore
@@ -196,10 +208,10 @@ class Pair:
         holding = self.model.agents[name].holding.items() if b % 5 else ()
         boot, pools = b"%d" % self._boots[name], [Pool("process", 8, list(AGENTS[name]))]
         held = [Held(token, task.spec.id, task.attempt) for token, task in holding]
-        offer = c.OfferAgent(
+        offer = OfferAgent(
             agent=name, boot_id=boot, connection=self._connection, pools=pools, queues=frozenset(), holding=held
         )
-        assert await self.ask(offer) == c.AgentAccepted([])
+        assert await self.ask(offer) == AgentAccepted([])
         self.model.connect(name, is_new_life=b % 5 == 0)
         self.follow()
         await self.credit(a, b, leases)
@@ -207,21 +219,21 @@ class Pair:
     async def credit(self, a: int, _b: int, leases: int) -> None:
         """Ask for work."""
         name = list(AGENTS)[a % 3]
-        await self.ask(c.AddCredit(name, self._connections[name], 0, 1 + leases % 4))
+        await self.ask(AddCredit(name, self._connections[name], 0, 1 + leases % 4))
         self.model.add_credit(name, 1 + leases % 4)
 
     async def lose(self, a: int, _b: int, _c: int) -> None:
         """Lose a connection."""
         name = list(AGENTS)[a % 3]
         if self.model.agents[name].connected:
-            await self.ask(c.LoseConnection(name, self._connections[name]))
+            await self.ask(LoseConnection(name, self._connections[name]))
             self.model.lose_connection(name)
 
     async def ack(self, a: int, _b: int, _c: int) -> None:
         """Report a success."""
         for name, grant in self._held(a):
             report = Report(grant.token, grant.spec.id, grant.attempt, b"\xc0")
-            assert await self.ask(c.AckAttempts(name, [report])) == c.ReportsRecorded([grant.token], [])
+            assert await self.ask(AckAttempts(name, [report])) == ReportsRecorded([grant.token], [])
             self.model.report(name, grant.token, "succeeded")
 
     async def nack(self, a: int, b: int, _: int) -> None:
@@ -230,13 +242,13 @@ class Pair:
         for name, grant in self._held(a):
             failure = RAISED if outcome in {"failed", "crashed"} else None
             report = FailureReport(grant.token, grant.spec.id, grant.attempt, outcome, failure)
-            assert await self.ask(c.NackAttempts(name, [report])) == c.ReportsRecorded([grant.token], [])
+            assert await self.ask(NackAttempts(name, [report])) == ReportsRecorded([grant.token], [])
             self.model.report(name, grant.token, outcome)
 
     async def begin(self, a: int, _b: int, _c: int) -> None:
         """Be about to start one."""
         for name, grant in self._held(a):
-            assert await self.ask(c.MarkStarted(name, [grant.token])) == c.StartsRecorded([grant.token], [])
+            assert await self.ask(MarkStarted(name, [grant.token])) == StartsRecorded([grant.token], [])
             self.model.start(name, grant.token)
 
     async def report_stale(self, a: int, _b: int, _c: int) -> None:
@@ -245,7 +257,7 @@ class Pair:
         late = [(name, grant) for name, grant in self._history if grant.token not in held]
         if late:
             name, grant = late[a % len(late)]
-            await self.ask(c.AckAttempts(name, [Report(grant.token, grant.spec.id, grant.attempt, b"late")]))
+            await self.ask(AckAttempts(name, [Report(grant.token, grant.spec.id, grant.attempt, b"late")]))
             self.model.hear(name)
 
     def _held(self, index: int) -> list[tuple[str, Grant]]:
@@ -297,6 +309,6 @@ class Pair:
     async def _beat(self) -> None:
         for name, agent in self.model.agents.items():
             if agent.connected:
-                beat = c.BeatHeart(name, self._connections[name], self._numbers[name], list(agent.holding))
+                beat = BeatHeart(name, self._connections[name], self._numbers[name], list(agent.holding))
                 await self.ask(beat)
                 self.model.hear(name)

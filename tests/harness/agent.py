@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.core import Shell
-from taskd.core.commands import (
+from taskd.core.agent_commands import (
     AckAttempts,
     AddCredit,
     AgentAccepted,
-    Answer,
     AppendLogs,
     BeatHeart,
     DrainAgent,
@@ -17,6 +16,7 @@ from taskd.core.commands import (
     NackAttempts,
     OfferAgent,
 )
+from taskd.core.commands import Answer
 from taskd.core.effects import SendLease, SendRevoke
 from taskd.core.reports import TOLD
 from taskd_protocol.resources import Supply

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.core import Disk, Shell
 from harness.decisions import Decisions
 from taskd.core import records
-from taskd.core.records import FiringRecord, ScheduleRecord, SpecRecord, StandingRecord, WorkflowRecord
+from taskd.core.records import SpecRecord
 from taskd.core.schedule_commands import PutSchedule, SchedulesChanged
 from taskd.core.schedule_looks import firing_prefix
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import Node, is_workflow_id

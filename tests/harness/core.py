@@ -68,12 +68,12 @@ from taskd.core.records import (
     QueueRecord,
     Record,
     SpecRecord,
-    StandingRecord,
     StateRecord,
     TokenRecord,
-    WorkflowRecord,
 )
 from taskd.core.restore import Stored, restore
+from taskd.core.schedule_records import StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Settings, Working
 from taskd.server.flow_loading import FlowLoader
 from taskd.server.loading import Loader

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from taskd.core.firings import plan
-from taskd.core.records import FiringRecord, ScheduleRecord, StandingRecord, WorkflowRecord
 from taskd.core.schedule_looks import HISTORY_KEPT
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.schedule import SCHEDULE_HEADER, firing_headers
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import workflow_of

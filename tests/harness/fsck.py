@@ -22,7 +22,6 @@ from taskd.core.records import (
     KeyRecord,
     LeaseRecord,
     LineRecord,
-    NodeRecord,
     PaceRecord,
     SpecRecord,
     StateRecord,
@@ -30,6 +29,7 @@ from taskd.core.records import (
 )
 from taskd.core.reports import log_id
 from taskd.core.timers import timer_id
+from taskd.core.workflow_records import NodeRecord
 from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
 
 

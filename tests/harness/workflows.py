@@ -6,9 +6,9 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import NodesTaken, SubmitWorkflow
 from taskd.core.effects import TasksEnded
-from taskd.core.records import WorkflowRecord
+from taskd.core.workflow_commands import NodesTaken, SubmitWorkflow
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.payload import Input, pack_arguments
 from taskd_protocol.task import Failure, Given, Grant, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id, member_id, place_of

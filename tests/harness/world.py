@@ -21,16 +21,15 @@ from harness.core import Shell, Waiting
 from harness.fsck import check_beside, check_budgets, check_disk
 from harness.placed import check_explained, check_passed, check_placed
 from taskd.core import records
+from taskd.core.agent_commands import LoseConnection, ReportsRecorded
 from taskd.core.attempts import LOST, RELEASED
 from taskd.core.commands import (
     Answer,
     CancelTasks,
     Command,
-    LoseConnection,
     OrderAgent,
     OrderQueue,
     RemoveLimit,
-    ReportsRecorded,
     RetryTasks,
     SetLimit,
     StartJob,

@@ -12,10 +12,11 @@ from harness.fsck import check_disk
 from harness.trigger_rules import agrees
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.commands import OrderWorkflow
 from taskd.core.graph import FAILED, SKIPPED, STOPPED, SUCCEEDED
-from taskd.core.records import NodeRecord, StateRecord
+from taskd.core.records import StateRecord
 from taskd.core.settling import SKIP_CODES
+from taskd.core.workflow_commands import OrderWorkflow
+from taskd.core.workflow_records import NodeRecord
 from taskd_protocol.errors import WorkflowEnded
 from taskd_protocol.workflow import COMPENSATE, FAIL_FAST, FINISH, ON_FAILURE, ON_SUCCESS, TRIGGERS
 

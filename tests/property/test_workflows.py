@@ -13,8 +13,9 @@ from harness.workflows import Graph, Run
 from taskd.core import records
 from taskd.core.graph import FAILED, RUN, SUCCEEDED, Layout
 from taskd.core.graph import Graph as Rules
-from taskd.core.records import NodeRecord, StateRecord
+from taskd.core.records import StateRecord
 from taskd.core.settling import SKIP_CODES
+from taskd.core.workflow_records import NodeRecord
 from taskd_protocol.payload import pack
 from taskd_protocol.workflow import TRIGGERS, WHOLE, Choice
 

@@ -13,19 +13,9 @@ from msgspec import structs
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import (
-    AgentRecord,
-    EpochRecord,
-    LeaseRecord,
-    NodeRecord,
-    NodesRecord,
-    QueueRecord,
-    ScheduleRecord,
-    SpecRecord,
-    StandingRecord,
-    StateRecord,
-    WorkflowRecord,
-)
+from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, QueueRecord, SpecRecord, StateRecord
+from taskd.core.schedule_records import ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec
 from taskd.store.interface import Write
 from taskd.store.keys import ID_START

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd.core.records import NodeRecord, WorkflowRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.workflow import COMPENSATE, MAP, SIGNAL, member_id, place_of, workflow_of
 from taskd_protocol.workflow_messages import InputQuery, Spawn

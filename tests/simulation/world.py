@@ -26,7 +26,8 @@ from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
 from taskd.client.family import Found as ChildrenFound
 from taskd.core.lifecycle import State
-from taskd.core.records import LeaseRecord, NodeRecord, SpecRecord, WorkflowRecord
+from taskd.core.records import LeaseRecord, SpecRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
 from taskd_protocol.messages import Message

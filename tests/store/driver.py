@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING
 
 from harness.specs import changed
 from taskd.core import records
-from taskd.core.commands import (
-    AckAttempts,
-    AddCredit,
-    AppendLogs,
-    CancelTasks,
-    Command,
-    KeepCheckpoints,
-    NackAttempts,
-    NeedRecords,
-    Now,
-    OfferAgent,
-    SubmitTasks,
-)
+from taskd.core.agent_commands import AckAttempts, AddCredit, AppendLogs, KeepCheckpoints, NackAttempts, OfferAgent
+from taskd.core.commands import CancelTasks, Command, NeedRecords, Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import Continue, SendLease, WantGate
 from taskd.core.restore import Stored, restore

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from taskd.core import records
 from taskd.core.records import Key, Record
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.explanation import Waited
@@ -26,7 +28,7 @@ WORKFLOW_ID = bytes.fromhex("0197c1a07d3c8c4e9f00010000000000")
 WAITED = [Waited("agent.resource", "memory", 40_000), Waited("agents.none", "", 3_000)]
 FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", None)
 
-FIRING = records.FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
+FIRING = FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
 
 SAMPLES: dict[str, tuple[Key, Record]] = {
     "spec, all fields": (
@@ -197,7 +199,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "workflow": (
         (records.WORKFLOW, WORKFLOW_ID),
-        records.WorkflowRecord(
+        WorkflowRecord(
             WorkflowSpec(WORKFLOW_ID, "report", 3, "fail_fast", "00-1"),
             "key1",
             1,
@@ -224,7 +226,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "workflow of a schedule": (
         (records.WORKFLOW, WORKFLOW_ID),
-        records.WorkflowRecord(
+        WorkflowRecord(
             WorkflowSpec(WORKFLOW_ID, "etl", 1),
             "key1",
             1,
@@ -236,15 +238,15 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "nodes": (
         (records.NODES, WORKFLOW_ID + bytes(4)),
-        records.NodesRecord([msgspec.Raw(msgspec.msgpack.encode(Node("wait", kind="sleep", after=[0], wait_ms=5)))]),
+        NodesRecord([msgspec.Raw(msgspec.msgpack.encode(Node("wait", kind="sleep", after=[0], wait_ms=5)))]),
     ),
     "node": (
         (records.NODE, WORKFLOW_ID),
-        records.NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE, 9),
+        NodeRecord("dead", 1, 2, 3, 50, 7, 4, b"\xc0", FAILURE, 9),
     ),
     "schedule": (
         (records.SCHEDULE, b"nightly"),
-        records.ScheduleRecord(
+        ScheduleRecord(
             Schedule(
                 "nightly",
                 Timing(
@@ -273,11 +275,11 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "schedule, interval": (
         (records.SCHEDULE, b"beat"),
-        records.ScheduleRecord(Schedule("beat", Timing(every_ms=90_000), TaskSpec(NO_TASK_ID, "app.beat")), "key1", 7),
+        ScheduleRecord(Schedule("beat", Timing(every_ms=90_000), TaskSpec(NO_TASK_ID, "app.beat")), "key1", 7),
     ),
     "schedule of a workflow": (
         (records.SCHEDULE, b"etl"),
-        records.ScheduleRecord(
+        ScheduleRecord(
             Schedule(
                 "etl",
                 Timing(("@daily",)),
@@ -290,7 +292,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "standing": (
         (records.STANDING, b"nightly"),
-        records.StandingRecord(
+        StandingRecord(
             1_763_760_000_000,
             1_763_846_400_000,
             9,
@@ -303,7 +305,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             "by hand",
             "time zone 'Old/Zone' is unknown",
             FIRING,
-            records.FiringRecord(10, 10, 1, "waiting", "the task before has not ended", b"", 11),
+            FiringRecord(10, 10, 1, "waiting", "the task before has not ended", b"", 11),
             7,
             orphaned=True,
             begun_sequence=5,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from store.driver import Driver
 from store.houses import LINEAGE, RocksHouse
 from taskd.core import records
-from taskd.core.commands import SetLimit, SubmitWorkflow
+from taskd.core.commands import SetLimit
 from taskd.core.records import (
     AttemptRecord,
     CountersRecord,
@@ -25,13 +25,13 @@ from taskd.core.records import (
     LineRecord,
     LogRecord,
     Mutation,
-    NodeRecord,
     Record,
     SpecRecord,
     StateRecord,
     UniqueRecord,
-    WorkflowRecord,
 )
+from taskd.core.workflow_commands import SubmitWorkflow
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.store.codec import decode_as, encode
 from taskd.store.fsck import Report, fsck
 from taskd.store.interface import Store

@@ -14,9 +14,10 @@ from harness.workflows import Graph
 from store.houses import RocksHouse
 from taskd.core import records
 from taskd.core.commands import CancelTasks
-from taskd.core.records import FiringRecord, Mutation, ScheduleRecord, StandingRecord
+from taskd.core.records import Mutation
 from taskd.core.schedule_commands import OrderSchedule
 from taskd.core.schedule_looks import HISTORY_KEPT, firing_id
+from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.store.codec import encode
 from taskd.store.fsck import fsck
 from taskd_protocol.schedule import Timing

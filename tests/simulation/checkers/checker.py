@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.client.family import Found
-from taskd.core.records import LeaseRecord, NodeRecord, WorkflowRecord
+from taskd.core.records import LeaseRecord
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome
 

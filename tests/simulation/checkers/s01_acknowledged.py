@@ -3,7 +3,7 @@
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from simulation.tap import Conversation
-from taskd.core.records import WorkflowRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.messages import Accepted, Message, Submit
 from taskd_protocol.workflow_messages import WorkflowAccepted, WorkflowSubmit
 

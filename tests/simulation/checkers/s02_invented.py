@@ -3,7 +3,7 @@
 from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
 from simulation.tasks import is_scheduled
-from taskd.core.records import WorkflowRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.messages import Message, Submit
 from taskd_protocol.workflow import place_of, workflow_of
 from taskd_protocol.workflow_messages import Spawn, WorkflowSubmit

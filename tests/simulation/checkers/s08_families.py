@@ -8,7 +8,7 @@ from simulation.checkers.checker import Checker
 from simulation.journal import Standing
 from taskd.client.family import Found
 from taskd.core.lifecycle import State
-from taskd.core.records import WorkflowRecord
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.payload import pack
 from taskd_protocol.task import COMMAND_NAME

@@ -10,8 +10,8 @@ from simulation.tap import Conversation
 from taskd.core.flows import STATES
 from taskd.core.graph import BLOCKED, FAILED, RELEASED, SKIPPED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import State
-from taskd.core.records import NodeRecord, WorkflowRecord
 from taskd.core.settling import SKIP_CODES
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.workflow import (

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulation.checkers.checker import Checker
 from simulation.tap import Conversation
-from taskd.core.records import NodeRecord
+from taskd.core.workflow_records import NodeRecord
 from taskd_protocol.messages import Message
 from taskd_protocol.workflow import SIGNAL, place_of, workflow_of
 from taskd_protocol.workflow_messages import WorkflowSignal

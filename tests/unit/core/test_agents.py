@@ -7,8 +7,8 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import TICK_MS, Shell
 from harness.fsck import check_disk
+from taskd.core.agent_commands import AgentAccepted, HearAgent, OfferAgent
 from taskd.core.agents import CREDIT_MAX, POOLS_MAX, SLOTS_MAX
-from taskd.core.commands import AgentAccepted, HearAgent, OfferAgent
 from taskd.core.effects import AgentLost, AgentReplaced, SendLease
 from taskd.core.lifecycle import State
 from taskd_protocol.errors import AgentDuplicate, BadRequest

@@ -6,8 +6,9 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
+from taskd.core.agent_commands import ReportsRecorded, StartsRecorded
 from taskd.core.attempts import ATTEMPTS_KEPT, KEPT_TEXT_CHARS, attempt_of, kept_ids
-from taskd.core.commands import Answer, CancelTasks, ReportsRecorded, RetryTasks, StartsRecorded
+from taskd.core.commands import Answer, CancelTasks, RetryTasks
 from taskd.core.effects import TasksEnded
 from taskd.core.lifecycle import State
 from taskd.core.records import AttemptRecord, LeaseRecord, StateRecord

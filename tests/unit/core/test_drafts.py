@@ -3,8 +3,8 @@
 import pytest
 
 from harness.core import Shell
-from taskd.core.commands import NodesTaken, SubmitWorkflow
 from taskd.core.drafts import DRAFTS_MAX, IDLE_MS, OWN_MAX
+from taskd.core.workflow_commands import NodesTaken, SubmitWorkflow
 from taskd_protocol.errors import BadRequest, ServerBusy, SubmitConflict
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id

@@ -9,10 +9,12 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.commands import CancelTasks, OrderAgent, OrderWorkflow, SignalWorkflow, SpawnTasks
+from taskd.core.commands import CancelTasks, OrderAgent
 from taskd.core.explain import explain_node, explain_task
-from taskd.core.records import NodeRecord, SpecRecord, StateRecord, WorkflowRecord
+from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.room import CALM_BEATS
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow, SpawnTasks
+from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.explanation import AGENTS_LISTED_MAX, AgentReason, Explanation, Misfit, Obstacle, Reason, Reasons
 from taskd_protocol.resources import ALL, LabelRule, Need, Request, Supply, Where
 from taskd_protocol.task import TaskSpec

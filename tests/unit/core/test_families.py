@@ -6,10 +6,12 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.commands import CancelStates, CancelTasks, OrderWorkflow, RetryTasks, SpawnTasks, StartJob
+from taskd.core.commands import CancelStates, CancelTasks, RetryTasks, StartJob
 from taskd.core.effects import TasksEnded, WorkflowBroken
 from taskd.core.lifecycle import State
-from taskd.core.records import StateRecord, WorkflowRecord
+from taskd.core.records import StateRecord
+from taskd.core.workflow_commands import OrderWorkflow, SpawnTasks
+from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.task import Grant, TaskFilter, TaskSpec
 from taskd_protocol.workflow import is_workflow_id, member_id, place_of, spawn_digest

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from taskd.core.commands import AddCredit, BeatHeart, Now, OfferAgent, SubmitTasks
+from taskd.core.agent_commands import AddCredit, BeatHeart, OfferAgent
+from taskd.core.commands import Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
 from taskd.core.placement import LEASE_BYTES, LEASE_TASKS_MAX

@@ -7,8 +7,9 @@ from harness.agent import RAISED, FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
+from taskd.core.agent_commands import AckAttempts, LogsKept, NackAttempts, ReportsRecorded
 from taskd.core.attempts import backoff_ms
-from taskd.core.commands import AckAttempts, Command, LogsKept, NackAttempts, ReportsRecorded
+from taskd.core.commands import Command
 from taskd.core.effects import LogsAppended, TasksEnded
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, LogRecord, StateRecord

@@ -6,7 +6,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from taskd.core import choosing
-from taskd.core.commands import NackAttempts
+from taskd.core.agent_commands import NackAttempts
 from taskd.core.fitting import never, not_now
 from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
 from taskd.core.records import PeaksRecord

@@ -9,7 +9,8 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import records
-from taskd.core.commands import AppendLogs, CancelTasks, Now
+from taskd.core.agent_commands import AppendLogs
+from taskd.core.commands import CancelTasks, Now
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id

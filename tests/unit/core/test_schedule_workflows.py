@@ -13,9 +13,9 @@ from harness.decisions import Decisions
 from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, task
 from taskd.core import records, schedule_looks, schedule_work
-from taskd.core.commands import NeedRecords, OrderQueue, OrderWorkflow, RetryTasks
+from taskd.core.commands import NeedRecords, OrderQueue, RetryTasks
 from taskd.core.effects import ScheduleStopped, WorkflowBroken
-from taskd.core.records import NodesRecord, ScheduleRecord, SpecRecord, StandingRecord, WorkflowRecord
+from taskd.core.records import SpecRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
@@ -25,6 +25,9 @@ from taskd.core.schedule_commands import (
     TriggerSchedule,
 )
 from taskd.core.schedule_looks import OVERLAP_WORKFLOW, WAITED_WORKFLOW
+from taskd.core.schedule_records import ScheduleRecord, StandingRecord
+from taskd.core.workflow_commands import OrderWorkflow
+from taskd.core.workflow_records import NodesRecord, WorkflowRecord
 from taskd_protocol.errors import BadRequest, QueueDraining, WorkflowInvalid
 from taskd_protocol.schedule import NO_TASK, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, ScheduledWorkflow
 from taskd_protocol.task import Grant, Rules

@@ -12,7 +12,7 @@ from taskd.core import records
 from taskd.core.commands import CancelTasks, OrderQueue
 from taskd.core.effects import ScheduleStopped
 from taskd.core.lifecycle import State
-from taskd.core.records import ScheduleRecord, SpecRecord, StandingRecord
+from taskd.core.records import SpecRecord
 from taskd.core.schedule_commands import (
     BackfillSchedule,
     OrderSchedule,
@@ -24,6 +24,7 @@ from taskd.core.schedule_commands import (
     TriggerSchedule,
 )
 from taskd.core.schedule_looks import HISTORY_KEPT, LATE_MS, MISSED, OVERLAP, PAUSED, WAITED
+from taskd.core.schedule_records import ScheduleRecord, StandingRecord
 from taskd.core.schedules import ORPHANED
 from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleUnknown
 from taskd_protocol.schedule import NO_TASK_ID, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, Timing

@@ -8,11 +8,13 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from harness.workflows import Graph, Run, inputs
 from taskd.core import moves, records
-from taskd.core.commands import CancelTasks, GoOn, Now, OrderWorkflow, RerunTasks, SignalWorkflow
+from taskd.core.commands import CancelTasks, GoOn, Now
 from taskd.core.coordinator import Turn
 from taskd.core.effects import Continue
 from taskd.core.flows import Flow, stem_of
-from taskd.core.records import NodeRecord, StateRecord
+from taskd.core.records import StateRecord
+from taskd.core.workflow_commands import OrderWorkflow, RerunTasks, SignalWorkflow
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.working import Settings
 from taskd_protocol.payload import pack
 from taskd_protocol.task import Given, TaskSpec

@@ -6,9 +6,10 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.commands import OrderWorkflow, ReleaseDue, SignalWorkflow
-from taskd.core.records import NodeRecord
+from taskd.core.commands import ReleaseDue
 from taskd.core.timers import timer_id
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow
+from taskd.core.workflow_records import NodeRecord
 from taskd.core.workflows import ORDERS_KEPT
 from taskd_protocol.errors import BadRequest, ServerBusy, WorkflowEnded
 from taskd_protocol.payload import pack

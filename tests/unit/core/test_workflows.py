@@ -7,19 +7,13 @@ from harness.core import Scanned, Shell, at_once
 from harness.fsck import check_disk
 from harness.workflows import BOOM, Graph, Run, inputs, task
 from taskd.core import records
-from taskd.core.commands import (
-    Command,
-    OrderWorkflow,
-    PurgeFinished,
-    RetryTasks,
-    SignalWorkflow,
-    StartJob,
-    SubmitWorkflow,
-)
+from taskd.core.commands import Command, PurgeFinished, RetryTasks, StartJob
 from taskd.core.effects import WantFlow, WantItems, WorkflowBroken
 from taskd.core.flows import nodes_id
 from taskd.core.lifecycle import State
-from taskd.core.records import CountersRecord, Kind, NodeRecord, NodesRecord
+from taskd.core.records import CountersRecord, Kind
+from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow, SubmitWorkflow
+from taskd.core.workflow_records import NodeRecord, NodesRecord
 from taskd.core.working import Settings
 from taskd.server.flow_loading import FlowLoader
 from taskd.store import codec

@@ -5,15 +5,11 @@ import trio
 
 from harness.peer import Peer
 from harness.server import Disk, Server, leased, report
+from taskd.core.agent_commands import AckAttempts, AppendLogs, BeatHeart, MarkStarted, NackAttempts
 from taskd.core.commands import (
-    AckAttempts,
-    AppendLogs,
-    BeatHeart,
     CancelTasks,
     Command,
     DropLapsed,
-    MarkStarted,
-    NackAttempts,
     PurgeFinished,
     RefillTimers,
     ReleaseDue,

@@ -1,0 +1,146 @@
+"""What agents offer, ask and report; see ``taskd.core.commands``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from taskd_protocol.resources import Supply
+from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferAgent:
+    """An agent is connected and has this. Answer: ``AgentAccepted``."""
+
+    agent: str
+    boot_id: bytes
+    connection: int
+    """Rises with every connection of the server's life; effects for the agent carry it."""
+    pools: Sequence[Pool]
+    queues: frozenset[str]
+    """Empty: all."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    holding: Sequence[Held] = ()
+    """Leases from before the connection; of its first offer only."""
+    software: str = ""
+    marks_starts: bool = True
+    """It heeds ``mark_start``: agents do that speak version 2 of the protocol, or a later one."""
+    supplies: Sequence[Supply] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What an agent says that knows no supplies."""
+    life_ms: int = 0
+    """Its machine is there for so long; 0: no end is known."""
+
+
+class AgentAccepted(NamedTuple):
+    """The agent takes part."""
+
+    stale: list[int]
+    """Tokens that it holds and that are no longer its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoseConnection:
+    """The agent's connection is gone; its leases stay until its time is up."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddCredit:
+    """The agent's pool can take so many more leases; 0: it takes all its credit back."""
+
+    agent: str
+    connection: int
+    pool: int
+    leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAgent:
+    """Grant the agent nothing more."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class HearAgent:
+    """Something came from the agent, whole message or not: it is alive."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeatHeart:
+    """The agent is alive and holds this."""
+
+    agent: str
+    connection: int
+    lease_number: int
+    held: Sequence[int]
+    cpu_outside: int = 0
+    """As in ``HostStats``."""
+    memory_outside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AckAttempts:
+    """These attempts succeeded. Answer: ``Recorded``."""
+
+    agent: str
+    reports: Sequence[Report]
+
+
+@dataclass(frozen=True, slots=True)
+class NackAttempts:
+    """These attempts ended without success. Answer: ``Recorded``."""
+
+    agent: str
+    reports: Sequence[FailureReport]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkStarted:
+    """These attempts, granted with ``mark_start``, are about to start. Answer: ``StartsRecorded``."""
+
+    agent: str
+    tokens: Sequence[int]
+
+
+class StartsRecorded(NamedTuple):
+    """So it stands in their leases; ``stale`` are not the agent's."""
+
+    recorded: list[int]
+    stale: list[int]
+
+
+class ReportsRecorded(NamedTuple):
+    """None of these needs to be reported again."""
+
+    recorded: list[int]
+    stale: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendLogs:
+    """Keep this output. Answer: ``LogsKept``."""
+
+    agent: str
+    pieces: Sequence[LogPiece]
+
+
+class LogsKept(NamedTuple):
+    """So many bytes were dealt with, kept or dropped."""
+
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCheckpoints:
+    """Keep how far these attempts have come, for the next ones."""
+
+    agent: str
+    checkpoints: Sequence[Checkpoint]
