@@ -92,6 +92,13 @@ class Reasons:
     """The same, of an agent that is not connected."""
 
 
+class Wishes:
+    """What a task would find on a certain agent."""
+
+    STICKY: Final = "sticky"
+    """What the last task of its ``sticky`` word has left there."""
+
+
 class Reason(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a task waits for."""
 
@@ -199,3 +206,7 @@ class Explanation(msgspec.Struct, array_like=True, frozen=True):
     """Of the last attempt that failed; its traceback is left out."""
     waited: list[AttemptWaited] = []
     """Of the attempts that had waited, oldest first."""
+    rather: str = ""
+    """Of a task in line: the agent that it goes to if that has room, for what it would find there; empty: none."""
+    rather_for: str = ""
+    """What that is, of ``Wishes``."""

@@ -133,6 +133,8 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fair_key: str = ""
     """The tasks of a queue that have one share it, key by key; not with ``limits``, ``fifo_key``,
     or ``preemptible``. Empty: it has none."""
+    sticky: str = ""
+    """Among agents that have room, rather the one where the last task of the same word ran; empty: none."""
 
 
 NO_RULES = Rules()
@@ -474,6 +476,8 @@ def _check_rules(spec: TaskSpec, rules: Rules) -> None:
             raise BadRequest(f"{name} of {limited[name]} ms passes before the delay of {spec.delay_ms} ms does")
     if rules.due_ms < 0:
         raise BadRequest(f"due_ms is {rules.due_ms}; it is an instant in UTC milliseconds, or 0 for none")
+    if rules.sticky:
+        check_name("sticky", rules.sticky)
     if rules.preemptible and rules.at_most_once:
         raise BadRequest("what may run at most once cannot be preemptible: it could not go on")
     if 0 < rules.heartbeat_ms < limits.TASK_HEARTBEAT_MS_MIN:

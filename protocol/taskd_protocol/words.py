@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Final
 
-from taskd_protocol.explanation import Obstacle, Place, Reason, Reasons, Waited
+from taskd_protocol.explanation import Obstacle, Place, Reason, Reasons, Waited, Wishes
 from taskd_protocol.resources import MEMORY, ONE
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -37,6 +37,12 @@ def place_text(place: Place) -> str:
     if place.lines_before:
         ahead += f"; {place.lines_before:,} other line{'s' if place.lines_before > 1 else ''} may come before"
     return ahead
+
+
+def wish_text(agent: str, wish: str) -> str:
+    """Return on which agent a task would find what, if that has room."""
+    word = _WISHES.get(wish)
+    return f"agent {agent}" if word is None else f"agent {agent}: {word}"
 
 
 def waited_text(waited: list[Waited]) -> str:
@@ -185,6 +191,10 @@ _OF_AN_AGENT: Final[dict[str, str]] = {
     Reasons.PLACING: "has room",
 }
 """What rules one agent out."""
+
+_WISHES: Final[dict[str, str]] = {
+    Wishes.STICKY: "the last task of its sticky word ran there",
+}
 
 _SHORT: Final[dict[str, str]] = {
     Obstacle.BUSY: "a slot",

@@ -76,6 +76,7 @@ def explanation_document(told: Explanation) -> Document:
         "granted_per_minute": round(told.per_minute, 3),
         "impossible": told.impossible,
         "kept_free": told.kept_free or None,
+        "rather": {"agent": told.rather, "for": told.rather_for} if told.rather else None,
         "agents": [
             {
                 "agent": each.agent,

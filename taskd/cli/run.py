@@ -33,6 +33,7 @@ _SIGNALLED: Final = 128
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--queue", metavar="NAME", default=DEFAULT_QUEUE, show_default=True, help="Where it waits for an agent.")
 @click.option("--priority", type=click.IntRange(PRIORITY_MIN, PRIORITY_MAX), default=0, help="Higher runs sooner.")
+@click.option("--sticky", metavar="WORD", default="", help="Rather on the agent where the last task of that word ran.")
 @click.option("--cwd", metavar="DIR", help="Where it runs, on the agent; else where the agent does.")
 @click.option(
     "--env", "variables", metavar="NAME=VALUE", type=name_and_value, multiple=True, help="Set in its environment."
@@ -51,6 +52,7 @@ def run(
     command: tuple[str, ...],
     queue: str,
     priority: int,
+    sticky: str,
     cwd: str | None,
     variables: tuple[tuple[str, str], ...],
     max_attempts: int,
@@ -62,7 +64,7 @@ def run(
     Shows its output as it comes, and ends with its exit code. Ctrl-C cancels it. Its standard input is empty.
     """
     payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
-    rules = Rules(timeout_ms=limit_ms, where=where(placed))
+    rules = Rules(timeout_ms=limit_ms, where=where(placed), sticky=sticky)
     with server() as client:
         spec = TaskSpec(
             id=client.make_ids(1)[0],

@@ -42,6 +42,7 @@ def _unique(text: str) -> Unique:
 )
 @click.option("--delay", "delay_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Not before: 90s, 15m.")
 @click.option("--fair-key", metavar="KEY", default="", help="Tasks of a queue that have one share it, key by key.")
+@click.option("--sticky", metavar="WORD", default="", help="Rather on the agent where the last task of that word ran.")
 @click.option("--key", default="", help="A second submit with the same key finds the first task.")
 @click.option(
     "--unique",
@@ -68,6 +69,7 @@ def submit(
     priority: int,
     delay_ms: int,
     fair_key: str,
+    sticky: str,
     key: str,
     unique: Unique | None,
     unique_key: str,
@@ -99,6 +101,7 @@ def submit(
         exclusive=exclusive,
         where=where(placed),
         fair_key=fair_key,
+        sticky=sticky,
     )
     with server() as client:
         spec = TaskSpec(

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 from taskd_protocol import explanation as told
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.words import amount_text, duration_text, obstacle_text, place_text, reason_text, waited_text
+from taskd_protocol.words import (
+    amount_text,
+    duration_text,
+    obstacle_text,
+    place_text,
+    reason_text,
+    waited_text,
+    wish_text,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,8 @@ class Explanation:
     """No agent that is connected could ever run it."""
     kept_free: str
     """The agent that is kept free for it; empty: none."""
+    rather: str
+    """The agent that it goes to if that has room, for what it would find there; empty: none."""
     agent: str
     """Who runs it or ran it last; empty: nobody yet."""
     waited: dict[int, list[tuple[str, str, float]]]
@@ -80,6 +90,7 @@ def explanation_of(said: told.Explanation) -> Explanation:
         starts_in=None if said.starts_in_ms < 0 else said.starts_in_ms / 1000,
         impossible=said.impossible,
         kept_free=said.kept_free,
+        rather=said.rather,
         agent=said.agent,
         waited={each.attempt: [(one.code, one.subject, one.ms / 1000) for one in each.waited] for each in said.waited},
         told=said,
@@ -95,6 +106,8 @@ def lines_of(said: told.Explanation) -> list[tuple[str, str]]:
         lines += [("place", place_text(said.place)), ("starts", _start_text(said))]
     if said.kept_free:
         lines.append(("kept free", f"agent {said.kept_free} is kept free for it"))
+    if said.rather:
+        lines.append(("rather on", wish_text(said.rather, said.rather_for)))
     if said.impossible:
         lines.append(("warning", "no agent that is connected could ever run it"))
     if said.holds is not None:

@@ -122,6 +122,8 @@ class Placing(TypedDict, total=False):
     """Tasks of one key run one after another, in the order of submits, each when the one before has ended for good."""
     min_life: float
     """Seconds that its agent's machine must have left, as ``--life`` says."""
+    sticky: str
+    """Among agents that have room, rather the one where the last task of the same word ran."""
     preemptible: bool
     """An attempt may be stopped for a task of a higher priority, uncharged; the next finds its heartbeat's details."""
 
@@ -175,6 +177,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     min_life: float = 0.0
     limits: Uses = []
     fifo_key: str = ""
+    sticky: str = ""
     preemptible: bool = False
 
     def __post_init__(self) -> None:
@@ -231,6 +234,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             limits=[task.Use(each.name, each.key, each.weight) for each in self.limits],
             fifo_key=self.fifo_key,
             preemptible=self.preemptible,
+            sticky=self.sticky,
         )
         template = TaskSpec(
             id=_SOME_ID,

@@ -88,6 +88,11 @@ class Choosing:
         compares = bool(where.prefers or where.spread)
         bound = COMPARED if compares else LOOKED_AT
         fitting: list[Agent] = []
+        wished = self._wished(line)
+        if wished is not None:
+            if not compares:
+                return wished
+            fitting.append(wished)
         for agent in self._with_room(line, where):
             if self._could_run(agent, line) and not_now(agent, line, self._now) is None:
                 fitting.append(agent)
@@ -96,7 +101,7 @@ class Choosing:
         if not fitting:
             return None
         spread = self._spread(line, where) if where.spread else {}
-        return min(fitting, key=lambda agent: self._cost(agent, line, where, spread))
+        return min(fitting, key=lambda agent: self._cost(agent, line, where, spread, wished))
 
     def granted(self, agent: Agent, line: Line) -> Granted | None:
         """Return what a task of the line is to hold on the agent, which has room for it; None: a slot."""
@@ -171,8 +176,18 @@ class Choosing:
             known = line.able[sort] = never(agent, line) is None
         return known
 
-    def _cost(self, agent: Agent, line: Line, where: Where, spread: dict[str, int]) -> tuple[int, int, float]:
-        """Return what is to be least: against preferences, then for the spread, then for the load."""
+    def _wished(self, line: Line) -> Agent | None:
+        """Return the agent that the line's first task wishes for, if that has room for what it asks for rather."""
+        w = self._w
+        agent = w.agents.get(w.affinity.agent_of(line.head().spec)) if w.affinity else None
+        if agent is None or not self._could_run(agent, line) or not_now(agent, line, self._now) is not None:
+            return None
+        return None if met(agent, line) else agent
+
+    def _cost(
+        self, agent: Agent, line: Line, where: Where, spread: dict[str, int], wished: Agent | None
+    ) -> tuple[int, int, bool, float]:
+        """Return what is to be least: against preferences, then for the spread, the task's wish, and the load."""
         wish = -sum([p.weight for p in where.prefers if holds_for(p.rule, agent.labels)]) if where.prefers else 0
         crowd = spread.get(agent.labels.get(where.spread, ""), 0) if where.spread else 0
         number = met(agent, line)
@@ -180,7 +195,7 @@ class Choosing:
             load = len(agent.leases) / max(1, agent.slots)
         else:
             load = number + agent.room.share_of(line.requests[number], agent.cpu_left)
-        return wish, crowd, -load if where.pack else load
+        return wish, crowd, agent is not wished, -load if where.pack else load
 
     def _spread(self, line: Line, where: Where) -> dict[str, int]:
         """Return how many tasks of the line's name run on the agents of each value of its label."""

@@ -316,6 +316,9 @@ class _Pass:
         """Deal out what was taken for a group."""
         tasks, group.taken = group.taken, []
         able = [place for place in group.places if place[2].credit]
+        if self._w.affinity and len(able) > 1:
+            tasks = self._deal_wished(tasks, able)
+            able = [place for place in able if place[2].credit]
         free = [(room, place) for place in able if (room := _free_slots(place)) > 0] if len(able) > 1 else []
         if sum([room for room, _ in free]) < len(tasks):
             free = [(place[2].credit, place) for place in able]
@@ -323,6 +326,21 @@ class _Pass:
         for other in self._groups.values():
             if other.mask & group.mask and not other.taken:
                 other.count_room()
+
+    def _deal_wished(self, tasks: list[Task], able: list[Place]) -> list[Task]:
+        """Deal out those for which a certain agent is wished that has a free slot; return the others."""
+        places = {place[0].name: place for place in able}
+        wished: dict[str, list[Task]] = {}
+        for task in tasks:
+            if (name := self._w.affinity.agent_of(task.spec)) in places:
+                wished.setdefault(name, []).append(task)
+        served: set[int] = set()
+        for name, some in wished.items():
+            room = max(0, _free_slots(places[name]))
+            if chosen := some[:room]:
+                self._share(chosen, [(room, places[name])])
+                served.update([task.rank for task in chosen])
+        return [task for task in tasks if task.rank not in served] if served else tasks
 
     def finish(self) -> list[SendLease]:
         """Deal out the rest; return what is to be sent."""
@@ -384,8 +402,9 @@ class _Pass:
             given = spec.given
             deadline_in_ms = (
                 0
-                if given is None or not (given.ttl_ms or given.deadline_ms or given.unique or given.preemptible)
-                else self._stop_waiting(task, given)
+                if given is None
+                or not (given.ttl_ms or given.deadline_ms or given.unique or given.preemptible or given.sticky)
+                else self._stop_waiting(task, given, name)
             )
             task.token = token
             task.agent = name
@@ -425,8 +444,10 @@ class _Pass:
             TasksMoved(RUNNING, spec.queue, spec.name, task.agent, task.attempt, [spec.id], [wait_ms])
         )
 
-    def _stop_waiting(self, task: Task, rules: Rules) -> int:
-        """Undo what a task had while it waited, by its rules; return what is left until its deadline, or 0."""
+    def _stop_waiting(self, task: Task, rules: Rules, agent: str) -> int:
+        """Undo what its rules had a task have while it waited; return what is left until its deadline, or 0."""
+        if rules.sticky:
+            self._w.affinity.note_granted(rules.sticky, agent)
         if rules.preemptible:
             self._w.yielding.tasks[task.spec.id] = task
         if rules.unique is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from taskd.core import records
+from taskd.core.affinity import Affinity
 from taskd.core.bounds import Gates, Gauge
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.counts import Counters
@@ -156,7 +157,7 @@ class Working:
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
         self.rooms = Rooms()
-        self.yielding = Yielding()
+        self.yielding, self.affinity = Yielding(), Affinity()
         self.peaks: dict[str, PeaksRecord] = {}
         self.timers = Timers()
         self.schedules = Schedules()

@@ -459,6 +459,7 @@ class Shell:
         fifo_key: str = "",
         preemptible: bool = False,
         fair_key: str = "",
+        sticky: str = "",
     ) -> TaskSpec:
         """Make a spec with a new id."""
         spec = TaskSpec(self.new_id(), name, payload, queue, priority, delay_ms, retry, key)
@@ -473,6 +474,7 @@ class Shell:
             fifo_key=fifo_key,
             preemptible=preemptible,
             fair_key=fair_key,
+            sticky=sticky,
         )
 
     def submit(self, *specs: TaskSpec, owner: str = "client") -> Submitted:

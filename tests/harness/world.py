@@ -701,6 +701,7 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
         key=key,
         at_most_once=at_most_once,
         preemptible=preemptible,
+        sticky="" if key else rng.choice(("", "", "w1", "w2")),
         unique=None if key else rng.choice(UNIQUES),
         where=None if key else rng.choice(WHERES),
         **sharing(

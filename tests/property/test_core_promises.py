@@ -113,6 +113,7 @@ class CoreMachine(RuleBasedStateMachine):
                         "" if key else fifo_key,
                         "" if not once and priority < 0 else fair_key,
                     ),
+                    sticky=name if priority > 0 else "",
                 )
                 for (
                     name,

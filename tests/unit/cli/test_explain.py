@@ -42,6 +42,8 @@ READY = Explanation(
     kept_free="ash",
     starts_in_ms=90_000,
     per_minute=2.0,
+    rather="elm",
+    rather_for="sticky",
 )
 RAN = Explanation(
     ONE,
@@ -78,6 +80,7 @@ def test_what_waits_in_line(taskd: Taskd, client: FakeClient) -> None:
         "place      2 of 40 tasks in its line come first; 1 other line may come before",
         "starts     in about 90 s, as 2 a minute of its line were granted of late",
         "kept free  agent ash is kept free for it",
+        "rather on  agent elm: the last task of its sticky word ran there",
         "",
         "AGENT  WHY NOT",
         "ash    memory: needs 8 GiB, 2.1 GiB free of 16 GiB",
@@ -134,6 +137,7 @@ def test_the_document_has_fixed_fields(taskd: Taskd, client: FakeClient) -> None
         "granted_per_minute": 2.0,
         "impossible": False,
         "kept_free": "ash",
+        "rather": {"agent": "elm", "for": "sticky"},
         "agents": [
             {"agent": "ash", "never": False, **reason},
             {

@@ -355,6 +355,7 @@ def test_a_node_says_what_it_needs(tmp_path: Path) -> None:
         labels = {zone = "a"}
         prefers = {"disk=ssd" = 5}
         min_life = "1h"
+        sticky = "model-7"
         exclusive_host = true
         [nodes.fit.resources]
         cpu = 2
@@ -375,6 +376,7 @@ def test_a_node_says_what_it_needs(tmp_path: Path) -> None:
         3_600_000,
         exclusive_host=True,
     )
+    assert fit.rules.sticky == "model-7"
     assert tar is not None
     assert tar.rules.where == Where(
         [Request([Need("cpu", 1000), Need("gpu", 1000)]), Request([Need("cpu", 8000)])],

@@ -43,6 +43,8 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
         "--time-limit",
         "2m",
         "--at-most-once",
+        "--sticky",
+        "model-7",
         "--fair-key",
         "tenant",
         "--exclusive",
@@ -52,6 +54,7 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
     assert (spec.queue, spec.priority, spec.delay_ms, spec.key) == ("q", -7, 90_000, "k")
     assert (spec.retry, spec.rules.timeout_ms) == (Retry(max_attempts=9), 120_000)
     assert (spec.rules.at_most_once, spec.rules.exclusive, spec.rules.fair_key) == (True, True, "tenant")
+    assert spec.rules.sticky == "model-7"
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 

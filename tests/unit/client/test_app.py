@@ -259,13 +259,14 @@ class Odd(Exception):
 def test_exception_types_travel_by_name(server: FakeServer, app: App) -> None:
     """As classes or as names; a name alone is a built-in's."""
     retry = Retry(on=(OSError, "ValueError", "shop.Declined"), not_on=[Odd], crash_limit=5)
-    app.task(double).options(retry=retry, at_most_once=True, fair_key="tenant").submit(1)
+    app.task(double).options(retry=retry, at_most_once=True, fair_key="tenant", sticky="m").submit(1)
     (spec,) = server.tasks.values()
     assert spec.retry == wire.Retry(
         on=["builtins.OSError", "builtins.ValueError", "shop.Declined"], not_on=[f"{__name__}.Odd"], crash_limit=5
     )
     assert spec.rules.at_most_once
     assert spec.rules.fair_key == "tenant"
+    assert spec.rules.sticky == "m"
 
 
 @pytest.mark.parametrize("wrong", [ValueError, "OSError", [3], [int]])

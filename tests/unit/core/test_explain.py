@@ -234,6 +234,16 @@ def test_what_is_kept_free_for_a_task_is_told(shell: Shell) -> None:
     assert explain(shell, behind).kept_free == "", "it is for the first of the line"
 
 
+def test_where_a_task_would_rather_run_is_told(shell: Shell) -> None:
+    agent = join(shell)
+    submit(shell, memory(4 * GIB), sticky="x")
+    [_] = agent.receive()
+    other, same = [submit(shell, memory(4 * GIB), sticky=word) for word in ("y", "x")]
+    assert explain(shell, other).rather == ""
+    told = explain(shell, same)
+    assert (told.rather, told.rather_for) == ("a1", "sticky")
+
+
 def test_the_nearest_agent_says_what_is_waited_for(shell: Shell) -> None:
     """One that lacks memory now is nearer than one that will never have it, or has no such task."""
     join(shell, "never", supplies=(Supply("memory", GIB),))
