@@ -97,6 +97,8 @@ class Wishes:
 
     STICKY: Final = "sticky"
     """What the last task of its ``sticky`` word has left there."""
+    INPUTS: Final = "inputs"
+    """Results that it is given, and that were made there: more bytes of them than elsewhere."""
 
 
 class Reason(msgspec.Struct, array_like=True, frozen=True, gc=False):

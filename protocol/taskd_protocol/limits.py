@@ -44,6 +44,9 @@ NODES_MAX = 1_000
 WORKFLOW_NODES_MAX = 10_000
 """Nodes of one workflow, unless the server was started with another bound."""
 
+KEPT_RESULT_BYTES_MIN = 64 * 1024
+"""An agent keeps results that it made for workflows, from this size on: what needs them is sent there rather."""
+
 WAIT_IDS_MAX = 10_000
 """Ids in one WAIT, CANCEL or TASK_QUERY."""
 

@@ -76,6 +76,8 @@ class Given(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Of a node that maps: how many results, in the order of the items, are to be a list; -1: it is one result."""
     version: int = 0
     """Of what is referred to: another one under the same id may be another value, as when a node was run again."""
+    maker: int = 0
+    """Fencing token of the attempt that made it, if it is large: its agent may have kept it. 0: that is not known."""
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True, gc=False):

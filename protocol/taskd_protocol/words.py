@@ -194,6 +194,7 @@ _OF_AN_AGENT: Final[dict[str, str]] = {
 
 _WISHES: Final[dict[str, str]] = {
     Wishes.STICKY: "the last task of its sticky word ran there",
+    Wishes.INPUTS: "inputs of it were made there",
 }
 
 _SHORT: Final[dict[str, str]] = {

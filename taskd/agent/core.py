@@ -46,7 +46,7 @@ from taskd_protocol.agent_messages import (
 from taskd_protocol.connection_messages import Done, Error, Welcome
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage, UnknownKind
 from taskd_protocol.handshake import newest_mark
-from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+from taskd_protocol.limits import KEPT_RESULT_BYTES_MIN, PAYLOAD_BYTES_MAX
 from taskd_protocol.resources import CPU, MEMORY, ONE, Supply
 from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn
@@ -396,6 +396,8 @@ class AgentCore:
             spec = grant.spec
             peak_bytes = 0 if grant.granted is None else self.footprints.take_peak(token, end.peak_bytes)
             report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms, peak_bytes)
+            if len(end.result) >= KEPT_RESULT_BYTES_MIN:
+                self.inputs.keep_made(grant, end.result)
             if (self._printed and token in self._printed) or (self.spawns and token in self.spawns):
                 self._report(report)
             else:
@@ -480,6 +482,7 @@ class AgentCore:
             self._ordered.pop(token, None)
             peak_bytes = self.footprints.take_peak(token, peak_bytes) if grant.granted is not None else 0
             report = Report(token, grant.spec.id, grant.attempt, end, started_at_ms, peak_bytes)
+            self.inputs.keep_made(grant, end)
         else:
             report = None
         self._printed.discard(token)

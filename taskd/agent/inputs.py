@@ -1,7 +1,8 @@
 """Inputs: results of other tasks that go with leases, and are fetched before those are handed on.
 
 A lease comes with each input of its arguments as a value, or with a reference to it. What is referred to is asked of
-the server once, however many leases want it, and kept for those that come later, up to a bound. What has become of the
+the server once, however many leases want it, and kept for those that come later, up to a bound; so are large results
+that tasks of workflows have made here. What has become of the
 tasks that a lease's own has spawned is asked for by each lease, since it may be more than was known before.
 
 Invariants:
@@ -23,11 +24,12 @@ from taskd.agent.wire import ARGUMENTS_BYTES_MAX, handed
 from taskd.client.family import Found
 from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import PayloadTooLarge, UnexpectedMessage
+from taskd_protocol.limits import KEPT_RESULT_BYTES_MIN
 from taskd_protocol.task import Failure, Given, Grant
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Missed
 
 CACHE_BYTES = 256 * 1024 * 1024
-"""Results kept for leases to come: those of one node mostly go to many."""
+"""Results kept for leases to come: those of one node mostly go to many, and what came from here often comes back."""
 
 
 ASKED_MAX: Final = 32
@@ -37,7 +39,8 @@ SPAWNED: Final = -1
 """In place of an input's number: what the task has spawned."""
 
 _Key: TypeAlias = Given | int
-"""What is fetched: a result, or by the token of its lease what that one's task has spawned."""
+"""What is fetched: a result, or by the token of its lease what that one's task has spawned. What is kept: a result that
+was fetched, or by its token what a lease has made."""
 
 
 class Ready(NamedTuple):
@@ -125,9 +128,8 @@ class Inputs:
         member = grant.spec.rules.member
         waiting = self._waiting[grant.token] = _Waiting(pool, grant, [] if member is None else list(member.inputs))
         for number, key in waiting.missing.copy().items():
-            packed = self._known.get(key)
+            packed = self._find(key)
             if packed is not None:
-                self._known.move_to_end(key)
                 self._fill(waiting, key, packed)
                 continue
             fetch = self._fetches.get(key)
@@ -136,6 +138,11 @@ class Inputs:
                 self._unsent[key] = None
             fetch.wanted[grant.token] = number
         self._hand_on(waiting)
+
+    def keep_made(self, grant: Grant, packed: bytes) -> None:
+        """Keep what an attempt has made, if nodes of its workflow may be given it: the server sends them here."""
+        if grant.spec.rules.member is not None and len(packed) >= KEPT_RESULT_BYTES_MIN:
+            self._keep(grant.token, packed)
 
     def receive(self, answer: InputPage | Error) -> None:
         """Take in what the server answered.
@@ -271,9 +278,18 @@ class Inputs:
         del self._fetches[fetch.key]
         self._unsent.pop(fetch.key, None)
 
-    def _keep(self, given: Given, packed: bytes) -> None:
+    def _find(self, key: _Key) -> bytes | None:
+        """Return a result that is kept, because it was fetched, or made here."""
+        for kept in (key, key.maker) if isinstance(key, Given) else ():
+            packed = self._known.get(kept)
+            if packed is not None:
+                self._known.move_to_end(kept)
+                return packed
+        return None
+
+    def _keep(self, key: _Key, packed: bytes) -> None:
         """Keep a result, in place of those that were wanted longest ago."""
-        self._known[given] = packed
+        self._known[key] = packed
         self._known_bytes += len(packed)
         while self._known_bytes > CACHE_BYTES:
             _, oldest = self._known.popitem(last=False)

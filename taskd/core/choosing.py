@@ -179,10 +179,11 @@ class Choosing:
     def _wished(self, line: Line) -> Agent | None:
         """Return the agent that the line's first task wishes for, if that has room for what it asks for rather."""
         w = self._w
-        agent = w.agents.get(w.affinity.agent_of(line.head().spec)) if w.affinity else None
-        if agent is None or not self._could_run(agent, line) or not_now(agent, line, self._now) is not None:
-            return None
-        return None if met(agent, line) else agent
+        for name in w.affinity.agents_of(line.head().spec) if w.affinity else ():
+            agent = w.agents.get(name)
+            if agent is not None and self._could_run(agent, line) and not_now(agent, line, self._now) is None:
+                return None if met(agent, line) else agent
+        return None
 
     def _cost(
         self, agent: Agent, line: Line, where: Where, spread: dict[str, int], wished: Agent | None

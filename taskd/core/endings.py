@@ -104,6 +104,7 @@ def _let_go(w: Working, task: Task, rules: Rules, result: bytes) -> None:
     gates.end_lease(w, task, ends=True)
     if rules.member is not None:
         w.succeeded.setdefault(task_id[:STEM_BYTES], {})[task_id] = result
+        w.affinity.note_made(task_id, task.token, task.agent, len(result))
 
 
 def end_waiting(

@@ -176,9 +176,7 @@ def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now)
         reason = Reason(Reasons.AHEAD, count=place.ahead) if place.ahead else Reason(Reasons.PLACING)
     per_ms = line.granted_per_ms(now.mono_ms)
     connected = [agent for agent in w.agents.values() if agent.connection]
-    wished, wish = w.affinity.wish_of(spec)
-    if wished not in w.agents:
-        wished = ""
+    rather = next((agent for agent in w.affinity.agents_of(spec) if agent in w.agents), "")
     impossible = bool(connected) and all(never(agent, line) is not None for agent in connected)
     return Explanation(
         spec.id,
@@ -198,8 +196,8 @@ def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now)
         started_at_ms=state.started_at_ms,
         failure=_in_short(state.failure),
         waited=[] if task is None else _so_far(line, task, now),
-        rather=wished,
-        rather_for=wish if wished else "",
+        rather=rather,
+        rather_for=w.affinity.wish_of(spec, rather) if rather else "",
     )
 
 

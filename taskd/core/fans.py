@@ -126,7 +126,7 @@ def spread(w: Working, flow: Flow, position: int, make: Make, room: int, now: No
     assert node.task is not None
     free = node.in_flight_max - fan.open if node.in_flight_max else room
     spent = min(len(fan.items), room, max(free, 0))
-    inputs = inputs_of(flow, node) if spent else []
+    inputs = inputs_of(flow, node, w.affinity) if spent else []
     for _ in range(spent):
         item = fan.items.popleft()
         child = fan.release()

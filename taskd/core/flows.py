@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from taskd.core.affinity import Affinity
 from taskd.core.graph import (
     BLOCKED,
     FAILED,
@@ -349,7 +350,7 @@ def read_in(flow: Flow, packed: list[msgspec.Raw], plan: Plan | None = None) -> 
     return graph
 
 
-def inputs_of(flow: Flow, node: Node | Start) -> list[Given]:
+def inputs_of(flow: Flow, node: Node | Start, affinity: Affinity) -> list[Given]:
     """Return what takes its place among a node's arguments: small results themselves, as far as they are at hand."""
     room = INPUTS_BYTES_MAX if node.kind == TASK else FAN_INPUTS_BYTES_MAX
     graph = flow.graph
@@ -367,5 +368,6 @@ def inputs_of(flow: Flow, node: Node | Start) -> list[Given]:
             room -= len(packed)
             inputs.append(Given(packed))
         else:
-            inputs.append(Given(id=member_id(flow.id, parent), version=2 * flow.record.reruns))
+            task_id = member_id(flow.id, parent)
+            inputs.append(Given(id=task_id, version=2 * flow.record.reruns, maker=affinity.maker_of(task_id)))
     return inputs

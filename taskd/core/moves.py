@@ -237,7 +237,7 @@ def _begin(w: Working, flow: Flow, positions: Sequence[int], making: _Making, no
             flow.reruns.append((node_id, b""))
         else:
             made[position] = 1
-            add(start.task, node_id, inputs_of(flow, start) if start.needs else [])
+            add(start.task, node_id, inputs_of(flow, start, w.affinity) if start.needs else [])
 
 
 def _begin_other(w: Working, flow: Flow, position: int, node_id: bytes, now: Now) -> None:
@@ -259,7 +259,7 @@ def _rerun(w: Working, flow: Flow, room: int) -> int:
         task_id, item = flow.reruns.popleft()
         position, child = place_of(task_id)
         node = flow.node(position)
-        inputs = inputs_of(flow, node)
+        inputs = inputs_of(flow, node, w.affinity)
         if child >= 0 and item:
             inputs[node.over] = Given(item)
         tasks.append((task_id, inputs if child < 0 or item else []))

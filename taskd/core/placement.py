@@ -330,17 +330,21 @@ class _Pass:
     def _deal_wished(self, tasks: list[Task], able: list[Place]) -> list[Task]:
         """Deal out those for which a certain agent is wished that has a free slot; return the others."""
         places = {place[0].name: place for place in able}
+        agents_of = self._w.affinity.agents_of
         wished: dict[str, list[Task]] = {}
+        others: list[Task] = []
         for task in tasks:
-            if (name := self._w.affinity.agent_of(task.spec)) in places:
-                wished.setdefault(name, []).append(task)
-        served: set[int] = set()
+            for name in agents_of(task.spec):
+                place, some = places.get(name), wished.setdefault(name, [])
+                if place is not None and len(some) < _free_slots(place):
+                    some.append(task)
+                    break
+            else:
+                others.append(task)
         for name, some in wished.items():
-            room = max(0, _free_slots(places[name]))
-            if chosen := some[:room]:
-                self._share(chosen, [(room, places[name])])
-                served.update([task.rank for task in chosen])
-        return [task for task in tasks if task.rank not in served] if served else tasks
+            if some:
+                self._share(some, [(len(some), places[name])])
+        return others
 
     def finish(self) -> list[SendLease]:
         """Deal out the rest; return what is to be sent."""

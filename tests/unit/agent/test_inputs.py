@@ -8,12 +8,13 @@ from trio.testing import MockClock
 from taskd.agent import inputs as room
 from taskd.agent.core import AgentCore, ToSend
 from taskd.agent.executors.coroutine import _in_frames
-from taskd.agent.wire import Handed, handed
+from taskd.agent.wire import Handed, Returned, handed
 from taskd.client.family import Found
 from taskd_protocol.agent_messages import Drain, Nack, Offered
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import PayloadTooLarge, PayloadUnpackable, TaskCodes, UnexpectedMessage
+from taskd_protocol.limits import KEPT_RESULT_BYTES_MIN
 from taskd_protocol.payload import Input, pack, pack_arguments, unpack_arguments
 from taskd_protocol.task import COMMAND_NAME, Failure, FailureReport, Given, Grant, Member, Pool, Report, Rules, Spawned
 from taskd_protocol.workflow import NIL
@@ -391,3 +392,42 @@ def test_no_more_is_asked_at_a_time_than_servers_read() -> None:
     assert queries(core) == []
     core.receive(InputPage(1, [NIL] * 3))
     assert [query.token for query in queries(core)] == [33]
+
+
+BIG = pack(bytes(KEPT_RESULT_BYTES_MIN))
+
+
+def making(core: AgentCore, token: int, result: bytes, *, member: Member | None) -> None:
+    """Have an attempt of this agent make a result."""
+    made = grant(token)
+    core.receive(lease(token, [replace(made, spec=replace(made.spec, given=Rules(member=member)))]))
+    core.pools[0].take()
+    core.succeeded(0, [Returned(token, result, 1, 1.0)])
+    core.messages()
+
+
+def test_what_was_made_here_is_not_asked_for() -> None:
+    core = connected()
+    making(core, 1, BIG, member=Member())
+    mine = replace(ONE, maker=1)
+    core.receive(lease(2, [wanting(2, mine, replace(TWO, maker=7))]))
+    assert queries(core) == [InputQuery(1, 2, 1)], "what another agent has made is"
+    core.receive(InputPage(1, [pack("two")]))
+    assert arguments(core.pools[0].take()) == [bytes(KEPT_RESULT_BYTES_MIN), "two"]
+
+
+@pytest.mark.parametrize(("result", "member"), [(BIG, None), (pack("small"), Member())])
+def test_what_no_node_is_sent_here_for_is_not_kept(result: bytes, member: Member | None) -> None:
+    core = connected()
+    making(core, 1, result, member=member)
+    core.receive(lease(2, [wanting(2, replace(ONE, maker=1))]))
+    assert len(queries(core)) == 1
+
+
+def test_what_was_made_is_kept_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CACHE_BYTES", 2 * len(BIG))
+    core = connected()
+    for token in (1, 2, 3):
+        making(core, token, BIG, member=Member())
+    core.receive(lease(4, [wanting(4, *[replace(ONE, maker=token) for token in (1, 2, 3)])]))
+    assert queries(core) == [InputQuery(1, 4, 0)]
