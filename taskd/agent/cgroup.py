@@ -31,6 +31,16 @@ class Cgroups:
                     own = mounted / below.lstrip("/")
                     self._folders[controller] = (own if own.is_dir() else mounted), mounted
 
+    @property
+    def versions(self) -> list[int]:
+        """Which of the two this process is in groups of; empty: of none."""
+        return [version for version, is_it in ((1, any(self._folders)), (2, "" in self._folders)) if is_it]
+
+    def processes(self) -> int | None:
+        """Return how many processes and threads there may be; None: there is no limit."""
+        limits = [_number(folder / "pids.max") for controller in ("", "pids") for folder in self._above(controller)]
+        return min([limit for limit in limits if limit is not None], default=None)
+
     def cpus(self) -> float | None:
         """Return how many CPUs may be used by time; None: there is no quota."""
         quotas = [_quota(*_read(folder / "cpu.max").split()) for folder in self._above("")]

@@ -122,6 +122,11 @@ class Session:
         """There is a connection, and the server has welcomed us on it."""
         return self._live
 
+    @property
+    def server_software(self) -> str:
+        """Name and version of the server, as it told them last; empty: it has not."""
+        return "" if self._welcomed is None else self._welcomed.software
+
     def wants_connection(self, now_s: float) -> bool:
         """Tell whether to connect now."""
         return self._connection is None and self._wanted() and now_s >= self._reconnects.at_s

@@ -25,9 +25,10 @@ _OURS: Final = frozenset({"lock", "mark.key", "ca.pem", "ca.key", "server.pem", 
 _TEMPORARY: Final = ".new"
 _PID_CHARS_MAX: Final = 16
 
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "afs", "ncpfs"})
+NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "afs", "ncpfs"})
 """Filesystems on which a lock or an fsync may mean nothing."""
-_VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
+VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
+"""Filesystems that live in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,8 @@ def open_data_dir(root: Path, token_bytes: Callable[[int], bytes]) -> DataDir:
     """
     root = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 - resolve() would hide the name the user knows
     _make(root)
-    filesystem = _filesystem(root)
-    if filesystem in _NETWORK:
+    filesystem = filesystem_of(root)
+    if filesystem in NETWORK:
         raise ConfigInvalid(f"{root} is on {filesystem}, where locks and syncs cannot be trusted; choose a local disk")
     _refuse_foreign(root)
     _close_to_others(root)
@@ -77,7 +78,7 @@ def open_data_dir(root: Path, token_bytes: Callable[[int], bytes]) -> DataDir:
     except BaseException:
         os.close(lock_fd)
         raise
-    return DataDir(root=root, mark_key=mark_key, volatile=filesystem in _VOLATILE, lock_fd=lock_fd)
+    return DataDir(root=root, mark_key=mark_key, volatile=filesystem in VOLATILE, lock_fd=lock_fd)
 
 
 def write_durably(path: Path, data: bytes, *, mode: int) -> None:
@@ -184,7 +185,7 @@ def _holds_store(root: Path) -> bool:
     return store.is_dir() and any(store.iterdir())
 
 
-def _filesystem(root: Path) -> str:
+def filesystem_of(root: Path) -> str:
     """Return the type of the filesystem that holds the directory; empty when the kernel does not tell."""
     device = os.stat(root).st_dev  # noqa: PTH116 - beside os.major
     wanted = f"{os.major(device)}:{os.minor(device)}"

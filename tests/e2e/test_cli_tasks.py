@@ -237,8 +237,17 @@ def test_a_reader_that_leaves_ends_the_command(home: House) -> None:
 def test_doctor_finds_nothing_wrong(home: House) -> None:
     report = json.loads(home.ask("doctor", "--json"))
     found = {check["name"]: check["status"] for check in report["checks"]}
-    names = ("profile", "data", "server", "clock", "certificate", "agents")
-    assert [found[name] for name in names] == ["ok"] * 6
+    names = ("profile", "data", "server", "clock", "certificate", "agents", "queues", "waiting", "CA", "http")
+    assert [found[name] for name in names] == ["ok"] * len(names)
+
+
+def test_doctor_names_what_no_agent_can_run(home: House) -> None:
+    task_id = home.ask("submit", "shop.forgotten", "[]")
+    report = json.loads(home.ask("doctor", "--json"))
+    waiting = next(check for check in report["checks"] if check["name"] == "waiting")
+    assert waiting["status"] == "warn"
+    assert waiting["message"].startswith("no agent can run: shop.forgotten (")
+    home.ask("task", "cancel", task_id)
 
 
 def test_programs_of_this_user_find_the_server_too(home: House) -> None:

@@ -76,6 +76,17 @@ def test_a_container_sees_its_own_group_as_the_mounts_root(machine: Machine) -> 
         assert (machine.groups(f"0::{path}").cpus(), machine.groups(f"0::{path}").memory()) == (2.0, 1_000_000)
 
 
+def test_processes_are_limited_by_the_least_group_of_both_versions(machine: Machine) -> None:
+    top = machine.mount("cgroup2", "rw", "sys/fs/cgroup")
+    pids = machine.mount("cgroup", "rw,pids", "sys/fs/cgroup/pids")
+    group(top / "a", pids__max="max")
+    assert machine.groups("0::/a").processes() is None
+    assert machine.groups("0::/a").versions == [2]
+    group(pids / "a", pids__max="700")
+    groups = machine.groups("0::/a", "8:pids:/a")
+    assert (groups.processes(), groups.versions) == (700, [1, 2])
+
+
 def test_without_a_limit_there_is_none(machine: Machine) -> None:
     assert (machine.groups().cpus(), machine.groups().memory(), machine.groups().oom_kills()) == (None, None, 0)
     top = machine.mount("cgroup2", "rw", "sys/fs/cgroup")
