@@ -46,6 +46,11 @@ COMMANDS: Final = (
     Later("fsck", "taskd.cli.stores:fsck", "Check a stopped server's data directory."),
     Later("recover", "taskd.cli.stores:recover", "Save what can be saved of a damaged data directory."),
     Later("doctor", "taskd.cli.doctor:doctor", "Check this machine and the way to the server."),
+    Later(
+        "debug-bundle",
+        "taskd.cli.debug_bundle:debug_bundle",
+        "Put what helps to find a fault into one file, without secrets.",
+    ),
     Later("completion", "taskd.cli.completion:completion", "Print the completion script of a shell."),
 )
 

@@ -20,9 +20,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["auto", "people", "json"]
 
-_SECRETS: Final = re.compile(
-    r"(taskd_[a-z]+_[a-z2-7]{12}_)[0-9A-Za-z]{16,}(?:_[0-9a-f]*)?|(taskd-join-)[0-9A-Za-z_=-]+"
-)
+SECRETS: Final = re.compile(r"(taskd_[a-z]+_[a-z2-7]{12}_)[0-9A-Za-z]{16,}(?:_[0-9a-f]*)?|(taskd-join-)[0-9A-Za-z_=-]+")
+"""Tokens and join codes; what is not secret of them is in a group."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBERS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -104,4 +103,4 @@ def _escape(control: re.Match[str]) -> str:
 def _redact(_logger: WrappedLogger, _method: str, line: object) -> str:
     """Cut secrets out of a finished line."""
     assert isinstance(line, str)
-    return _SECRETS.sub(r"\1\2[secret]", line)
+    return SECRETS.sub(r"\1\2[secret]", line)
