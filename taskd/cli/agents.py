@@ -3,12 +3,12 @@
 import ipaddress
 
 import click
-import msgspec
 
 from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
-from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import agent_document, bytes_text
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
+from taskd.text.documents import agent_document, memory_document
+from taskd.text.values import bytes_text
 from taskd_protocol.access_messages import Invitation, Invite
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import AgentUnknown
@@ -30,7 +30,7 @@ def list_agents(*, as_json: bool) -> None:
     with server() as client:
         views = client.call(AgentList(0), AgentPage).agents
     if as_json:
-        say_json([agent_document(view) for view in views])
+        say_document([agent_document(view) for view in views])
     else:
         headers = ("NAME", "STATE", "RUNNING", "SLOTS", "CPU", "MEMORY", "LABELS")
         say_rows(headers, [_row(view) for view in views])
@@ -47,7 +47,7 @@ def show(*, name: str, as_json: bool) -> None:
     if view is None:
         raise AgentUnknown(f"no agent named {name[:64]!r} is here; `taskd agents ls` lists those that are")
     if as_json:
-        say_json(agent_document(view))
+        say_document(agent_document(view))
         return
     busy = ", its machine kept busy by others: nothing that asks for CPUs is granted there" if view.pressed else ""
     say(f"{view.name}  {view.state}, {view.running} running in {view.slots} slots{busy}")
@@ -69,7 +69,7 @@ def memory(*, as_json: bool) -> None:
     with server() as client:
         views = client.call(MemoryList(0), MemoryPage).names
     if as_json:
-        say_json([msgspec.structs.asdict(view) for view in views])
+        say_document([memory_document(view) for view in views])
         return
     rows = [(v.name, str(v.attempts), bytes_text(v.highest), bytes_text(v.proposal)) for v in views]
     say_rows(("TASK", "ATTEMPTS", "HIGHEST", "PROPOSED"), rows)

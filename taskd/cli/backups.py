@@ -13,8 +13,8 @@ from taskd.cli.exits import Exit
 from taskd.cli.options import json_option, server_options
 from taskd.cli.output import hint, say, say_json
 from taskd.cli.stores import LINEAGE_BYTES, store_of
-from taskd.cli.views import bytes_text
 from taskd.client.client import Client
+from taskd.text.values import bytes_text
 from taskd_protocol.errors import ConfigInvalid, StoreCorrupt, error_from_code
 from taskd_protocol.house_messages import Backup, BackupView
 

@@ -8,9 +8,10 @@ import click
 from msgspec.structs import replace
 
 from taskd.cli.options import duration_ms
-from taskd.cli.output import Json, hint, say, say_json
-from taskd.cli.views import job_document
+from taskd.cli.output import hint, say, say_document, say_json
 from taskd.client.client import Client
+from taskd.text import Json
+from taskd.text.documents import JobDocument, job_document
 from taskd_protocol.ids import task_id_unix_ms
 from taskd_protocol.messages import JobList, JobPage, JobStart, JobView, TaskCount, TaskCounted
 from taskd_protocol.task import TaskFilter
@@ -121,11 +122,13 @@ def _count(client: Client, action: str, wanted: TaskFilter) -> int:
             hint(f"{looked_at:,} tasks are looked at, {count:,} fit")
 
 
-def _tell(as_json: bool, document: Json, text: str) -> None:  # noqa: FBT001 - one flag, passed on
-    if as_json:
-        say_json(document)
-    else:
+def _tell(as_json: bool, document: Json | JobDocument, text: str) -> None:  # noqa: FBT001 - one flag, passed on
+    if not as_json:
         say(text)
+    elif isinstance(document, JobDocument):
+        say_document(document)
+    else:
+        say_json(document)
 
 
 def _tasks(count: int) -> str:

@@ -27,13 +27,13 @@ import psutil
 from taskd import __version__
 from taskd.cli.finding import Finding
 from taskd.cli.options import chosen_server
-from taskd.cli.output import Json
 from taskd.cli.scrub import SECRET_NAME, TEXT, Scrubber
 from taskd.cli.server_checks import CONNECT_S, get_http
 from taskd.client.client import Client
 from taskd.client.profile import Profile, profiles, resolve
 from taskd.server.settings import FILE_NAME
 from taskd.store.head import FORMAT
+from taskd.text import Json
 from taskd_protocol.errors import TaskdError
 from taskd_protocol.house_messages import AgentList, AgentPage, QueueList, QueuePage, Stats, StatsQuery
 

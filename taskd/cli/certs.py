@@ -4,8 +4,9 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import say, say_json
-from taskd.cli.views import certificate_document, iso
+from taskd.cli.output import say, say_document
+from taskd.text.documents import certificate_document
+from taskd.text.values import iso
 from taskd_protocol.access_messages import CertQuery, CertRenew, CertView
 
 
@@ -37,7 +38,7 @@ def renew(*, host_names: tuple[str, ...], as_json: bool) -> None:
 
 def _say(view: CertView, *, as_json: bool) -> None:
     if as_json:
-        say_json(certificate_document(view))
+        say_document(certificate_document(view))
         return
     say(f"names     {', '.join(view.host_names)}")
     say(f"valid     {iso(view.not_before_ms)} to {iso(view.not_after_ms)}")

@@ -6,10 +6,11 @@ from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_option
 from taskd.cli.connection import server
 from taskd.cli.endings import view_of
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import Json, hint, say, say_json, say_rows
+from taskd.cli.output import hint, say, say_document, say_rows
 from taskd.cli.tasks import list_pages, say_task
-from taskd.cli.views import dead_group_document, iso, task_document
 from taskd.client.client import Client
+from taskd.text.documents import dead_group_detail, dead_group_document, task_document
+from taskd.text.values import iso
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.messages import DeadGroupView, DeadList, DeadPage, TaskList, TaskView
@@ -53,7 +54,7 @@ def show(*, what: str, as_json: bool) -> None:
         if _is_task(what):
             view = view_of(client, parse_task_id(what))
             if as_json:
-                say_json(task_document(view))
+                say_document(task_document(view))
             else:
                 say_task(view)
             return
@@ -61,7 +62,7 @@ def show(*, what: str, as_json: bool) -> None:
         views = _tasks_of(client, group, _NEWEST)
         last = view_of(client, views[0].id) if views else None
     if as_json:
-        say_json({**dead_group_document(group), "tasks": [task_document(view) for view in views]})
+        say_document(dead_group_detail(group, views))
         return
     for label, text in _facts(group):
         say(f"{label:<10} {text}")
@@ -134,8 +135,7 @@ def _tasks_of(client: Client, group: DeadGroupView, limit: int) -> list[TaskView
 
 def _say_groups(page: DeadPage, *, as_json: bool) -> None:
     if as_json:
-        documents: Json = [dead_group_document(group) for group in page.groups]
-        say_json(documents)
+        say_document([dead_group_document(group) for group in page.groups])
         return
     rows = [
         (group.fingerprint.hex()[:_GROUP_CHARS], f"{group.count:,}", _when(group.last_at_ms), _error(group))
@@ -148,7 +148,7 @@ def _say_groups(page: DeadPage, *, as_json: bool) -> None:
 
 def _say_tasks(views: list[TaskView], *, as_json: bool) -> None:
     if as_json:
-        say_json([task_document(view) for view in views])
+        say_document([task_document(view) for view in views])
         return
     rows = [
         (format_task_id(view.id), view.name, view.queue, str(view.attempt), _when(view.finished_at_ms or 0))

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from taskd.cli.output import hint, say, say_json
-from taskd.cli.views import result_json, task_document
+from taskd.cli.output import hint, say, say_document, say_json
 from taskd.client.client import Client
 from taskd.client.outcome import error_of
+from taskd.text.documents import task_document
+from taskd.text.values import result_json
 from taskd_protocol.errors import TaskUnknown, TimedOut
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import TaskQuery, TaskView, TaskViews
@@ -42,7 +43,7 @@ def say_end(client: Client, task_id: bytes, timeout_s: float | None, *, as_json:
     """
     outcome = _wait(client, task_id, timeout_s)
     if as_json and outcome.state != "unknown":
-        say_json(task_document(view_of(client, task_id)))
+        say_document(task_document(view_of(client, task_id)))
     if outcome.state != "succeeded":
         raise error_of(outcome)
     if not as_json:
@@ -76,6 +77,6 @@ def tell_warnings(client: Client) -> None:
 def say_accepted(client: Client, task_id: bytes, *, as_json: bool) -> None:
     """Print the id of a task that was just submitted, or all of it as a task document."""
     if as_json:
-        say_json(task_document(view_of(client, task_id)))
+        say_document(task_document(view_of(client, task_id)))
     else:
         say(format_task_id(task_id))

@@ -4,11 +4,11 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import say, say_json, say_rows
-from taskd.cli.views import Document
+from taskd.cli.output import say, say_document, say_json, say_rows
 from taskd.client.rates import rate_text, read_rate
+from taskd.text.documents import limit_document
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView
+from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet
 from taskd_protocol.limiting import Limit, check_limit
 
 
@@ -28,7 +28,7 @@ def list_limits(*, as_json: bool) -> None:
     with server() as client:
         views = client.call(LimitList(0), LimitPage).limits
     if as_json:
-        say_json([_document(view) for view in views])
+        say_document([limit_document(view) for view in views])
         return
     rows = [
         (
@@ -82,16 +82,3 @@ def remove(*, name: str, as_json: bool) -> None:
         say_json({"name": name, "removed": True})
     else:
         say(f"limit {name} holds no longer")
-
-
-def _document(view: LimitView) -> Document:
-    limit = view.limit
-    return {
-        "name": limit.name,
-        "concurrency": limit.concurrency or None,
-        "running": view.running,
-        "rate": rate_text(limit.tokens, limit.period_ms) if limit.tokens else None,
-        "burst": limit.burst_tokens if limit.tokens else None,
-        "left": view.left if limit.tokens else None,
-        "source": limit.source,
-    }

@@ -1,12 +1,15 @@
 """Words out: one JSON document, or lines for people. Never both, and nothing else on standard output."""
 
 import os
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 
-Json = None | bool | int | float | str | Sequence["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    import msgspec
+
+    from taskd.text import Json
 
 _CONTROLS: Final = dict.fromkeys(
     [*(n for n in range(32) if n not in b"\n\t"), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"
@@ -47,11 +50,18 @@ def say_pieces(pieces: Sequence[tuple[str, str]]) -> None:
     click.echo("".join(click.style(text, fg=colour) if colour else text for text, colour in texts))
 
 
-def say_json(document: Json) -> None:
+def say_json(document: "Json") -> None:
     """Print one JSON document on one line."""
     import json
 
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def say_document(document: "msgspec.Struct | Sequence[msgspec.Struct] | Mapping[str, msgspec.Struct]") -> None:
+    """Print what the server told, as one JSON document on one line."""
+    import msgspec
+
+    say_json(msgspec.to_builtins(document))
 
 
 def say_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

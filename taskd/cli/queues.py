@@ -4,9 +4,9 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import queue_document
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.client.client import Client
+from taskd.text.documents import queue_document
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.house_messages import AgentList, AgentPage, QueueDrain, QueueList, QueuePage, QueueView, QueueWeigh
 from taskd_protocol.limit_messages import QueuePause
@@ -26,7 +26,7 @@ def list_queues(*, as_json: bool) -> None:
     with server() as client:
         views = client.call(QueueList(0), QueuePage).queues
     if as_json:
-        say_json([queue_document(view) for view in views])
+        say_document([queue_document(view) for view in views])
         return
     rows = [
         (

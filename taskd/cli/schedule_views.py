@@ -1,81 +1,10 @@
-"""What the server tells of schedules, as JSON documents of fixed fields and as lines for people."""
-
-from typing import TYPE_CHECKING
+"""What the server tells of schedules, as lines for people."""
 
 from taskd.cli.timings import span_text, timing_text
-from taskd.cli.views import Document, arguments_text, iso
+from taskd.text.values import arguments_text, iso
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.schedule import Schedule, Timing
+from taskd_protocol.schedule import Schedule
 from taskd_protocol.schedule_messages import FiringView, ScheduleChanges, ScheduleView
-from taskd_protocol.workflow import is_workflow_id
-
-if TYPE_CHECKING:
-    from taskd.cli.output import Json
-
-
-def schedule_document(view: ScheduleView) -> Document:
-    """Return a schedule as scripts see it."""
-    return {
-        "name": view.schedule.name,
-        "state": view.state,
-        "reason": view.reason or None,
-        "source": view.schedule.source or None,
-        "orphaned": view.orphaned,
-        **asked_document(view.schedule),
-        "created_at": iso(view.created_at_ms),
-        "next_at": iso(view.next_at_ms),
-        "failures": view.failures,
-        "running": [format_task_id(task_id) for task_id in view.running],
-        "waiting": iso(view.waiting_at_ms),
-        "last": None if view.last is None else firing_document(view.last),
-    }
-
-
-def asked_document(schedule: Schedule) -> Document:
-    """Return what a schedule does, as it was asked for, as scripts see it."""
-    workflow = schedule.workflow
-    return {
-        "name": schedule.name,
-        "task": schedule.task.name or None,
-        "queue": schedule.task.queue if workflow is None else None,
-        "priority": schedule.task.priority if workflow is None else None,
-        "workflow": None if workflow is None else workflow.name,
-        "node_count": None if workflow is None else len(workflow.nodes),
-        "timing": _timing_document(schedule.timing),
-        "jitter_s": schedule.jitter_ms / 1000,
-        "overlap": schedule.overlap,
-        "missed": schedule.missed,
-        "missed_max": schedule.missed_max or None,
-        "pause_after": schedule.pause_after or None,
-    }
-
-
-def firing_document(view: FiringView) -> Document:
-    """Return a decision as scripts see it."""
-    is_workflow = is_workflow_id(view.task_id)
-    return {
-        "at": iso(view.at_ms),
-        "until": iso(view.until_ms),
-        "count": view.count,
-        "outcome": view.outcome,
-        "reason": view.reason or None,
-        "task": format_task_id(view.task_id) if view.task_id and not is_workflow else None,
-        "task_state": (view.task_state or None) if not is_workflow else None,
-        "workflow": format_task_id(view.task_id) if is_workflow else None,
-        "workflow_state": (view.task_state or None) if is_workflow else None,
-        "decided_at": iso(view.decided_at_ms),
-    }
-
-
-def changes_document(changes: ScheduleChanges) -> Document:
-    """Return what a sync came to as scripts see it."""
-    return {
-        "added": [*changes.added],
-        "changed": [*changes.changed],
-        "removed": [*changes.removed],
-        "same": [*changes.same],
-        "orphaned": [*changes.orphaned],
-    }
 
 
 def changes_text(changes: ScheduleChanges) -> str:
@@ -164,19 +93,3 @@ def schedule_lines(view: ScheduleView) -> list[str]:
         "waiting": iso(view.waiting_at_ms) or "",
     }
     return [f"{what:<9} {text}" for what, text in facts.items() if text]
-
-
-def _timing_document(timing: Timing) -> Document:
-    instants: list[Json] = [iso(at_ms) for at_ms in timing.at_ms]
-    return {
-        "cron": [*timing.cron],
-        "every_s": timing.every_ms / 1000 if timing.every_ms else None,
-        "at": instants,
-        "tz": timing.zone,
-        "gap": timing.gap,
-        "fold": timing.fold,
-        "start": iso(timing.start_ms or None),
-        "end": iso(timing.end_ms or None),
-        "not_on": [*timing.not_dates],
-        "not_cron": [*timing.not_cron],
-    }

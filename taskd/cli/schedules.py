@@ -1,27 +1,25 @@
 """`taskd schedule`: work that is submitted again and again, by the clock."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_list_or_object, json_option, server_options
-from taskd.cli.output import Json, hint, say, say_json, say_rows
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.cli.schedule_views import (
     change_text,
-    changes_document,
     changes_text,
-    firing_document,
     firing_row,
     orphan_advice,
     overview_row,
-    schedule_document,
     schedule_lines,
 )
 from taskd.cli.timings import chosen_timing, instant_ms, is_timed, timing_options, wall_text
-from taskd.cli.views import iso
 from taskd.client.client import Client
+from taskd.text.schedules import changes_document, firing_document, schedule_detail, schedule_document
+from taskd.text.values import iso
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import ConfigInvalid, ScheduleUnknown, TaskdError
 from taskd_protocol.ids import format_task_id
@@ -47,6 +45,9 @@ from taskd_protocol.schedule_messages import (
 )
 from taskd_protocol.task import DEFAULT_QUEUE, Retry, Rules, TaskSpec
 from taskd_protocol.workflow import is_workflow_id
+
+if TYPE_CHECKING:
+    from taskd.text import Json
 
 C = TypeVar("C", bound=click.Command)
 
@@ -82,7 +83,7 @@ def list_schedules(*, as_json: bool) -> None:
     with server() as client:
         views = list(_all(client))
     if as_json:
-        say_json([schedule_document(view) for view in views])
+        say_document([schedule_document(view) for view in views])
     else:
         say_rows(("NAME", "STATE", "WHEN", "NEXT (UTC)", "LAST", "WORK", "SOURCE"), [overview_row(v) for v in views])
 
@@ -97,9 +98,8 @@ def show(*, name: str, as_json: bool) -> None:
         view = _one(client, name)
         page = None if view.state == "broken" else client.call(SchedulePreview(0, name), PreviewPage)
     firings = [] if page is None else page.firings
-    upcoming: list[Json] = [{"at": iso(firing.at_ms), "note": firing.note} for firing in firings]
     if as_json:
-        say_json({**schedule_document(view), "upcoming": upcoming})
+        say_document(schedule_detail(view, firings))
         return
     for line in schedule_lines(view):
         say(line)
@@ -168,7 +168,7 @@ def add(
         changes = client.call(ScheduleSet(0, made, only_new=not replace), ScheduleChanges)
         view = _one(client, name)
     if as_json:
-        say_json(schedule_document(view))
+        say_document(schedule_document(view))
     else:
         say(f"schedule {name} {change_text(changes)}; it fires next at {iso(view.next_at_ms) or 'no time'}")
 
@@ -272,7 +272,7 @@ def history(*, name: str, limit: int, as_json: bool) -> None:
             page = client.call(ScheduleHistory(0, name, firings[-1].sequence, rest), FiringPage)
             firings += page.firings
     if as_json:
-        say_json([firing_document(firing) for firing in firings])
+        say_document([firing_document(firing) for firing in firings])
     else:
         say_rows(("TIME (UTC)", "TIMES", "OUTCOME", "WORK", "STATE", "REASON"), [firing_row(f) for f in firings])
 
@@ -327,7 +327,7 @@ def sync(*, modules: tuple[str, ...], python: str | None, prune: bool, as_json: 
         for module, schedules in defined.items():
             changes[module] = client.call(ScheduleSync(0, module, schedules, prune), ScheduleChanges)
     if as_json:
-        say_json({module: changes_document(done) for module, done in changes.items()})
+        say_document({module: changes_document(done) for module, done in changes.items()})
         return
     for module, done in changes.items():
         say(f"{module}: {changes_text(done)}")
@@ -341,7 +341,7 @@ def _order(name: str, action: str, text: str, *, as_json: bool) -> None:
         client.call(ScheduleOrder(0, name, action), Done)
         view = _one(client, name)
     if as_json:
-        say_json(schedule_document(view))
+        say_document(schedule_document(view))
     else:
         say(text)
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, cast
 
-from taskd.cli.output import Json
 from taskd.server.logs import SECRETS
+from taskd.text import Json
 
 SECRET: Final = "[secret]"  # noqa: S105 - what stands in place of one
 TEXT: Final = "[text]"

@@ -16,7 +16,8 @@ from taskd_protocol.errors import ConfigInvalid
     metavar="HOST:PORT",
     help="Where clients and agents connect; else 127.0.0.1:7070, port 0 takes a free one.",
 )
-@click.option("--http", metavar="HOST:PORT", help="Where its health checks are (HTTP); else 127.0.0.1:7071.")
+@click.option("--http", metavar="HOST:PORT", help="Where its HTTP API is; else 127.0.0.1:7071.")
+@click.option("--url-prefix", metavar="PATH", help="Of every path of HTTP, as a proxy passes them on: /taskd.")
 @click.option(
     "--host-name",
     "host_names",

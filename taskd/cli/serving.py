@@ -53,7 +53,7 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         # From the first moment on: who asks for the end while the log is being read is heard when that is done.
         asked = await nursery.start(_receive_signals)
         serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
-        http = await nursery.start(_serve_http, config.http, serving, platform)
+        http = await nursery.start(_serve_http, config.http, config.url_prefix, serving, platform)
         await _write_profile(serving, http)
         say(f"serving {SCHEME if serving.tls else SCHEME_PLAIN}://{serving.address} {http}")
         sys.stdout.flush()
@@ -70,9 +70,10 @@ async def _serve(
 
 
 async def _serve_http(
-    address: Address, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[HttpAddress]
+    address: Address, prefix: str, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[HttpAddress]
 ) -> None:
-    app = make_app(ready=serving.ready, hosts=(*serving.host_names, address.host))
+    hosts = (*serving.host_names, address.host)
+    app = make_app(ready=serving.ready, hosts=hosts, services=serving.services, prefix=prefix)
     tls = serving.tls_context if serving.tls else None
     await serve_http(app, address, tls, platform, until=serving.wait_stopping, task_status=task_status)
 

@@ -5,15 +5,19 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from taskd.cli.exits import Exit
 from taskd.cli.folders import state_dir
 from taskd.cli.options import json_option
-from taskd.cli.output import Json, hint, say, say_json
+from taskd.cli.output import hint, say, say_json
 from taskd_protocol.errors import ConfigInvalid, StoreCorrupt
 from taskd_protocol.ids import format_task_id
+
+if TYPE_CHECKING:
+    from taskd.text import Json
 
 LINEAGE_BYTES = 16
 

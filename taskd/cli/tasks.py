@@ -12,18 +12,16 @@ from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.explain import explain
 from taskd.cli.options import duration_ms, json_option, server_options
-from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import (
-    arguments_text,
-    attempts_document,
-    error_text,
-    iso,
-    job_document,
-    result_text,
-    task_document,
-)
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
+from taskd.text.documents import (
+    error_text,
+    job_document,
+    task_detail,
+    task_document,
+)
+from taskd.text.values import arguments_text, iso, result_text
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
@@ -63,7 +61,7 @@ def list_tasks(*, limit: int, as_json: bool) -> None:
         views = list(list_pages(client, TaskList(0, limit=limit, filter=wanted)))
         others = nodes_that_wait(client) if wanted.state == "blocked" else ""
     if as_json:
-        say_json([task_document(view) for view in views])
+        say_document([task_document(view) for view in views])
     else:
         headers = ("ID", "NAME", "QUEUE", "STATE", "ATTEMPT", "AGENT", "CREATED")
         say_rows(headers, [_row(view) for view in views])
@@ -81,7 +79,7 @@ def jobs(*, as_json: bool) -> None:
     with server() as client:
         views = client.call(JobList(0), JobPage).jobs
     if as_json:
-        say_json([job_document(view) for view in views])
+        say_document([job_document(view) for view in views])
         return
     rows = [
         (
@@ -105,7 +103,7 @@ def show(*, task_id: str, as_json: bool) -> None:
     with server() as client:
         view = view_of(client, parse_task_id(task_id))
     if as_json:
-        say_json(task_document(view) | {"attempts": attempts_document(view)})
+        say_document(task_detail(view))
     else:
         say_task(view)
 

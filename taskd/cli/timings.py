@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from taskd.cli.options import duration_ms
-from taskd.cli.output import Json
+from taskd.text import Json
 from taskd_protocol.schedule import FOLDS, GAPS, Timing
 
 C = TypeVar("C", bound=click.Command)

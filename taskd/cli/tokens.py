@@ -4,8 +4,9 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import duration_ms, json_option, server_options
-from taskd.cli.output import hint, say, say_json, say_rows
-from taskd.cli.views import iso, token_document
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
+from taskd.text.documents import token_document
+from taskd.text.values import iso
 from taskd_protocol.access_messages import TokenCreate, TokenCreated, TokenList, TokenPage, TokenRevoke
 from taskd_protocol.connection_messages import Done
 
@@ -49,7 +50,7 @@ def list_tokens(*, as_json: bool) -> None:
     with server() as client:
         views = sorted(client.call(TokenList(0), TokenPage).tokens, key=lambda view: (view.created_at_ms, view.key_id))
     if as_json:
-        say_json([token_document(view) for view in views])
+        say_document([token_document(view) for view in views])
         return
     rows = [
         (

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from taskd.cli.connection import server
 from taskd.cli.exits import Exit
 from taskd.cli.options import duration_ms, json_option, json_value, server_options
-from taskd.cli.output import Json, hint, say, say_json, say_pieces, say_rows
+from taskd.cli.output import hint, say, say_document, say_json, say_pieces, say_rows
 from taskd.cli.timings import timing_text
-from taskd.cli.views import arguments_text, error_text, iso, node_document, result_text, workflow_document
 from taskd.client.client import Client
 from taskd.client.progress import critical_path, ended_count, ran_ms
 from taskd.client.runs import order_of
+from taskd.text.documents import error_text
+from taskd.text.flows import workflow_detail, workflow_document
+from taskd.text.values import arguments_text, iso, result_text
 from taskd_protocol.command import read_command
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, ScheduleExists, WorkflowInvalid, WorkflowUnknown
@@ -64,7 +67,7 @@ def list_workflows(*, state: str | None, name: str, limit: int, as_json: bool) -
     with server() as client:
         views = list(_pages(client, WorkflowList(0, state or "", name, limit)))
     if as_json:
-        say_json([workflow_document(view) for view in views])
+        say_document([workflow_document(view) for view in views])
         return
     say_rows(("ID", "NAME", "STATE", "NODES", "DONE", "FAILED AT", "CREATED"), [_row(view) for view in views])
     if len(views) == limit:
@@ -80,11 +83,7 @@ def show(*, workflow_id: str, as_json: bool) -> None:
     with server() as client:
         view, nodes = _whole(client, _workflow_id(workflow_id))
     if as_json:
-        names = [node.name for node in nodes]
-        documents: list[Json] = [
-            node_document(node, names, member_id(view.id, position)) for position, node in enumerate(nodes)
-        ]
-        say_json(workflow_document(view) | {"nodes": documents})
+        say_document(workflow_detail(view, nodes))
     else:
         _say_workflow(view, nodes)
 
@@ -180,7 +179,7 @@ def submit(*, file: Path, wait: bool, timeout_ms: int | None, now: bool, as_json
         raw_id = client.submit_workflow(flow.name, flow.nodes, flow.policy)
         if not wait:
             if as_json:
-                say_json(workflow_document(_page(client, raw_id, 0, 1)[0]))
+                say_document(workflow_document(_page(client, raw_id, 0, 1)[0]))
             else:
                 say(format_task_id(raw_id))
             return Exit.DONE
@@ -238,7 +237,8 @@ def plan(*, file: Path, as_json: bool) -> None:
     Each layer waits for those above it. Nothing is submitted, and no server is asked.
     """
     from taskd.cli.graphs import drawn, layers, shape_of_node
-    from taskd.cli.schedule_views import asked_document, missed_text
+    from taskd.cli.schedule_views import missed_text
+    from taskd.text.schedules import asked_document
 
     flow = _read(file)
     name, policy, nodes, schedule = flow.name, flow.policy, flow.nodes, flow.schedule
@@ -250,7 +250,7 @@ def plan(*, file: Path, as_json: bool) -> None:
                 "name": name,
                 "policy": policy,
                 "node_count": len(nodes),
-                "schedule": None if schedule is None else asked_document(schedule),
+                "schedule": None if schedule is None else to_builtins(asked_document(schedule)),
                 "layers": [
                     [
                         {
@@ -306,7 +306,8 @@ def _keep_schedule(schedule: Schedule, *, as_json: bool) -> int:
     Raises:
         ScheduleExists: One of that name is there, and is none of a workflow.
     """
-    from taskd.cli.schedule_views import change_text, schedule_document
+    from taskd.cli.schedule_views import change_text
+    from taskd.text.schedules import schedule_document
 
     name = schedule.name
     with server() as client:
@@ -316,7 +317,7 @@ def _keep_schedule(schedule: Schedule, *, as_json: bool) -> int:
         changes = client.call(ScheduleSet(0, schedule), ScheduleChanges)
         [view] = client.call(ScheduleList(0, [name]), SchedulePage).schedules
     if as_json:
-        say_json(schedule_document(view))
+        say_document(schedule_document(view))
     else:
         say(f"schedule {name} {change_text(changes)}; it fires next at {iso(view.next_at_ms) or 'no time'}")
         hint(f"taskd schedule trigger {name} starts one now")
@@ -359,7 +360,7 @@ def _say_end(client: Client, raw_id: bytes, timeout_ms: int | None, *, as_json: 
     outcome = client.wait([raw_id], None if timeout_ms is None else timeout_ms / 1000)[0]
     view, _ = _page(client, raw_id, 0, 1)
     if as_json:
-        say_json(workflow_document(view))
+        say_document(workflow_document(view))
     else:
         say(view.state if view.reason else outcome.state)
         if view.reason:

@@ -1,40 +1,90 @@
-"""The HTTP application: which paths there are.
+"""The HTTP application: which paths there are, and what every request goes through.
 
 Knows neither sockets nor the server that runs it; what it shows is handed in.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
+import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount
+from starlette.routing import Route as Page
 
+from taskd.http.api import Api
+from taskd.http.auth import Way, bearer
+from taskd.http.errors import JSON, MethodRefused, NotFound, refusal
+from taskd.http.guard import Guard, SecurityHeaders
 from taskd.http.hosts import HostAllowList
+from taskd.http.openapi import describe
+from taskd.http.rates import Rates
+from taskd.http.resources import ROUTES
+from taskd.http.routes import API
+from taskd.server.services import Services
+
+WAYS: Final[Sequence[Way]] = (bearer,)
+"""How a request can show whose it is."""
 
 
-def make_app(*, ready: Callable[[], bool], hosts: Iterable[str]) -> Starlette:
+def make_app(
+    *,
+    ready: Callable[[], bool],
+    hosts: Iterable[str],
+    services: Services | None = None,
+    prefix: str = "",
+    rates: Rates | None = None,
+) -> Starlette:
     """Put the application together.
 
     Args:
         ready: Whether the server takes work.
         hosts: Names and addresses that the server goes by.
+        services: Of the server; None: probes alone are answered.
+        prefix: Of every path but the probes', as a proxy passes them on: ``/taskd``; empty: none.
+        rates: How often who may ask.
     """
 
     async def healthz(_request: Request) -> Response:
         """The process is alive: its loop got as far as this."""
-        return _never_cached("ok\n", 200)
+        return PlainTextResponse("ok\n", 200)
 
     async def readyz(_request: Request) -> Response:
         """The server takes work; it does not while it starts or stops."""
-        return _never_cached("ready\n", 200) if ready() else _never_cached("not ready\n", 503)
+        return PlainTextResponse("ready\n", 200) if ready() else PlainTextResponse("not ready\n", 503)
 
+    rates = rates or Rates()
+    prefix = f"/{prefix.strip('/')}".rstrip("/")
+    probes: list[BaseRoute] = [Page("/healthz", healthz), Page("/readyz", readyz)]
+    pages: list[BaseRoute] = [] if services is None else [*_api(Api(services, WAYS, rates), prefix)]
     return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz)],
-        middleware=[Middleware(HostAllowList, hosts=tuple(hosts))],
+        routes=[*probes, Mount(prefix, routes=[*probes, *pages])] if prefix else [*probes, *pages],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(HostAllowList, hosts=tuple(hosts)),
+            Middleware(Guard, rates=rates),
+        ],
+        exception_handlers={HTTPException: _not_here},
     )
 
 
-def _never_cached(text: str, status: int) -> Response:
-    return PlainTextResponse(text, status_code=status, headers={"cache-control": "no-store"})
+def _api(api: Api, prefix: str) -> Iterable[BaseRoute]:
+    document = msgspec.json.encode(describe(ROUTES, prefix))
+
+    async def openapi(_request: Request) -> Response:
+        """What can be asked, for programs; it is no secret."""
+        return Response(document, media_type=JSON)
+
+    return [Page(f"{API}/openapi.json", openapi), *api.pages(ROUTES)]
+
+
+async def _not_here(request: Request, why: Exception) -> Response:
+    assert isinstance(why, HTTPException)
+    if why.status_code == 405:  # noqa: PLR2004 - the status itself is the word for it
+        refused = MethodRefused(f"this page takes no {request.method}")
+        refused.headers = why.headers or {}
+        return refusal(refused)
+    return refusal(NotFound("there is no such page; see /api/v1/openapi.json"))

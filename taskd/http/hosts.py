@@ -9,10 +9,11 @@ Knows no paths and no tokens.
 from collections.abc import Iterable
 from typing import Final
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_REFUSAL: Final = "this server does not go by that name; start it with --host-name to add one\n"
+from taskd.http.errors import HostRefused, refusal
+
+_WHY: Final = "this server does not go by that name; start it with --host-name to add one"
 
 
 class HostAllowList:
@@ -27,7 +28,7 @@ class HostAllowList:
         if scope["type"] == "lifespan" or self._allows(scope):
             await self._app(scope, receive, send)
         else:
-            await PlainTextResponse(_REFUSAL, status_code=400)(scope, receive, send)
+            await refusal(HostRefused(_WHY))(scope, receive, send)
 
     def _allows(self, scope: Scope) -> bool:
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]

@@ -30,7 +30,7 @@ from taskd.server.following import Following
 from taskd.server.limit_role import Limiting
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.schedule_role import Scheduling
-from taskd.server.session import Session, error_message
+from taskd.server.session import Talk, error_message
 from taskd.server.views import (
     WaitTexts,
     agent_views,
@@ -61,7 +61,7 @@ from taskd_protocol.access_messages import (
     TokenRevoke,
     TokenView,
 )
-from taskd_protocol.connection_messages import Done, Hello
+from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.house_messages import (
@@ -96,8 +96,7 @@ INVITATION_MS_MAX = 10 * 60 * 1000
 class ClientRole:
     """One session of a peer that is no agent."""
 
-    def __init__(self, session: Session, hello: Hello) -> None:
-        del hello
+    def __init__(self, session: Talk) -> None:
         self._session = session
         self._services = session.services
         self._outcomes = OutcomePusher(session)

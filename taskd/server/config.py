@@ -46,6 +46,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where clients and agents connect."""
     http: Address = Address("127.0.0.1", 7071)
     """Where browsers and probes connect; plain on loopback, TLS elsewhere."""
+    url_prefix: str = ""
+    """Of every path of HTTP but the probes', as a proxy passes them on: ``/taskd``."""
     host_names: tuple[str, ...] = ()
     """Names and addresses added to the certificate, and allowed as Host of an HTTP request."""
     tls: bool = True

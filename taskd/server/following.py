@@ -10,7 +10,7 @@ from taskd.core import records
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import LogRecord, StateRecord
 from taskd.core.reports import log_id
-from taskd.server.session import Session, error_message
+from taskd.server.session import Talk, error_message
 from taskd.store import codec
 from taskd_protocol.errors import BadRequest, TaskUnknown
 from taskd_protocol.messages import Follow, LogEntry, LogPage
@@ -38,7 +38,7 @@ class Following:
         followed: Their ids.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Talk) -> None:
         self.followed: set[bytes] = set()
         self._session = session
         self._services = session.services

@@ -5,7 +5,7 @@ from functools import partial
 from taskd.core.bounds import Gauge
 from taskd.core.commands import Answer, Command, LimitsChanged, OrderQueue, RemoveLimit, SetLimit, SyncLimits
 from taskd.server.services import Services
-from taskd.server.session import Session, error_message
+from taskd.server.session import Talk, error_message
 from taskd_protocol import limit_messages as lm
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskdError
@@ -16,7 +16,7 @@ LimitRequest = lm.QueuePause | lm.LimitSet | lm.LimitSync | lm.LimitRemove | lm.
 class Limiting:
     """The part of one session that is about limits."""
 
-    def __init__(self, session: Session, services: Services) -> None:
+    def __init__(self, session: Talk, services: Services) -> None:
         self._session = session
         self._services = services
 

@@ -200,10 +200,11 @@ def _prepare(stream: trio.SocketStream) -> tuple[str, str] | None:
         if error.errno in {errno.ENOTCONN, errno.EINVAL, errno.ECONNRESET}:
             return None
         raise
-    return str(Address(host, port)), _origin(host)
+    return str(Address(host, port)), origin_of(host)
 
 
-def _origin(host: str) -> str:
+def origin_of(host: str) -> str:
+    """Return what counts as one source of connections: an address, of IPv6 the site."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return host

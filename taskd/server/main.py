@@ -94,6 +94,8 @@ class Serving:
     """With the certificate of now; follows renewals."""
     host_names: tuple[str, ...]
     """What the certificate is good for."""
+    services: Services
+    """What HTTP opens its sessions with."""
     ready: Callable[[], bool]
     """Whether commands are being decided: false once the server stops."""
     stop: Callable[[], None]
@@ -226,6 +228,7 @@ async def serve_store(
                     tls=plan.tls,
                     tls_context=certificates.context,
                     host_names=certificates.facts().host_names,
+                    services=services,
                     ready=lambda: not ending.asked.is_set(),
                     stop=ending,
                     wait_stopping=ending.asked.wait,
@@ -257,7 +260,7 @@ async def _serve_connection(
 
 
 def _make_role(session: Session, hello: Hello) -> Role:
-    return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session, hello)
+    return AgentRole(session, hello) if hello.role == HELLO_AGENT else ClientRole(session)
 
 
 def _note_loss(store: DiskStore, sequence: int) -> None:

@@ -18,7 +18,7 @@ from taskd.core.lapses import key_of_id
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import Key, StateRecord, Value
 from taskd.server.loading import Found
-from taskd.server.session import OUTBOX_HIGH_BYTES, Session
+from taskd.server.session import OUTBOX_HIGH_BYTES, Talk
 from taskd.server.workflow_role import read_outcomes
 from taskd_protocol.errors import BadRequest, ResultGone, ServerBusy, TaskdError, TaskUnknown
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
@@ -58,7 +58,7 @@ class Outcomes:
         waited: Ids that the hub knows it waits for.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Talk) -> None:
         self.waited: set[bytes] = set()
         self._members_of: dict[bytes, set[bytes]] = {}  # by their workflow, those that had not begun
         self._session = session

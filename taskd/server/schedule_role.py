@@ -8,7 +8,7 @@ from taskd.core import schedule_commands as sc
 from taskd.core.commands import Answer
 from taskd.server import schedule_views
 from taskd.server.services import Services
-from taskd.server.session import Session, error_message
+from taskd.server.session import Talk, error_message
 from taskd_protocol import messages as m
 from taskd_protocol import schedule_messages as sm
 from taskd_protocol.connection_messages import Done
@@ -36,7 +36,7 @@ class Read(Protocol):
 class Scheduling:
     """The part of one session that is about schedules."""
 
-    def __init__(self, session: Session, services: Services, read: Read) -> None:
+    def __init__(self, session: Talk, services: Services, read: Read) -> None:
         self._session = session
         self._services = services
         self._read = read

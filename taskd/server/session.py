@@ -17,6 +17,7 @@ from taskd.core.commands import Answer, UseInvitation
 from taskd.core.records import TokenRecord
 from taskd.net.tls_stream import TlsStream
 from taskd.server import tokens
+from taskd.server.hub import Peer
 from taskd.server.services import Services
 from taskd_protocol import limits
 from taskd_protocol.access_messages import Ca, CaRequest, Joined
@@ -83,6 +84,22 @@ class Role(Protocol):
 
     def close(self) -> None:
         """The connection is gone: forget what it waited for."""
+
+
+class Talk(Peer, Protocol):
+    """A session as its role sees it: one on the wire, or one within this process."""
+
+    services: Services
+    nursery: trio.Nursery | None
+    """For reads that take time; ends with the session."""
+
+    @property
+    def outbox_bytes(self) -> int:
+        """What waits to be sent."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Say this to the peer; in place of an answer that no message can hold goes the reason."""
 
 
 MakeRole = Callable[["Session", Hello], Role]

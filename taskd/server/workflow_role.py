@@ -21,7 +21,7 @@ from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.server.flow_loading import load_large, read_results
 from taskd.server.loading import Found
 from taskd.server.services import Services
-from taskd.server.session import Session, error_message
+from taskd.server.session import Talk, error_message
 from taskd.server.views import in_short
 from taskd_protocol import limits
 from taskd_protocol import workflow_messages as wm
@@ -46,7 +46,7 @@ _decode = msgspec.msgpack.Decoder(Node).decode
 class WorkflowRole:
     """The part of a client's session that deals with workflows."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Talk) -> None:
         self._session = session
         self._services = session.services
 

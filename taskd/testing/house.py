@@ -107,7 +107,7 @@ class House:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
-            await Session(self._services, stream, "the test").run(lambda: None, ClientRole)
+            await Session(self._services, stream, "the test").run(lambda: None, lambda session, _: ClientRole(session))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has hung up
         finally:

@@ -83,14 +83,33 @@ DOCUMENT = {
     "trace_id": "0af7651916cd43dd8448eb211c80319c",
 }
 
+DETAIL = {
+    **DOCUMENT,
+    "attempts": [],
+    "arguments": {
+        "text": '{"args": ["https://example.org/"], "kwargs": {"depth": 2}}',
+        "bytes": 31,
+        "plain": True,
+        "whole": True,
+    },
+    "result_value": {"text": '{"pages": [1, 2], "raw": "AP8="}', "bytes": 21, "plain": False, "whole": True},
+    "waits_for": None,
+    "due_at": None,
+    "failures": 1,
+    "crashes": 0,
+    "crash_limit": 0,
+    "key": "front",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
+
 
 def test_show_as_json_has_exactly_the_fixed_fields(taskd: Taskd, client: FakeClient) -> None:
     """In their order, with times in UTC and null for what is not."""
     client.replies = [TaskViews(0, [VIEW])]
     ended = taskd("task", "show", ID, "--json")
     assert ended.code == 0
-    assert json.loads(ended.out) == {**DOCUMENT, "attempts": []}
-    assert list(json.loads(ended.out)) == [*DOCUMENT, "attempts"]
+    assert json.loads(ended.out) == DETAIL
+    assert list(json.loads(ended.out)) == list(DETAIL)
     assert client.asked == [TaskQuery(0, [ONE])]
     assert client.closed
 

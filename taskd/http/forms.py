@@ -1,0 +1,75 @@
+"""Forms with files: a body of several parts, of which one is the JSON that a route takes, and the others are files.
+
+Invariants:
+- Files stay in memory: the body was read within bounds already, and nothing of it is written anywhere.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import trio
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from taskd.http.bodies import from_json
+from taskd.http.errors import FieldRefused
+from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+
+BodyT = TypeVar("BodyT")
+
+FORM: Final = "multipart/form-data"
+
+JSON_FIELD: Final = "task"
+"""The part that holds the JSON."""
+
+FILES_MAX: Final = 64
+
+_STEP_BYTES: Final = 64 * 1024
+"""Parsed without a break: what takes long is not to hold up the server's loop."""
+
+
+class Form(NamedTuple, Generic[BodyT]):
+    """What a body says."""
+
+    body: BodyT
+    files: Mapping[str, bytes]
+
+
+class _Parser(MultiPartParser):
+    spool_max_size = 2 * PAYLOAD_BYTES_MAX
+
+
+async def read_form(raw: bytes, headers: Headers, kind: type[BodyT]) -> Form[BodyT]:
+    """Read a form.
+
+    Raises:
+        FieldRefused: It is none, or its JSON is not what was asked for.
+    """
+    parser = _Parser(headers, _in_steps(raw), max_files=FILES_MAX, max_fields=1, max_part_size=_STEP_BYTES)
+    try:
+        form = await parser.parse()
+    except MultiPartException as why:
+        raise FieldRefused(f"the form cannot be read: {why.message}") from None
+    except (KeyError, UnicodeError, ValueError):
+        raise FieldRefused("the form cannot be read: its Content-Type names no boundary, or it is cut") from None
+    try:
+        said, files = "{}", {}
+        for name, part in form.multi_items():
+            if isinstance(part, UploadFile):
+                if name in files:
+                    raise FieldRefused(f"two files are called {name[:64]!r}; each becomes one argument", name[:64])
+                files[name] = await part.read()
+            elif name == JSON_FIELD:
+                said = part
+            else:
+                raise FieldRefused(f"a form has a field {JSON_FIELD!r} with JSON, and files", name[:64])
+    finally:
+        await form.close()
+    return Form(from_json(said.encode(), kind), files)
+
+
+async def _in_steps(raw: bytes) -> AsyncGenerator[bytes]:
+    for start in range(0, len(raw), _STEP_BYTES):
+        await trio.lowlevel.checkpoint()
+        yield raw[start : start + _STEP_BYTES]
+    yield b""

@@ -1,0 +1,91 @@
+"""The guard: what is refused before anybody looks at the path, and the headers that every answer has.
+
+Invariants:
+- A request whose length is told in two ways is refused, and its connection ends: what follows it might be smuggled in.
+- What is no read is refused when a browser says that another site's page asks for it.
+- Every answer carries the headers that keep a browser from doing more with it than show it.
+
+Knows no paths and no tokens.
+"""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskd.http.errors import FramingRefused, HttpRefusal, OriginRefused, refusal
+from taskd.http.rates import Rates
+
+READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+_OWN_PAGES: Final = frozenset({"same-origin", "none"})
+
+SECURITY: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+        " frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Unless a page says otherwise itself."""
+
+
+class Guard:
+    """Passes on what may come in."""
+
+    def __init__(self, app: ASGIApp, rates: Rates) -> None:
+        self._app = app
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or refuse."""
+        if scope["type"] != "http":
+            return  # a WebSocket is closed by who speaks HTTP
+        headers = Headers(scope=scope)
+        try:
+            _check_framing(headers)
+            if scope["method"] not in READS:
+                _check_origin(headers)
+            self._rates.take_of_address(scope["client"][0] if scope.get("client") else "")
+        except HttpRefusal as why:
+            await refusal(why)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class SecurityHeaders:
+    """Gives every answer the headers that it must have."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in SECURITY.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _check_framing(headers: Headers) -> None:
+    lengths = headers.getlist("content-length")
+    if len(lengths) + len(headers.getlist("transfer-encoding")) > 1:
+        raise FramingRefused("a request has one Content-Length or one Transfer-Encoding, not both")
+
+
+def _check_origin(headers: Headers) -> None:
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    foreign = site is not None and site not in _OWN_PAGES
+    if foreign or (origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()):
+        raise OriginRefused("a page of another site cannot change anything here")
