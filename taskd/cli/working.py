@@ -3,11 +3,12 @@
 import hashlib
 import ssl
 from functools import partial
+from typing import Annotated
 
 import msgspec
 
 from taskd.agent.agent import run_agent
-from taskd.agent.config import AgentConfig
+from taskd.agent.config import CPUS_MAX, PROCESSES_MAX, AgentConfig
 from taskd.agent.join import join
 from taskd.cli import loop
 from taskd.cli.exits import Exit
@@ -19,20 +20,24 @@ from taskd.server.settings import Milliseconds
 from taskd_protocol.errors import BadRequest, ConfigInvalid
 from taskd_protocol.join import parse_join_code
 
+_Processes = Annotated[int, msgspec.Meta(ge=1, le=PROCESSES_MAX, description=f"it goes from 1 to {PROCESSES_MAX:,}")]
+_Cpus = Annotated[float, msgspec.Meta(ge=0.001, le=CPUS_MAX, description=f"it goes from 0.001 to {CPUS_MAX:,}")]
+_Life = Annotated[Milliseconds, msgspec.Meta(ge=1, description="it goes from 1ms up")]
+
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be said of an agent; the section ``agent`` of taskd.toml. Ranges are the agent's own business."""
+    """What may be said of an agent; the section ``agent`` of taskd.toml. 0 is what was not said, and cannot be said."""
 
     modules: tuple[str, ...] = ()
     name: str = ""
-    processes: int = 0
+    processes: _Processes = 0
     concurrency: int = 100
     queues: tuple[str, ...] = ()
     labels: dict[str, str] = {}
-    cpus: float = 0.0
+    cpus: _Cpus = 0.0
     memory: str = ""
     resources: dict[str, float | str | list[str]] = {}
-    life: Milliseconds = Milliseconds(0)
+    life: _Life = Milliseconds(0)
     pin_cpus: bool = False
     code_version: str = ""
     python: str = ""

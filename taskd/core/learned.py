@@ -1,7 +1,7 @@
 """Learned memory: what attempts come to need, taken from their reports.
 
 An attempt that died for want of memory counts as one that needed all it had, and its
-task asks for twice that from then on, or for more than it was seen to hold. Only
+task asks for twice that from then on, or for more than it was seen to hold, and for no more than an agent has. Only
 attempts that were granted memory report their peak, so others cost nothing here.
 """
 
@@ -46,9 +46,9 @@ def note_death(w: Working, task: Task, peak: int) -> None:
     had = sum([hold.amount for hold in granted.holds if hold.name == MEMORY]) if granted is not None else 0
     if not had:
         return
-    most = max([agent.room.total.get(MEMORY, 0) for agent in w.agents.values()], default=0)
+    most = max([agent.room.total.get(MEMORY, 0) for agent in w.having.get(task.spec.name, {}).values()], default=0)
     wanted = max(had * AGAIN, math.ceil(peak * MARGIN))  # it was killed at its peak, on its way up
-    if most > had:
-        wanted = min(wanted, most)  # where it is all there is, it may be enough
-    task.past = replace(task.past or attempts.NO_PAST, memory=wanted)
+    wanted = min(wanted, most)  # it may be enough; for more than there is it would wait for ever
+    if wanted > had:
+        task.past = replace(task.past or attempts.NO_PAST, memory=wanted)
     note_peaks(w, [(task.spec.name, max(peak, had))])

@@ -159,9 +159,9 @@ def _read(given: _Given, wanted: object) -> object:
 
 
 def _check_range(given: _Given, value: object, meta: object) -> None:
-    if isinstance(meta, msgspec.Meta) and isinstance(value, int):
+    if isinstance(meta, msgspec.Meta) and isinstance(value, int | float):
         low, high = meta.ge, meta.le
-        if (low is not None and value < low) or (high is not None and value > high):
+        if (low is not None and not value >= low) or (high is not None and not value <= high):  # nan is neither
             raise ConfigInvalid(f"{given.source} {given.value!r} is out of range; {meta.description}")
 
 

@@ -41,6 +41,7 @@ def test_an_agent_within_a_command_is_not_told_what_the_command_holds() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (["--life", "0s"], "--life '0s' is out of range; it goes from 1ms up"),
         (["--cpus", "0"], "0.0 is not in the range x>=0.001"),
         (["--cpus", "nan"], "goes from 0.001 to 100,000"),
         (["--resource", "a=1", "--resource", "a=2"], "--resource says a twice, '1' and '2'; say one"),
@@ -52,6 +53,30 @@ def test_what_an_agent_cannot_have_is_refused(taskd: Taskd, client: FakeClient, 
     assert client.profile is None
     ended = taskd("agent", *flags)
     assert (ended.code, told in ended.err) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("cpus = 0", "cpus 0 is out of range; it goes from 0.001 to 100,000"),
+        ("cpus = nan", "cpus nan is out of range"),
+        ("processes = 0", "processes 0 is out of range; it goes from 1 to 4,096"),
+        ('life = "0s"', "life '0s' is out of range; it goes from 1ms up"),
+    ],
+)
+def test_nothing_is_not_said_by_0(tmp_path: Path, said: str, told: str) -> None:
+    """It would be taken for all that the machine has, or for ever."""
+    file = tmp_path / "taskd.toml"
+    file.write_text(f"[agent]\n{said}\n")
+    with pytest.raises(ConfigInvalid) as refused:
+        load_settings(AgentSettings, "agent", flags={}, environ={}, file=file)
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(("variable", "value"), [("TASKD_CPUS", "0"), ("TASKD_LIFE", "0s"), ("TASKD_PROCESSES", "0")])
+def test_nor_in_the_environment(variable: str, value: str) -> None:
+    with pytest.raises(ConfigInvalid, match=f"{variable} '{value}' is out of range"):
+        load_settings(AgentSettings, "agent", flags={}, environ={variable: value})
 
 
 def test_an_amount_of_memory_that_is_none_is_refused_by_name() -> None:

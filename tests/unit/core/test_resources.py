@@ -11,7 +11,7 @@ from taskd.core.fitting import never, not_now
 from taskd.core.peaks import MARGIN, STEP, UNKNOWN_BYTES, added, proposal
 from taskd.core.records import PeaksRecord
 from taskd_protocol.explanation import Obstacle
-from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
+from taskd_protocol.resources import ALL, LEARNED, LabelRule, Need, Preference, Request, Supply, Where
 from taskd_protocol.task import Failure, Grant, Pool, TaskSpec
 
 GIB = 1 << 30
@@ -238,6 +238,30 @@ def test_what_was_killed_far_above_its_memory_asks_for_more_than_it_held(shell: 
     shell.pass_ms(10)
     [second] = agent.receive()
     assert holds(second) == {"memory": int(4 * GIB * MARGIN)}
+
+
+@pytest.mark.parametrize("amount", [8 * GIB, 6 * GIB, ALL])
+def test_no_attempt_asks_for_more_than_the_largest_agent_has_that_could_run_it(shell: Shell, amount: int) -> None:
+    """It would wait for ever; its next attempts may do with what there is, or end it."""
+    agent = machine(shell)
+    FakeAgent(shell, "a2", names=["m.g"], supplies=[Supply("cpu", 4_000), Supply("memory", 64 * GIB)]).join(credit=9)
+    shell.submit(wish(shell, Need("memory", amount)))
+    for attempt in (1, 2):
+        [grant] = agent.receive()
+        assert holds(grant) == {"memory": 8 * GIB if attempt == 2 or not amount else amount}
+        shell.do(agent.nack(grant, outcome="crashed", failure=OUT_OF_MEMORY, retry_after_ms=0))
+        shell.pass_ms(10)
+
+
+def test_what_had_all_of_an_agent_leaves_its_alternative_as_it_was(shell: Shell) -> None:
+    agent = machine(shell)
+    either = [Request([Need("memory", ALL)]), Request([Need("memory", 4 * GIB)])]
+    shell.submit(shell.spec(where=Where(either)))
+    [first] = agent.receive()
+    shell.do(agent.nack(first, outcome="crashed", failure=OUT_OF_MEMORY, retry_after_ms=1_000))
+    shell.submit(wish(shell, Need("memory", 4 * GIB)))
+    shell.pass_ms(1_010)
+    assert [holds(grant) for grant in agent.receive()] == [{"memory": 4 * GIB}] * 2
 
 
 def test_memory_is_learned(shell: Shell) -> None:
