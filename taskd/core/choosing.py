@@ -18,7 +18,7 @@ from taskd.core.fitting import met, never, not_now
 from taskd.core.fleet import Agent
 from taskd.core.lines import Line
 from taskd.core.working import Working
-from taskd_protocol.resources import Granted, Where, holds_for
+from taskd_protocol.resources import MEMORY, Granted, Request, Where, holds_for
 
 LOOKED_AT: Final = 4
 """Agents with room among which the best is chosen, if all that counts is that the load is even."""
@@ -31,6 +31,13 @@ SORTS_MAX: Final = 512
 
 KEPT_FREE_AFTER_MS: Final = 2_000
 """So long a first task waits before an agent is kept free for it: most room comes by itself sooner."""
+
+KEPT_FREE_AFTER_MS_MAX: Final = 60_000
+"""And so long at most until it is looked again for one, as there was none."""
+
+PRESSED_AFTER_MS: Final = 30_000
+"""So long a first task waits before it is one whose machine others keep busy, if there is none else: what they do may
+never end."""
 
 KEPT_FREE_EVERY_MS: Final = 50
 """Between two agents that are chosen to be kept free."""
@@ -72,7 +79,7 @@ class Choosing:
             return False
         if self._fresh and self._fresh[-1][0] >= line.least[0]:
             return False
-        if self._may_keep and self._now.mono_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
+        if self._may_keep and self._is_due(line):
             return False
         line.stuck = self._w.rooms.growth
         return True
@@ -99,9 +106,15 @@ class Choosing:
                 if len(fitting) == bound:
                     break
         if not fitting:
-            return None
+            return self._kept(line)
         spread = self._spread(line, where) if where.spread else {}
         return min(fitting, key=lambda agent: self._cost(agent, line, where, spread, wished))
+
+    def _kept(self, line: Line) -> Agent | None:
+        """Return the agent that is kept free for the line, if that has room now, be it beside what others use there."""
+        name = self._w.rooms.held.get(line.id)
+        agent = None if name is None else self._w.agents.get(name)
+        return agent if agent is not None and not_now(agent, line, self._now) is None else None
 
     def granted(self, agent: Agent, line: Line) -> Granted | None:
         """Return what a task of the line is to hold on the agent, which has room for it; None: a slot."""
@@ -123,13 +136,17 @@ class Choosing:
             line.stuck_since_ms = now_ms
         name = w.rooms.held.get(line.id)
         needs_room = line.requests or (line.wants is not None and line.wants.exclusive_host)
-        if name is None and needs_room and self._may_keep and now_ms - line.stuck_since_ms >= KEPT_FREE_AFTER_MS:
+        if name is None and needs_room and self._may_keep and self._is_due(line):
             name = self._keep_free(line)
         return None if name is None else w.agents.get(name)
 
+    def _is_due(self, line: Line) -> bool:
+        """Tell whether an agent may be kept free for a line that is stuck."""
+        return self._now.mono_ms >= (line.keep_at_ms or line.stuck_since_ms + KEPT_FREE_AFTER_MS)
+
     def note_served(self, line: Line, agent: Agent) -> None:
         """Note that the line's first task was granted: what was kept free for it is so no longer."""
-        line.stuck, line.stuck_since_ms = -1, 0
+        line.note_served()
         if line.id in self._w.rooms.held:
             release(self._w, line.id)
             self.released = True
@@ -217,24 +234,31 @@ class Choosing:
             for agent in w.agents.values()
             if agent.takes_leases
             and not agent.held_for
-            and not agent.room.is_pressed
             and self._could_run(agent, line)
             and (where is None or agent.lives_for(where.life_ms, self._now))
         ]
-        if not able:
+        calm = [agent for agent in able if not agent.room.is_pressed]
+        stuck_ms = self._now.mono_ms - line.stuck_since_ms
+        if not calm and stuck_ms >= PRESSED_AFTER_MS:
+            calm = [agent for agent in able if any(_has_memory(agent, each) for each in line.requests)]
+        if not calm:  # seldom asked at last, so that lines that no agent has keep no other from its turn
+            line.keep_at_ms = self._now.mono_ms + min(max(stuck_ms, KEPT_FREE_AFTER_MS), KEPT_FREE_AFTER_MS_MAX)
             return None
-        agent = min(able, key=_load)
+        agent = min(calm, key=_load)
+        w.note_room(agent)
         agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, line.head_rank()
         w.rooms.held[line.id] = agent.name
         return agent.name
 
 
-def review(w: Working) -> None:
+def review(w: Working, now: Now) -> None:
     """Before a pass: keep agents free only for what still waits, in lines in which another task may be first now."""
     for line_id, name in list(w.rooms.held.items()):
         agent, line = w.agents.get(name), w.active.get(line_id)
         if line is None or agent is None or agent.held_for != line_id or not agent.takes_leases:
             release(w, line_id)  # the agent may be another one of that name by now
+        elif agent.room.is_pressed and not agent.is_reserved and now.mono_ms - line.stuck_since_ms < PRESSED_AFTER_MS:
+            release(w, line_id)  # there may be one that is calm
         elif line.head_rank() != agent.held_rank and not agent.is_reserved:
             agent.held_rank = line.head_rank()
             w.note_room(agent)
@@ -246,6 +270,13 @@ def release(w: Working, line_id: bytes) -> None:
     if name is not None and (agent := w.agents.get(name)) is not None and agent.held_for == line_id:
         agent.held_for = b""
         w.note_room(agent)
+
+
+def _has_memory(agent: Agent, request: Request) -> bool:
+    """Tell whether others leave an agent as much memory as is asked for."""
+    room = agent.room
+    left = room.total.get(MEMORY, 0) - room.outside_memory
+    return all(room.amount_of(need) <= left for need in request.needs if need.name == MEMORY)
 
 
 def _load(agent: Agent) -> float:

@@ -137,9 +137,14 @@ def misfit(w: "Working", line: "Line") -> Reason | None:
 
 
 def met(agent: "Agent", line: "Line") -> int | None:
-    """Return the first of the line's alternatives for which the agent has room; None: there is none."""
+    """Return the first of the line's alternatives for which the agent has room; None: there is none.
+
+    Where others keep the machine busy, one task that has waited for long enough to have the agent kept free has room as
+    if they did not, while nothing else there holds CPUs.
+    """
     room = agent.room
-    cpu_left = room.cpu_left(agent.busy_cpu)
+    alone = room.is_pressed and agent.held_for == line.id and not (room.held_cpu or agent.is_reserved)
+    cpu_left = room.cpu_left(agent.busy_cpu, alone=alone)
     for number, request in enumerate(line.requests):
         if not room.lacks(request, cpu_left):
             return number

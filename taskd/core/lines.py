@@ -246,6 +246,7 @@ class Line:
         stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
         stuck_since_ms: When that began, by the clock that never steps; 0: it is not so.
+        keep_at_ms: When it is looked again for an agent to be kept free for it, as there was none; 0: as soon as due.
         holdups: What it has waited for, see ``taskd.core.holdups``; None: nothing, of late.
         seen_head: The rank of its first task when that was looked at last.
         paced_ms: When the count of what is granted began anew, by the same clock; 0: nothing has been granted.
@@ -265,6 +266,7 @@ class Line:
         "holdups",
         "id",
         "is_served",
+        "keep_at_ms",
         "learns",
         "least",
         "name",
@@ -302,7 +304,7 @@ class Line:
         self.served_as_of = -1
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1
-        self.stuck_since_ms = 0
+        self.stuck_since_ms = self.keep_at_ms = 0
         self.holdups: Holdups | None = None
         self.seen_head = -1
         self.paced_ms = self.paced = self.paced_before_ms = self.paced_before = 0
@@ -387,6 +389,10 @@ class Line:
             self.paced_before_ms, self.paced_before = self.paced_ms, self.paced
             self.paced_ms, self.paced = mono_ms, 0
         self.paced += count
+
+    def note_served(self) -> None:
+        """Note that its first task was granted that may have been stuck."""
+        self.stuck, self.stuck_since_ms, self.keep_at_ms = -1, 0, 0
 
     def granted_per_ms(self, mono_ms: int) -> float:
         """Return how fast the line has moved of late; 0: not at all, or that is not known yet."""

@@ -271,7 +271,7 @@ class _Pass:
             del w.active[line.id]
         del w.yielding.rooms[line.id]
         choosing.release(w, line.id)
-        line.stuck, line.stuck_since_ms = -1, 0
+        line.note_served()
 
     def _grant_one(self, line: Line, agent: Agent, granted: Granted | None) -> None:
         [task] = line.take(1, _NO_BOUND)
@@ -479,7 +479,7 @@ def place(w: Working, now: Now) -> None:
     if not w.active:
         return
     if w.rooms.held:
-        choosing.review(w)
+        choosing.review(w, now)
     places = _places(w)
     held = list(w.rooms.held)
     reserved = [each for each in preemption.ready(w, now) if not _is_laden(each[1])] if w.yielding.rooms else []

@@ -1,5 +1,7 @@
 """Resources: what is asked for is granted where it is, one by one, and taken back."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -196,6 +198,86 @@ def test_a_host_that_others_use_gets_nothing_heavy(shell: Shell) -> None:
         assert not agent.receive()
     shell.do(agent.beat(cpu_outside=500))
     assert len(agent.receive()) == 1
+
+
+def pressed(shell: Shell, agent: FakeAgent, for_ms: int) -> None:
+    """Let time pass while others keep the machine busy."""
+    for _ in range(for_ms // 1_000):
+        shell.pass_ms(1_000)
+        shell.do(agent.beat(cpu_outside=3_000))
+
+
+def test_where_others_never_rest_one_task_at_a_time_runs_after_a_while(shell: Shell) -> None:
+    """What they do may go on for ever, and a task that asks for CPUs would."""
+    agent = machine(shell)
+    shell.do(agent.beat(cpu_outside=3_000))
+    shell.submit(wish(shell, cpu(2)), wish(shell, cpu(2)))
+    pressed(shell, agent, choosing.PRESSED_AFTER_MS - 2_000)
+    assert not agent.receive()
+    pressed(shell, agent, 4_000)
+    [first] = agent.receive()
+    pressed(shell, agent, choosing.PRESSED_AFTER_MS + 2_000)
+    assert not agent.receive(), "one at a time"
+    shell.do(agent.ack(agent.held.pop(first.token)))
+    pressed(shell, agent, 2_000)
+    assert len(agent.receive()) == 1
+
+
+def test_it_waits_for_an_agent_that_is_calm_if_there_is_one(shell: Shell) -> None:
+    busy, calm = machine(shell), machine(shell, "a2")
+    shell.do(busy.beat(cpu_outside=3_000))
+    shell.submit(wish(shell, cpu(3)), wish(shell, cpu(3)))
+    [running] = calm.receive()
+    for _ in range(60):
+        shell.pass_ms(1_000)
+        shell.do(busy.beat(cpu_outside=3_000))
+        shell.do(calm.beat())
+    assert not busy.receive()
+    shell.do(calm.ack(calm.held.pop(running.token)))
+    assert len(calm.receive()) == 1
+
+
+def test_an_agent_kept_free_that_others_then_use_is_given_up(shell: Shell) -> None:
+    """The task may begin on another; and it does not begin there before its time."""
+    agent = machine(shell)
+    shell.submit(wish(shell, cpu(2)), wish(shell, cpu(4)))
+    [running] = agent.receive()
+    shell.pass_ms(2_500)
+    assert list(shell.working.rooms.held.values()) == ["a1"]
+    shell.do(agent.beat(cpu_outside=3_000))
+    shell.do(agent.ack(agent.held.pop(running.token)))
+    pressed(shell, agent, 5_000)
+    assert not agent.receive()
+
+
+def test_memory_that_others_use_is_not_granted_however_long_it_lasts(shell: Shell) -> None:
+    agent = machine(shell)
+    beat = replace(agent.beat(cpu_outside=3_000), memory_outside=4 * GIB)
+    shell.do(beat)
+    shell.submit(wish(shell, cpu(2), Need("memory", 6 * GIB)))
+    for _ in range(60):
+        shell.pass_ms(1_000)
+        shell.do(beat)
+    assert not agent.receive()
+    assert not shell.working.rooms.held
+
+
+def test_a_line_that_no_agent_could_run_keeps_no_other_from_an_agent_kept_free(shell: Shell) -> None:
+    """A look for one is made for one line at a time, and the line that came first is asked first."""
+    agent = machine(shell)
+    for zone in "bcd":
+        shell.submit(wish(shell, cpu(1), labels=[LabelRule("zone", "=", [zone])]))
+    shell.submit(*[wish(shell, cpu(2)) for _ in range(2)])
+    large = wish(shell, cpu(4))
+    shell.submit(large)
+    for _ in range(100):
+        running = agent.receive()
+        if any(grant.spec.id == large.id for grant in running):
+            break
+        shell.submit(wish(shell, cpu(2)))
+        shell.pass_ms(200)
+        shell.do(agent.ack(agent.held.pop(next(iter(agent.held)))))
+    assert large.id in {grant.spec.id for grant in agent.held.values()}
 
 
 def test_what_no_agent_could_ever_do_is_told(shell: Shell) -> None:
