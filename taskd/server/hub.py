@@ -93,6 +93,11 @@ class Hub:
         self._last_connection += 1
         return self._last_connection
 
+    @property
+    def peers_count(self) -> int:
+        """Sessions that there are."""
+        return len(self._peers)
+
     def join(self, peer: Peer) -> None:
         """Take in a session.
 

@@ -52,6 +52,7 @@ from taskd.server.flow_loading import FlowLoader
 from taskd.server.intake import Intake, Request, Respond
 from taskd.server.loading import Loader
 from taskd.server.outgoing import Outgoing
+from taskd.server.tally import Tally
 from taskd.store import codec
 from taskd.store.interface import Store, Write
 from taskd_protocol.errors import StoreStalled, TaskdError
@@ -105,6 +106,8 @@ class CommitLoop:
     """Owns the coordinator and the store; others talk to it by ``ask`` and ``after_durable``.
 
     Attributes:
+        stages: What it costs.
+        tally: What has happened.
         is_disk_full: Tells whether so little is left that nothing new is taken; whoever watches the disk sets it.
     """
 
@@ -131,6 +134,7 @@ class CommitLoop:
         self.coordinator = coordinator
         self.store = store
         self.stages = Stages()
+        self.tally = Tally()
         self.is_disk_full: Callable[[], bool] = lambda: False
         self.outgoing = Outgoing()
         self._clock = clock
@@ -225,8 +229,8 @@ class CommitLoop:
         return min(max(wait_ms / 1000, 0.0), TICK_SECONDS)
 
     async def _turn(self) -> None:
-        began_ns = self._clock.thread_cpu_ns()
-        now = self.now()
+        began_ns, began_mono_ns = self._clock.thread_cpu_ns(), self._clock.mono_ns()
+        now = Now(began_mono_ns // 1_000_000, self._clock.wall_ms())
         self.coordinator.tick(now)
         self.loader.begin_turn()
         answered: list[tuple[Respond, Answer | TaskdError]] = []
@@ -249,6 +253,9 @@ class CommitLoop:
                 await self._end(failure)
             self._staging = 0
             self.stages.ns["stage"] += self._clock.thread_cpu_ns() - encoded_ns
+        if turn.events:
+            self.tally.note(turn.events, now.mono_ms)
+        self.tally.turn_us.note((self._clock.mono_ns() - began_mono_ns) // 1_000)
         told = self._sort_effects(turn.effects)
         if answered or told or owed_weight:
             self.after_durable(lambda: self._release(answered, told, owed_weight))
@@ -323,10 +330,12 @@ class CommitLoop:
 
     async def _flush(self) -> None:
         self._flushing, self._unflushed = True, False
+        began_mono_ns = self._clock.mono_ns()
         try:
             durable = await self.store.flush()
         except TaskdError as failure:
             await self._end(failure)
+        self.tally.flush_us.note((self._clock.mono_ns() - began_mono_ns) // 1_000)
         self._flushing = False
         if self._unflushed:
             self._staged.set()

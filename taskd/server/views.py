@@ -185,7 +185,7 @@ def _agent_view(w: Working, agent: Agent, hosts: dict[int, HostStats], now: Now)
     return AgentView(
         name=agent.name,
         boot_id=agent.boot_id,
-        state=_state_of(w, agent),
+        state=state_of(w, agent),
         slots=sum(pool.pool.slots for pool in agent.pools),
         running=len(agent.leases),
         host=hosts.get(agent.connection, HostStats()),
@@ -210,7 +210,8 @@ def memory_views(w: Working) -> list[MemoryView]:
     ]
 
 
-def _state_of(w: Working, agent: Agent) -> str:
+def state_of(w: Working, agent: Agent) -> str:
+    """Return an agent's state, in a word."""
     if not agent.connection:
         if agent.leases or not (agent.name in w.drained_agents or agent.name in w.quarantined):
             return "lost"
