@@ -87,8 +87,9 @@ from taskd.core.commands import (
     WeighQueue,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
-from taskd.core.events import Event, noted
+from taskd.core.events import Event
 from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, task_of
+from taskd.core.noting import noted
 from taskd.core.records import Mutation
 from taskd.core.schedule_commands import (
     BackfillSchedule,

@@ -10,9 +10,7 @@ Invariants:
 
 from typing import Final, NamedTuple
 
-from taskd.core import records
-from taskd.core.records import Kind, Mutation
-from taskd.core.workflow_records import WorkflowRecord
+import msgspec
 
 SUBMITTED: Final = "task.submitted"
 READY: Final = "task.ready"
@@ -57,28 +55,20 @@ class Noted(NamedTuple):
 
 Event = TasksMoved | Noted
 
-_NAMED: Final = {
-    records.QUEUE: "queue.changed",
-    records.LIMIT: "limit.changed",
-    records.AGENT: "agent.changed",
-    records.SCHEDULE: "schedule.changed",
-    records.STANDING: "schedule.moved",
-}
-"""Kinds whose ids are names."""
 
-TOLD: Final[frozenset[Kind]] = frozenset({*_NAMED, records.WORKFLOW})
-"""Kinds of which each record that is written, or deleted, is an event."""
+class EventsRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What one turn has told."""
+
+    at_ms: int
+    moved: list[TasksMoved]
+    noted: list[Noted]
 
 
-def noted(mutation: Mutation) -> Noted | None:
-    """Return what the last write of a turn to a record of a ``TOLD`` kind says; None: it was one that is removed."""
-    kind, record_id, record = mutation
-    if isinstance(record, WorkflowRecord):
-        return Noted(f"workflow.{record.state}", record.spec.name, record_id)
-    if kind == records.WORKFLOW:
-        return Noted("workflow.removed", "", record_id)
-    what, name = _NAMED[kind], record_id.decode()
-    if record is None:
-        what = f"{what.partition('.')[0]}.removed"
-        return None if kind == records.STANDING else Noted(what, name)
-    return Noted(what, name)
+class EventsHeadRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """META ``events``: what is kept of them, in stretches, oldest first; the last one is still added to.
+
+    Written whenever one is begun, or taken away.
+    """
+
+    stretches: list[tuple[int, int, int]]
+    """Of each the number of its first record, when that was written (UTC ms), and what it weighs; of the last: 0."""

@@ -21,6 +21,8 @@ from typing import NewType
 
 import msgspec
 
+from taskd.core.events import EventsHeadRecord, EventsRecord
+from taskd.core.points import HistoryRecord
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd_protocol.explanation import Waited
@@ -105,6 +107,11 @@ SIGNAL = Kind(b"G")
 """id: workflow id + the signal's name in UTF-8; value: packed. Signals that came."""
 PEAKS = Kind(b"M")
 """id: the task name in UTF-8. How much memory its attempts have come to hold."""
+
+EVENTS = Kind(b"E")
+"""id: number (8 bytes). What each turn has told, see ``taskd.core.events``: the newest, up to a size and an age."""
+HISTORY = Kind(b"R")
+"""id: level (1 byte) + place in its ring (4 bytes). How the server stood and what it did, see ``taskd.core.points``."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -430,8 +437,11 @@ Record = (
     | TokenRecord
     | LogRecord
     | AttemptRecord
+    | EventsRecord
+    | HistoryRecord
     | CountersRecord
     | EpochRecord
+    | EventsHeadRecord
 )
 
 READERS: dict[Kind, type[Record]] = {
@@ -459,6 +469,8 @@ READERS: dict[Kind, type[Record]] = {
     TOKEN: TokenRecord,
     LOG: LogRecord,
     ATTEMPT: AttemptRecord,
+    EVENTS: EventsRecord,
+    HISTORY: HistoryRecord,
 }
 """How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS, LAPSE, OPEN, SIGNAL, PARKED and HELD hold bare
 bytes; META is read by name."""
@@ -466,6 +478,7 @@ bytes; META is read by name."""
 META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,
     b"epoch": EpochRecord,
+    b"events": EventsHeadRecord,
 }
 
 

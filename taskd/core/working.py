@@ -24,11 +24,12 @@ from taskd.core.affinity import Affinity
 from taskd.core.bounds import Gates, Gauge
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.counts import Counters
-from taskd.core.events import SUBMITTED, TOLD, TasksMoved
+from taskd.core.events import SUBMITTED, TasksMoved
 from taskd.core.fair import Fairness
 from taskd.core.fleet import Agent, Quarantine, Rooms
 from taskd.core.lifecycle import State
 from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, is_fair, ready_id, where_of
+from taskd.core.noting import TOLD
 from taskd.core.peaks import proposal
 from taskd.core.recent import RecentIds
 from taskd.core.records import (

@@ -45,6 +45,7 @@ from taskd.core.effects import (
     WantTasks,
     WantTimers,
 )
+from taskd.core.events import Event
 from taskd.core.records import Key, Mutation
 from taskd.core.schedule_commands import LookAtSchedules
 from taskd.server.clock import Clock
@@ -86,6 +87,30 @@ class Quick(Protocol):
         ...
 
 
+class Onlooker(Protocol):
+    """Looks on: nothing is decided by it."""
+
+    def look(self, events: Sequence[Event], now: Now) -> tuple[Sequence[Mutation], int]:
+        """Return what a turn is to write for who looks on, and what to ``release`` when that is durable; 0: nothing."""
+        ...
+
+    def release(self, mark: int) -> None:
+        """What was looked at up to this mark is durable."""
+        ...
+
+
+class Nobody:
+    """An ``Onlooker`` for whom nothing is written."""
+
+    def look(self, events: Sequence[Event], now: Now) -> tuple[Sequence[Mutation], int]:
+        """See ``Onlooker``."""
+        del events, now
+        return (), 0
+
+    def release(self, mark: int) -> None:
+        """See ``Onlooker``."""
+
+
 class Stages:
     """Processor time of the loop's thread since the start, in ns; ``decode`` and ``send`` include the sessions'."""
 
@@ -108,6 +133,7 @@ class CommitLoop:
     Attributes:
         stages: What it costs.
         tally: What has happened.
+        onlooker: Set before the loop runs.
         is_disk_full: Tells whether so little is left that nothing new is taken; whoever watches the disk sets it.
     """
 
@@ -135,6 +161,7 @@ class CommitLoop:
         self.store = store
         self.stages = Stages()
         self.tally = Tally()
+        self.onlooker: Onlooker = Nobody()
         self.is_disk_full: Callable[[], bool] = lambda: False
         self.outgoing = Outgoing()
         self._clock = clock
@@ -241,6 +268,10 @@ class CommitLoop:
         decided_ns = self._clock.thread_cpu_ns()
         self.stages.ns["decide"] += decided_ns - began_ns
         self.stages.counts["turns"] += 1
+        if turn.events:
+            self.tally.note(turn.events, now.mono_ms)
+        kept, mark = self.onlooker.look(turn.events, now)
+        turn.mutations.extend(kept)
         if turn.mutations:
             self.loader.note(turn.mutations)
             writes = codec.encode(turn.mutations)
@@ -253,12 +284,10 @@ class CommitLoop:
                 await self._end(failure)
             self._staging = 0
             self.stages.ns["stage"] += self._clock.thread_cpu_ns() - encoded_ns
-        if turn.events:
-            self.tally.note(turn.events, now.mono_ms)
         self.tally.turn_us.note((self._clock.mono_ns() - began_mono_ns) // 1_000)
         told = self._sort_effects(turn.effects)
-        if answered or told or owed_weight:
-            self.after_durable(lambda: self._release(answered, told, owed_weight))
+        if answered or told or owed_weight or mark:
+            self.after_durable(lambda: self._release(answered, told, owed_weight, mark))
         self._turned.set()
         self._turned = trio.Event()
 
@@ -349,7 +378,7 @@ class CommitLoop:
         self.stages.ns["send"] += self._clock.thread_cpu_ns() - began_ns
 
     def _release(
-        self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int
+        self, answered: list[tuple[Respond, Answer | TaskdError]], told: list[Effect], owed_weight: int, mark: int
     ) -> None:
         if owed_weight:
             self._intake.settle(owed_weight)
@@ -359,6 +388,8 @@ class CommitLoop:
             respond(answer)
         for effect in told:
             self._deliver(effect)
+        if mark:
+            self.onlooker.release(mark)
 
     async def _end(self, failure: TaskdError) -> NoReturn:
         """Tell nobody anything any more: what the disk holds is unknown."""

@@ -31,10 +31,13 @@ from taskd.server.certificates import Certificates, names_for, open_certificates
 from taskd.server.client_role import ClientRole
 from taskd.server.datadir import DataDir, open_data_dir
 from taskd.server.disk import DiskWatch
+from taskd.server.history import History
 from taskd.server.hub import Hub
+from taskd.server.journal import Journal
 from taskd.server.listener import open_listener
 from taskd.server.loop import CommitLoop
 from taskd.server.notices import Notices
+from taskd.server.onlooker import Watch
 from taskd.server.platform import Platform
 from taskd.server.services import Services
 from taskd.server.session import Role, Session
@@ -79,6 +82,8 @@ class ServerPlan:
     host_names: tuple[str, ...] = ()
     tls: bool = True
     settings: Settings = field(default_factory=Settings)
+    watched: bool = True
+    """Keep what happens for who looks on: events and history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +195,10 @@ async def serve_store(
         flusher=platform.flusher,
     )
     restore(coordinator.working, await read_stored(store), loop.now())
+    watch = Watch(Journal(store), History(store, coordinator.working, loop.tally))
+    if plan.watched:
+        await watch.open(loop.now())
+        loop.onlooker = watch
     listener = await open_listener(plan.listen, certificates.context if plan.tls else None, platform)
     disk = DiskWatch(data_dir.root, platform)
     loop.is_disk_full = lambda: disk.refusal() is not None
@@ -213,6 +222,7 @@ async def serve_store(
         stop=ending,
         note_loss=partial(_note_loss, store),
         backups=backups,
+        watch=watch,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(loop.run)

@@ -19,6 +19,7 @@ from taskd_protocol.mark import Mark
 if TYPE_CHECKING:
     from taskd.server.backups import Backups
     from taskd.server.certificates import CertificateFacts
+    from taskd.server.onlooker import Watch
 
 
 class Identity(Protocol):
@@ -60,6 +61,8 @@ class Services:
     """Has the next start know, too, that this commit was durable once and is not there."""
     backups: "Backups | None" = None
     """None: the store keeps nothing on disk."""
+    watch: "Watch | None" = None
+    """None: nothing is kept for who looks on."""
 
     @property
     def working(self) -> Working:

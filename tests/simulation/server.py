@@ -60,7 +60,7 @@ class ServerMachine(Machine):
         self.recovered: Callable[[], None] = lambda: None
         self._reach = reach
         self._certificates = certificates
-        self._plan = ServerPlan(data_dir=_ROOT, listen=Address(HOST, PORT), tls=False, settings=settings)
+        self._plan = ServerPlan(data_dir=_ROOT, listen=Address(HOST, PORT), tls=False, settings=settings, watched=False)
 
     async def main(self) -> None:
         """See ``Machine``."""

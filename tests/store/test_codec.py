@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.core import records
+from taskd.core.events import EventsHeadRecord, EventsRecord, Noted, TasksMoved
+from taskd.core.points import HistoryRecord, Point
 from taskd.core.records import Key, Record
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
@@ -30,7 +32,22 @@ FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", 
 
 FIRING = FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
 
+MOVED = TasksMoved("task.succeeded", "images", "app.tasks.add", "a1", 2, [TASK_ID], [1_250])
+
+POINT = Point(
+    1_763_760_000_000, 2_000, 50, 40, 30, 2, 1, 3, 900, 12, 1, 8, 2, (5, 80, 416), (-1, -1, -1), [("images", 900, 8)]
+)
+
 SAMPLES: dict[str, tuple[Key, Record]] = {
+    "events": (
+        (records.EVENTS, (7).to_bytes(8, "big")),
+        EventsRecord(1_763_760_000_000, [MOVED], [Noted("workflow.running", "report", WORKFLOW_ID)]),
+    ),
+    "events head": (
+        (records.META, b"events"),
+        EventsHeadRecord([(1, 1_763_760_000_000, 2_000_000), (901, 1_763_760_600_000, 0)]),
+    ),
+    "history": ((records.HISTORY, b"\x00" + (3).to_bytes(4, "big")), HistoryRecord([POINT])),
     "spec, all fields": (
         (records.SPEC, TASK_ID),
         records.SpecRecord(

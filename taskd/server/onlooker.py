@@ -1,0 +1,45 @@
+"""The onlooker: what is kept of what happens, for those who look on: the journal of events, and the history.
+
+The commit loop asks it in each turn; what it wants written goes with the turn's batch, so that it costs no flush of its
+own, and is there after a crash as far as what it tells of.
+"""
+
+from collections.abc import Sequence
+
+from taskd.core.commands import Now
+from taskd.core.events import Event
+from taskd.core.records import Mutation
+from taskd.server.history import History
+from taskd.server.journal import Journal
+
+
+class Watch:
+    """See the module's docstring.
+
+    Attributes:
+        journal: Of what turns have told.
+        history: Of how the server stood.
+    """
+
+    def __init__(self, journal: Journal, history: History) -> None:
+        self.journal = journal
+        self.history = history
+
+    async def open(self, now: Now) -> None:
+        """Read what is kept.
+
+        Raises:
+            StoreCorrupt: A record is not what was written.
+        """
+        await self.journal.open()
+        await self.history.open(now)
+
+    def look(self, events: Sequence[Event], now: Now) -> tuple[Sequence[Mutation], int]:
+        """See ``loop.Onlooker``."""
+        kept = self.journal.write(events, now)
+        kept += self.history.look(now)
+        return kept, self.journal.newest if events else 0
+
+    def release(self, mark: int) -> None:
+        """See ``loop.Onlooker``."""
+        self.journal.release(mark)
