@@ -21,6 +21,7 @@ from taskd.http.app import make_app
 from taskd.http.serve import HttpAddress, serve_http
 from taskd.server.addresses import Address
 from taskd.server.config import ServerConfig
+from taskd.server.lag import watch_lag
 from taskd.server.logs import configure_logs
 from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
@@ -59,6 +60,7 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         sys.stdout.flush()
         notifier.ready(f"serving {serving.address}")
         nursery.start_soon(notifier.keep_watchdog)
+        nursery.start_soon(watch_lag, serving.services.loop.tally.lag_us, platform.clock)
         nursery.start_soon(_stop_when, asked, serving, notifier)
 
 
@@ -73,7 +75,9 @@ async def _serve_http(
     address: Address, prefix: str, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[HttpAddress]
 ) -> None:
     hosts = (*serving.host_names, address.host)
-    app = make_app(ready=serving.ready, hosts=hosts, services=serving.services, prefix=prefix)
+    app = make_app(
+        ready=serving.ready, hosts=hosts, services=serving.services, data_dir=serving.data_dir, prefix=prefix
+    )
     tls = serving.tls_context if serving.tls else None
     await serve_http(app, address, tls, platform, until=serving.wait_stopping, task_status=task_status)
 

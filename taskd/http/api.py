@@ -3,7 +3,6 @@
 Each request is an inner session of its own, with the role of its token: see ``taskd/server/inner.py``.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,6 +18,7 @@ from taskd.http.auth import Way, who_asks
 from taskd.http.errors import JSON, MethodRefused, ServerFault, refusal
 from taskd.http.rates import REFUSED_COST, Rates
 from taskd.http.routes import API, AnyRoute
+from taskd.http.traffic import Traffic
 from taskd.server.inner import Who, open_inner
 from taskd.server.services import Services
 from taskd_protocol.errors import AuthRefused, RoleRefused, TaskdError
@@ -29,21 +29,6 @@ Respond = Callable[[Response], Awaitable[None]]
 
 SECONDS_MAX: Final = 60.0
 """An answer that takes longer is no answer; streams have no such bound."""
-
-
-class Traffic:
-    """What was asked since the start; by route, so that its size is bounded.
-
-    Attributes:
-        counts: By method, path as in its row, and status.
-        seconds: In all, by method and path.
-        streams: Open now.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str, int]] = Counter()
-        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self.streams = 0
 
 
 class Api:

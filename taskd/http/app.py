@@ -4,6 +4,7 @@ Knows neither sockets nor the server that runs it; what it shows is handed in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from taskd.http.auth import Way, bearer
 from taskd.http.errors import JSON, MethodRefused, NotFound, refusal
 from taskd.http.guard import Guard, SecurityHeaders
 from taskd.http.hosts import HostAllowList
+from taskd.http.metrics import metrics_page
 from taskd.http.openapi import describe
 from taskd.http.rates import Rates
 from taskd.http.resources import ROUTES
@@ -35,6 +37,7 @@ def make_app(
     ready: Callable[[], bool],
     hosts: Iterable[str],
     services: Services | None = None,
+    data_dir: Path | None = None,
     prefix: str = "",
     rates: Rates | None = None,
 ) -> Starlette:
@@ -44,6 +47,7 @@ def make_app(
         ready: Whether the server takes work.
         hosts: Names and addresses that the server goes by.
         services: Of the server; None: probes alone are answered.
+        data_dir: Of the server; None: no metrics are told.
         prefix: Of every path but the probes', as a proxy passes them on: ``/taskd``; empty: none.
         rates: How often who may ask.
     """
@@ -59,7 +63,12 @@ def make_app(
     rates = rates or Rates()
     prefix = f"/{prefix.strip('/')}".rstrip("/")
     probes: list[BaseRoute] = [Page("/healthz", healthz), Page("/readyz", readyz)]
-    pages: list[BaseRoute] = [] if services is None else [*_api(Api(services, WAYS, rates), prefix)]
+    pages: list[BaseRoute] = []
+    if services is not None:
+        api = Api(services, WAYS, rates)
+        pages += _api(api, prefix)
+        if data_dir is not None:
+            pages.append(metrics_page(api, data_dir, ready))
     return Starlette(
         routes=[*probes, Mount(prefix, routes=[*probes, *pages])] if prefix else [*probes, *pages],
         middleware=[

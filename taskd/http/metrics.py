@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
+import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Page
 
 from taskd import __version__
 from taskd.core.events import ATTEMPT, RUNNING, SCHEDULED, SUBMITTED, TASK
 from taskd.core.lifecycle import TERMINAL, State
+from taskd.http.api import Api
+from taskd.http.errors import refusal
 from taskd.http.traffic import Traffic
 from taskd.server.figures import AgentFigures, Figures, figures
 from taskd.server.histogram import Histogram
 from taskd.server.services import Services
 from taskd.server.tally import OTHER
 from taskd.store.disk import read_space
+from taskd_protocol.errors import TaskdError
+
+PATH: Final = "/metrics"
 
 OTHER_LABEL: Final = "(other)"
 """Stands for all queues that have no row of their own."""
@@ -150,6 +159,26 @@ class Metrics:
             return encode(registry), content_type
 
         return await services.platform.offload(render)
+
+
+def metrics_page(api: Api, root: Path, ready: Callable[[], bool]) -> Page:
+    """Return the page that Prometheus reads; any token that may look on will do."""
+    metrics = Metrics(api.services, root, api.traffic, ready=ready)
+
+    async def scrape(request: Request) -> Response:
+        """The server's figures, for Prometheus."""
+        began_s = trio.current_time()
+        try:
+            api.who(request)
+            text, content_type = await metrics.scrape(request.headers.get("accept", ""))
+            answer = Response(text, headers={"content-type": content_type})
+        except TaskdError as why:
+            answer = refusal(why)
+        api.traffic.counts["GET", PATH, answer.status_code] += 1
+        api.traffic.seconds["GET", PATH] += trio.current_time() - began_s
+        return answer
+
+    return Page(PATH, scrape)
 
 
 class _Once(Collector):

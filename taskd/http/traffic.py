@@ -1,6 +1,6 @@
 """Traffic: what was asked over HTTP since the start, by route, so that its size is bounded."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 
 class Traffic:
@@ -14,7 +14,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str, int]] = Counter()
-        self.seconds: Counter[tuple[str, str]] = Counter()
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.streams = 0
 
     def copy(self) -> "Traffic":
