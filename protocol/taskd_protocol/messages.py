@@ -47,6 +47,7 @@ from taskd_protocol.agent_messages import (
 )
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.explanation import Explanation, Misfit
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import (
     AgentDrain,
     AgentList,
@@ -88,12 +89,7 @@ from taskd_protocol.schedule_messages import (
     ScheduleTrigger,
     ScheduleTriggered,
 )
-from taskd_protocol.task import (
-    Failure,
-    Outcome,
-    TaskFilter,
-    TaskSpec,
-)
+from taskd_protocol.task import Failure, Outcome, TaskSpec
 from taskd_protocol.workflow_messages import (
     ChildrenPage,
     ChildrenQuery,

@@ -10,7 +10,7 @@ import msgspec
 
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
-from taskd_protocol.ids import TASK_ID_BYTES, is_task_id
+from taskd_protocol.ids import is_task_id
 from taskd_protocol.resources import Granted, Where, check_where
 
 TRACEPARENT_CHARS = 55
@@ -306,42 +306,6 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: bytes
     details: bytes
     """Packed; given to the next attempt, unless a later one comes."""
-
-
-class TaskFilter(msgspec.Struct, array_like=True, frozen=True):
-    """Which tasks are meant: those that fit all that is said."""
-
-    state: str = ""
-    """Empty: any."""
-    queue: str = ""
-    name: str = ""
-    """With ``*`` for any characters, ``?`` for one, ``[ab]`` for one of these."""
-    error: str = ""
-    """A part, in either case, of the code, the type or the beginning of the message of its failure."""
-    since_ms: int = 0
-    """Submitted then or later, UTC; 0: ever."""
-    group: bytes = b""
-    """Dead tasks of the group with this fingerprint."""
-    ids: list[bytes] = []
-    """Only of these; empty: of all."""
-
-
-def check_filter(wanted: TaskFilter) -> None:
-    """Refuse a filter that is out of range.
-
-    Raises:
-        BadRequest: A field is out of its range; it is named.
-    """
-    texts = {"state": wanted.state, "queue": wanted.queue, "name": wanted.name, "error": wanted.error}
-    for what, text in texts.items():
-        if len(text) > limits.NAME_CHARS_MAX:
-            raise BadRequest(f"a filter's {what} has at most {limits.NAME_CHARS_MAX} characters")
-    if not 0 <= wanted.since_ms < 1 << 48:
-        raise BadRequest("a filter's since_ms is UTC milliseconds, or 0")
-    if len(wanted.group) not in {0, 16}:
-        raise BadRequest("a filter's group is the 16 bytes of a fingerprint, or empty")
-    if len(wanted.ids) > limits.FILTER_IDS_MAX or any(len(task_id) != TASK_ID_BYTES for task_id in wanted.ids):
-        raise BadRequest(f"a filter names at most {limits.FILTER_IDS_MAX} task ids of 16 bytes")
 
 
 def check_spec(spec: TaskSpec, payload_bytes_max: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final, TypeVar, cast
 
 import click
@@ -12,23 +13,12 @@ from taskd.cli.output import hint, say, say_document, say_json
 from taskd.client.client import Client
 from taskd.text import Json
 from taskd.text.documents import JobDocument, job_document
+from taskd.text.filters import STATES, FilterRefused, read_filter
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import task_id_unix_ms
 from taskd_protocol.messages import JobList, JobPage, JobStart, JobView, TaskCount, TaskCounted
-from taskd_protocol.task import TaskFilter
 
 C = TypeVar("C", bound=click.Command)
-
-STATES: Final = (
-    "blocked",
-    "ready",
-    "scheduled",
-    "running",
-    "cancelling",
-    "succeeded",
-    "dead",
-    "cancelled",
-    "expired",
-)
 
 _FILTER: Final = "taskd.filter"
 _DONE: Final = {"cancel": "cancelled", "retry": "retried", "purge": "purged"}
@@ -63,20 +53,27 @@ def is_filtered() -> bool:
     return bool(_chosen())
 
 
-def chosen_filter(client: Client) -> TaskFilter:
-    """Return the filter that the command line tells."""
+def chosen_filter(client: Client, words: Sequence[str] = ()) -> TaskFilter:
+    """Return the filter that the command line tells: by its words, and by options, which count before them.
+
+    Raises:
+        UsageError: A word is not understood.
+    """
     chosen = _chosen()
-    since_ms = chosen.pop("since", 0)
+    now_ms = task_id_unix_ms(client.make_ids(1)[0]) if words or "since" in chosen else 0  # by the server's clock
+    try:
+        wanted = read_filter(" ".join(words), now_ms)
+    except FilterRefused as why:
+        raise click.UsageError(f"the filter, {why}") from None
+    since_ms = cast("int", chosen.pop("since", 0))
     if since_ms:
-        since_ms = max(1, task_id_unix_ms(client.make_ids(1)[0]) - cast("int", since_ms))  # by the server's clock
-    texts = cast("dict[str, str]", chosen)
-    return TaskFilter(
-        texts.get("state", ""),
-        texts.get("queue", ""),
-        texts.get("name", ""),
-        texts.get("error", ""),
-        cast("int", since_ms),
-    )
+        wanted = replace(wanted, since_ms=max(1, now_ms - since_ms))
+    return replace(wanted, **chosen)
+
+
+def are_words(words: Sequence[str]) -> bool:
+    """Tell whether these are words of a filter, and no ids, or groups, which have no colons."""
+    return any(":" in word for word in words)
 
 
 def carry_out(client: Client, action: str, wanted: TaskFilter, *, dry_run: bool, yes: bool, as_json: bool) -> None:

@@ -1,8 +1,9 @@
 """`taskd dead`: tasks whose attempts are spent, by what they died of; another chance for them, or their end."""
 
 import click
+from msgspec.structs import replace
 
-from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
+from taskd.cli.bulk import are_words, bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import server
 from taskd.cli.endings import view_of
 from taskd.cli.options import json_option, server_options
@@ -12,9 +13,9 @@ from taskd.client.client import Client
 from taskd.text.documents import dead_group_detail, dead_group_document, task_document
 from taskd.text.values import iso
 from taskd_protocol.errors import TaskUnknown
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.messages import DeadGroupView, DeadList, DeadPage, TaskList, TaskView
-from taskd_protocol.task import TaskFilter
 
 _GROUP_CHARS = 8
 """Of a fingerprint, shown: enough to tell two thousand apart."""
@@ -77,9 +78,9 @@ def show(*, what: str, as_json: bool) -> None:
 @bulk_options
 @filter_options
 @dead.command
-@click.argument("what", metavar="[GROUP|ID]...", nargs=-1)
+@click.argument("what", metavar="[GROUP|ID|FILTER]...", nargs=-1)
 def retry(*, what: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Give dead tasks another chance: those of a group, those named, or all that fit the options."""
+    """Give dead tasks another chance: those of a group, those named, or all that fit a filter."""
     with server() as client:
         carry_out(client, "retry", _wanted(client, what), dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -89,9 +90,9 @@ def retry(*, what: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> 
 @bulk_options
 @filter_options
 @dead.command
-@click.argument("what", metavar="[GROUP|ID]...", nargs=-1)
+@click.argument("what", metavar="[GROUP|ID|FILTER]...", nargs=-1)
 def purge(*, what: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove dead tasks for good, with all that is kept of them: of a group, named, or all that fit the options."""
+    """Remove dead tasks for good, with all that is kept of them: of a group, named, or all that fit a filter."""
     with server() as client:
         carry_out(client, "purge", _wanted(client, what), dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -99,8 +100,10 @@ def purge(*, what: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> 
 def _wanted(client: Client, what: tuple[str, ...]) -> TaskFilter:
     """Return the filter for what is named and what the options say; it is for dead tasks alone."""
     if not what and not is_filtered():
-        raise click.UsageError("say which: a GROUP of `taskd dead ls`, task ids, or options such as --queue")
-    asked = chosen_filter(client)
+        raise click.UsageError("say which: a GROUP of `taskd dead ls`, task ids, or a filter such as queue:images")
+    words = [word for word in what if are_words([word])]
+    what = tuple(word for word in what if word not in words)
+    asked = chosen_filter(client, words)
     if asked.state not in {"", "dead"}:
         raise click.UsageError("`taskd dead` is about dead tasks; `taskd task` acts on those in other states")
     groups = [word for word in what if not _is_task(word)]
@@ -108,7 +111,7 @@ def _wanted(client: Client, what: tuple[str, ...]) -> TaskFilter:
         raise click.UsageError("name one GROUP at a time, or task ids")
     fingerprint = _group(client, groups[0]).fingerprint if groups else b""
     ids: list[bytes] = [parse_task_id(word) for word in what if _is_task(word)]
-    return TaskFilter("dead", asked.queue, asked.name, asked.error, asked.since_ms, fingerprint, ids)
+    return replace(asked, state="dead", group=fingerprint or asked.group, ids=ids or asked.ids)
 
 
 def _is_task(word: str) -> bool:

@@ -6,7 +6,7 @@ import click
 from msgspec.structs import replace
 
 from taskd.cli.blocked import nodes_that_wait
-from taskd.cli.bulk import bulk_options, carry_out, chosen_filter, filter_options, is_filtered
+from taskd.cli.bulk import are_words, bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import reach, server
 from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
@@ -51,13 +51,18 @@ task.add_command(explain)
 @server_options
 @filter_options
 @task.command("ls")
+@click.argument("words", metavar="[FILTER]...", nargs=-1)
 @click.option(
     "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
-def list_tasks(*, limit: int, as_json: bool) -> None:
-    """List tasks, newest first."""
+def list_tasks(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """List tasks, newest first.
+
+    FILTER says which: queue:images state:dead name:thumb* 'error:"timed out"' since:1h before:10m priority:>5
+    agent:ash label:zone=a key:order-42. The options say the same.
+    """
     with server() as client:
-        wanted = chosen_filter(client)
+        wanted = chosen_filter(client, words)
         views = list(list_pages(client, TaskList(0, limit=limit, filter=wanted)))
         others = nodes_that_wait(client) if wanted.state == "blocked" else ""
     if as_json:
@@ -142,12 +147,12 @@ def wait(*, task_id: str, timeout_ms: int | None, as_json: bool) -> None:
 @filter_options
 @task.command
 @click.option("--force", is_flag=True, help="Also where its agent is away: you know that it is gone for good.")
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+@click.argument("task_ids", metavar="[ID|FILTER]...", nargs=-1)
 def cancel(*, task_ids: tuple[str, ...], force: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Cancel tasks: waiting ones at once, running ones by ending their process.
 
-    Prints each with its state: `cancelled`, or `cancelling` until every process of it is gone. With options
-    instead of ids it is for all tasks that fit, told first with their number.
+    Prints each with its state: `cancelled`, or `cancelling` until every process of it is gone. With a
+    filter, as of `taskd task ls`, or options instead of ids it is for all tasks that fit, told first with their number.
     """
     with server() as client:
         if _are_named(task_ids, dry_run=dry_run):
@@ -156,7 +161,7 @@ def cancel(*, task_ids: tuple[str, ...], force: bool, dry_run: bool, yes: bool, 
         elif force:
             raise click.UsageError("--force is for tasks that are named, by their ids")
         else:
-            carry_out(client, "cancel", chosen_filter(client), dry_run=dry_run, yes=yes, as_json=as_json)
+            carry_out(client, "cancel", chosen_filter(client, task_ids), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @json_option
@@ -164,29 +169,31 @@ def cancel(*, task_ids: tuple[str, ...], force: bool, dry_run: bool, yes: bool, 
 @bulk_options
 @filter_options
 @task.command
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
+@click.argument("task_ids", metavar="[ID|FILTER]...", nargs=-1)
 def retry(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
     """Give tasks another chance that died or were cancelled: back to their places in line, with a new budget.
 
-    Prints each with its state: `ready` if it is back in line. With options instead of ids it is for all tasks
-    that fit, told first with their number: dead ones, unless --state says otherwise.
+    Prints each with its state: `ready` if it is back in line. With a filter, as of `taskd task ls`, or options
+    instead of ids it is for all tasks that fit, told first with their number: dead ones, unless --state says otherwise.
     """
     with server() as client:
         if _are_named(task_ids, dry_run=dry_run):
             ids: list[bytes] = [parse_task_id(text) for text in task_ids]
             _say_states(ids, client.call(TaskRetry(0, ids), TaskRetried).states, as_json=as_json)
         else:
-            asked = chosen_filter(client)
+            asked = chosen_filter(client, task_ids)
             wanted = replace(asked, state=asked.state or "dead")
             carry_out(client, "retry", wanted, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _are_named(task_ids: tuple[str, ...], *, dry_run: bool) -> bool:
-    """Tell whether the tasks are named, or else described by options: one of the two they must be."""
+    """Tell whether the tasks are named, or else described by a filter or options: one of the two they must be."""
+    if are_words(task_ids):
+        return False
     if bool(task_ids) == is_filtered():
-        raise click.UsageError("say which tasks: by their ids, or by options such as --queue; not by both")
+        raise click.UsageError("say which tasks: by their ids, or by a filter such as queue:images; not by both")
     if task_ids and dry_run:
-        raise click.UsageError("--dry-run counts tasks that fit options; these are named")
+        raise click.UsageError("--dry-run counts tasks that fit a filter; these are named")
     return bool(task_ids)
 
 

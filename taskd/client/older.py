@@ -4,7 +4,8 @@ It reads what it does not know of a task, and drops it without a word: that is r
 """
 
 from taskd_protocol.errors import ServerTooOld
-from taskd_protocol.messages import Submit, TaskExplain, ToServer
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.messages import JobStart, Submit, TaskCount, TaskExplain, TaskList, ToServer
 from taskd_protocol.task import DEFAULT_RETRY, TaskSpec
 from taskd_protocol.workflow_messages import (
     ChildrenQuery,
@@ -24,6 +25,13 @@ def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
         return ServerTooOld("the server speaks version 1 of the protocol, which has no workflows: upgrade the server")
     if isinstance(message, TaskExplain):
         return ServerTooOld("the server speaks version 1 of the protocol, and explains nothing: upgrade the server")
+    if isinstance(message, TaskList | TaskCount | JobStart):
+        words = _newer_words(message.filter)
+        if words:
+            return ServerTooOld(
+                f"the server speaks version 1 of the protocol and would pass over {' and '.join(words)} of the filter:"
+                " upgrade the server, or leave them out"
+            )
     for spec in message.tasks if isinstance(message, Submit) else ():
         options = _newer_options(spec)
         if options:
@@ -32,6 +40,13 @@ def refusal_in_version_1(message: ToServer) -> ServerTooOld | None:
                 f" {spec.name[:64]!r}: upgrade the server, or submit without"
             )
     return None
+
+
+def _newer_words(wanted: TaskFilter) -> list[str]:
+    """Return what of a filter version 1 does not have."""
+    plain = TaskFilter()
+    fields = ("before_ms", "priority_min", "priority_max", "agent", "label", "key")
+    return [field for field in fields if getattr(wanted, field) != getattr(plain, field)]
 
 
 def _newer_options(spec: TaskSpec) -> list[str]:

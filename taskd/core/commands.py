@@ -41,8 +41,9 @@ from taskd.core.workflow_commands import (
     WakeTask,
 )
 from taskd_protocol.explanation import Misfit
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.limiting import Limit
-from taskd_protocol.task import TaskFilter, TaskSpec
+from taskd_protocol.task import TaskSpec
 
 
 class Now(NamedTuple):

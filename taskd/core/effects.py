@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskd.core.commands import Command
-from taskd_protocol.task import Grant, Outcome, TaskFilter
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.task import Grant, Outcome
 
 
 class SendLease(NamedTuple):

@@ -8,8 +8,9 @@ from taskd.core.commands import Loaded
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.working import Working
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import is_made_id
-from taskd_protocol.task import Failure, TaskFilter
+from taskd_protocol.task import Failure, TaskSpec
 
 SEARCHED_CHARS: Final = 500
 """Of a failure's message: as much as listings show."""
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
     state: str
     failure: Failure | None = None
     fingerprint: bytes = b""
+    agent: str = ""
 
 
 def standing(w: Working, task_id: bytes, loaded: Loaded) -> Standing:
@@ -35,11 +37,11 @@ def standing(w: Working, task_id: bytes, loaded: Loaded) -> Standing:
     task = w.tasks.get(task_id)
     if task is not None:
         leased = State.CANCELLING if task.cancelling else State.RUNNING
-        return Standing(leased if task.token else State.READY, task.failure)
+        return Standing(leased if task.token else State.READY, task.failure, agent=task.agent)
     state = loaded[records.STATE, task_id]
     if not isinstance(state, StateRecord):
         return Standing(State.READY)
-    return Standing(state.state, state.failure, state.fingerprint)
+    return Standing(state.state, state.failure, state.fingerprint, state.agent)
 
 
 def spec_fits(wanted: TaskFilter, spec: SpecRecord) -> bool:
@@ -48,6 +50,10 @@ def spec_fits(wanted: TaskFilter, spec: SpecRecord) -> bool:
         (not wanted.queue or spec.spec.queue == wanted.queue)
         and (not wanted.name or fnmatchcase(spec.spec.name, wanted.name))
         and spec.created_at_ms >= wanted.since_ms
+        and (not wanted.before_ms or spec.created_at_ms < wanted.before_ms)
+        and wanted.priority_min <= spec.spec.priority <= wanted.priority_max
+        and (not wanted.key or spec.spec.key == wanted.key)
+        and (not wanted.label or _asks_for(spec.spec, wanted.label))
     )
 
 
@@ -56,6 +62,7 @@ def standing_fits(wanted: TaskFilter, task: Standing) -> bool:
     return (
         (not wanted.state or task.state == wanted.state)
         and (not wanted.group or task.fingerprint == wanted.group)
+        and (not wanted.agent or task.agent == wanted.agent)
         and (not wanted.error or _has_error(task.failure, wanted.error.casefold()))
     )
 
@@ -68,6 +75,17 @@ def concerns(action: str, wanted: TaskFilter, task_id: bytes, task: Standing) ->
     if action not in {"", "cancel"} and is_made_id(task_id):
         return False
     return standing_fits(wanted, task) and (not action or task.state in ACTIONS[action])
+
+
+def _asks_for(spec: TaskSpec, label: str) -> bool:
+    """Tell whether a task asks for agents that have a label, or a value of it."""
+    name, equals, value = label.partition("=")
+    where = spec.rules.where
+    return where is not None and any(
+        rule.label == name and (value in rule.values if equals else rule.operator != "absent")
+        for rule in where.labels
+        if not equals or rule.operator in {"=", "in"}
+    )
 
 
 def _has_error(failure: Failure | None, part: str) -> bool:

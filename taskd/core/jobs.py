@@ -17,8 +17,8 @@ from taskd.core.filters import ACTIONS, concerns, standing
 from taskd.core.records import JobRecord, Key, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, JobLimit
+from taskd_protocol.filtering import check_filter
 from taskd_protocol.ids import is_task_id
-from taskd_protocol.task import check_filter
 
 RUNNING_MAX: Final = 4
 """Each takes some of every turn."""

@@ -26,9 +26,10 @@ from taskd.core.points import HistoryRecord
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd_protocol.explanation import Waited
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted
-from taskd_protocol.task import Failure, TaskFilter, TaskSpec
+from taskd_protocol.task import Failure, TaskSpec
 
 Kind = NewType("Kind", bytes)
 """One byte; names a space of keys."""

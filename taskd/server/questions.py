@@ -17,7 +17,7 @@ from taskd.server.views import WaitTexts, task_view
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest
-from taskd_protocol.task import TaskFilter, check_filter
+from taskd_protocol.filtering import TaskFilter, check_filter
 
 SCAN_ROWS_MAX: Final = 4_000
 """Tasks looked at for one page or one step of a count: a filter that fits nothing must not read the whole store."""

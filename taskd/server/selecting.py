@@ -12,8 +12,8 @@ from taskd.core.filters import spec_fits
 from taskd.core.records import SpecRecord
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import TASK_ID_BYTES, TaskId, task_id_unix_ms
-from taskd_protocol.task import TaskFilter
 
 FIRST_ENTRIES = 16
 """Read before it is known how large tasks are."""

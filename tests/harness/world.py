@@ -55,10 +55,11 @@ from taskd_protocol.errors import (
     SubmitTooOld,
     UniqueHeld,
 )
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import TaskId, is_made_id, task_id_unix_ms
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import LEARNED, LabelRule, Need, Preference, Request, Supply, Where
-from taskd_protocol.task import Failure, Grant, Retry, TaskFilter, TaskSpec, Unique, Use
+from taskd_protocol.task import Failure, Grant, Retry, TaskSpec, Unique, Use
 
 NAMES = ("m.f", "m.g")
 QUEUES = ("default", "other")

@@ -44,9 +44,10 @@ from harness.world import (
     shrink,
     times,
 )
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Where
-from taskd_protocol.task import Retry, TaskFilter, Unique, Use
+from taskd_protocol.task import Retry, Unique, Use
 
 TESTS = Path(__file__).parent.parent
 

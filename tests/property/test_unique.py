@@ -15,7 +15,8 @@ from harness.world import CHOICES, OUTCOMES, World, random_indexes, shrink, subm
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import LeaseRecord, SpecRecord, StateRecord
-from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, TaskFilter, TaskSpec, Unique
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, TaskSpec, Unique
 
 UNIQUES = [
     Unique(mode, 4_000 if mode == WINDOW else 0, key, replace=replaces)

@@ -24,6 +24,7 @@ from taskd_protocol.errors import (
     TaskdError,
     WorkflowInvalid,
 )
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import AgentDrain, QueueDrain
 from taskd_protocol.messages import (
     Cancel,
@@ -37,7 +38,7 @@ from taskd_protocol.messages import (
     TaskViews,
 )
 from taskd_protocol.payload import pack
-from taskd_protocol.task import TaskFilter, TaskSpec
+from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import member_id, workflow_of
 from taskd_protocol.workflow_messages import WorkflowOrder, WorkflowSignal
 

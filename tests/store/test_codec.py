@@ -17,10 +17,11 @@ from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.explanation import Waited
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
-from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskFilter, TaskSpec, Unique, Use
+from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskSpec, Unique, Use
 from taskd_protocol.workflow import Node, WorkflowSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records.json"
@@ -199,7 +200,9 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         (records.JOB, TASK_ID),
         records.JobRecord(
             "retry",
-            TaskFilter("dead", "images", "app.*", "timeout", 9, bytes(16), [TASK_ID]),
+            TaskFilter(
+                "dead", "images", "app.*", "timeout", 9, bytes(16), [TASK_ID], 11, -1, 9, "a1", "zone=a", "order-42"
+            ),
             "key1",
             1,
             b"c",

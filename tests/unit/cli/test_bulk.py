@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import format_task_id, task_id_unix_ms
 from taskd_protocol.messages import (
     DeadGroupView,
@@ -19,7 +20,7 @@ from taskd_protocol.messages import (
     TaskView,
     TaskViews,
 )
-from taskd_protocol.task import Failure, TaskFilter
+from taskd_protocol.task import Failure
 from unit.cli.fake_client import FakeClient, Taskd
 
 ONE = bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab")
@@ -60,6 +61,31 @@ def test_a_dry_run_counts_and_changes_nothing(taskd: Taskd, client: FakeClient) 
     assert (ended.code, ended.out) == (0, "would retry 1,204 tasks\n")
     wanted = TaskFilter("dead", "web", "app.f*", "row")
     assert client.asked == [TaskCount(0, "retry", wanted), TaskCount(0, "retry", wanted, b"c")]
+
+
+def test_a_filter_says_which(taskd: Taskd, client: FakeClient) -> None:
+    """As one word or several, with options beside; the same one for every command."""
+    wanted = TaskFilter("ready", "web", error="timed out", priority_min=6, agent="ash")
+    for command, words in (
+        ("cancel", ['queue:web error:"timed out" priority:>5', "agent:ash", "--state", "ready"]),
+        ("retry", ["queue:web", 'error:"timed out"', "priority:>5 agent:ash state:ready"]),
+    ):
+        client.replies = [TaskCounted(0, 3, 9, b"")]
+        ended = taskd("task", command, *words, "--dry-run")
+        assert (ended.code, ended.out) == (0, f"would {command} 3 tasks\n")
+        assert client.asked.pop() == TaskCount(0, command, wanted)
+    client.replies = [TaskCounted(0, 3, 9, b"")]
+    assert taskd("dead", "purge", "queue:web", "before:2026-01-01", "--dry-run").code == 0
+    assert client.asked.pop() == TaskCount(0, "purge", TaskFilter("dead", "web", before_ms=1_767_225_600_000))
+
+
+def test_a_filter_that_is_not_understood_is_pointed_at(taskd: Taskd, client: FakeClient) -> None:
+    """Nothing is asked of the server."""
+    ended = taskd("task", "ls", "queue:web", "stat:dead")
+    assert ended.code == 2
+    assert "column 11: 'stat' is no key; did you mean state?" in ended.complaint
+    assert taskd("task", "cancel", "queue:web", str(ONE.hex()), "--dry-run").code == 2
+    assert not client.asked
 
 
 def test_with_yes_the_job_is_started_and_followed(taskd: Taskd, client: FakeClient) -> None:

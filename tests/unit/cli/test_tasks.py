@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from taskd_protocol.errors import ResultGone, TimedOut
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import format_task_id, make_task_ids
 from taskd_protocol.messages import (
     AttemptView,
@@ -19,7 +20,7 @@ from taskd_protocol.messages import (
     TaskViews,
 )
 from taskd_protocol.payload import pack, pack_arguments
-from taskd_protocol.task import Failure, Outcome, TaskFilter
+from taskd_protocol.task import Failure, Outcome
 from taskd_protocol.workflow import make_workflow_id
 from taskd_protocol.workflow_messages import WorkflowList, WorkflowPage, WorkflowView
 from unit.cli.fake_client import FakeClient, Taskd

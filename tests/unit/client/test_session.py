@@ -34,17 +34,20 @@ from taskd_protocol.errors import (
     UnknownKind,
     VersionUnsupported,
 )
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import QueueList, QueuePage
 from taskd_protocol.mark import Mark
 from taskd_protocol.messages import (
     Accepted,
     Follow,
     FollowMore,
+    JobStart,
     LogEntry,
     LogPage,
     OutcomeCredit,
     Outcomes,
     Submit,
+    TaskList,
     ToPeer,
     ToServer,
     Wait,
@@ -540,6 +543,20 @@ def test_an_older_server_is_not_asked_for_what_it_would_leave_out(option: str, s
     wire.later(RECONNECT_MAX_S)
     wire.connect()
     assert wire.tell(welcome()) == [plain.message, newer.message], "it was upgraded meanwhile"
+
+
+def test_an_older_server_is_not_asked_to_pass_over_words_of_a_filter() -> None:
+    """It would show, or do, more than was asked for."""
+    wire = Wire()
+    plain = Request(TaskList(0, filter=TaskFilter("dead", "q")))
+    newer = Request(JobStart(0, ID, "cancel", TaskFilter("ready", before_ms=9, priority_min=5)))
+    wire.session.ask(plain)
+    wire.session.ask(newer)
+    wire.connect()
+    assert wire.tell(welcome(version=1)) == [plain.message]
+    assert answered(wire.session.take_events()) == [newer]
+    assert isinstance(newer.error, ServerTooOld)
+    assert "before_ms and priority_min of the filter: upgrade the server" in newer.error.message
 
 
 def test_a_version_that_is_not_known_here_is_refused() -> None:

@@ -13,7 +13,8 @@ from taskd.core.records import StateRecord
 from taskd.core.workflow_commands import OrderWorkflow, SpawnTasks
 from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
-from taskd_protocol.task import Grant, TaskFilter, TaskSpec
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.task import Grant, TaskSpec
 from taskd_protocol.workflow import is_workflow_id, member_id, place_of, spawn_digest
 
 

@@ -13,7 +13,9 @@ from taskd.core.lapses import CHECK_MS, key_of_id
 from taskd.core.lifecycle import State
 from taskd.core.records import JobRecord
 from taskd_protocol.errors import BadRequest, JobLimit, SubmitConflict, SubmitTooOld
-from taskd_protocol.task import Failure, Retry, TaskFilter, TaskSpec
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.resources import LabelRule, Where
+from taskd_protocol.task import Failure, Retry, TaskSpec
 
 ALL = TaskFilter()
 
@@ -78,6 +80,13 @@ def test_a_cancel_ends_all_that_fits_and_has_not_ended(shell: Shell) -> None:
         (TaskFilter(error="task.raised", queue="other"), 0),
         (TaskFilter(since_ms=1), 7),
         (TaskFilter(since_ms=1 << 47), 0),
+        (TaskFilter(before_ms=1 << 47), 7),
+        (TaskFilter(before_ms=1), 0),
+        (TaskFilter(priority_max=-1), 0),
+        (TaskFilter(priority_min=0, priority_max=0), 7),
+        (TaskFilter(agent="killer"), 7),
+        (TaskFilter(agent="other"), 0),
+        (TaskFilter(key="order-1"), 0),
     ],
 )
 def test_a_retry_is_for_those_that_fit(shell: Shell, wanted: TaskFilter, count: int) -> None:
@@ -86,6 +95,22 @@ def test_a_retry_is_for_those_that_fit(shell: Shell, wanted: TaskFilter, count: 
     dead(shell, 2, "no column")
     assert job(shell, start(shell, "retry", wanted)).changed == count
     assert states(shell).count("ready") == count
+
+
+@pytest.mark.parametrize(
+    ("label", "count"), [("zone", 3), ("zone=a", 2), ("zone=b", 1), ("zone=c", 0), ("disk", 1), ("disk=x", 0), ("n", 0)]
+)
+def test_tasks_that_ask_for_a_label_are_found(shell: Shell, label: str, count: int) -> None:
+    """By its name, or by a value that would do."""
+    rules: tuple[list[LabelRule], ...] = (
+        [LabelRule("zone", "=", ["a"])],
+        [LabelRule("zone", "in", ["a", "b"])],
+        [LabelRule("disk", "exists"), LabelRule("n", "absent"), LabelRule("zone", "!=", ["a"])],
+        [],
+    )
+    shell.submit(*[shell.spec(where=Where(labels=labels)) for labels in rules])
+    shell.submit(shell.spec())
+    assert job(shell, start(shell, "cancel", TaskFilter(label=label))).changed == count
 
 
 def test_a_group_is_retried_without_a_look_at_other_tasks(shell: Shell) -> None:

@@ -11,7 +11,8 @@ from taskd.core.commands import CancelTasks, RetryStates, RetryTasks, StartJob, 
 from taskd.core.lifecycle import State
 from taskd.core.working import Settings
 from taskd_protocol.errors import BadRequest, SubmitTooOld, UniqueHeld
-from taskd_protocol.task import Retry, TaskFilter, TaskSpec, Unique
+from taskd_protocol.filtering import TaskFilter
+from taskd_protocol.task import Retry, TaskSpec, Unique
 
 QUEUED, RUNNING = Unique("queued"), Unique("running")
 OTHER = b"\x91\x01"

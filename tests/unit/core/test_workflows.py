@@ -26,8 +26,9 @@ from taskd_protocol.errors import (
     WorkflowInvalid,
     WorkflowUnknown,
 )
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.payload import pack
-from taskd_protocol.task import Given, TaskFilter, TaskSpec
+from taskd_protocol.task import Given, TaskSpec
 from taskd_protocol.workflow import Choice, Node, member_id
 
 

@@ -7,6 +7,7 @@ from harness.peer import Peer
 from harness.server import Server, leased, report
 from taskd_protocol.agent_messages import Ack, Nack, Recorded
 from taskd_protocol.connection_messages import Error
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.messages import (
     DeadList,
     DeadPage,
@@ -18,7 +19,7 @@ from taskd_protocol.messages import (
     TaskList,
     TaskPage,
 )
-from taskd_protocol.task import Failure, FailureReport, Retry, TaskFilter
+from taskd_protocol.task import Failure, FailureReport, Retry
 
 
 async def die(server: Server, client: Peer, agent: Peer, *messages: str) -> list[bytes]:

@@ -49,6 +49,7 @@ from taskd_protocol.agent_messages import (
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import DiskFull
+from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
 from taskd_protocol.house_messages import (
@@ -65,7 +66,7 @@ from taskd_protocol.house_messages import (
 from taskd_protocol.limiting import Limit
 from taskd_protocol.limits import OUTBOX_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_SECONDS
 from taskd_protocol.schedule import Schedule, Timing
-from taskd_protocol.task import TaskFilter, TaskSpec
+from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec, make_workflow_id
 
 TASK = bytes(6) + b"\x70" + bytes(1) + b"\x80" + bytes(7)
