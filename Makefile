@@ -7,7 +7,7 @@ READY := .venv/.ready
 SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format prove simulate bench binary wheel lock debian clean
+.PHONY: help demo test check format prove simulate bench profile binary wheel lock debian clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ MODE := both
 
 bench: $(READY) ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
+
+profile: $(READY) ## draw flame graphs of server, agent, worker and client under load into build/profile/
+	@$(BIN)/python bench/flames.py $(ARGS)
 
 binary: debian dist/taskd ## build dist/taskd, one file that needs no Python, and prove that it works
 	@$(BIN)/pytest -m binary tests/e2e/test_binary.py $(ARGS)

@@ -35,7 +35,9 @@ SECONDS_MAX = 300
 PROBE_EVERY = 50
 """Round trips between two looks at the disk's own speed."""
 REST_POLLS = 10
-"""So many looks in a row, ``programs.POLL_S`` apart, at which nobody had used the CPU."""
+"""So many looks in a row, ``programs.POLL_S`` apart, at which all had used no more than ``REST_SHARE`` of a core."""
+REST_SHARE = 0.02
+"""The server looks at its own lateness some times a second."""
 QUEUED_MORE = 2_000
 """So that the restart's queue still holds the full number when the server is killed."""
 MIXED_SLOTS = (4, 2, 1)
@@ -117,7 +119,7 @@ def _wait_for_rest(running: Cluster) -> None:
         pids = running.pids()
         with suppress(OSError):  # a thread that ended while it was looked at: not at rest
             now = sum(spent for role, spent in measure.cpu_ns(pids).items() if role != "client")
-            at_rest, before = at_rest + 1 if now == before else 0, now
+            at_rest, before = at_rest + 1 if now - before <= REST_SHARE * programs.POLL_S * 1e9 else 0, now
         if at_rest == REST_POLLS:
             return
 
