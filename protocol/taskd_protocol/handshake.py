@@ -23,6 +23,7 @@ from taskd_protocol.access_messages import CaRequest, CertQuery, CertRenew, Invi
 from taskd_protocol.agent_messages import Ack, Checkpoints, Drain, Heartbeat, LeaseCredit, Logs, Nack, Offer, Started
 from taskd_protocol.connection_messages import Hello, Ping, Pong
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
 from taskd_protocol.house_messages import (
     AgentDrain,
     AgentList,
@@ -81,6 +82,9 @@ _READS: Messages = _ALWAYS | {
     sm.ScheduleList,
     sm.ScheduleHistory,
     sm.SchedulePreview,
+    EventsFollow,
+    EventsMore,
+    OverviewQuery,
 }
 _SCHEDULING: Messages = frozenset(
     {sm.ScheduleSet, sm.ScheduleSync, sm.ScheduleOrder, sm.ScheduleTrigger, sm.ScheduleBackfill}

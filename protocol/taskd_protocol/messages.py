@@ -46,6 +46,7 @@ from taskd_protocol.agent_messages import (
     StartRecorded,
 )
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
+from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, OverviewPage, OverviewQuery
 from taskd_protocol.explanation import Explanation, Misfit
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import (
@@ -475,6 +476,9 @@ ToServer = (
     | WorkflowList
     | WorkflowQuery
     | ChildrenQuery
+    | EventsFollow
+    | EventsMore
+    | OverviewQuery
 )
 """What a server may receive."""
 
@@ -528,6 +532,8 @@ ToPeer = (
     | WorkflowPage
     | WorkflowNodes
     | ChildrenPage
+    | EventPage
+    | OverviewPage
 )
 """What a client or an agent may receive."""
 

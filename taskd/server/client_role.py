@@ -42,6 +42,7 @@ from taskd.server.views import (
     task_view,
     with_attempts,
 )
+from taskd.server.watching import Watching
 from taskd.server.workflow_role import WorkflowRole, list_workflows, show_children, show_workflow
 from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
@@ -63,6 +64,7 @@ from taskd_protocol.access_messages import (
 )
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.house_messages import (
     AgentDrain,
@@ -102,6 +104,7 @@ class ClientRole:
         self._outcomes = OutcomePusher(session)
         self._following = Following(session)
         self._workflows = WorkflowRole(session)
+        self._watching = Watching(session)
         self._limiting = Limiting(session, session.services)
         self._scheduling = Scheduling(session, session.services, self._read)
         self._reads_count = 0
@@ -202,6 +205,8 @@ class ClientRole:
                 | sm.SchedulePreview()
             ):
                 self._scheduling.receive(message)
+            case EventsFollow() | EventsMore() | OverviewQuery():
+                self._watching.receive(message)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is no message of a client")
 

@@ -16,13 +16,14 @@ from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.events import RUNNING, SCHEDULED, SUBMITTED, TASK
 from taskd.core.lifecycle import State
-from taskd.core.points import HistoryRecord, Point
+from taskd.core.points import HistoryRecord
 from taskd.core.records import Mutation
 from taskd.core.working import Working
 from taskd.server.histogram import FINE_MS, quantile
 from taskd.server.tally import Tally
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.point import Depth, Point, Shares
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
@@ -161,15 +162,15 @@ class History:
 
         w = self._working
         states = [0, 0, 0, 0]
-        queues: list[tuple[str, int, int]] = []
+        queues: list[Depth] = []
         for name, by_state in w.counters.by_queue.items():
             ready, scheduled = by_state.get(State.READY, 0), by_state.get(State.SCHEDULED, 0)
             blocked = by_state.get(State.BLOCKED, 0)
             running = by_state.get(State.RUNNING, 0) + by_state.get(State.CANCELLING, 0)
             states = [a + b for a, b in zip(states, (ready, scheduled, blocked, running), strict=True)]
             if ready or running:
-                queues.append((name, ready, running))
-        queues.sort(key=lambda queue: (-queue[1] - queue[2], queue[0]))
+                queues.append(Depth(name, ready, running))
+        queues.sort(key=lambda depth: (-depth.ready - depth.running, depth.queue))
         return Point(
             at_ms=now.wall_ms,
             span_ms=counted.at_mono_ms - since.at_mono_ms,
@@ -190,7 +191,6 @@ class History:
         )
 
 
-def _shares(before: Sequence[int], after: Sequence[int]) -> tuple[int, int, int]:
+def _shares(before: Sequence[int], after: Sequence[int]) -> Shares:
     counts = [b - a for a, b in zip(before, after, strict=True)]
-    p50, p95, p99 = (quantile(FINE_MS, counts, share) for share in SHARES)
-    return p50, p95, p99
+    return Shares(*[quantile(FINE_MS, counts, share) for share in SHARES])

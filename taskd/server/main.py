@@ -31,9 +31,7 @@ from taskd.server.certificates import Certificates, names_for, open_certificates
 from taskd.server.client_role import ClientRole
 from taskd.server.datadir import DataDir, open_data_dir
 from taskd.server.disk import DiskWatch
-from taskd.server.history import History
 from taskd.server.hub import Hub
-from taskd.server.journal import Journal
 from taskd.server.listener import open_listener
 from taskd.server.loop import CommitLoop
 from taskd.server.notices import Notices
@@ -195,7 +193,7 @@ async def serve_store(
         flusher=platform.flusher,
     )
     restore(coordinator.working, await read_stored(store), loop.now())
-    watch = Watch(Journal(store), History(store, coordinator.working, loop.tally))
+    watch = Watch(store, coordinator.working, loop.tally)
     if plan.watched:
         await watch.open(loop.now())
         loop.onlooker = watch
@@ -222,12 +220,14 @@ async def serve_store(
         stop=ending,
         note_loss=partial(_note_loss, store),
         backups=backups,
-        watch=watch,
+        watch=watch if plan.watched else None,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(loop.run)
         await loop.until_durable()  # the epoch, before the first lease
         nursery.start_soon(backups.run)
+        if plan.watched:
+            nursery.start_soon(watch.bus.run)
         async with trio.open_nursery() as sessions:
             await sessions.start(listener.serve, partial(_serve_connection, services))
             task_status.started(

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from taskd.core.commands import Now
 from taskd.core.events import Event
 from taskd.core.records import Mutation
+from taskd.core.working import Working
+from taskd.server.bus import Bus
 from taskd.server.history import History
 from taskd.server.journal import Journal
+from taskd.server.tally import Tally
+from taskd.store.interface import Store
 
 
 class Watch:
@@ -19,11 +23,13 @@ class Watch:
     Attributes:
         journal: Of what turns have told.
         history: Of how the server stood.
+        bus: Tells who looks on; ``run`` it.
     """
 
-    def __init__(self, journal: Journal, history: History) -> None:
-        self.journal = journal
-        self.history = history
+    def __init__(self, store: Store, working: Working, tally: Tally) -> None:
+        self.journal = Journal(store)
+        self.history = History(store, working, tally)
+        self.bus = Bus(self.journal, tally)
 
     async def open(self, now: Now) -> None:
         """Read what is kept.
@@ -43,3 +49,4 @@ class Watch:
     def release(self, mark: int) -> None:
         """See ``loop.Onlooker``."""
         self.journal.release(mark)
+        self.bus.note()

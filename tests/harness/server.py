@@ -26,6 +26,7 @@ from taskd.server.hub import Hub
 from taskd.server.loop import CommitLoop
 from taskd.server.main import _make_role
 from taskd.server.notices import Notices
+from taskd.server.onlooker import Watch
 from taskd.server.platform import Platform
 from taskd.server.services import Services
 from taskd.server.session import Session
@@ -193,6 +194,7 @@ class Server:
 
     Attributes:
         faults: Filled by the server; ``full`` is the test's to set.
+        watch: What it keeps for who looks on; None: nothing.
         tokens: A good one for each role, and their key ids.
     """
 
@@ -204,6 +206,7 @@ class Server:
         disk: Disk | None = None,
         settings: Settings | None = None,
         seed: int = 0,
+        watched: bool = False,
     ) -> None:
         self.nursery = nursery
         self._certificates = certificates
@@ -221,6 +224,7 @@ class Server:
             fail=self.faults.failed.append,
             flusher=self.disk,
         )
+        self.watch = Watch(self.disk, self.coordinator.working, self.loop.tally) if watched else None
         told = self.coordinator.working.settings
         self.services = Services(
             platform=self.platform,
@@ -238,6 +242,7 @@ class Server:
             addresses=["127.0.0.1:7070"],
             room_on_disk=lambda: self.faults.full,
             stop=self.faults.stopped.append,
+            watch=self.watch,
         )
         self.tokens: dict[str, str] = {}
         self.key_ids: dict[str, str] = {}
@@ -253,6 +258,9 @@ class Server:
     async def start(self) -> "Server":
         """Restore, turn, and make a token for each role."""
         restore(self.coordinator.working, await read_stored(self.disk), self.loop.now())
+        if self.watch is not None:
+            await self.watch.open(self.loop.now())
+            self.loop.onlooker = self.watch
         await self.nursery.start(self._run)
         await self.loop.until_durable()
         for role in TOKEN_ROLES:
@@ -262,7 +270,10 @@ class Server:
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with self._running:
-            await self.loop.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                if self.watch is not None:
+                    nursery.start_soon(self.watch.bus.run)
+                await self.loop.run(task_status=task_status)
 
     async def crash(self, rng: random.Random | None = None) -> "Server":
         """Cut the power, and start what is left of it; every connection is gone."""
@@ -272,7 +283,12 @@ class Server:
         disk = self.disk.restart(rng or random.Random(0))
         settings = self.working.settings
         again = Server(
-            self.nursery, self._certificates, disk=disk, settings=settings, seed=self._ids.randrange(1 << 32)
+            self.nursery,
+            self._certificates,
+            disk=disk,
+            settings=settings,
+            seed=self._ids.randrange(1 << 32),
+            watched=self.watch is not None,
         )
         again.tokens, again.key_ids = self.tokens, self.key_ids
         return await again.start()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskd.core import records
 from taskd.core.events import EventsHeadRecord, EventsRecord, Noted, TasksMoved
-from taskd.core.points import HistoryRecord, Point
+from taskd.core.points import HistoryRecord
 from taskd.core.records import Key, Record
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
@@ -19,6 +19,7 @@ from taskd_protocol.errors import StoreCorrupt
 from taskd_protocol.explanation import Waited
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.limiting import Limit
+from taskd_protocol.point import Depth, Point, Shares
 from taskd_protocol.resources import Granted, Hold, LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import Failure, Given, Member, Retry, Rules, TaskSpec, Unique, Use
@@ -36,7 +37,10 @@ FIRING = FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "mi
 MOVED = TasksMoved("task.succeeded", "images", "app.tasks.add", "a1", 2, [TASK_ID], [1_250])
 
 POINT = Point(
-    1_763_760_000_000, 2_000, 50, 40, 30, 2, 1, 3, 900, 12, 1, 8, 2, (5, 80, 416), (-1, -1, -1), [("images", 900, 8)]
+    *(1_763_760_000_000, 2_000, 50, 40, 30, 2, 1, 3, 900, 12, 1, 8, 2),
+    waits_ms=Shares(5, 80, 416),
+    runs_ms=Shares(-1, -1, -1),
+    queues=[Depth("images", 900, 8)],
 )
 
 SAMPLES: dict[str, tuple[Key, Record]] = {

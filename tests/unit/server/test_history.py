@@ -7,12 +7,12 @@ import pytest
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.events import TasksMoved
-from taskd.core.points import Point
 from taskd.core.working import Settings, Working
 from taskd.server.history import LEVELS, PIECE, History
 from taskd.server.tally import Tally
 from taskd.store import codec
 from taskd.store.memory import MemoryStore
+from taskd_protocol.point import Depth, Point, Shares
 
 WALL_MS = 1_763_760_000_000
 STEP_MS = LEVELS[0].step_ms
@@ -91,11 +91,11 @@ async def test_a_point_says_what_was_counted_since_the_one_before(watched: Watch
         blocked=0,
         running=3,
         agents=0,
-        waits_ms=(10, 416, 416),
-        runs_ms=(7, 7, 7),
-        queues=[("q", 9, 2), ("r", 0, 1)],
+        waits_ms=Shares(10, 416, 416),
+        runs_ms=Shares(7, 7, 7),
+        queues=[Depth("q", 9, 2), Depth("r", 0, 1)],
     )
-    assert (quiet.submitted, quiet.waits_ms) == (0, (-1, -1, -1))
+    assert (quiet.submitted, quiet.waits_ms) == (0, Shares(-1, -1, -1))
 
 
 async def test_every_level_counts_the_same(watched: Watched) -> None:

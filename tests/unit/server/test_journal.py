@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+import pytest
 import trio
+import trio.testing
 
 from harness.peer import Peer
 from harness.server import Server, leased, report
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.events import Event, Noted, TasksMoved
-from taskd.server.history import History
+from taskd.server.certificates import Certificates
 from taskd.server.journal import AGE_MS, RECENT_TASKS_MAX, REMOVED_MAX, STRETCH_MS, STRETCHES, Journal, Numbered
-from taskd.server.onlooker import Watch
 from taskd.store import codec
 from taskd.store.memory import MemoryStore
 from taskd_protocol.agent_messages import Ack, Recorded
@@ -148,11 +149,15 @@ async def test_what_goes_goes_some_at_a_time() -> None:
     assert kept.journal.oldest == REMOVED_MAX * 3 + 1
 
 
-async def watched(server: Server) -> Watch:
-    watch = Watch(Journal(server.disk), History(server.disk, server.working, server.loop.tally))
-    await watch.open(server.loop.now())
-    server.loop.onlooker = watch
-    return watch
+@pytest.fixture
+async def server(nursery: trio.Nursery, ca: Certificates) -> Server:
+    """A server that keeps what happens."""
+    return await Server(nursery, ca, watched=True).start()
+
+
+def journal_of(server: Server) -> Journal:
+    assert server.watch is not None
+    return server.watch.journal
 
 
 def whats(read: Sequence[Numbered]) -> list[str]:
@@ -169,29 +174,25 @@ async def work(server: Server, client: Peer) -> None:
 
 
 async def test_a_server_keeps_what_its_turns_tell(server: Server) -> None:
-    watch = await watched(server)
     await work(server, await server.client())
-    told = await watch.journal.read(0)
+    told = await journal_of(server).read(0)
     assert whats(told) == ["agent.connected", "task.submitted", "task.running", "task.succeeded"]
 
 
 async def test_a_flush_that_does_not_come_back_lets_nobody_know(server: Server) -> None:
-    watch = await watched(server)
     client = await server.client()
     with server.disk.held():
         server.nursery.start_soon(server.submit, client, 2)
         await trio.testing.wait_all_tasks_blocked()
         assert server.working.counters.by_queue
-        assert await watch.journal.read(0) == []
+        assert await journal_of(server).read(0) == []
     await trio.testing.wait_all_tasks_blocked()
-    assert whats(await watch.journal.read(0)) == ["task.submitted"]
+    assert whats(await journal_of(server).read(0)) == ["task.submitted"]
 
 
 async def test_after_a_crash_the_journal_says_what_the_disk_says(server: Server) -> None:
-    watch = await watched(server)
     client = await server.client()
     await work(server, client)
-    told = await watch.journal.read(0)
+    told = await journal_of(server).read(0)
     again = await server.crash()
-    once_more = await watched(again)
-    assert await once_more.journal.read(0) == told
+    assert await journal_of(again).read(0) == told

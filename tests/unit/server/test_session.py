@@ -49,6 +49,7 @@ from taskd_protocol.agent_messages import (
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import DiskFull
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
@@ -383,6 +384,9 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     wm.WorkflowList(5),
     wm.WorkflowQuery(5, WORKFLOW),
     wm.ChildrenQuery(5, WORKFLOW),
+    EventsFollow(5),
+    EventsMore(5),
+    OverviewQuery(5),
 ]
 
 
