@@ -21,6 +21,7 @@ from taskd.http.auth import Way, bearer
 from taskd.http.errors import JSON, MethodRefused, NotFound, refusal
 from taskd.http.guard import Guard, SecurityHeaders
 from taskd.http.hosts import HostAllowList
+from taskd.http.live import Live
 from taskd.http.metrics import metrics_page
 from taskd.http.openapi import describe
 from taskd.http.rates import Rates
@@ -81,13 +82,14 @@ def make_app(
 
 
 def _api(api: Api, prefix: str) -> Iterable[BaseRoute]:
-    document = msgspec.json.encode(describe(ROUTES, prefix))
+    routes = [*ROUTES, Live(api.services).route]
+    document = msgspec.json.encode(describe(routes, prefix))
 
     async def openapi(_request: Request) -> Response:
         """What can be asked, for programs; it is no secret."""
         return Response(document, media_type=JSON)
 
-    return [Page(f"{API}/openapi.json", openapi), *api.pages(ROUTES)]
+    return [Page(f"{API}/openapi.json", openapi), *api.pages(routes)]
 
 
 async def _not_here(request: Request, why: Exception) -> Response:

@@ -217,8 +217,13 @@ class Bus:
 
     def note(self) -> None:
         """More is durable."""
-        if self._readers or self._looks:
+        if self.is_watched:
             self._news.set()
+
+    @property
+    def is_watched(self) -> bool:
+        """Somebody looks on."""
+        return bool(self._readers or self._looks)
 
     @contextmanager
     def read(self, wanted: Wanted, after: int) -> Iterator[Reader]:
@@ -247,7 +252,7 @@ class Bus:
             del self._looks[look]
 
     def _begin(self) -> None:
-        if not self._readers and not self._looks:
+        if not self.is_watched:
             self._seen = self.journal.told
 
     async def run(self) -> None:

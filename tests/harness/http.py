@@ -83,12 +83,13 @@ class Browser:
             await trio.lowlevel.checkpoint()
             sent.append(message)
 
-        await self.app(_scope(method, path, said), receive, send)
+        await self.app(scope(method, path, said), receive, send)
         head = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
         return Answer(sent[0]["status"], head, b"".join(message["body"] for message in sent[1:]))
 
 
-def _scope(method: str, path: str, headers: Mapping[str, str]) -> Scope:
+def scope(method: str, path: str, headers: Mapping[str, str]) -> Scope:
+    """Return what an application is told of a request."""
     bare, _, query = path.partition("?")
     return {
         "type": "http",

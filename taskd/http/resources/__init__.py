@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from taskd.http.resources import queues
+from taskd.http.resources import happenings, queues
 from taskd.http.routes import AnyRoute
 
-ROUTES: Final[Sequence[AnyRoute]] = (*queues.ROUTES,)
+ROUTES: Final[Sequence[AnyRoute]] = (*queues.ROUTES, *happenings.ROUTES)

@@ -1,0 +1,96 @@
+"""What happens, as a stream that can be resumed; and how the server stood over the last while."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from taskd.http.errors import FieldRefused
+from taskd.http.routes import AnyRoute, Call, Nothing, get
+from taskd.http.sse import Event, EventStream
+from taskd.text.happenings import EventDocument, Overview, event_document, overview_document
+from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, EventView, OverviewPage, OverviewQuery
+from taskd_protocol.ids import parse_task_id
+
+MISSED: Final = "missed"
+"""Kind of the event that says that some before the next are not kept any more."""
+
+
+class Range(msgspec.Struct, forbid_unknown_fields=True):
+    """How far back."""
+
+    range: Literal["15m", "1h", "6h", "24h"] = "15m"
+    """In points of 2 s, 10 s, 1 min or 4 min."""
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """Which events, and from where on."""
+
+    after: int = -1
+    """``number`` of the last one that was seen; -1: from now on; 0: from the oldest that is kept. What
+    ``Last-Event-ID`` says goes before it."""
+    topics: str = ""
+    """How what is wanted begins, with commas between: ``task.dead,agent.``; empty: all."""
+    queue: str = ""
+    name: str = ""
+    """Of the tasks; ``thumb*`` are all that begin so."""
+    tasks: str = ""
+    """Ids, with commas between."""
+    workflow: str = ""
+    """Its id: of it, and of its tasks."""
+
+
+async def overview(call: Call[Range, Nothing]) -> Overview:
+    """Show how the server stood and what it did, from its own memory; where it was not running there is nothing."""
+    return overview_document((await call.ask(OverviewQuery(0, call.asked.range), OverviewPage)).points)
+
+
+async def follow_events(call: Call[Wanted, Nothing]) -> EventStream:
+    """Tell what happens, as it happens, from any place on that is kept."""
+    asked = call.asked
+    message = EventsFollow(
+        request_id=0,
+        after=_place(call.request.headers.get("last-event-id"), asked.after),
+        topics=_words(asked.topics),
+        queue=asked.queue,
+        name=asked.name,
+        ids=[parse_task_id(each) for each in _words(asked.tasks)],
+        workflow=parse_task_id(asked.workflow) if asked.workflow else b"",
+    )
+
+    async def events() -> AsyncGenerator[Event]:
+        with call.session.open(message) as answers:
+            while True:
+                page = await answers.take(EventPage)
+                if page.missed:
+                    yield Event(b"{}", MISSED, str(page.events[0].number - 1 if page.events else page.after))
+                for view, following in zip(page.events, [*page.events[1:], None], strict=True):
+                    yield _event(view, following, page.after)
+                call.session.tell(EventsMore(page.request_id))
+
+    return EventStream(events())
+
+
+def _event(view: EventView, following: EventView | None, after: int) -> Event:
+    """Return an event; the place is told with the last one of its number, so that none is left out behind it."""
+    is_last = following is None or following.number > view.number
+    place = str(after if following is None else view.number)
+    return Event(msgspec.json.encode(event_document(view)), id=place if is_last else "")
+
+
+def _place(last_event_id: str | None, after: int) -> int:
+    if not last_event_id:
+        return after
+    if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 19):  # noqa: PLR2004 - of 63 bits
+        raise FieldRefused("Last-Event-ID is no place in this stream", "$.Last-Event-ID")
+    return int(last_event_id)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+ROUTES: Final[Sequence[AnyRoute]] = (
+    get("/overview", overview, Range, Overview, OverviewQuery),
+    get("/events", follow_events, Wanted, EventDocument, EventsFollow, EventsMore, streams=True),
+)
