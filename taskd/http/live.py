@@ -36,6 +36,9 @@ from taskd_protocol.workflow import STEM_BYTES
 EVERY_SECONDS: Final = 0.3
 """Between two tellings to one tab."""
 
+AGAIN_SECONDS: Final = 0.1
+"""What was made for another tab just now, and is not the newest any more, is looked at again after so long."""
+
 TICK_SECONDS: Final = 1.0
 """What changes without an event, such as CPU and the end of a stretch of time, is told so often."""
 
@@ -179,6 +182,7 @@ class Live:
     async def _tell(self, topics: Sequence[str]) -> AsyncGenerator[bytes]:
         seen = dict.fromkeys(topics, 0)
         ticks = not TICKING.isdisjoint(topics)
+        told_at_s = -EVERY_SECONDS
         while True:
             changed, parts, is_old = self._changed, [], False
             for name in topics:
@@ -190,10 +194,10 @@ class Live:
             if parts:
                 await self._services.loop.until_durable()
                 yield b'{"topics":{%b}}' % b",".join(parts)
-            if not is_old:
-                with trio.move_on_after(TICK_SECONDS if ticks else float("inf")):
-                    await changed.wait()
-            await trio.sleep(EVERY_SECONDS)
+                told_at_s = trio.current_time()
+            with trio.move_on_after(AGAIN_SECONDS if is_old else TICK_SECONDS if ticks else float("inf")):
+                await changed.wait()
+            await trio.sleep(max(told_at_s + EVERY_SECONDS - trio.current_time(), AGAIN_SECONDS if is_old else 0))
 
     # -- what tabs show ---------------------------------------------------------------------
 
