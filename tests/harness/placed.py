@@ -35,12 +35,7 @@ def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
     for line in w.active.values():
         left = limiting.left(w, line.queue, line.name, now)
         for agent in w.agents.values():
-            if (
-                left
-                and line.wants is not None
-                and agent.granted_bytes <= LEASED_BYTES_MAX
-                and never(agent, line) is None
-            ):
+            if left and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:
                 assert not_now(agent, line, now) is not None, "what has room moves"
 
 
