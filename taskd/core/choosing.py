@@ -77,7 +77,8 @@ class Choosing:
         """Tell at little cost whether a line that was stuck before this pass is so still."""
         if line.stuck < self._before or line.head_rank() < line.stuck_rank or line.id in self._w.rooms.held:
             return False
-        if self._fresh and self._fresh[-1][0] >= line.least[0]:
+        cpu, _ = line.least
+        if self._fresh and (not cpu or self._fresh[-1][0] >= cpu):  # what is left may be less than nothing
             return False
         if self._may_keep and self._is_due(line):
             return False

@@ -280,6 +280,18 @@ def test_a_line_that_no_agent_could_run_keeps_no_other_from_an_agent_kept_free(s
     assert large.id in {grant.spec.id for grant in agent.held.values()}
 
 
+@pytest.mark.parametrize("where", [Where(apart="db"), Where([Request([Need("memory", 8 * GIB)])])])
+def test_what_asks_for_no_cpu_goes_on_where_others_use_all_of_them(shell: Shell, where: Where) -> None:
+    """Less than none are left to be had, and none are asked for."""
+    agent = machine(shell)
+    shell.do(agent.beat(cpu_outside=4_000))
+    shell.submit(shell.spec(), *[shell.spec(where=where) for _ in range(2)])
+    plain, first = agent.receive()
+    assert (plain.granted, first.granted is None) == (None, False)
+    shell.do(agent.ack(agent.held.pop(first.token)))
+    assert len(agent.receive()) == 1
+
+
 def test_what_no_agent_could_ever_do_is_told(shell: Shell) -> None:
     agent = machine(shell)
     shell.submit(wish(shell, cpu(64)), wish(shell, Need("fpga", 1_000)))
