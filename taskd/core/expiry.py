@@ -29,6 +29,15 @@ def deadline_at_ms(spec: TaskSpec, since_ms: int) -> int:
     return since_ms + deadline_ms if deadline_ms else 0
 
 
+def left_ms(spec: TaskSpec, since_ms: int, wall_ms: int) -> int:
+    """Return how long an attempt has that begins now, at least 1; 0: as long as it likes.
+
+    Never longer than the whole: the wall clock may have been put back since the task was accepted.
+    """
+    deadline_ms = spec.rules.deadline_ms
+    return min(max(since_ms + deadline_ms - wall_ms, 1), deadline_ms) if deadline_ms else 0
+
+
 def is_late(spec: TaskSpec, since_ms: int, wall_ms: int) -> bool:
     """Tell whether a task that is to wait from then on has reached its deadline."""
     return bool(spec.rules.deadline_ms) and wall_ms >= deadline_at_ms(spec, since_ms)

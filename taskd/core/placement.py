@@ -457,8 +457,7 @@ class _Pass:
         if rules.unique is not None:
             claims.note_grant(self._w, task, rules.unique)
         expiry.stop(self._w, task.spec, task.since_ms, task.attempt)
-        deadline_at_ms = expiry.deadline_at_ms(task.spec, task.since_ms)
-        return max(deadline_at_ms - self._wall_ms, 1) if deadline_at_ms else 0
+        return expiry.left_ms(task.spec, task.since_ms, self._wall_ms)
 
 
 def _places(w: Working) -> list[Place]:

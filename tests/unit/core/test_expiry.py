@@ -74,6 +74,17 @@ def test_a_grant_tells_what_is_left_until_the_deadline(shell: Shell) -> None:
     assert grant.deadline_in_ms == 4_000
 
 
+def test_no_attempt_has_longer_than_the_whole_deadline(shell: Shell, agent: FakeAgent) -> None:
+    """Be it that the wall clock was put back by an hour since the submit."""
+    spec = shell.spec(deadline_ms=9_000)
+    shell.do(agent.credit(0))
+    shell.submit(spec)
+    shell.wall_ms -= 3_600_000
+    shell.do(agent.credit(1))
+    [grant] = agent.receive()
+    assert grant.deadline_in_ms == 9_000
+
+
 def test_an_attempt_ended_at_the_deadline_is_the_last(shell: Shell, agent: FakeAgent) -> None:
     grant = lease(shell, shell.spec(deadline_ms=9_000), agent)
     shell.do(agent.nack(grant, failure=Failure(TaskCodes.DEADLINE, "too late")))
