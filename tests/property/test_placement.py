@@ -5,13 +5,11 @@ offer, however they come and go, and whatever others do on their machines. The l
 still hold, by rules that are written here once more.
 """
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import pytest
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -25,7 +23,7 @@ from taskd.core.choosing import PRESSED_AFTER_MS
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import State
 from taskd.core.records import SPEC, SpecRecord
-from taskd_protocol.limits import HEARTBEAT_MS, HEARTBEATS_MISSED
+from taskd_protocol.limits import HEARTBEAT_MS
 from taskd_protocol.resources import ALL, LabelRule, Need, Preference, Request, Supply, Where
 from taskd_protocol.task import Grant, Retry, TaskSpec
 
@@ -183,7 +181,9 @@ class Placement(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         sticky=st.sampled_from(["", "w"]),
     )
-    def submit(self, where: Where | None, count: int, name: str, queue: str, priority: int, sticky: str) -> None:
+    def submit(  # noqa: PLR0917 - drawn by name
+        self, where: Where | None, count: int, name: str, queue: str, priority: int, sticky: str
+    ) -> None:
         where = None if where == Where() else where
         specs = [
             self.shell.spec(name, queue=queue, priority=priority, where=where, sticky=sticky, retry=Retry(50))

@@ -9,6 +9,7 @@ from simulation.lives import Life
 from simulation.machines import Machine
 from simulation.net import HOST, PORT, Net
 from simulation.server import ServerMachine
+from simulation.sites import GIB, Neighbours, Site
 from simulation.spawner import PlayedSpawner, Watch
 from simulation.trace import Trace
 from taskd.agent.agent import Agent
@@ -16,8 +17,8 @@ from taskd.agent.config import AgentConfig
 from taskd.agent.platform import Platform
 from taskd.agent.supplies import Machine as Found
 from taskd.client.profile import Profile
-from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.errors import AgentDuplicate, TaskdError
+from taskd_protocol.resources import ONE
 
 
 class AgentMachine(Machine):
@@ -26,6 +27,8 @@ class AgentMachine(Machine):
     Attributes:
         spawner: Of the life of now.
         boot_ids: Of its lives.
+        site: What its machine has.
+        neighbours: Who uses that beside it.
     """
 
     def __init__(
@@ -40,10 +43,15 @@ class AgentMachine(Machine):
         watch: Watch,
         slots: int,
         queues: tuple[str, ...],
+        site: Site | None = None,
+        neighbours: bool = False,
     ) -> None:
         super().__init__(name, nursery, net, rng, trace)
         self.spawner: PlayedSpawner | None = None
         self.slots = slots
+        self.site = site or Site(ONE * slots, GIB)
+        self.neighbours = Neighbours(self.site, random.Random(f"neighbours of {name}"))
+        self.neighbours.are_gone = not neighbours
         self._server = server
         self._watch = watch
         self._queues = queues
@@ -54,6 +62,7 @@ class AgentMachine(Machine):
         life = self.life
         assert life is not None
         rng = random.Random(self.rng.random())
+        site = self.site
         spawner = self.spawner = PlayedSpawner(self.nursery, rng, self.clock, self._watch)
         platform = Platform(
             clock=self.clock,
@@ -61,8 +70,10 @@ class AgentMachine(Machine):
             boot_id=rng.randbytes(16),
             connect=partial(self.net.connect, life),
             spawner=spawner,
-            machine=Found(cpus=1_000 * self.slots, memory_bytes=1 << 30, host=self.name),
-            host_stats=HostStats,
+            machine=Found(
+                cpus=site.cpus, memory_bytes=site.memory, gpus=site.found_gpus(), host=self.name, cpu_numbers=()
+            ),
+            host_stats=self.neighbours.stats,
             memory_of=lambda _pid, _enough: 0,
             oom_kills=lambda: 0,
         )
@@ -74,6 +85,8 @@ class AgentMachine(Machine):
             processes=self.slots,
             concurrency=10 * self.slots,
             queues=self._queues,
+            labels=site.labels,
+            resources={"license": site.licenses} if site.licenses else {},
             drain_s=10.0,
         )
         config.check()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from simulation.agents import AgentMachine
 from simulation.disk import ROOMY, SHORT
 from simulation.machines import Machine
 from simulation.net import Weather
@@ -85,6 +86,8 @@ class Faults:
         core: list[Machine] = [world.server, *world.agents[:CORE_AGENTS], *world.clients]
         for machine in world.machines:
             if machine in core:
+                if isinstance(machine, AgentMachine):
+                    machine.neighbours.are_gone = True
                 machine.thaw()
                 world.net.heal({machine.name})
             elif self._rng.random() < 0.5:

@@ -5,9 +5,11 @@ from collections.abc import Container
 
 from simulation.bodies import ASYNC, BLOCKING, Body
 from simulation.broods import new_brood
+from simulation.sites import wishes
 from simulation.tasks import BACKOFF_MS_MAX, QUEUES, cost_s
+from taskd_protocol.limits import KEPT_RESULT_BYTES_MIN
 from taskd_protocol.payload import Input, pack, pack_arguments
-from taskd_protocol.task import Retry, TaskSpec
+from taskd_protocol.task import Retry, Rules, TaskSpec
 from taskd_protocol.workflow import (
     COMPENSATE,
     ENTROPY_BYTES,
@@ -108,8 +110,15 @@ class GraphMaker:
             end, good_from = rng.choice(ends), rng.choice([2, 3, 1_000])
         elif "crashes" in self._features and chance < 0.3:
             end, good_from = "exit", rng.choice([2, 1_000])
+        result_bytes = rng.choice([0, 0, 40, 3_000])
+        rules = None
+        if "placement" in self._features:
+            result_bytes = rng.choice([result_bytes, KEPT_RESULT_BYTES_MIN])
+            rules = Rules(**wishes(rng, delayed=True, once=False))  # type: ignore[arg-type]  # fields by their names
         gives = rng.choice(["", *WORDS, WORDS, *map(str, range(ITEMS_MAX + 1))])
-        body = Body(rng.choice(RUNS_MS), end, good_from, rng.choice([0, 0, 40, 3_000]), rng.random() < 0.7, gives=gives)
+        if result_bytes == KEPT_RESULT_BYTES_MIN:
+            gives = ""
+        body = Body(rng.choice(RUNS_MS), end, good_from, result_bytes, rng.random() < 0.7, gives=gives)
         if "families" in self._features and rng.random() < 0.15:
             body = body._replace(brood=new_brood(rng))
         return TaskSpec(
@@ -118,6 +127,7 @@ class GraphMaker:
             pack_arguments(list(body), {f"input{number}": Input(number) for number in range(len(needs))}),
             QUEUES[0] if "queues" not in self._features else rng.choice(QUEUES),
             retry=Retry(rng.randint(1, 3), base_ms=rng.choice([0, 300, 2_000]), max_ms=BACKOFF_MS_MAX),
+            given=rules,
         )
 
 

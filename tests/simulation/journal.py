@@ -6,14 +6,14 @@ with a crash was never told to anyone, and does not count.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import structs
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, QueueRecord, SpecRecord, StateRecord
+from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, LimitRecord, QueueRecord, SpecRecord, StateRecord
 from taskd.core.schedule_records import ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec
@@ -21,6 +21,9 @@ from taskd.store.interface import Write
 from taskd.store.keys import ID_START
 from taskd_protocol.ids import TASK_ID_BYTES
 from taskd_protocol.workflow import Node
+
+if TYPE_CHECKING:
+    from taskd_protocol.limiting import Limit
 
 R = TypeVar("R")
 
@@ -65,6 +68,7 @@ class Standing(NamedTuple):
 
 
 _ORDERS = {records.AGENT[0], records.QUEUE[0]}
+_BOUNDS = {records.LIMIT[0], records.QUEUE[0]}
 
 NOTHING = Standing()
 
@@ -109,6 +113,8 @@ class Journal:
         begun: Of each schedule the number of its first decision under the timing that it has.
         leases: Every lease that ever was durable: (task, attempt, agent) by token.
         epoch: Of the server's life that wrote last.
+        limits: Those that hold, by name.
+        paused: Queues of which nothing begins.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -121,6 +127,8 @@ class Journal:
         self.leases: dict[int, tuple[bytes, int, str]] = {}
         self.begun: dict[str, int] = {}
         self.epoch = 0
+        self.limits: dict[str, Limit] = {}
+        self.paused: set[str] = set()
         self._timings: dict[str, tuple[object, int]] = {}
         self._reader = reader
         self._staged: deque[tuple[int, Sequence[Write]]] = deque()
@@ -167,6 +175,8 @@ class Journal:
                 self._change(changed, key, value)
             elif key[1] in _FLOWS:
                 flowed.append((key, value))
+            elif key[1] in _BOUNDS:
+                self._bound(key[1], key[ID_START:].decode(), value)
             elif key[1] in {_SCHEDULE, _STANDING}:
                 self._schedule(key[1], key[ID_START:], value)
             elif key[1] == _META and key[ID_START:] == _EPOCH and value is not None:
@@ -184,6 +194,18 @@ class Journal:
             if drained:
                 self._reader.ordered(kind, name, drained=True)
         self._reader.committed()
+
+    def _bound(self, kind: int, name: str, value: bytes | None) -> None:
+        """Take in a limit, or whether a queue is paused."""
+        if kind == records.LIMIT[0]:
+            if value is None:
+                self.limits.pop(name, None)
+            else:
+                self.limits[name] = codec.decode_as(LimitRecord, records.LIMIT, name.encode(), value).limit
+        elif value is not None and codec.decode_as(QueueRecord, records.QUEUE, name.encode(), value).paused:
+            self.paused.add(name)
+        else:
+            self.paused.discard(name)
 
     def _tell_kept(self, writes: Sequence[Write]) -> None:
         for key, value in writes:

@@ -3,7 +3,7 @@
 import random
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -11,7 +11,8 @@ from simulation.bodies import ASYNC, BLOCKING, COMMAND
 from simulation.clients import ClientMachine, perform
 from simulation.graphs import SIGNALS, GraphMaker
 from simulation.schedules import ask_of_schedules, remove_schedules
-from simulation.tasks import TaskMaker
+from simulation.sites import LIMITED, LIMITS
+from simulation.tasks import QUEUES, TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
 from taskd_protocol.connection_messages import Done
@@ -25,7 +26,8 @@ from taskd_protocol.errors import (
     WorkflowInvalid,
 )
 from taskd_protocol.filtering import TaskFilter
-from taskd_protocol.house_messages import AgentDrain, QueueDrain
+from taskd_protocol.house_messages import AgentDrain, QueueDrain, QueueWeigh
+from taskd_protocol.limit_messages import LimitRemove, LimitSet, QueuePause
 from taskd_protocol.messages import (
     Cancel,
     Cancelled,
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
 
     from simulation.plan import Plan
     from simulation.world import World
+
+Order: TypeAlias = (
+    AgentDrain | QueueDrain | QueuePause | QueueWeigh | LimitSet | LimitRemove | WorkflowOrder | WorkflowSignal
+)
 
 PATIENCE_SECONDS = 30.0
 TIDY_SECONDS = 5.0
@@ -98,6 +104,7 @@ class Load:
             ("orders", 0.02, self._order),
             ("schedules", 0.05, self._schedule),
             ("workflows", 0.04, self._run_workflow),
+            ("placement", 0.03, self._bound),
         ]
         chance = self._rng.random() if self._world.known else 1.0
         with trio.move_on_after(PATIENCE_SECONDS if self._rng.random() < 0.2 else inf):
@@ -181,12 +188,24 @@ class Load:
             await self._tell(machine, QueueDrain(0, "other", resume) if queue else AgentDrain(0, agent, resume))
             await trio.sleep(self._rng.choice([1.0, 5.0, 20.0]))
 
+    async def _bound(self, machine: ClientMachine) -> None:
+        """Set a limit, or forget one; weigh a queue, or pause it for a while."""
+        queue, chance = self._rng.choice(QUEUES), self._rng.random()
+        if chance < 0.5:
+            await self._tell(machine, LimitSet(0, self._rng.choice(LIMITS)))
+        elif chance < 0.7:
+            await self._tell(machine, LimitRemove(0, self._rng.choice(LIMITED)))
+        elif chance < 0.85:
+            await self._tell(machine, QueueWeigh(0, queue, self._rng.randint(1, 4)))
+        else:
+            await self._tell(machine, QueuePause(0, queue))
+            await trio.sleep(self._rng.choice([0.5, 5.0]))
+            await self._tell(machine, QueueDrain(0, queue, resume=True))
+
     async def _schedule(self, machine: ClientMachine) -> None:
         await ask_of_schedules(machine, self._rng)
 
-    async def _tell(
-        self, machine: ClientMachine, order: AgentDrain | QueueDrain | WorkflowOrder | WorkflowSignal
-    ) -> None:
+    async def _tell(self, machine: ClientMachine, order: Order) -> None:
         assert machine.link is not None
         with suppress(TaskdError):  # no such agent, or workflow, or it stands where that cannot be done
             await perform(operations.call(machine.link, order, Done, None))
@@ -230,6 +249,7 @@ class Load:
             for agent in world.agents:
                 await self._tell(machine, AgentDrain(0, agent.name, resume=True))
         while True:
+            await self._unbound(machine)
             if "schedules" in self._plan.features:
                 await remove_schedules(machine)
             endless = world.left_endless()
@@ -242,6 +262,14 @@ class Load:
             if gone:
                 await self._cancel_these(machine, gone, force=True)
             await trio.sleep(TIDY_SECONDS)
+
+    async def _unbound(self, machine: ClientMachine) -> None:
+        """Let go on what is limited or paused; another client may have asked for that since."""
+        journal = self._world.journal
+        for queue in sorted(journal.paused):
+            await self._tell(machine, QueueDrain(0, queue, resume=True))
+        for name in list(journal.limits):
+            await self._tell(machine, LimitRemove(0, name))
 
     def _value(self) -> bytes:
         """Return what no signal had before."""

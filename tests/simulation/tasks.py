@@ -3,11 +3,15 @@
 import random
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from simulation.bodies import ASYNC, BLOCKING, COMMAND, Body, read_body
 from simulation.broods import brood_of, new_brood
+from simulation.sites import wishes
+from taskd.core.preemption import PREEMPTED_MAX
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.schedule import SCHEDULE_HEADER
-from taskd_protocol.task import QUEUED, RUNNING, WINDOW, Retry, Rules, TaskSpec, Unique
+from taskd_protocol.task import NO_RULES, QUEUED, RUNNING, WINDOW, Retry, Rules, TaskSpec, Unique
 
 if TYPE_CHECKING:
     from simulation.clients import ClientMachine
@@ -53,13 +57,16 @@ class TaskMaker:
             work = rng.randrange(WORKS)
             name, payload = ASYNC, Body(300 + work, "raise", 1_000 if work % 2 else 1).pack()
             rules = Rules(unique=rng.choice(UNIQUES))
+        priorities = "priorities" in features
+        if "placement" in features and not key:
+            rules, priorities = self._placed(rules, delay_ms), True
         return [
             TaskSpec(
                 id=task_id,
                 name=name,
                 payload=payload,
                 queue="default" if key or "queues" not in features else rng.choice(QUEUES),
-                priority=rng.randint(-1, 1) if "priorities" in features else 0,
+                priority=rng.randint(-1, 1) if priorities else 0,
                 delay_ms=delay_ms,
                 retry=Retry(rng.randint(1, ATTEMPTS_MAX), base_ms=rng.choice([0, 300, 2_000]), max_ms=BACKOFF_MS_MAX),
                 key=key,
@@ -67,6 +74,14 @@ class TaskMaker:
             )
             for task_id in machine.make_ids(count)
         ]
+
+    def _placed(self, rules: Rules | None, delay_ms: int) -> Rules | None:
+        """Have some ask for agents of a certain sort, and for turns."""
+        if self._rng.random() < 0.4:
+            return rules
+        rules = rules or Rules()
+        made = structs.replace(rules, **wishes(self._rng, delayed=delay_ms > 0, once=rules.at_most_once))
+        return None if made == NO_RULES else made
 
     def _body(self) -> Body:
         rng, features = self._rng, self._features
@@ -124,5 +139,7 @@ def cost_s(spec: TaskSpec) -> float:
     limits = spec.rules
     run_ms += limits.timeout_ms + limits.soft_timeout_ms + limits.heartbeat_ms + limits.deadline_ms  # which it may need
     attempts = (1 if spec.retry is None else spec.retry.max_attempts) + len(brood.stages)
+    if limits.preemptible:
+        attempts += PREEMPTED_MAX
     alone_s = (attempts * (run_ms + 1.25 * BACKOFF_MS_MAX) + spec.delay_ms) / 1_000
     return alone_s + attempts * len(brood.stages) * brood.pause_s + sum(map(cost_s, brood.all))

@@ -20,7 +20,9 @@ from simulation.net import Net
 from simulation.plan import Plan, make_plan
 from simulation.rare import Rare
 from simulation.rare_graphs import RareGraphs
+from simulation.rare_places import RarePlaces
 from simulation.server import ServerMachine
+from simulation.sites import sites
 from simulation.tap import Conversation, Tap
 from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
@@ -130,9 +132,10 @@ class World:
             settings=settings,
             reach=self.reach,
         )
+        self._sites = sites(plan.seed, plan.agents) if "placement" in plan.features else []
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
         self.clients = [self._client(number, nursery) for number in range(plan.clients)]
-        self.checkers = [*every(self), Rare(self), RareGraphs(self)]
+        self.checkers = [*every(self), Rare(self), RareGraphs(self), RarePlaces(self)]
         self._heard, self._said, self._moved, self._node_moved, self._flow_moved, self._committed = (
             [getattr(checker, what) for checker in self.checkers if what in vars(type(checker))]
             for what in ("heard", "said", "moved", "node_moved", "flow_moved", "committed")
@@ -186,6 +189,8 @@ class World:
         journal = self.journal
         costs_s += [graph_cost_s(journal.graphs[each]) for each in self.left_flows() if not journal.flows[each].parent]
         slots = sum(agent.slots for agent in self.agents[:CORE_AGENTS])
+        if self._sites:
+            slots = 1  # what asks for much, or is limited, runs alone
         calm_s = trio.current_time()
         with trio.move_on_after(CALM_SECONDS + max(costs_s, default=0.0) + sum(costs_s) / slots):
             left = self.left()
@@ -376,6 +381,8 @@ class World:
             watch=AgentWatch(self, name),
             slots=rng.randint(1, 4),
             queues=() if number < 2 or "queues" not in self.plan.features else (rng.choice(QUEUES),),
+            site=self._sites[number] if self._sites else None,
+            neighbours=bool(self._sites) and "neighbours" in self.plan.features,
         )
 
     def _client(self, number: int, nursery: trio.Nursery) -> ClientMachine:
@@ -386,6 +393,6 @@ class World:
             self._rng(),
             self.trace,
             server=self.server,
-            role="operator" if "orders" in self.plan.features else "client",
+            role="operator" if {"orders", "placement"} & {*self.plan.features} else "client",
             program=Load(self, self._rng()),
         )

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulation.checkers.checker import Checker
+from simulation.checkers.l01_moves import Moves
 from simulation.checkers.l02_agents import Agents
 from simulation.checkers.l02_regrants import Regrants
 from simulation.checkers.s01_acknowledged import Acknowledged
@@ -24,6 +25,8 @@ from simulation.checkers.s15_failed_store import FailedStore
 from simulation.checkers.s17_budgets import Budgets
 from simulation.checkers.s17_once import Once
 from simulation.checkers.s18_bodies import Bodies
+from simulation.checkers.s19_placed import Placed
+from simulation.checkers.s20_limits import Limits
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -51,6 +54,9 @@ def every(world: "World") -> list[Checker]:
         Budgets,
         Once,
         Bodies,
+        Placed,
+        Limits,
+        Moves,
         Agents,
         Regrants,
     )
