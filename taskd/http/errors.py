@@ -64,6 +64,13 @@ class FramingRefused(HttpRefusal):
         self.headers = {"connection": "close"}  # what follows is not to be read as a request
 
 
+class HeadTooLarge(HttpRefusal):
+    """Path, query and headers are longer than anything that is needed here."""
+
+    code = "http.head_too_large"
+    status = 431
+
+
 class MediaTypeRefused(HttpRefusal):
     """The body is of another type than this page takes."""
 

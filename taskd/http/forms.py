@@ -5,6 +5,7 @@ Invariants:
 """
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import trio
@@ -45,9 +46,9 @@ async def read_form(raw: bytes, headers: Headers, kind: type[BodyT]) -> Form[Bod
     Raises:
         FieldRefused: It is none, or its JSON is not what was asked for.
     """
-    parser = _Parser(headers, _in_steps(raw), max_files=FILES_MAX, max_fields=1, max_part_size=_STEP_BYTES)
     try:
-        form = await parser.parse()
+        async with aclosing(_in_steps(raw)) as steps:
+            form = await _Parser(headers, steps, max_files=FILES_MAX, max_fields=1, max_part_size=_STEP_BYTES).parse()
     except MultiPartException as why:
         raise FieldRefused(f"the form cannot be read: {why.message}") from None
     except (KeyError, UnicodeError, ValueError):

@@ -14,11 +14,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taskd.http.errors import FramingRefused, HttpRefusal, OriginRefused, refusal
+from taskd.http.errors import FramingRefused, HeadTooLarge, HttpRefusal, OriginRefused, refusal
 from taskd.http.rates import Rates
 
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
+
+HEAD_BYTES_MAX: Final = 16 * 1024
+"""Path, query and headers of a request."""
 
 _OWN_PAGES: Final = frozenset({"same-origin", "none"})
 
@@ -49,6 +52,7 @@ class Guard:
             return  # a WebSocket is closed by who speaks HTTP
         headers = Headers(scope=scope)
         try:
+            _check_size(scope)
             _check_framing(headers)
             if scope["method"] not in READS:
                 _check_origin(headers)
@@ -76,6 +80,13 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _check_size(scope: Scope) -> None:
+    """Refuse a long head also when it comes in one piece, which who speaks HTTP takes at any length."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES_MAX:
+        raise HeadTooLarge(f"path, query and headers have at most {HEAD_BYTES_MAX:,} bytes together")
 
 
 def _check_framing(headers: Headers) -> None:

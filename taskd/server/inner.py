@@ -120,7 +120,7 @@ class InnerSession:
         self.outbox_bytes = 0  # whoever asks takes what was asked for; what is pushed goes by credit
         self.nursery: trio.Nursery | None = nursery
         self.pushed = Answers()
-        self._role_name = who.role
+        self.role_name = who.role
         self._lines = {PUSHED: self.pushed}
         self._last_id = PUSHED
         self._ended: TaskdError | None = None
@@ -159,7 +159,7 @@ class InnerSession:
         """
         if self._ended is not None:
             raise self._ended
-        check_allowed(self._role_name, message)
+        check_allowed(self.role_name, message)
         self._role.receive(message)
 
     def close(self) -> None:

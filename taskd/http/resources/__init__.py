@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from typing import Final
 
-from taskd.http.resources import happenings, queues
+from taskd.http.resources import access, agents, dead, happenings, jobs, limits, queues, schedules, tasks, workflows
 from taskd.http.routes import AnyRoute
 
-ROUTES: Final[Sequence[AnyRoute]] = (*queues.ROUTES, *happenings.ROUTES)
+ROUTES: Final[Sequence[AnyRoute]] = (
+    *tasks.ROUTES,
+    *jobs.ROUTES,
+    *dead.ROUTES,
+    *workflows.ROUTES,
+    *schedules.ROUTES,
+    *queues.ROUTES,
+    *limits.ROUTES,
+    *agents.ROUTES,
+    *access.ROUTES,
+    *happenings.ROUTES,
+)

@@ -83,6 +83,26 @@ async def test_probes_are_answered() -> None:
         await get(where, "/healthz")
 
 
+async def test_nothing_is_smuggled_in() -> None:
+    """A request whose length is told twice is refused, and its connection ends: what follows is not read."""
+    smuggled = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for lengths in (
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    ):
+        async with serving(Answers()) as where, await trio.open_tcp_stream("127.0.0.1", where.address.port) as stream:
+            await stream.send_all(b"POST /healthz HTTP/1.1\r\nHost: localhost\r\n" + lengths + b"\r\n\r\n" + smuggled)
+            data = b""
+            with trio.fail_after(5):
+                while piece := await stream.receive_some(65536):
+                    data += piece
+        assert data.count(b"HTTP/1.1 ") <= 1, (lengths, data)
+        assert data[9:12] in {b"", b"400", b"501"}
+        assert b"ok\n" not in data
+
+
 async def test_a_cancelled_server_ends_quietly() -> None:
     """Whatever else fails in the process, its error is not buried under ours."""
     async with trio.open_nursery() as nursery:
