@@ -5,12 +5,16 @@ Knows no rule: those of queues and names are kept by ``taskd.core.limiting``, th
 
 from typing import TYPE_CHECKING
 
+from taskd_protocol.explanation import Reason
 from taskd_protocol.limiting import Limit
 
 if TYPE_CHECKING:
     from taskd.core.commands import TakeGate
-    from taskd.core.lines import Task
+    from taskd.core.lines import Line, Task
     from taskd.core.records import StateRecord
+
+STILL_GATES_MAX = 1_000
+"""Remembered of a still line: beyond, all gates are looked at when it goes on."""
 
 
 class Gauge:
@@ -55,6 +59,7 @@ class Gate:
         empty: Nothing is parked on disk.
         floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
         reading: A read is under way; what has changed since it was asked for is noted.
+        stale: A line goes on since of which some are passed over there.
         late: Ranks parked since.
         gone: Ranks that have left since.
         given_back: Tasks that have given their places back since.
@@ -74,6 +79,7 @@ class Gate:
         "late",
         "limit",
         "reading",
+        "stale",
     )
 
     def __init__(self, gate_id: bytes) -> None:
@@ -81,11 +87,37 @@ class Gate:
         self.limit: str | None = None
         self.held = self.floor = 0
         self.counted_to = b""
-        self.is_counted = self.empty = self.reading = False
+        self.is_counted = self.empty = self.reading = self.stale = False
         self.answer: TakeGate | None = None
         self.late: dict[int, None] = {}
         self.gone: dict[int, None] = {}
         self.given_back: dict[bytes, None] = {}
+
+
+class Still:
+    """A line that has been granted nothing for a while; kept by ``taskd.core.stillness``.
+
+    Attributes:
+        line: It, or one like it: when it is empty it is in no index.
+        reason: What it waits for.
+        since_ms: When that was found, by the clock that never steps.
+        gates: Where tasks of it were passed over; None: at so many that all are to be looked at.
+    """
+
+    __slots__ = ("gates", "line", "reason", "since_ms")
+
+    def __init__(self, line: "Line", reason: Reason, since_ms: int) -> None:
+        self.line = line
+        self.reason = reason
+        self.since_ms = since_ms
+        self.gates: dict[bytes, None] | None = {}
+
+    def note(self, gate_id: bytes) -> None:
+        """Note a gate where tasks of it are passed over."""
+        if self.gates is not None:
+            self.gates[gate_id] = None
+            if len(self.gates) > STILL_GATES_MAX:
+                self.gates = None
 
 
 class Gates:
@@ -98,6 +130,10 @@ class Gates:
         walks: How often all gates that something waits at were begun to be looked at.
         walk_after: The gate beyond which the next ones are to be found; None: that is under way, or all are.
         walking: Those that were found and are not looked at yet.
+        watched: Lines that hold places, or did, by id: what had been granted of each, and since when it is no more.
+        still: Lines of which no task is to hold a place, by id.
+        over: Their ids.
+        next_look_mono_ms: When lines are looked at again.
     """
 
     def __init__(self) -> None:
@@ -107,3 +143,7 @@ class Gates:
         self.walks = 0
         self.walk_after: bytes | None = None
         self.walking: dict[bytes, None] = {}
+        self.watched: dict[bytes, tuple[tuple[int, int], int]] = {}
+        self.still: dict[bytes, Still] = {}
+        self.over: tuple[bytes, ...] = ()
+        self.next_look_mono_ms = 0

@@ -281,6 +281,17 @@ class TakeGate:
     """The first tasks that are parked at it, by the rank in PARKED."""
     last: bool
     """There are no more."""
+    reached: int = -1
+    """The rank in PARKED up to which all was looked at; -1: nothing was there."""
+    over: Sequence[bytes] = ()
+    """Lines of which some were passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """These tasks wait in a line that has been granted nothing for a while: they are to hold no places meanwhile."""
+
+    tasks: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,6 +381,7 @@ Command = (
     | RefillWindow
     | TakeGate
     | TakeGates
+    | GiveBack
     | RefillTimers
     | ReleaseDue
     | PurgeFinished

@@ -38,6 +38,7 @@ from taskd.core import (
     retry,
     schedule_looks,
     schedules,
+    stillness,
     submit,
     timers,
     workflows,
@@ -61,6 +62,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     DropLapsed,
+    GiveBack,
     GoOn,
     Loaded,
     Now,
@@ -233,6 +235,8 @@ class Coordinator:
                 gates.take(w, command)
             case TakeGates():
                 gates.take_some(w, command)
+            case GiveBack():
+                stillness.give_back(w, command, loaded)
             case MapItems():
                 readings.take_items(w, command, now)
             case RerunTasks():
@@ -260,6 +264,7 @@ class Coordinator:
         drafts.tick(w, now)
         fair.tick(w, now)
         schedule_looks.tick(w, now)
+        stillness.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
@@ -271,6 +276,7 @@ class Coordinator:
             w.next_purge_mono_ms,
             w.next_lapse_mono_ms,
             w.limits_wake_mono_ms,
+            stillness.next_look_mono_ms(w),
             w.fair.next_sweep_mono_ms if w.fair.paces else timers.NEVER_MONO_MS,
         )
 
@@ -310,6 +316,8 @@ class Coordinator:
             w.tasks[task.spec.id] = task
             if not task.fresh:
                 task.ready_mono_ms = w.ticked_mono_ms or 0
+                if task.gates:
+                    gates.watch(w, task)
         if line.window_count:
             w.active[line.id] = line
         w.dirty_lines[line.id] = line  # it may want more

@@ -115,6 +115,8 @@ class WantGate(NamedTuple):
     """Of those parked."""
     bytes_max: int
     """Stop once so many bytes of their arguments are read."""
+    over: tuple[bytes, ...] = ()
+    """Pass over those that are parked with the id of one of these lines."""
 
 
 class WantGates(NamedTuple):

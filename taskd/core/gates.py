@@ -9,10 +9,14 @@ What is on disk is two indexes, PARKED and HELD, which are written blindly with 
 whatever a crash cuts off, a gate is found as it is by reading it: it is read when something has happened to it,
 and all gates that something waits at are looked at once after a start, or when a limit is changed.
 
-Places of a limit are given back when the lease ends; that of a ``fifo_key`` when the task does.
+Places of a limit are given back when the lease ends; that of a ``fifo_key`` when the task does. Nobody who could run
+waits for a place that somebody holds who cannot: tasks of a line that stands still (``taskd.core.stillness``) give
+theirs back, and are passed over at the first gate of a limit until it goes on. PARKED tells there of which line each
+is, so that many of them are stepped over unread.
 
 Invariants:
 - A task in line, or leased, holds places of all its gates; one that is parked at a gate, of those before it.
+- ``empty`` and ``floor`` of a gate are about what is not passed over; when a line goes on, they begin anew.
 - What a gate counts as held is what HELD holds of it, unless it is being read for the first time.
 - No gate has more passed than its limit had room for, whatever was read meanwhile.
 """
@@ -24,12 +28,12 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from taskd.core import records
-from taskd.core.bounds import Gate
+from taskd.core.bounds import Gate, Still
 from taskd.core.commands import TakeGate, TakeGates
 from taskd.core.effects import WantGate, WantGates
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, rank_in, task_of
-from taskd.core.records import StateRecord
+from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, is_fair, line_id, rank_in, task_of, where_of
+from taskd.core.records import Past, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.explanation import Reason, Reasons
 from taskd_protocol.task import TaskSpec
@@ -95,6 +99,11 @@ def places(way: Way) -> bytes:
     return way.weight.to_bytes(PLACES_BYTES, "big")
 
 
+def parked_value(spec: TaskSpec, gates: int, past: Past | None) -> bytes:
+    """Return the value of its PARKED: its id, and its line's, where it holds no place of a limit that others want."""
+    return spec.id + _line(spec, past) if gates == kept(spec) else spec.id
+
+
 # -- what happens to tasks --------------------------------------------------------------
 
 
@@ -109,14 +118,19 @@ def enter(w: Working, task: Task, state: StateRecord | None) -> bool:
     its = ways(task.spec)
     if task.gates >= len(its):
         w.enter_line(task)
+        if task.gates > kept(task.spec):
+            watch(w, task)
         return True
     way = its[task.gates]
     rank = _rank(way, task.rank)
-    w.put(records.PARKED, parked_id(way, task.rank), task.spec.id)
+    w.put(records.PARKED, parked_id(way, task.rank), parked_value(task.spec, task.gates, task.past))
     w.tasks.pop(task.spec.id, None)  # it was leased
     parked = w.counters.parked
     parked[task.spec.queue] = parked.get(task.spec.queue, 0) + 1
     w.counters_dirty = True
+    if task.gates == kept(task.spec) and (still := still_of(w, task)) is not None:
+        still.note(way.gate)
+        return False
     w.gates.parking.setdefault(way.gate, {})[rank] = task, state
     gate = w.gates.known.get(way.gate)
     if gate is not None:
@@ -159,6 +173,31 @@ def end_lease(w: Working, task: Task, *, ends: bool) -> None:
         keep = 0 if ends else kept(task.spec)
         let_go(w, task.spec, task.gates, keep=keep)
         task.gates = keep
+
+
+# -- lines that stand still -------------------------------------------------------------
+
+
+def watch(w: Working, task: Task) -> None:
+    """Note a line in which a task holds places: if it stands still, they are given back."""
+    line = _line(task.spec, task.past)
+    if line not in w.gates.watched:
+        w.gates.watched[line] = (-1, -1), w.ticked_mono_ms or 0
+
+
+def still_of(w: Working, task: Task) -> Still | None:
+    """Return what is known of a task's line if that stands still; None: it does not."""
+    return w.gates.still.get(_line(task.spec, task.past)) if w.gates.still else None
+
+
+def stand_aside(w: Working, task: Task, state: StateRecord) -> None:
+    """Have a task that is in no line, and parked nowhere, give back its places, and wait where it would take one."""
+    keep = kept(task.spec)
+    let_go(w, task.spec, task.gates, keep=keep)
+    task.gates = keep
+    state = replace(state, gates=keep)
+    w.put(records.STATE, task.spec.id, state)
+    enter(w, task, state)
 
 
 # -- what happens to gates --------------------------------------------------------------
@@ -210,13 +249,23 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
     entries = [entry for entry in command.entries if entry.rank not in gate.gone]
     in_order = [entry for entry in entries if first_late is None or entry.rank < first_late]
     gate.reading, gate.empty, gate.answer = False, command.last and not gate.late, None
-    if command.entries:
-        beyond = command.entries[-1].rank + 1
+    if command.reached >= 0:
+        beyond = command.reached + 1
         gate.floor = beyond if first_late is None else min(beyond, first_late)
     gate.late.clear()
     gate.gone.clear()
+    for line in command.over:
+        if line in w.gates.still:
+            w.gates.still[line].note(gate.id)
+        else:
+            gate.stale = True
+    if gate.stale:  # a line goes on since, and what was passed over comes first
+        gate.stale, gate.empty, gate.floor = False, False, 0
+        w.gates.touched[gate.id] = None
+        return
     for entry in in_order:
-        if not _pass(w, gate, task_of(entry, rank_in(entry.spec)), entry.state):
+        task = task_of(entry, rank_in(entry.spec))
+        if not _is_passed_over(w, gate, task, entry.state) and not _pass(w, gate, task, entry.state):
             gate.empty, gate.floor = False, entry.rank
             return  # until something happens: one that takes several places may wait while there is one
     w.gates.touched[gate.id] = None
@@ -245,7 +294,7 @@ def take_some(w: Working, command: TakeGates) -> None:
         w.gates.walk_after = command.gates[-1]
 
 
-def waits_at(w: Working, spec: TaskSpec, gates: int) -> Reason | None:
+def waits_at(w: Working, spec: TaskSpec, gates: int, past: Past | None) -> Reason | None:
     """Return what a ready task waits for that has passed so many gates; None: it is in line."""
     its = ways(spec)
     if gates >= len(its):
@@ -253,6 +302,9 @@ def waits_at(w: Working, spec: TaskSpec, gates: int) -> Reason | None:
     way = its[gates]
     if not way.limit:
         return Reason(Reasons.FIFO, way.key)
+    still = w.gates.still.get(_line(spec, past)) if w.gates.still else None
+    if still is not None and gates == kept(spec):
+        return still.reason
     gate = w.gates.known.get(way.gate)
     subject = f"{way.limit} {way.key}".rstrip()
     return Reason(Reasons.KEY, subject, count=gate.held if gate is not None and gate.is_counted else 0)
@@ -265,6 +317,10 @@ def _gate(kind: bytes, *parts: str) -> bytes:
         digest.update(len(packed).to_bytes(4, "big"))
         digest.update(packed)
     return digest.digest()
+
+
+def _line(spec: TaskSpec, past: Past | None) -> bytes:
+    return line_id(spec.queue, spec.name, where_of(spec, past), fair=is_fair(spec))
 
 
 def _rank(way: Way, rank: int) -> int:
@@ -285,7 +341,7 @@ def _read(w: Working, gate: Gate) -> None:
     held_after = None if gate.is_counted else gate.counted_to
     after = gate.id + (gate.floor - 1).to_bytes(RANK_BYTES, "big") if gate.floor else b""
     limit = min(ADMITTED_MAX, _most(w, gate.limit) - gate.held + 1)
-    w.effects.append(WantGate(gate.id, held_after, after, max(limit, 1), ADMITTED_BYTES))
+    w.effects.append(WantGate(gate.id, held_after, after, max(limit, 1), ADMITTED_BYTES, w.gates.over))
 
 
 def _open(w: Working, gate: Gate) -> None:
@@ -294,11 +350,24 @@ def _open(w: Working, gate: Gate) -> None:
     if gate.empty:
         for rank in sorted(parking):
             task, state = parking[rank]
-            if not _pass(w, gate, task, state):
+            if not _is_passed_over(w, gate, task, state) and not _pass(w, gate, task, state):
                 gate.empty = False
                 return
     elif gate.held < _most(w, gate.limit):
         _read(w, gate)
+
+
+def _is_passed_over(w: Working, gate: Gate, task: Task, state: StateRecord | None) -> bool:
+    """Tell whether a parked task is to hold no place, since its line stands still."""
+    still = still_of(w, task)
+    if still is None or task.gates < kept(task.spec):
+        return False
+    if task.gates == kept(task.spec):
+        still.note(gate.id)
+    else:  # it has places of other limits
+        _unpark(w, ways(task.spec)[task.gates], task.spec, task.rank)
+        stand_aside(w, task, state or _FRESH)
+    return True
 
 
 def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None) -> bool:

@@ -148,7 +148,7 @@ def _look(w: Working, line: Line, now: Now) -> int:
             if not line.holdups.since(_since_ms(line.first, now), now.mono_ms):
                 line.holdups = None  # those that waited have been granted
         return 0
-    why, asked = ((held_back.code, held_back.subject), 0) if held_back is not None else _why(w, line, now)
+    why, asked = ((held_back.code, held_back.subject), 0) if held_back is not None else _asked(w, line, now)
     if why is not None:
         since_ms = line.stuck_since_ms or now.mono_ms
         if line.holdups is None:
@@ -158,8 +158,13 @@ def _look(w: Working, line: Line, now: Now) -> int:
     return asked
 
 
-def _why(w: Working, line: Line, now: Now) -> tuple[tuple[str, str] | None, int]:
-    """Return what the line's first task waits for, and how many agents were asked; None: some agent has room for it."""
+def why(w: Working, line: Line, now: Now) -> tuple[str, str] | None:
+    """Return what the line's first task waits for of agents, as code and subject; None: one has room for it."""
+    return _asked(w, line, now)[0]
+
+
+def _asked(w: Working, line: Line, now: Now) -> tuple[tuple[str, str] | None, int]:
+    """Return that, and how many agents were asked."""
     nearest: tuple[str, str] | None = None
     near, is_connected = -1, False
     for asked, agent in enumerate(w.agents.values(), 1):

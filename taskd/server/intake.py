@@ -16,6 +16,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     DropLapsed,
+    GiveBack,
     PurgeFinished,
     RefillTimers,
     RefillWindow,
@@ -155,6 +156,8 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(checkpoints) + sum([len(each.details) for each in checkpoints]) // WEIGHT_BYTES
         case TakeGate():
             weight = len(command.entries)
+        case GiveBack(some):
+            weight = len(some)
         case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some):
             weight = len(some)
         case CancelTasks(some) | RetryTasks(some) | RefundTasks(some) | ReleaseDue(some) | RefillTimers(some):

@@ -30,6 +30,7 @@ from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.ids import TASK_ID_BYTES
 
 log = structlog.get_logger("taskd.server")
 
@@ -54,6 +55,9 @@ SET_ASIDE = frozenset({records.WORKFLOW, records.NODES, records.NODE, records.SC
 
 PAGE = 5_000
 """Entries read at once of what a gate holds."""
+
+PASSED_OVER_MAX = 100_000
+"""Entries looked at for one answer: some tenths of a second, in a thread."""
 
 TOLD_MAX = 1_000
 """Of these records, that are told in the log once."""
@@ -210,11 +214,43 @@ class Loader:
             held = [(record_id[GATE_BYTES:], int.from_bytes(places, "big")) for record_id, places in page]
             if len(page) == PAGE:
                 return TakeGate(gate=want.gate, held=held, counted=False, entries=(), last=False)
-        found = await self._store.scan(records.PARKED, want.gate, after=want.after, limit=want.limit)
+        found, over, reached, is_end = await self._scan_parked(want)
         entries, is_all = await self._read_up_to(found, want.bytes_max)
+        if not is_all:
+            reached = entries[-1].rank if entries else -1
         return TakeGate(
-            gate=want.gate, held=held, counted=True, entries=entries, last=is_all and len(found) < want.limit
+            gate=want.gate,
+            held=held,
+            counted=True,
+            entries=entries,
+            last=is_all and is_end,
+            reached=reached,
+            over=list(over),
         )
+
+    async def _scan_parked(self, want: WantGate) -> tuple[list[tuple[bytes, bytes]], dict[bytes, None], int, bool]:
+        """Return who is parked, but those to be passed over; the lines of these; how far that goes; if it is all."""
+        found: list[tuple[bytes, bytes]] = []
+        over: dict[bytes, None] = {}
+        after, looked_at, limit = want.after, 0, want.limit
+        passed_over = frozenset(want.over)
+        while True:
+            page = await self._store.scan(records.PARKED, want.gate, after=after, limit=limit)
+            for parked, value in page:
+                after = parked
+                line = value[TASK_ID_BYTES:]
+                if line in passed_over:
+                    over[line] = None
+                    continue
+                found.append((parked, value[:TASK_ID_BYTES]))
+                if len(found) == want.limit:
+                    break
+            looked_at += len(page)
+            is_end = len(page) < limit and (not page or after == page[-1][0])
+            if is_end or len(found) == want.limit or looked_at >= PASSED_OVER_MAX:
+                reached = int.from_bytes(after[-RANK_BYTES:], "big") if looked_at else -1
+                return found, over, reached, is_end
+            limit = PAGE  # many of one line may stand here one after another
 
     async def _read_up_to(self, found: Sequence[tuple[bytes, bytes]], bytes_max: int) -> tuple[list[LineEntry], bool]:
         """Read the tasks of READY entries until there are so many bytes; return whether those are all."""

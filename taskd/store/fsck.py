@@ -284,7 +284,7 @@ class _Check:
         """Return the task that an index entry points to."""
         if kind == UNIQUE:
             return decode_as(UniqueRecord, kind, record_id, value).task_id
-        return value if kind in {READY, PARKED} else record_id[-TASK_ID_BYTES:]
+        return value[:TASK_ID_BYTES] if kind in {READY, PARKED} else record_id[-TASK_ID_BYTES:]
 
     def _check_strays(self) -> None:
         """Find entries that no task implies: there are some iff there are more entries than were expected."""

@@ -71,7 +71,8 @@ def _check_gates(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
         assert found[task_id] == State.READY or is_leased or passed <= gates.kept(record.spec)
         held |= {gates.held_id(way, task_id): gates.places(way) for way in ways[:passed]}
         if found[task_id] == State.READY and passed < len(ways):
-            parked[gates.parked_id(ways[passed], rank_in(record))] = task_id
+            value = gates.parked_value(record.spec, passed, state.past if state else None)
+            parked[gates.parked_id(ways[passed], rank_in(record))] = value
             counts[record.spec.queue] += 1
     assert {i: disk.raw(records.HELD, i) for i in disk.scan(records.HELD)} == held
     assert {i: disk.raw(records.PARKED, i) for i in disk.scan(records.PARKED)} == parked

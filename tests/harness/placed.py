@@ -15,6 +15,7 @@ from taskd.core.lines import rank_in
 from taskd.core.records import Mutation, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.explanation import Reasons
+from taskd_protocol.ids import TASK_ID_BYTES
 from taskd_protocol.resources import ALL, Granted, Request, Where
 from taskd_protocol.task import Grant
 
@@ -52,7 +53,8 @@ def check_explained(disk: Disk, w: Working, effects: Sequence[Effect], now: Now)
             continue
         assert told.reason is not None, "what waits, waits for something"
         if told.state == State.READY and gates.is_parked(spec.spec, state.gates if state else 0):
-            assert told.reason.code in {Reasons.KEY, Reasons.FIFO}
+            still = [each.reason for each in w.gates.still.values()]
+            assert told.reason.code in {Reasons.KEY, Reasons.FIFO} or told.reason in still
             continue
         if Continue(GoOn()) not in effects:
             assert told.reason.code not in {Reasons.PLACING, Reasons.AHEAD}, "what nothing rules out was granted"
@@ -75,8 +77,13 @@ def check_passed(disk: Disk, w: Working, mutations: Sequence[Mutation]) -> None:
         most = 1 if not way.limit else gauge.limit.concurrency if gauge else 0
         places = sum(min(weight, most) for weight in held.values())
         assert not most or places <= most, "no more pass than there is room for"
-        for first in [i for i in disk.scan(records.PARKED, gate) if i not in parked][:1]:
+        for first in [i for i in disk.scan(records.PARKED, gate) if i not in parked and not _is_still(disk, w, i)][:1]:
             assert first > gates.parked_id(way, rank_in(record)), "who came first passes first"
+
+
+def _is_still(disk: Disk, w: Working, parked: bytes) -> bool:
+    """Tell whether what is parked is of a line that stands still: it is passed over."""
+    return disk.raw(records.PARKED, parked)[TASK_ID_BYTES:] in w.gates.still
 
 
 def _check_limits(w: Working, effects: Sequence[Effect]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
-from taskd.core import gates, records
+from taskd.core import gates, records, stillness
 from taskd.core.commands import CancelTasks, RemoveLimit, RetryTasks, SetLimit, SyncLimits, TakeGate
 from taskd.core.effects import WantGate
 from taskd.server import loading, selecting
@@ -67,8 +67,8 @@ def test_what_waits_is_told(shell: Shell, agent: FakeAgent) -> None:
     _, _, waits = used(shell, "a", 3)
     agent.receive()
     spec = shell.disk.get(records.SPEC, waits, records.SpecRecord)
-    assert gates.waits_at(shell.working, spec.spec, 0) == Reason(Reasons.KEY, "stripe a", count=2)
-    assert gates.waits_at(shell.working, spec.spec, 1) is None
+    assert gates.waits_at(shell.working, spec.spec, 0, None) == Reason(Reasons.KEY, "stripe a", count=2)
+    assert gates.waits_at(shell.working, spec.spec, 1, None) is None
 
 
 def test_a_higher_priority_passes_first(shell: Shell, agent: FakeAgent) -> None:
@@ -113,6 +113,7 @@ def test_a_restart_leaves_nothing_stuck(shell: Shell, agent: FakeAgent) -> None:
     shell.crash()
     shell.pass_ms(60_000)
     other = FakeAgent(shell, "a2").join(credit=10)
+    shell.pass_ms(stillness.LOOK_MS)  # nobody had the task: that is looked at again twice a second
     assert ids(other.receive()) == task_ids[1:3]
     assert shell.working.counters.parked == {"default": 2}
     check_disk(shell.disk)
