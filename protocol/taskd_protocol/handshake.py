@@ -73,6 +73,7 @@ _READS: Messages = _ALWAYS | {
     MemoryList,
     m.Follow,
     m.FollowMore,
+    m.FollowStop,
     StatsQuery,
     CertQuery,
     wm.WorkflowList,

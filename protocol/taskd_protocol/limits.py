@@ -88,6 +88,12 @@ TASK_HEARTBEAT_MS_MIN = 500
 DETAILS_BYTES_MAX = 64 * 1024
 """What an attempt may tell of how far it has come, packed."""
 
+EMITTED_BYTES_MAX = 32 * 1024
+"""A value that an attempt emits, packed: in base64, it fits a piece of output."""
+
+PROGRESS_CHARS_MAX = 1_000
+"""What an attempt says with its progress."""
+
 HEADERS_MAX = 16
 HEADERS_CHARS_MAX = 4_096
 """Of one task, names and values together: a thousand tasks in one SUBMIT stay far below its limit."""

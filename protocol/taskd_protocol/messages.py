@@ -255,6 +255,14 @@ class Follow(msgspec.Struct, array_like=True, frozen=True, tag=31):
     id: bytes
     sequence: int = 0
     """Entries before it were read already."""
+    attempt: int = 0
+    """Only of this attempt; 0: of any."""
+    since_ms: int = 0
+    """Only from then on, UTC; 0: from the beginning."""
+    streams: list[int] = []
+    """Only of these; empty: of all."""
+    stored: bool = False
+    """Only what is stored now."""
 
 
 class LogEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -264,7 +272,7 @@ class LogEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Position in the task's log, from 0."""
     attempt: int
     stream: int
-    """1 standard output, 2 standard error, 3 the Python stacks of an attempt that took too long."""
+    """See ``taskd_protocol.streams``."""
     at_ms: int
     data: bytes
 
@@ -276,10 +284,18 @@ class LogPage(msgspec.Struct, array_like=True, frozen=True, tag=32):
     entries: list[LogEntry]
     end: bool = False
     """The task has ended and this was all."""
+    next_sequence: int = 0
+    """Where to go on: entries before it are here, were sent, or are not wanted; 0: an older server does not say."""
 
 
 class FollowMore(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=33):
     """The last LOG_PAGE was taken: credit for the next one."""
+
+    request_id: int
+
+
+class FollowStop(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=150):
+    """Send no more of that task's output: not answered."""
 
     request_id: int
 
@@ -429,6 +445,7 @@ ToServer = (
     | MemoryList
     | Follow
     | FollowMore
+    | FollowStop
     | TokenCreate
     | TokenList
     | TokenRevoke

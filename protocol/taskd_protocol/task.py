@@ -294,9 +294,11 @@ class LogPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
     token: int
     id: bytes
     stream: int
-    """1 standard output, 2 standard error, 3 the Python stacks of an attempt that took too long."""
+    """See ``taskd_protocol.streams``."""
     at_ms: int
     data: bytes
+    number: int = 0
+    """Among the attempt's pieces, from 1: one that is sent again is kept once; 0: it has none."""
 
 
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -12,12 +12,13 @@ The nursery tree of the agent's process::
         ├── publish: makes the code's schedules known, once
         ├── ServerLink.watch: limits of attempts, while some have any
         ├── ServerLink.hand_on: what one pool lets go of, to others that wait for it
+        ├── ServerLink.gather: what attempts say, as long as some do
         ├── ServerLink: connects for ever
         │   └── a connection: read, write, heartbeats, giving back what waits too long
         └── one per executor
             ├── ProcessExecutor: a seat for each slot, one task that looks after held-up workers,
             │   and one for each cancel under way
-            │   └── a seat: waits for its worker's end, reads its pipe, writes to its pipe
+            │   └── a seat: waits for its worker's end, reads its pipe, writes to its pipe, and two read what it prints
             ├── CoroutineExecutor: one seat
             └── CommandExecutor: one task for each command, with two that read its output
 

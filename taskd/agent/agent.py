@@ -122,6 +122,7 @@ class Agent:
             nursery.start_soon(self._connect, link)
             nursery.start_soon(link.watch)
             nursery.start_soon(link.hand_on)
+            nursery.start_soon(link.gather)
             nursery.start_soon(_keep_marks, marks, core)
             nursery.start_soon(publish, config.client, self._schedules)
             async with trio.open_nursery() as executors:

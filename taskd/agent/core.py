@@ -48,7 +48,7 @@ from taskd_protocol.errors import TaskCodes, UnexpectedMessage, UnknownKind
 from taskd_protocol.handshake import newest_mark
 from taskd_protocol.limits import KEPT_RESULT_BYTES_MIN, PAYLOAD_BYTES_MAX
 from taskd_protocol.resources import CPU, MEMORY, ONE, Supply
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Held, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class AgentCore:
         pools: In the order of the OFFER.
         share: What leases hold, and leave for others.
         reports: What has ended and is not recorded.
+        streams: What attempts say.
         limits: What runs and has limits.
         footprints: What was granted memory.
         progress: What attempts told of how far they have come.
@@ -137,6 +138,7 @@ class AgentCore:
         self.share: Final = Share(sum([supply.amount for supply in supplies if supply.name == CPU]), pinned)
         self.pools: Final = [Slots(pool.slots, self.share, weighs=pool.kind != "async") for pool in pools]
         self.reports: Final = Reports()
+        self.streams: Final = self.reports.streams
         self.limits: Final = Limits()
         self.footprints: Final = Footprints()
         self.progress: Final = Progress()
@@ -153,7 +155,6 @@ class AgentCore:
         self._lease_number = 0
         self._heartbeats = 0
         self._ordered: dict[int, Order] = {}  # held leases with an order to end
-        self._printed: set[int] = set()  # attempts with output of ours, which goes before their reports
         self._touch_ms = 0
         self._touch_until_ms = 0  # so long exclusive attempts may run
         self._alone_ms = 0
@@ -207,7 +208,7 @@ class AgentCore:
             case Recorded():
                 self._recorded(message)
             case LogsRecorded(data_bytes):
-                self.reports.output_recorded(data_bytes)
+                self.streams.recorded(data_bytes)
             case Revoke(tokens):  # killed, then reported as cancelled; what has ended has been reported
                 return self._order(tokens, "cancel", How.CANCEL)
             case StartRecorded(tokens, stale):
@@ -383,7 +384,7 @@ class AgentCore:
 
     def succeeded(self, pool: int, returned: Iterable[Returned]) -> None:
         """Report attempts that returned."""
-        held, ordered = self.pools[pool].held, self._ordered
+        held, ordered, spoke = self.pools[pool].held, self._ordered, self.streams.attempts
         reports: list[Ended] = []
         name, runs, sum_us = "", 0, 0.0  # of the latest that are of one name: mostly all
         for end in returned:
@@ -398,7 +399,7 @@ class AgentCore:
             report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms, peak_bytes)
             if len(end.result) >= KEPT_RESULT_BYTES_MIN:
                 self.inputs.keep_made(grant, end.result)
-            if (self._printed and token in self._printed) or (self.spawns and token in self.spawns):
+            if (spoke and token in spoke) or (self.spawns and token in self.spawns):
                 self._report(report)
             else:
                 reports.append(report)
@@ -485,7 +486,6 @@ class AgentCore:
             self.inputs.keep_made(grant, end)
         else:
             report = None
-        self._printed.discard(token)
         if report is not None:
             self.progress.hurry(token)
             self.reports.add_after_output(report)
@@ -524,16 +524,10 @@ class AgentCore:
         """Send a report: after what the attempt printed, what it told, and what it has spawned."""
         token = report.token
         self.progress.hurry(token)
-        printed = token in self._printed
-        self._printed.discard(token)
         if self.spawns.holds_up(token):
             self.reports.add_held_up(report)
             return
-        report = self.spawns.turn(report)
-        if printed:
-            self.reports.add_after_output(report)
-        else:
-            self.reports.add([report])
+        self.reports.add_after_output(self.spawns.turn(report))
 
     def _learn(self, pool: int, name: str, runs: int, sum_us: float) -> None:
         """Take in how long some runs took together; none teach nothing."""
@@ -544,7 +538,6 @@ class AgentCore:
 
     def dropped(self, pool: int, token: int) -> None:
         """Let go of a lease that waited, on an order."""
-        self._printed.discard(token)
         grant = self.pools[pool].drop(token)
         if grant is not None:
             self.give_back([grant])
@@ -595,10 +588,14 @@ class AgentCore:
         if report is not None:
             self._report(report)
 
-    def output(self, piece: LogPiece) -> None:
-        """Send output of a running attempt."""
-        self._printed.add(piece.token)
-        self.reports.add_output(piece)
+    def said(self, grant: Grant, stream: int, data: bytes, at_ms: int, now_ms: int, *, paced: bool = False) -> None:
+        """Send what an attempt said; see ``Streams.add``. The times are this machine's."""
+        at_ms += self.clock_ahead_ms
+        self.streams.add(grant.token, grant.spec.id, stream, data, at_ms=at_ms, now_ms=now_ms, paced=paced)
+
+    def gather(self) -> None:
+        """Have sent what attempts said: see ``Streams.look``."""
+        self.streams.look(lambda token: self._is_held(token) or token in self.reports.unrecorded)
 
     def _order(self, tokens: Iterable[int], order: Order, how: How) -> list[Kill]:
         """Order the end of those that are held; a lease that nobody counts as ours stays so, a cancelled one too."""

@@ -18,6 +18,7 @@ from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
 from taskd.agent.failures import Failures
 from taskd.agent.platform import Platform
+from taskd.agent.streams import GATHER_S
 from taskd_protocol import limits
 from taskd_protocol.agent_messages import (
     Drain,
@@ -116,6 +117,7 @@ class ServerLink:
         self._changed = trio.Event()
         self._watched = trio.Event()
         self._freed = trio.Event()
+        self._spoken = trio.Event()
         self._offered_ms = 0  # when the last OFFER was sent
         self._beats_ms: dict[int, int] = {}  # and heartbeats that were not answered yet
         self._measured_ms = 0
@@ -132,6 +134,8 @@ class ServerLink:
             self._freed.set()
         if self._core.watches:
             self._watched.set()
+        if self._core.streams.is_gathering:
+            self._spoken.set()
         if self._core.has_news:
             self._bell.set()
 
@@ -329,6 +333,16 @@ class ServerLink:
             self._core.share.news = False
             for executor in self._executors:
                 executor.wake()
+
+    async def gather(self) -> None:
+        """Have sent what attempts say, a while of it at a time, for ever."""
+        while True:
+            await self._spoken.wait()
+            self._spoken = trio.Event()
+            while self._core.streams.is_gathering:
+                await trio.sleep(GATHER_S)
+                self._core.gather()
+                self.ring()
 
     async def watch(self) -> None:
         """Look, several times a second as long as there is something to look at, for ever."""

@@ -123,6 +123,18 @@ class WorkerProcess(Process, Protocol):
         """Have attempts spawn no more for now, or go on."""
         ...
 
+    def hold_output(self, *, full: bool) -> None:
+        """Have attempts say no more for now, or go on."""
+        ...
+
+    async def wait_printed(self, stream: int) -> None:
+        """Wait until there is something to read in an output, or its end. One task may wait for each."""
+        ...
+
+    def read_printed(self, stream: int) -> bytes | None:
+        """Return all that is there now of output 1 or 2, empty if there is none; None: it has ended."""
+        ...
+
     async def stacks(self) -> bytes:
         """Return the Python stacks of its threads, as text; empty if it cannot show them in time."""
         ...

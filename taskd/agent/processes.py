@@ -1,10 +1,14 @@
 """Real processes as the agent sees them, each through the runner that watches over it."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import sys
+import termios
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,9 +18,12 @@ from taskd.agent import wire
 from taskd.agent.platform import Exit
 from taskd_protocol import limits
 from taskd_protocol.framing import FrameDecoder
+from taskd_protocol.streams import STDERR, STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+STREAMS = (STDOUT, STDERR)
 
 STACKS_S = 2.0
 """A worker shows its stacks in milliseconds; one that does not is stopped, or deep in the kernel."""
@@ -117,12 +124,20 @@ class Runner:
 
 
 class Worker(Runner):
-    """A worker process: its runner, two pipes, and the page."""
+    """A worker process: its runner, its pipes, and the page."""
 
     def __init__(
-        self, control: socket.socket, to_worker: int, from_worker: int, page: "memoryview[int]", stacks: int
+        self,
+        control: socket.socket,
+        to_worker: int,
+        from_worker: int,
+        page: "memoryview[int]",
+        *,
+        stacks: int,
+        outputs: Sequence[int],
     ) -> None:
         super().__init__(control)
+        self._outputs = list(outputs)
         self._stacks = stacks
         self._to: int | None = to_worker
         self._from = from_worker
@@ -190,6 +205,29 @@ class Worker(Runner):
         """Have attempts spawn no more for now, or go on."""
         self._page[wire.PAGE_SPAWNS_FULL] = full
 
+    def hold_output(self, *, full: bool) -> None:
+        """Have attempts say no more for now, or go on."""
+        self._page[wire.PAGE_OUTPUT_FULL] = full
+
+    async def wait_printed(self, stream: int) -> None:
+        """Wait until there is something to read in an output, or its end."""
+        if self._outputs:
+            await trio.lowlevel.wait_readable(self._outputs[stream - 1])
+
+    def read_printed(self, stream: int) -> bytes | None:
+        """Return all that is there now of an output; None: it has ended. The worker can tell that it was read."""
+        if not self._outputs:
+            return None
+        page, fd = self._page, self._outputs[stream - 1]
+        page[wire.PAGE_READS] += 1
+        try:
+            fcntl.ioctl(fd, termios.FIONREAD, count := bytearray(4))
+            return os.read(fd, int.from_bytes(count, sys.byteorder) or 1) or None
+        except BlockingIOError:
+            return b""
+        finally:
+            page[wire.PAGE_READS] += 1
+
     async def stacks(self) -> bytes:
         """Return the Python stacks of its threads as they are now, as text; empty if it cannot show them in time."""
         if self._from < 0:
@@ -219,6 +257,8 @@ class Worker(Runner):
             os.close(self._from)
             os.close(self._stacks)
             self._from = -1
+        while self._outputs:
+            os.close(self._outputs.pop())
         super().close()
 
 

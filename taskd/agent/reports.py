@@ -1,10 +1,9 @@
-"""Reports: what has ended and what it printed, kept until the server has it on its disk.
+"""Reports: what has ended, kept until the server has it on its disk.
 
 Invariants:
 - A report is unrecorded from the end of its attempt until RECORDED names its token, however often it is sent.
-- On each connection every unrecorded report is sent once, unless it is held up, and a report never before output that
-  came before it.
-- Output under way is at most ``LOG_BYTES_UNRECORDED_MAX``.
+- On each connection every unrecorded report is sent once, unless it is held up, and a report never before what its
+  attempt has said.
 
 Pure: knows neither workers nor connections.
 """
@@ -12,13 +11,15 @@ Pure: knows neither workers nor connections.
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from taskd.agent.streams import Streams
 from taskd_protocol.agent_messages import Ack, Logs, Nack
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX
-from taskd_protocol.task import Failure, FailureReport, Held, LogPiece, Report
+from taskd_protocol.task import Failure, FailureReport, Held, Report
 
 MESSAGE_BYTES = 192 * 1024
-"""Results in one ACK, output in one LOGS: a frame, with room for the envelopes."""
+"""Results in one ACK: a frame, with room for the envelopes."""
+
+Ended = Report | FailureReport
 
 BATCH_BYTES = 1024 * 1024
 """Results handed out at a time, roughly: a heartbeat need not wait for the encoding of more."""
@@ -26,14 +27,13 @@ BATCH_BYTES = 1024 * 1024
 REPORT_BYTES = 64
 """What a report costs beside its result."""
 
-Ended = Report | FailureReport
-
 
 class Reports:
     """Everything that the server has still to record.
 
     Attributes:
         unrecorded: Reports by fencing token.
+        streams: What attempts say.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,7 @@ class Reports:
         self.unrecorded_bytes = 0
         self._held_up: set[int] = set()  # tokens of those that are not to be sent yet
         self._unsent: deque[Ended] = deque()
-        self._output: deque[LogPiece | Ended] = deque()
-        self._underway: deque[LogPiece] = deque()
-        self._underway_bytes = 0
-        self._recorded_bytes = 0
-        self._waiting_bytes = 0
+        self.streams = Streams()
 
     def add(self, reports: Iterable[Ended]) -> None:
         """Report attempts that have ended."""
@@ -55,10 +51,11 @@ class Reports:
         self._unsent.extend(new)
 
     def add_after_output(self, report: Ended) -> None:
-        """Report an attempt that has ended, after the output that was added before."""
+        """Report an attempt that has ended, after what it said."""
         self.unrecorded[report.token] = report
         self.unrecorded_bytes += _size(report)
-        self._output.append(report)
+        if not self.streams.end(report):
+            self._unsent.append(report)
 
     def add_held_up(self, report: Ended) -> None:
         """Report an attempt that has ended, once ``release`` lets it go."""
@@ -67,7 +64,7 @@ class Reports:
         self._held_up.add(report.token)
 
     def release(self, token: int, turn: Callable[[Ended], Ended]) -> None:
-        """Let a report go that was held up, if it still is, after the output that was added before it.
+        """Let a report go that was held up, if it still is, after what its attempt said.
 
         Args:
             token: Of its attempt.
@@ -80,39 +77,19 @@ class Reports:
         if report is not None:
             turned = self.unrecorded[token] = turn(report)
             self.unrecorded_bytes += _size(turned) - _size(report)
-            self._output.append(turned)
-
-    def add_output(self, piece: LogPiece) -> None:
-        """Send a piece of output when credit allows."""
-        self._output.append(piece)
-        self._waiting_bytes += len(piece.data)
-
-    @property
-    def output_bytes(self) -> int:
-        """Output that is not recorded; a source of it pauses while this is over its limit."""
-        return self._waiting_bytes + self._underway_bytes
+            if not self.streams.end(turned):
+                self._unsent.append(turned)
 
     @property
     def has_news(self) -> bool:
         """There may be something to send."""
-        return bool(self._unsent or self._output)
+        return bool(self._unsent) or self.streams.has_news
 
     def recorded(self, tokens: Iterable[int]) -> None:
         """Forget reports that need not be sent again."""
         pop = self.unrecorded.pop
         gone = [report for report in [pop(token, None) for token in tokens] if report is not None]
         self.unrecorded_bytes -= _sizes(gone)
-
-    def output_recorded(self, data_bytes: int) -> None:
-        """Forget so much output, oldest first: as much may be sent again."""
-        self._recorded_bytes += data_bytes
-        underway = self._underway
-        while underway and self._recorded_bytes >= len(underway[0].data):
-            size = len(underway.popleft().data)
-            self._recorded_bytes -= size
-            self._underway_bytes -= size
-        if not underway:
-            self._recorded_bytes = 0
 
     def connect(self, result_bytes_max: int) -> None:
         """Send everything again that is not recorded: a new connection is about to be used.
@@ -128,12 +105,8 @@ class Reports:
                     token, report.id, report.attempt, "failed", failure, report.started_at_ms
                 )
         self.unrecorded_bytes = _sizes(self.unrecorded.values())
-        self._output.extendleft(reversed(self._underway))
-        self._waiting_bytes += self._underway_bytes
-        self._underway.clear()
-        self._underway_bytes = self._recorded_bytes = 0
         self._held_up &= self.unrecorded.keys()
-        later = self._held_up.union([item.token for item in self._output if not isinstance(item, LogPiece)])
+        later = self._held_up | self.streams.connect(self.unrecorded, self._held_up)
         self._unsent = deque([report for token, report in self.unrecorded.items() if token not in later])
 
     def holding(self) -> list[Held]:
@@ -141,9 +114,19 @@ class Reports:
         return [Held(report.token, report.id, report.attempt) for report in self.unrecorded.values()]
 
     def messages(self) -> list[Ack | Nack | Logs]:
-        """Take what is to be sent now, at most ``BATCH_BYTES`` of results; empty when there is nothing."""
+        """Take what is to be sent now, reports before output, of each at most a batch; empty when there is nothing."""
         messages: list[Ack | Nack | Logs] = []
-        self._take_output(messages)
+        self._take_reports(messages)
+        if self.streams.has_news:
+            logs, released = self.streams.take()
+            if logs is not None:
+                messages.append(logs)
+            if released:
+                self._unsent.extend(released)
+                self._take_reports(messages)
+        return messages
+
+    def _take_reports(self, messages: list[Ack | Nack | Logs]) -> None:
         unsent, unrecorded = self._unsent, self.unrecorded
         batch_bytes = 0
         while unsent and batch_bytes < BATCH_BYTES:
@@ -169,33 +152,6 @@ class Reports:
                 messages.append(Ack(acks))
             if nacks:
                 messages.append(Nack(nacks))
-        return messages
-
-    def _take_output(self, messages: list[Ack | Nack | Logs]) -> None:
-        """Take output while credit lasts, and hand on the reports that waited behind it."""
-        output = self._output
-        pieces: list[LogPiece] = []
-        pieces_bytes = 0
-        while output:
-            item = output[0]
-            if not isinstance(item, LogPiece):
-                self._unsent.append(item)
-                output.popleft()
-                continue
-            size = len(item.data)
-            if self._underway and self._underway_bytes + size > LOG_BYTES_UNRECORDED_MAX:
-                break
-            if pieces and pieces_bytes + size > MESSAGE_BYTES:
-                messages.append(Logs(pieces))
-                pieces, pieces_bytes = [], 0
-            pieces.append(item)
-            pieces_bytes += size
-            output.popleft()
-            self._underway.append(item)
-            self._underway_bytes += size
-            self._waiting_bytes -= size
-        if pieces:
-            messages.append(Logs(pieces))
 
 
 def _sizes(reports: Iterable[Ended]) -> int:

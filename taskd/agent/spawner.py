@@ -16,11 +16,14 @@ import trio
 from taskd.agent import warden, wire
 from taskd.agent.kin import Kin
 from taskd.agent.platform import CommandPlan
-from taskd.agent.processes import Command, Runner, Worker
+from taskd.agent.processes import STREAMS, Command, Runner, Worker
 from taskd_protocol.errors import ConfigInvalid
 
 PIPE_BYTES: Final = 512 * 1024
 """Asked of the kernel for a worker's pipes: a worker need not wait while the agent is busy."""
+
+OUTPUT_BYTES: Final = 256 * 1024
+"""The same of those that attempts print to."""
 
 _F_SETPIPE_SZ: Final = 1031
 _GOODBYE_S: Final = 5.0
@@ -63,12 +66,18 @@ class RealSpawner:
             fcntl.fcntl(stacks, fcntl.F_SETFL, os.O_APPEND)
             os.set_blocking(to_worker, False)
             os.set_blocking(from_worker, False)
+            outputs = [_pipe(kept, inherited, pipe_bytes=OUTPUT_BYTES) for _ in STREAMS]
+            for output, _ in outputs:
+                os.set_blocking(output, False)
             devnull = _closing(inherited, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-            control = await self._runner([devnull, 2, 2, its_input, its_output, memory, stacks])
-            worker = Worker(control, to_worker, from_worker, page, stacks)
+            its_fds = [its_input, its_output, memory, stacks, *[its_end for _, its_end in outputs]]
+            control = await self._runner([devnull, 2, 2, *its_fds])
+            worker = Worker(
+                control, to_worker, from_worker, page, stacks=stacks, outputs=[output for output, _ in outputs]
+            )
             kept.pop_all()  # it closes them
             try:
-                await self._start(worker, self._worker_argv, os.environ, None, inherit=4)
+                await self._start(worker, self._worker_argv, os.environ, None, inherit=len(its_fds))
             except OSError as error:
                 worker.close()
                 raise ConfigInvalid(

@@ -15,7 +15,7 @@ from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant, TaskSpec
 
-VERSION = 9
+VERSION = 10
 """Counted up with every change in this module."""
 
 ARGUMENTS_BYTES_MAX = 128 * 1024 * 1024
@@ -42,6 +42,15 @@ in one call, each has a word of its own, from this on."""
 
 PAGE_SPAWNS_FULL = 3
 """Word in which the agent puts 1 while it holds as much as it may of what attempts have spawned; else 0."""
+
+PAGE_READS = 510
+"""Word that the agent counts up before and after each read of what the worker prints: odd while it reads."""
+
+PAGE_OUTPUT_FULL = 511
+"""Word in which the agent puts 1 while it holds as much as it may of what attempts have said; else 0."""
+
+PRINTED_MARK = b"\x00\x1etaskd:%016x\x1e\x00"
+"""What a worker prints behind the output of the attempt with that token, to both streams."""
 
 STACKS_SIGNAL = signal.SIGRTMAX - 3
 """Has a worker write down the Python stacks of its threads, whatever they do. One that users' code hardly wants."""
@@ -200,6 +209,29 @@ class Children(msgspec.Struct, array_like=True, frozen=True, tag=23):
     tasks: list[TaskSpec]
 
 
+class Said(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=24):
+    """From a worker: an attempt said this. Comes before its end."""
+
+    token: int
+    stream: int
+    data: bytes
+    """Whole lines."""
+
+
+class Unsaid(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=25):
+    """From a worker: so much of what an attempt said was left out."""
+
+    token: int
+    bytes: int
+    lines: int
+
+
+class Printed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=26):
+    """From a worker, before the attempt's end: it has printed, and the mark is behind that."""
+
+    token: int
+
+
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """To a runner, first: start this, in a session of its own. All strings are bytes, as the system has them."""
 
@@ -255,7 +287,7 @@ class Exited(msgspec.Struct, array_like=True, frozen=True, tag=36):
 
 
 ToWorker = Setup | Batch | Stop
-FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat | Children
+FromWorker = Ready | Returned | Raised | Recalled | Ends | Started | Beat | Children | Said | Unsaid | Printed
 ToRunner = Run | Signal | ShowStacks | LiveUntil
 FromRunner = Launched | NotStarted | Exited
 

@@ -1,39 +1,85 @@
-"""A task's output, copied to our own as it comes."""
+"""What a task says, copied to our own output as it comes, or listed."""
 
+import datetime as dt
 import sys
+from collections.abc import Iterator
 from typing import Final
+
+from msgspec.structs import replace
 
 from taskd.cli.endings import HINT_AFTER_S, tell_why_it_waits
 from taskd.cli.output import hint
+from taskd.cli.terminal import copy, show
 from taskd.client.client import Client
+from taskd.client.lines import TEXTS, OutputLine, lines_of
+from taskd.text import Json
 from taskd_protocol.errors import TimedOut
+from taskd_protocol.messages import Follow, LogEntry
+from taskd_protocol.streams import CUT, LOG, STDOUT
 
-_STDOUT: Final = 1
+SHOWN: Final = frozenset(TEXTS)
 
 
 class Output:
     """A task's output on its way to ours; goes on after an interruption where it was."""
 
-    def __init__(self, client: Client, task_id: bytes) -> None:
+    def __init__(self, client: Client, wanted: Follow) -> None:
+        """Prepare.
+
+        Args:
+            client: To its server.
+            wanted: What of it.
+        """
         self._client = client
-        self._task_id = task_id
-        self._sequence = 0
+        self._wanted = replace(wanted, streams=list(TEXTS))
         self._attempt = 0
 
     def show(self) -> None:
         """Copy output until the task has ended; if it is silent from the start, tell what it waits for."""
         try:
-            self._copy(None if self._sequence else HINT_AFTER_S)
+            self._copy(None if self._wanted.sequence or self._wanted.stored else HINT_AFTER_S)
         except TimedOut:
-            tell_why_it_waits(self._client, self._task_id)
+            tell_why_it_waits(self._client, self._wanted.id)
             self._copy(None)
 
+    def entries(self) -> Iterator[LogEntry]:
+        """Yield the entries as they come."""
+        yield from self._client.read(self._wanted)
+
     def _copy(self, silence_s: float | None) -> None:
-        for entry in self._client.follow(self._task_id, self._sequence, silence_s):
+        for entry in self._client.read(self._wanted, silence_s):
             if self._attempt and entry.attempt != self._attempt:
                 hint(f"taskd: attempt {entry.attempt} begins: the one before failed, or its agent was lost")
             self._attempt = entry.attempt
-            stream = sys.stdout.buffer if entry.stream == _STDOUT else sys.stderr.buffer
-            stream.write(entry.data)
-            stream.flush()
-            self._sequence = entry.sequence + 1
+            _show(entry)
+            self._wanted = replace(self._wanted, sequence=entry.sequence + 1)
+
+
+def line_document(line: OutputLine) -> dict[str, Json]:
+    """Return a line as scripts see it."""
+    return {
+        "at": line.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "attempt": line.attempt,
+        "stream": line.stream,
+        "text": line.text,
+        "level": line.level or None,
+        "logger": line.logger or None,
+        "fields": {**line.fields},
+        "traceparent": line.traceparent or None,
+        "cursor": line.cursor,
+    }
+
+
+def _show(entry: LogEntry) -> None:
+    if entry.stream not in {LOG, CUT}:
+        copy(entry.data, sys.stdout if entry.stream == STDOUT else sys.stderr)
+        return
+    for line in lines_of(entry):
+        show(record_text(line) if entry.stream == LOG else line.text, sys.stderr)
+
+
+def record_text(line: OutputLine) -> str:
+    """Return a log record as people read it."""
+    at = line.at.astimezone(dt.UTC).strftime("%H:%M:%S.%f")[:-3]
+    fields = "".join(f" {name}={value}" for name, value in line.fields.items())
+    return f"{at} {line.level} {line.logger}: {line.text}{fields}"

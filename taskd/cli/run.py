@@ -20,7 +20,7 @@ from taskd_protocol.command import pack_command
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
-from taskd_protocol.messages import Cancel, Cancelled
+from taskd_protocol.messages import Cancel, Cancelled, Follow
 from taskd_protocol.task import COMMAND_NAME, DEFAULT_QUEUE, NO_RULES, Outcome, Retry, Rules, TaskSpec
 
 _SIGNALLED: Final = 128
@@ -83,7 +83,7 @@ def run(
         except KeyboardInterrupt:
             client.call(Cancel(0, [spec.id]), Cancelled)  # it may have arrived all the same
             raise
-        output = Output(client, task_id)
+        output = Output(client, Follow(0, task_id))
         try:
             output.show()
             return _exit_code(client.wait([task_id])[0])

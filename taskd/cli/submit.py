@@ -10,6 +10,9 @@ from taskd.cli.endings import say_accepted, say_end, tell_warnings
 from taskd.cli.options import duration_ms, json_list_or_object, json_object, json_option, server_options
 from taskd.cli.output import hint
 from taskd.cli.placing import Placed, placing_options, where
+from taskd.cli.terminal import is_watched
+from taskd.cli.waiting import show_progress
+from taskd.client.clock import mono_s
 from taskd.client.trace import make_traceparents
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
@@ -59,6 +62,11 @@ def _unique(text: str) -> Unique:
 @click.option("--at-most-once", is_flag=True, help="Never run it again once it may have started.")
 @click.option("--exclusive", is_flag=True, help="Never run two attempts at a time, whatever is cut off.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="With --wait: show how far it is; on a terminal, unless told not to.",
+)
 @click.option("--timeout", "timeout_ms", metavar="TIME", type=duration_ms("s"), help="Wait no longer: 30s, 5m.")
 def submit(
     *,
@@ -79,6 +87,7 @@ def submit(
     at_most_once: bool,
     exclusive: bool,
     wait: bool,
+    progress: bool | None,
     timeout_ms: int | None,
     as_json: bool,
     **placed: Unpack[Placed],
@@ -119,8 +128,12 @@ def submit(
         task_id = client.submit([spec])[0]
         tell_warnings(client)
         if wait:
+            timeout_s, since_s = None if timeout_ms is None else timeout_ms / 1000, mono_s()
             try:
-                say_end(client, task_id, None if timeout_ms is None else timeout_ms / 1000, as_json=as_json)
+                if is_watched() if progress is None else progress:
+                    show_progress(client, task_id, timeout_s)
+                    timeout_s = None if timeout_s is None else max(0.0, timeout_s - (mono_s() - since_s))
+                say_end(client, task_id, timeout_s, as_json=as_json)
             except KeyboardInterrupt:
                 hint(f"taskd: the task goes on; see taskd task show {format_task_id(task_id)}")
                 raise

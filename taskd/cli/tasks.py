@@ -8,13 +8,14 @@ from msgspec.structs import replace
 from taskd.cli.blocked import nodes_that_wait
 from taskd.cli.bulk import are_words, bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import reach, server
-from taskd.cli.copying import Output
+from taskd.cli.copying import Output, line_document
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.explain import explain
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
+from taskd.client.lines import lines_of
 from taskd.text.documents import (
     error_text,
     job_document,
@@ -29,6 +30,7 @@ from taskd_protocol.messages import (
     AttemptView,
     Cancel,
     Cancelled,
+    Follow,
     JobList,
     JobPage,
     TaskList,
@@ -113,15 +115,33 @@ def show(*, task_id: str, as_json: bool) -> None:
         say_task(view)
 
 
+@json_option
 @server_options
 @task.command
 @click.argument("task_id", metavar="ID")
-def logs(*, task_id: str) -> None:
-    """Print a task's output as it comes, until it has ended: of a command, and the stacks of what took too long."""
+@click.option("-f", "--follow", is_flag=True, help="Go on as it comes, until the task has ended.")
+@click.option("--attempt", metavar="N", type=click.IntRange(min=1), default=None, help="Only of this one.")
+@click.option("--since", "since_ms", metavar="TIME", type=duration_ms("s"), help="Only of so long ago: 30s, 5m.")
+def logs(*, task_id: str, follow: bool, attempt: int | None, since_ms: int | None, as_json: bool) -> None:
+    """Print what a task printed and logged.
+
+    Its standard output goes to ours, all else to standard error. With --json a list of lines; with --follow, too, a
+    line for each, as it comes.
+    """
     with server() as client:
         raw_id = parse_task_id(task_id)
         view_of(client, raw_id)
-        Output(client, raw_id).show()
+        begin_ms = 0 if since_ms is None else max(0, client.server_ms() - since_ms)
+        output = Output(client, Follow(0, raw_id, 0, attempt or 0, begin_ms, stored=not follow))
+        if not as_json:
+            output.show()
+            return
+        documents = (line_document(line) for entry in output.entries() for line in lines_of(entry))
+        if not follow:
+            say_json(list(documents))
+            return
+        for document in documents:
+            say_json(document)
 
 
 @json_option

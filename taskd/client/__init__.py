@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskd.client.explanation import Explanation
     from taskd.client.family import AttemptWaiting, Child, SpawnChanged
     from taskd.client.handle import TaskHandle, as_completed
+    from taskd.client.lines import Emitted, OutputLine
     from taskd.client.options import Limit, Retry
     from taskd.client.outcome import TaskCancelled, TaskExpired, TaskFailed
     from taskd.client.progress import WorkflowProgress
@@ -53,6 +54,8 @@ _ROOMS = {
     "CannotConnect": "taskd_protocol.errors",
     "Child": "taskd.client.family",
     "Client": "taskd.client.client",
+    "Emitted": "taskd.client.lines",
+    "OutputLine": "taskd.client.lines",
     "Explanation": "taskd.client.explanation",
     "MapItem": "taskd.client.runs",
     "NodeRef": "taskd.client.workflow",
@@ -100,6 +103,7 @@ __all__ = [
     "Child",
     "Client",
     "Cron",
+    "Emitted",
     "Every",
     "Explanation",
     "Limit",
@@ -107,6 +111,7 @@ __all__ = [
     "NodeRef",
     "NodeStatus",
     "NonRetryable",
+    "OutputLine",
     "PayloadTooLarge",
     "PayloadUnpackable",
     "Resources",

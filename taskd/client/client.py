@@ -24,7 +24,7 @@ from taskd.client.waiting import Steps, arun, run
 from taskd_protocol import limits
 from taskd_protocol.errors import ConnectionLost
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
-from taskd_protocol.messages import LogEntry, ToServer
+from taskd_protocol.messages import Follow, LogEntry, ToServer
 from taskd_protocol.task import Outcome, TaskSpec, check_specs
 from taskd_protocol.workflow import ENTROPY_BYTES, Node, WorkflowSpec, check_nodes, make_workflow_id
 
@@ -169,7 +169,11 @@ class Client:
         Raises:
             TaskUnknown: No such task is stored.
         """
-        following = Following(task_id, sequence)
+        yield from self.read(Follow(0, task_id, sequence), timeout)
+
+    def read(self, wanted: Follow, timeout: float | None = None) -> Iterator[LogEntry]:
+        """Read of a task's output what is wanted of it; see ``follow``."""
+        following = Following(wanted)
         self.link.ask(following)
         try:
             while (page := run(operations.next_page(self.link, following, timeout))) is not None:
@@ -196,6 +200,15 @@ class Client:
         spec = WorkflowSpec(raw_id, name, len(nodes), policy, make_traceparents(1)[0])
         yield from operations.submit_workflow(self.link, spec, list(cut_nodes(nodes)), timeout_s)
         return raw_id
+
+    def server_ms(self) -> int:
+        """Return the server's time of day, UTC.
+
+        Raises:
+            TaskdError: It cannot be reached.
+        """
+        run(operations.connect(self.link, TIMEOUT_S))
+        return self._server_ms()
 
     def _server_ms(self) -> int:
         session = self.link.session

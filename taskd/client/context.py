@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Protocol, TypeVa
 from taskd.client.family import Child, Family, Found
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.limits import DETAILS_BYTES_MAX, PAYLOAD_BYTES_MAX
+from taskd_protocol.limits import DETAILS_BYTES_MAX, EMITTED_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_CHARS_MAX
 from taskd_protocol.payload import pack, unpack
 from taskd_protocol.schedule import NOMINAL_HEADER, SCHEDULE_HEADER
+from taskd_protocol.streams import LOG, PROGRESS, VALUES, DataLine, LogLine, ProgressLine, ValueLine
 from taskd_protocol.task import Grant, TaskSpec
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Port(Protocol):
 
     def beat(self, token: int, details: bytes) -> None:
         """Tell that the attempt goes on, and how far it has come; empty: it does not say."""
+        ...
+
+    def say(self, token: int, stream: int, line: DataLine) -> None:
+        """Tell a line of data of the attempt, with the time of now."""
         ...
 
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
@@ -179,6 +184,53 @@ class TaskContext:
     def heartbeat_details(self) -> object:
         """What an attempt before told last, unpacked afresh; None: nothing."""
         return unpack(self._grant.details) if self._grant.details else None
+
+    def log(self, message: str, level: str = "info", **fields: object) -> None:
+        """Keep a log record of the attempt, as ``logging`` does, which is kept as well; see ``TaskHandle.logs``.
+
+        Args:
+            message: For people; over 16,000 characters it loses its end.
+            level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+            fields: Said beside it; each is kept as ``str`` shows it, 8,000 characters together.
+        """
+        told = {name: str(value) for name, value in fields.items()}
+        self._say(LOG, LogLine(0, level.upper(), self.name, message, self.traceparent, told))
+
+    def emit(self, value: object) -> None:
+        """Give a value out while the attempt goes on: ``TaskHandle.stream`` reads it, live or later.
+
+        Args:
+            value: Data that can travel.
+
+        Raises:
+            PayloadUnpackable: It cannot.
+            PayloadTooLarge: It is over 32 KiB, packed.
+        """
+        packed = pack(value)
+        if len(packed) > EMITTED_BYTES_MAX:
+            raise PayloadTooLarge(
+                f"an emitted value is {len(packed)} bytes, the limit {EMITTED_BYTES_MAX}: store it elsewhere, and emit"
+                " a reference"
+            )
+        self._say(VALUES, ValueLine(0, packed))
+
+    def progress(self, done: float, total: float | str = 1.0, message: str = "") -> None:
+        """Tell how far the attempt is: ``progress(3, 10)``, ``progress(0.3)``, with a word about it at the end.
+
+        As often as you like; ten a second are told, and the last.
+
+        Args:
+            done: Of the total.
+            total: What is to be done; or the message, of a share of 1.
+            message: For people, up to 1,000 characters.
+        """
+        of, said = (1.0, total) if isinstance(total, str) else (float(total), message)
+        self._say(PROGRESS, ProgressLine(0, float(done), of, said[:PROGRESS_CHARS_MAX]))
+
+    def _say(self, stream: int, line: DataLine) -> None:
+        port = self._port or self.port
+        if port is not None:
+            port.say(self._grant.token, stream, line)
 
     def spawn(self, task: "Submitter[P, R]", /, *args: P.args, **kwargs: P.kwargs) -> Child[R]:
         """Have a task run that belongs to this one, under the options that were said of it.

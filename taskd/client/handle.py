@@ -9,6 +9,7 @@ from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
 from taskd.client.explanation import Explanation, explanation_of
 from taskd.client.line import Line
+from taskd.client.lines import TEXTS, EmittedValues, OutputLines, Since
 from taskd.client.outcome import value_of
 from taskd.client.waiting import Steps, arun, deadline, run
 from taskd_protocol.errors import TaskUnknown
@@ -24,6 +25,7 @@ from taskd_protocol.messages import (
     TaskView,
     TaskViews,
 )
+from taskd_protocol.streams import VALUES
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -161,6 +163,61 @@ class TaskHandle(Awaited, Generic[R_co]):
     async def aretry(self) -> str:
         """Give the task another chance; see ``retry``."""
         return await arun(self._retry())
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Since | None = None,
+        attempt: int | None = None,
+        timeout: float | None = None,
+    ) -> OutputLines:
+        """Read what the task's attempts printed and logged, line by line; for ``for``, and ``async for``.
+
+        What an attempt says is there within a tenth of a second or two, also while it runs.
+
+        Args:
+            follow: Go on, live, until the task has ended; else what is stored now.
+            since: Only what came behind this ``OutputLine.cursor``, from this instant on, or so long ago.
+            attempt: Only of this one.
+            timeout: Seconds that may pass without a line, when following; None: any.
+
+        Raises:
+            BadRequest: ``since`` is no cursor.
+            TaskUnknown: No such task is stored; when the first line is asked for.
+            TimedOut: No line came in time; then.
+        """
+        return OutputLines(
+            self._batch.link,
+            self.raw_id,
+            TEXTS,
+            follow=follow,
+            since=since,
+            attempt=attempt,
+            timeout_s=timeout if follow else timeout or TIMEOUT_S,
+        )
+
+    def stream(
+        self,
+        *,
+        follow: bool = True,
+        since: Since | None = None,
+        attempt: int | None = None,
+        timeout: float | None = None,
+    ) -> EmittedValues:
+        """Read the values that the task's attempts emitted with ``current().emit``; live, if not told otherwise.
+
+        An attempt that is tried again emits again: ``Emitted.attempt`` tells them apart.
+        """
+        return EmittedValues(
+            self._batch.link,
+            self.raw_id,
+            (VALUES,),
+            follow=follow,
+            since=since,
+            attempt=attempt,
+            timeout_s=timeout if follow else timeout or TIMEOUT_S,
+        )
 
     def __repr__(self) -> str:
         """Show the id, and the end if it is known."""

@@ -98,9 +98,9 @@ class Following(Request):
 
     __slots__ = ("ended", "pages", "sequence", "task_id")
 
-    def __init__(self, task_id: bytes, sequence: int) -> None:
-        super().__init__(Follow(0, task_id, sequence))
-        self.task_id = task_id
-        self.sequence = sequence
+    def __init__(self, wanted: Follow) -> None:
+        super().__init__(wanted)
+        self.task_id = wanted.id
+        self.sequence = wanted.sequence
         self.pages: deque[list[LogEntry]] = deque()
         self.ended = False

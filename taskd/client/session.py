@@ -14,6 +14,8 @@ Invariants:
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from taskd.client.asked import Asked
 from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
 from taskd.client.older import refusal_in_version_1
@@ -42,6 +44,7 @@ from taskd_protocol.messages import (
     Accepted,
     Follow,
     FollowMore,
+    FollowStop,
     LogPage,
     OutcomeCredit,
     Outcomes,
@@ -102,7 +105,9 @@ class Session:
 
     def give_up(self, request: Request) -> None:
         """Forget a request whose asker has gone; an answer that still comes is dropped."""
-        self._asked.take(request.number)
+        taken = self._asked.take(request.number)
+        if isinstance(taken, Following) and self._live and self._connection is not None:
+            self._connection.send(FollowStop(request.number))
 
     def await_ends(self, ids: Iterable[bytes]) -> None:
         """Wait for these tasks, in addition to those waited for already."""
@@ -301,9 +306,10 @@ class Session:
         if not isinstance(following, Following):
             return
         following.pages.append(page.entries)
-        if page.entries:
-            following.sequence = page.entries[-1].sequence + 1
-            following.message = Follow(following.number, following.task_id, following.sequence)
+        if page.entries or page.next_sequence:
+            following.sequence = page.next_sequence or page.entries[-1].sequence + 1
+            assert isinstance(following.message, Follow)
+            following.message = replace(following.message, sequence=following.sequence)
         if page.end:
             following.ended = True
             self._asked.take(page.request_id)

@@ -107,6 +107,8 @@ class Task(msgspec.Struct, gc=False):
     """As in ``StateRecord``; all of them, once it is in line."""
     preempted: bool = False
     """Of its lease: it is to be stopped for another task."""
+    log_number: int = 0
+    """As in ``LeaseRecord``."""
 
     @property
     def since_ms(self) -> int:
@@ -133,6 +135,7 @@ def lease_record(task: Task) -> LeaseRecord:
         task.started,
         task.granted,
         task.preempted,
+        task.log_number,
     )
 
 

@@ -426,6 +426,7 @@ class _Pass:
             else:
                 task.attempt += 1
                 task.log_bytes_before = task.log_bytes
+                task.log_number = 0
                 alone = task.past is not None and task.past.losses > 0
                 family = task.past.family if task.past is not None else b""
                 spawned = families.spawned(w, family) if family else None

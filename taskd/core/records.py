@@ -224,6 +224,8 @@ class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """What it holds of its agent's resources; None: a slot."""
     preempted: bool = False
     """It is to be stopped for another task."""
+    log_number: int = 0
+    """Of the last piece of output of the attempt that is in LOG, as its agent counts them: each is kept once."""
 
 
 class LineRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -361,7 +363,7 @@ class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
-    """A piece of an attempt's output."""
+    """A piece of an attempt's output, see ``taskd_protocol.streams``."""
 
     attempt: int
     stream: int

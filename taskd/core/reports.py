@@ -25,14 +25,13 @@ from taskd.core.records import Key, LogRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, PayloadTooLarge, TaskCodes
 from taskd_protocol.limits import DELAY_MS_MAX, LOG_BYTES_PER_ATTEMPT_MAX, LOG_DATA_BYTES_MAX, NAME_CHARS_MAX
-from taskd_protocol.task import Failure, FailureReport, Report
+from taskd_protocol.streams import STREAMS
+from taskd_protocol.task import Failure, FailureReport, LogPiece, Report
 
 FAILURE_TEXT_CHARS_MAX = 64 * 1024
 """Of a failure's message, and of its traceback."""
 
 R = TypeVar("R", Report, FailureReport)
-
-STREAMS = frozenset({1, 2, 3})
 
 CHARGED = frozenset({attempts.FAILED, attempts.CRASHED})
 """Outcomes that cost a budget something."""
@@ -155,22 +154,24 @@ def mark_started(w: Working, command: MarkStarted, now: Now) -> StartsRecorded:
 
 
 def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
-    """Keep output of leased attempts; drop what is stale or over the attempt's limit.
+    """Keep output of leased attempts, each piece once; drop what is stale or over the attempt's limit.
 
     Raises:
         BadRequest: A piece is over the limit, or of no known stream.
     """
     for piece in command.pieces:
         if len(piece.data) > LOG_DATA_BYTES_MAX or piece.stream not in STREAMS:
-            raise BadRequest(f"a log piece holds at most {LOG_DATA_BYTES_MAX} bytes of stream 1, 2 or 3")
+            raise BadRequest(f"a log piece holds at most {LOG_DATA_BYTES_MAX} bytes of stream 1 to {max(STREAMS)}")
     agent = w.agents.get(command.agent)
     if agent is not None:
         agent.seen_mono_ms = now.mono_ms
     changed: dict[bytes, Task] = {}
     for piece in command.pieces:
         task = agent.leases.get(piece.token) if agent is not None else None
-        if task is None or task.spec.id != piece.id or not piece.data:
+        if task is None or not _is_new(task, piece):
             continue
+        task.log_number = max(task.log_number, piece.number)
+        changed[piece.id] = task
         kept_bytes = task.log_bytes - task.log_bytes_before
         if kept_bytes > LOG_BYTES_PER_ATTEMPT_MAX + LOG_ENTRY_BYTES:
             continue  # only the entry with the mark can have come so far
@@ -180,12 +181,16 @@ def append_logs(w: Working, command: AppendLogs, now: Now) -> LogsKept:
         w.put(records.LOG, log_id(piece.id, task.logs), record)
         task.logs += 1
         task.log_bytes += len(piece.data) + LOG_ENTRY_BYTES
-        changed[piece.id] = task
     for task in changed.values():
         w.put(records.LEASE, task.spec.id, lease_record(task))
     if changed:
         w.effects.append(LogsAppended(list(changed)))
     return LogsKept(sum(len(piece.data) for piece in command.pieces))
+
+
+def _is_new(task: Task, piece: LogPiece) -> bool:
+    """Tell whether it is output of the task's attempt that did not come before, without its agent being told."""
+    return task.spec.id == piece.id and bool(piece.data) and (not piece.number or piece.number > task.log_number)
 
 
 def log_id(task_id: bytes, sequence: int) -> bytes:

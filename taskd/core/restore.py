@@ -190,6 +190,7 @@ def _take_up(w: Working, lease: LeaseRecord, spec: SpecRecord, details: bytes, n
         granted=lease.granted,
         gates=len(gates.ways(spec.spec)),
         preempted=lease.preempted,
+        log_number=lease.log_number,
     )
     if spec.spec.rules.preemptible:
         w.yielding.tasks[spec.spec.id] = task

@@ -155,6 +155,8 @@ class ClientRole:
                 self._following.follow(message)
             case m.FollowMore():
                 self._following.more(message.request_id)
+            case m.FollowStop():
+                self._following.stop(message.request_id)
             case QueueDrain():
                 command = OrderQueue(message.queue, drain=not message.resume)
                 self._services.loop.ask(command, partial(self._answer, message.request_id, _done))

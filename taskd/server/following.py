@@ -1,15 +1,18 @@
-"""Following: streaming a task's output to a client, a page at a time.
+"""Following: streaming what a task's attempts said to a client, a page at a time.
 
-The client's FOLLOW_MORE is the credit for the next page. Entries are read from the
-store, so that live and late followers see the same.
+The client's FOLLOW_MORE is the credit for the next page. Entries are read from the store, so that live and late
+followers see the same, and one that is slow costs nobody anything but its own next read.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import trio
 
 from taskd.core import records
 from taskd.core.lifecycle import TERMINAL
 from taskd.core.records import LogRecord, StateRecord
 from taskd.core.reports import log_id
+from taskd.server.services import Services
 from taskd.server.session import Talk, error_message
 from taskd.store import codec
 from taskd_protocol.errors import BadRequest, TaskUnknown
@@ -18,17 +21,88 @@ from taskd_protocol.messages import Follow, LogEntry, LogPage
 ENTRIES_MAX = 100
 """In one page: with the largest entries it still fits a message."""
 
+ENTRIES_LARGE = 8
+"""In one page, where entries are large: some hundred followers are served in bounded memory."""
+
+PAGE_BYTES = 256 * 1024
+"""What a page comes to is to stay about this."""
+
+PACE_S = 0.1
+"""Between two pages of one follower that has all that is stored: what comes in between comes together."""
+
 FOLLOWS_MAX = 64
 """Of one connection."""
 
 
-@dataclass(slots=True)
+class Reading:
+    """Goes through a task's output from some entry on, a page at a time; also for those that are no session.
+
+    Attributes:
+        sequence: Of the next entry.
+        has_more: There may be more stored.
+        ended: The task has ended, and all was read; or all that was stored at the begin, if that is all that is wanted.
+    """
+
+    def __init__(self, wanted: Follow) -> None:
+        """Begin.
+
+        Raises:
+            BadRequest: What is wanted is out of range.
+        """
+        if wanted.sequence < 0 or wanted.attempt < 0 or wanted.since_ms < 0:
+            raise BadRequest("sequence, attempt and since_ms of output are 0 or more")
+        self.sequence = wanted.sequence
+        self.has_more = True
+        self.ended = False
+        self._wanted = wanted
+        self._limit = ENTRIES_LARGE
+
+    async def page(self, services: Services) -> list[LogEntry]:
+        """Return the next entries that are wanted, which may be none; durable.
+
+        Raises:
+            TaskUnknown: The task is not stored.
+        """
+        task_id, limit = self._wanted.id, self._limit
+        # The state first: what the task said before its end is then on disk already.
+        found = await services.reader.read([(records.SPEC, task_id), (records.STATE, task_id)])
+        after = log_id(task_id, self.sequence - 1) if self.sequence else b""
+        rows = await services.store.scan(records.LOG, task_id, after=after, limit=limit)
+        await services.loop.until_durable()
+        if found[records.SPEC, task_id] is None:
+            raise TaskUnknown("no task of that id is stored")
+        entries = [_entry(record_id, value) for record_id, value in rows]
+        self.has_more = len(rows) == limit
+        state = found[records.STATE, task_id]
+        is_over = self._wanted.stored or (isinstance(state, StateRecord) and state.state in TERMINAL)
+        self.ended = is_over and not self.has_more
+        if entries:
+            self.sequence = entries[-1].sequence + 1
+            mean_bytes = sum([len(value) for _, value in rows]) // len(rows)
+            self._limit = min(max(PAGE_BYTES // (mean_bytes + 1), ENTRIES_LARGE), ENTRIES_MAX)
+        return self._chosen(entries)
+
+    def _chosen(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
+        wanted = self._wanted
+        return [
+            entry
+            for entry in entries
+            if wanted.attempt in {0, entry.attempt}
+            and entry.at_ms >= wanted.since_ms
+            and (not wanted.streams or entry.stream in wanted.streams)
+        ]
+
+
 class _Followed:
-    task_id: bytes
-    sequence: int
-    credit: bool = True
-    news: bool = True
-    reading: bool = False
+    """One FOLLOW."""
+
+    def __init__(self, message: Follow) -> None:
+        self.task_id = message.id
+        self.reading = Reading(message)
+        self.credit = True
+        self.news = True
+        self.busy = False
+        self.paged_s = 0.0
 
 
 class Following:
@@ -50,9 +124,9 @@ class Following:
         Raises:
             BadRequest: Too many at once, or the request id is in use.
         """
-        if len(self._by_request) >= FOLLOWS_MAX or message.request_id in self._by_request or message.sequence < 0:
+        if len(self._by_request) >= FOLLOWS_MAX or message.request_id in self._by_request:
             raise BadRequest(f"a connection follows at most {FOLLOWS_MAX} tasks, each under its own request id")
-        self._by_request[message.request_id] = _Followed(message.id, message.sequence)
+        self._by_request[message.request_id] = _Followed(message)
         self.followed.add(message.id)
         self._services.hub.follow(self._session, message.id)
         self._go_on(message.request_id)
@@ -64,6 +138,11 @@ class Following:
             followed.credit = True
             self._go_on(request_id)
 
+    def stop(self, request_id: int) -> None:
+        """Follow no more."""
+        if request_id in self._by_request:
+            self._forget(request_id)
+
     def tell(self, task_id: bytes) -> None:
         """Note that there is more to read, or that the task has ended."""
         for request_id, followed in list(self._by_request.items()):
@@ -73,38 +152,40 @@ class Following:
 
     def _go_on(self, request_id: int) -> None:
         followed = self._by_request[request_id]
-        if followed.credit and followed.news and not followed.reading and self._session.nursery is not None:
-            followed.reading = True
-            followed.news = False
+        if followed.credit and followed.news and not followed.busy and self._session.nursery is not None:
+            followed.busy = True
             self._session.nursery.start_soon(self._read, request_id, followed)
 
     async def _read(self, request_id: int, followed: _Followed) -> None:
-        task_id = followed.task_id
-        # The state first: what the task said before its end is then on disk already.
-        state_keys = [(records.SPEC, task_id), (records.STATE, task_id)]
-        found = await self._services.reader.read(state_keys)
-        after = log_id(task_id, followed.sequence - 1) if followed.sequence else b""
-        rows = await self._services.store.scan(records.LOG, task_id, after=after, limit=ENTRIES_MAX)
-        await self._services.loop.until_durable()
-        followed.reading = False
-        if found[records.SPEC, task_id] is None:
-            self._forget(request_id)
-            self._session.send(error_message(request_id, TaskUnknown("no task of that id is stored")))
+        reading = followed.reading
+        if not reading.has_more:
+            await trio.sleep_until(followed.paged_s + PACE_S)
+        followed.news = False
+        try:
+            entries = await reading.page(self._services)
+        except TaskUnknown as unknown:
+            if self.stop_if(request_id, followed):
+                self._session.send(error_message(request_id, unknown))
             return
-        entries = [_entry(record_id, value) for record_id, value in rows]
-        full = len(rows) == ENTRIES_MAX
-        state = found[records.STATE, task_id]
-        ended = isinstance(state, StateRecord) and state.state in TERMINAL
-        followed.news = followed.news or full
-        if entries:
-            followed.sequence = entries[-1].sequence + 1
-        if entries or (ended and not full):
+        followed.busy = False
+        if self._by_request.get(request_id) is not followed:
+            return  # it was stopped meanwhile
+        followed.news = followed.news or reading.has_more
+        if entries or reading.ended:
             followed.credit = False
-            self._session.send(LogPage(request_id, entries, end=ended and not full))
-        if ended and not full:
+            followed.paged_s = trio.current_time()
+            self._session.send(LogPage(request_id, entries, end=reading.ended, next_sequence=reading.sequence))
+        if reading.ended:
             self._forget(request_id)
-        elif request_id in self._by_request:
+        else:
             self._go_on(request_id)
+
+    def stop_if(self, request_id: int, followed: _Followed) -> bool:
+        """Follow no more, if it is that which is followed under the request's id; tell whether it was."""
+        if self._by_request.get(request_id) is not followed:
+            return False
+        self._forget(request_id)
+        return True
 
     def _forget(self, request_id: int) -> None:
         followed = self._by_request.pop(request_id)

@@ -12,6 +12,7 @@ from taskd.client.batching import results_of
 from taskd.client.context import TaskContext, current, running, running_together
 from taskd.client.middleware import TaskFunction
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
+from taskd_protocol.streams import DataLine
 from taskd_protocol.task import Checkpoint, Failure, Grant, TaskSpec
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class Signs:
         details: How far it has come, packed; empty: it has not said.
         beats: Signs that it goes on, so far.
         beat_s: When the last one came, by the server's loop; None: it came from a thread, or there was none.
+        said: Lines of data that it said, each with its stream, and 0 for the time.
         spawned: What it has spawned, in order, each time with the number of the first.
     """
 
     def __init__(self, details: bytes = b"") -> None:
         self.told = False
         self.details = details
+        self.said: list[tuple[int, DataLine]] = []
         self.beats = 0
         self.beat_s: float | None = None
         self.spawned: list[tuple[int, list[TaskSpec]]] = []
@@ -53,6 +56,11 @@ class Signs:
         except RuntimeError:  # not on the server's loop
             self.beat_s = None
         self.beats += 1
+
+    def say(self, token: int, stream: int, line: DataLine) -> None:
+        """See ``Port``."""
+        del token
+        self.said.append((stream, line))
 
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         """See ``Port``."""

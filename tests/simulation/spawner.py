@@ -180,6 +180,17 @@ class PlayedWorker(Program):
     def hold_spawns(self, *, full: bool) -> None:
         assert not full, "no body spawns that much"
 
+    def hold_output(self, *, full: bool) -> None:
+        assert not full, "no body says that much"
+
+    async def wait_printed(self, stream: int) -> None:
+        del stream
+        await trio.sleep_forever()
+
+    def read_printed(self, stream: int) -> bytes:
+        del stream
+        return b""
+
     async def stacks(self) -> bytes:
         await trio.sleep(0.01)
         return b"stacks"

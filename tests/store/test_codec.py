@@ -145,6 +145,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             log_bytes_before=40,
             has_details=True,
             revived_at_ms=8,
+            log_number=3,
         ),
     ),
     "state, tried before": (

@@ -19,9 +19,9 @@ from taskd.client.resources import in_json
 from taskd_protocol.command import CommandCall, read_command
 from taskd_protocol.errors import PayloadUnpackable, TaskCodes
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
+from taskd_protocol.limits import LOG_DATA_BYTES_MAX
 from taskd_protocol.payload import pack
-from taskd_protocol.task import Failure, Grant, LogPiece
+from taskd_protocol.task import Failure, Grant
 
 GATHER_S = 0.05
 """Output of so long becomes one piece, unless it fills one sooner."""
@@ -36,7 +36,6 @@ class _Running:
         self.grant = grant
         self.process: CommandProcess | None = None
         self.ended = trio.Event()
-        self.output_bytes = 0
         self.peak_bytes = 0
 
 
@@ -75,7 +74,7 @@ class CommandExecutor:
 
     def wake(self) -> None:
         """See ``Executor``."""
-        if self._core.reports.output_bytes < LOG_BYTES_UNRECORDED_MAX:
+        if not self._core.streams.is_full:
             self._room.set()
         if self._nursery is None:
             return
@@ -217,21 +216,22 @@ class CommandExecutor:
         )
 
     async def _gather(self, grant: Grant, running: _Running, process: CommandProcess, stream: int) -> None:
-        """Make pieces of one output until its end; while too many are not recorded, let the command wait."""
+        """Hand on one output until its end; while that is too much, in a time or altogether, let the command wait."""
+        clock, streams = self._platform.clock, self._core.streams
         while True:
             # What a command that has ended left in its pipe is little, and nothing waits for its slot.
-            while self._core.reports.output_bytes >= LOG_BYTES_UNRECORDED_MAX and not running.ended.is_set():
+            while streams.is_full and not running.ended.is_set():
                 if self._room.is_set():
                     self._room = trio.Event()
                 await self._room.wait()
+            if wait_s := streams.wait_s(grant.token, clock.mono_ns() // 1_000_000):
+                with trio.move_on_after(wait_s):
+                    await running.ended.wait()
             data = await process.read(stream)
             if not data:
                 return
-            if running.output_bytes <= LOG_BYTES_PER_ATTEMPT_MAX:  # the server marks the cut where it passes the limit
-                running.output_bytes += len(data)
-                at_ms = self._platform.clock.wall_ms() + self._core.clock_ahead_ms
-                self._core.output(LogPiece(grant.token, grant.spec.id, stream, at_ms, data))
-                self._ring()
+            self._core.said(grant, stream, data, clock.wall_ms(), clock.mono_ns() // 1_000_000, paced=True)
+            self._ring()
             if len(data) < LOG_DATA_BYTES_MAX:
                 with trio.move_on_after(GATHER_S):
                     await running.ended.wait()

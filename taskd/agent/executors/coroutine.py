@@ -18,7 +18,7 @@ from taskd.agent.crew import BATCH_BYTES, BATCH_TASKS, BATCH_US
 from taskd.agent.executors.alarm import Alarm
 from taskd.agent.executors.crash import crash
 from taskd.agent.executors.seat import TERM_S, Hand, Seat
-from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
+from taskd.agent.executors.signs import Gate, note_children, note_sign, note_speech, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd.agent.slots import AHEAD_BYTES, argument_bytes
@@ -79,7 +79,7 @@ class CoroutineExecutor:
         self._seat = Seat(platform, self, wire.Setup(loop, self._slots.count))
         self._first = first
         self._ring = ring
-        self._gate = SpawnGate(core)
+        self._gate = Gate(core)
         self._hand: Hand | None = None
         self._leaving: Hand | None = None  # to be ended, over a coroutine that does not end
         self._news = trio.Event()
@@ -195,6 +195,9 @@ class CoroutineExecutor:
         self.wake()
         self._ring()
 
+    async def listen(self, hand: Hand) -> None:
+        """See ``Occupant``: what it prints, it tells."""
+
     def missing(self) -> None:
         """See ``Occupant``."""
         self._slots.vacant = True
@@ -205,6 +208,7 @@ class CoroutineExecutor:
         returned = [message for message in messages if type(message) is wire.Returned]
         if len(returned) < len(messages):
             note_children(self._core, self._pool, messages)
+            note_speech(self._core, self._pool, self._clock, messages)
             self._gate.look([hand])
         self._core.succeeded(self._pool, returned)
         for end in returned:
@@ -271,7 +275,7 @@ class CoroutineExecutor:
         if kill.show:
             text = await hand.process.stacks()
             for token in tokens:
-                show(self._core, self._assigned.get(token), text, self._clock.wall_ms())
+                show(self._core, self._assigned.get(token), text, self._clock)
             self._ring()
         hand.process.send(wire.encode(wire.Stop(tokens)))
         if kill.how is How.TELL:

@@ -9,8 +9,9 @@ from taskd.agent.core import ENDED, AgentCore, Kill
 from taskd.agent.crew import Crew, Member
 from taskd.agent.executors.alarm import Alarm
 from taskd.agent.executors.crash import crash
+from taskd.agent.executors.prints import STREAMS, Prints
 from taskd.agent.executors.seat import SOFT_S, Hand, Seat
-from taskd.agent.executors.signs import SpawnGate, note_children, note_sign, show
+from taskd.agent.executors.signs import Gate, note_children, note_sign, note_speech, show
 from taskd.agent.limits import How
 from taskd.agent.platform import Exit, Platform
 from taskd_protocol.task import Grant
@@ -52,10 +53,11 @@ class ProcessExecutor:
         self._crew = Crew(self._slots)
         self._members: dict[Hand, Member] = {}
         self._hands: dict[Member, Hand] = {}
+        self._prints: dict[Hand, Prints] = {}
         self._seats = [Seat(platform, self, wire.Setup("process", 1)) for _ in range(self._slots.count)]
         self._first = first
         self._ring = ring
-        self._gate = SpawnGate(core)
+        self._gate = Gate(core)
         self._losses: dict[int, int] = {}
         self._gone: dict[int, trio.Event] = {}  # of attempts that were told to end
         self._unmarked: dict[Member, Grant] = {}  # dealt, and to be handed over when its start is marked
@@ -81,6 +83,9 @@ class ProcessExecutor:
     def wake(self) -> None:
         """See ``Executor``."""
         self._gate.look(self._members)
+        if not self._core.streams.is_full:
+            for prints in self._prints.values():
+                prints.room()
         for member, grant in list(self._unmarked.items()):
             if grant.token not in member.assigned:
                 del self._unmarked[member]  # taken back
@@ -164,12 +169,19 @@ class ProcessExecutor:
     def joined(self, hand: Hand) -> None:
         """See ``Occupant``."""
         member = Member()
+        self._prints[hand] = Prints(hand.process, self._core, self._pool, self._clock, self._ring)
         self._members[hand] = member
         self._hands[member] = hand
         self._crew.members.append(member)
         self._slots.vacant = False
         self.wake()
         self._ring()
+
+    async def listen(self, hand: Hand) -> None:
+        """See ``Occupant``."""
+        async with trio.open_nursery() as nursery:
+            for stream in STREAMS:
+                nursery.start_soon(self._prints[hand].follow, stream)
 
     def missing(self) -> None:
         """See ``Occupant``."""
@@ -182,6 +194,8 @@ class ProcessExecutor:
         returned = [message for message in messages if type(message) is wire.Returned]
         if len(returned) < len(messages):
             note_children(self._core, self._pool, messages)
+            if note_speech(self._core, self._pool, self._clock, messages):
+                self._prints[hand].read()
             self._gate.look(self._members)
         self._core.succeeded(self._pool, returned)
         tokens = [end.token for end in returned]
@@ -208,6 +222,7 @@ class ProcessExecutor:
 
     def left(self, hand: Hand, how: Exit, *, out_of_memory: bool) -> bool:
         """See ``Occupant``."""
+        self._prints.pop(hand).read(running=hand.process.running())
         member = self._members.pop(hand)
         del self._hands[member]
         self._tell_gone(member.assigned)
@@ -292,7 +307,7 @@ class ProcessExecutor:
             if kill.show:
                 text = await hand.process.stacks()
                 for token in running:
-                    show(self._core, member.assigned.get(token), text, self._clock.wall_ms())
+                    show(self._core, member.assigned.get(token), text, self._clock)
             await self._end_running(member, hand, running, kill.how)
         self._ring()
 

@@ -107,6 +107,10 @@ class Occupant(Protocol):
         """A worker is ready for batches."""
         ...
 
+    async def listen(self, hand: Hand) -> None:
+        """Listen to what attempts of the worker print, until it is dead."""
+        ...
+
     def missing(self) -> None:
         """The worker that was to be here could not be started, or died before it got anything done."""
         ...
@@ -233,6 +237,7 @@ class Seat:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.pump)
             nursery.start_soon(self._listen, hand)
+            nursery.start_soon(self._occupant.listen, hand)
             how = await process.wait()
             nursery.cancel_scope.cancel()
         hand.ended.set()

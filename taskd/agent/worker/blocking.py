@@ -7,7 +7,7 @@ costs a microsecond, since the agent reads many at a time.
 
 import os
 from contextvars import copy_context
-from typing import NoReturn, assert_never
+from typing import NamedTuple, NoReturn, assert_never
 
 from msgspec import structs
 
@@ -16,31 +16,44 @@ from taskd.agent.clock import Clock
 from taskd.agent.worker import calls, together
 from taskd.agent.worker.holding import having
 from taskd.agent.worker.link import Link
+from taskd.agent.worker.printing import BRIEF_NS, Printing
+from taskd.agent.worker.speech import Speech
 from taskd.client.context import Port, TaskContext, running
 from taskd_protocol.resources import Granted
 from taskd_protocol.task import Failure, Grant
 
 
-def serve(link: Link, functions: calls.Functions, clock: Clock) -> None:
+class Voice(NamedTuple):
+    """What an attempt says, and prints."""
+
+    speech: Speech
+    printing: Printing
+
+
+def serve(link: Link, functions: calls.Functions, clock: Clock, voice: Voice) -> None:
     """Run batches until the agent closes the link."""
+    voice.printing.begin()
     while True:
         try:
             messages = link.receive()
         except EOFError:
+            voice.printing.end()
             return
         for message in messages:
             match message:
                 case wire.Batch() if message.together:
-                    _run_together(link, functions, clock, message)
+                    _run_together(link, functions, clock, message, voice)
                 case wire.Batch():
-                    _run(link, functions, clock, message)
+                    _run(link, functions, clock, message, voice)
                 case wire.Setup() | wire.Stop():
                     pass  # said to event loops; a blocking call is ended by ending its process
                 case _:
                     assert_never(message)
 
 
-def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch) -> None:
+def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch, voice: Voice) -> None:
+    speech, printing = voice
+    speech.ahead_ms, speakers, last = batch.clock_ahead_ms, speech.speakers, batch.grants[-1].token
     page, number, timed = link.page, batch.number, batch.timed
     mono_ns, write, encode, result_bytes_max = clock.mono_ns, link.write, wire.encode, batch.result_bytes_max
     start_ns = previous_ns = mono_ns()
@@ -64,6 +77,10 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
                 peak_bytes = peak.bytes()
         if link.forked:
             _end_of_a_fork()
+        if speakers:
+            speech.ended(token)
+        if printing.touched or token == last or mono_ns() - previous_ns > BRIEF_NS:
+            printing.mark(token)
         now_ns = mono_ns()
         run_us = (now_ns - previous_ns) / 1_000
         previous_ns = now_ns
@@ -74,7 +91,7 @@ def _run(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch
     page[wire.PAGE_RUNNING] = 0
 
 
-def _run_together(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch) -> None:
+def _run_together(link: Link, functions: calls.Functions, clock: Clock, batch: wire.Batch, voice: Voice) -> None:
     """Run a batch in one call; the first token shows for all, since they begin and end together."""
     page, grants = link.page, batch.grants
     page[wire.PAGE_RUNNING] = grants[0].token
@@ -82,6 +99,7 @@ def _run_together(link: Link, functions: calls.Functions, clock: Clock, batch: w
         page[wire.PAGE_RUNNING] = 0
         link.tell(wire.Recalled(batch.number))
         return
+    voice.speech.ahead_ms = batch.clock_ahead_ms
     started_at_ms = clock.wall_ms() + batch.clock_ahead_ms
     for token in batch.timed:
         link.tell(wire.Started(token))
@@ -93,6 +111,9 @@ def _run_together(link: Link, functions: calls.Functions, clock: Clock, batch: w
     link.places = 1
     if link.forked:
         _end_of_a_fork()
+    for grant in grants if voice.speech.speakers else ():
+        voice.speech.ended(grant.token)
+    voice.printing.mark(grants[0].token)
     each_us = (clock.mono_ns() - start_ns) / 1_000 / len(grants)
     told = [together.told(token, end, started_at_ms, each_us, peak_bytes) for token, end in ends.items()]
     link.write(b"".join(map(wire.encode, told)))

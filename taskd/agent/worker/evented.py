@@ -14,6 +14,8 @@ from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls, together
 from taskd.agent.worker.link import Link
+from taskd.agent.worker.printing import SharedPrinting
+from taskd.agent.worker.speech import Speech
 from taskd.agent.worker.watched import UserCoroutine, Watched
 from taskd.client.context import TaskContext, running
 from taskd_protocol.errors import TaskCodes
@@ -44,6 +46,7 @@ class Floor:
         start: Callable[[Grant | list[Grant]], Callable[[], object]],
         soon: Callable[[Callable[[], None]], object],
         told: set[int],
+        speech: Speech,
     ) -> None:
         """Prepare.
 
@@ -55,10 +58,13 @@ class Floor:
             start: Starts ``run`` on the loop; returns what cancels it.
             soon: Has the loop call something in its next round.
             told: To be kept to be the attempts that were cancelled.
+            speech: What attempts say.
         """
         self.running: dict[int, Callable[[], object]] = {}
         self.told = told
         self._link = link
+        self._speech = speech
+        self._printing = SharedPrinting(speech)
         self._functions = functions
         self._clock = clock
         self._start = start
@@ -81,6 +87,7 @@ class Floor:
             return False
         for message in messages:
             if isinstance(message, wire.Batch):
+                self._speech.ahead_ms = message.clock_ahead_ms
                 self._zero_at_ms = self._clock.wall_ms() + message.clock_ahead_ms - self._clock.mono_ns() // 1_000_000
                 self._result_bytes_max = message.result_bytes_max
                 if message.together:
@@ -138,6 +145,7 @@ class Floor:
             if self.told:
                 self.told.discard(token)
             del self.running[token]
+            self._ended(token)
             run_us = (self._clock.mono_ns() - start_ns) / 1_000
             started_at_ms = self._zero_at_ms + start_ns // 1_000_000
             if context.family is not None:
@@ -169,6 +177,7 @@ class Floor:
             del self.running[first]
             each_us = (self._clock.mono_ns() - start_ns) / 1_000 / len(grants)
             for token, end in call.ends.items():
+                self._ended(token)
                 told = together.told(token, end, self._zero_at_ms + start_ns // 1_000_000, each_us)
                 if stopped and isinstance(told, wire.Raised):
                     told = structs.replace(told, failure=_CANCELLED, released=token not in self.told)
@@ -219,6 +228,11 @@ class Floor:
                 self.told.add(token)
                 # In the next round: an attempt that has not taken its first step could not tell its end.
                 self._soon(self.running[first])  # type: ignore[arg-type]  # what it returns is of no interest
+
+    def _ended(self, token: int) -> None:
+        """Say what is left to be said of an attempt."""
+        self._printing.ended(token)
+        self._speech.ended(token)
 
     def _tell(self, end: wire.Returned | wire.Raised) -> None:
         if not self._ends:

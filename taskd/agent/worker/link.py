@@ -27,13 +27,15 @@ class Link:
         page: 64-bit words, as ``wire.PAGE_RUNNING`` and its like number them.
         fd: What to wait on for the agent's messages.
         stacks: What the stacks of this process's threads are written to.
+        outputs: Pipes for what attempts print: standard output, standard error.
         places: Attempts that run in one call, each with a word to be cancelled by.
         forked: This process is a child that user code forked: it must not speak.
     """
 
     def __init__(self, inherited: str) -> None:
-        self.fd, self._out, page, self.stacks = map(int, inherited.split(","))
-        for fd in (self.fd, self._out, page, self.stacks):
+        self.fd, self._out, page, self.stacks, *outputs = map(int, inherited.split(","))
+        self.outputs = tuple(outputs)
+        for fd in (self.fd, self._out, page, self.stacks, *outputs):
             os.set_inheritable(fd, False)  # noqa: FBT003 - processes that user code starts have no part in this
         self.page = memoryview(mmap.mmap(page, wire.PAGE_BYTES)).cast("Q")
         os.close(page)
@@ -88,6 +90,8 @@ class Link:
         return data
 
     def _fall_silent(self) -> None:
+        if self.forked:  # as its parent was: that is done
+            return
         self.forked = True
         os.close(self.fd)
         os.close(self._out)

@@ -7,15 +7,16 @@ from taskd.agent.clock import Clock
 from taskd.agent.worker.calls import Functions
 from taskd.agent.worker.evented import Floor
 from taskd.agent.worker.link import Link
+from taskd.agent.worker.port import Port
 from taskd_protocol.task import Grant
 
 
-def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
-    """Run batches until the agent closes the link; ``told`` are kept to be those that are to end."""
-    asyncio.run(_serve(link, functions, clock, concurrency, told))
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, port: Port) -> None:
+    """Run batches until the agent closes the link."""
+    asyncio.run(_serve(link, functions, clock, concurrency, port))
 
 
-async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, port: Port) -> None:
     loop = asyncio.get_running_loop()
     closed = loop.create_future()
 
@@ -28,6 +29,15 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
             loop.remove_reader(link.fd)
             closed.set_result(None)
 
-    floor = Floor(link, functions, clock, concurrency=concurrency, start=start, soon=loop.call_soon, told=told)
+    floor = Floor(
+        link,
+        functions,
+        clock,
+        concurrency=concurrency,
+        start=start,
+        soon=loop.call_soon,
+        told=port.told,
+        speech=port.speech,
+    )
     loop.add_reader(link.fd, read)
     await closed

@@ -9,15 +9,16 @@ from taskd.agent.clock import Clock
 from taskd.agent.worker.calls import Functions
 from taskd.agent.worker.evented import Floor
 from taskd.agent.worker.link import Link
+from taskd.agent.worker.port import Port
 from taskd_protocol.task import Grant
 
 
-def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
-    """Run batches until the agent closes the link; ``told`` are kept to be those that are to end."""
-    trio.run(_serve, link, functions, clock, concurrency, told)
+def serve(link: Link, functions: Functions, clock: Clock, concurrency: int, port: Port) -> None:
+    """Run batches until the agent closes the link."""
+    trio.run(_serve, link, functions, clock, concurrency, port)
 
 
-async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, told: set[int]) -> None:
+async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: int, port: Port) -> None:
     token = trio.lowlevel.current_trio_token()
     async with trio.open_nursery() as nursery:
 
@@ -31,7 +32,14 @@ async def _serve(link: Link, functions: Functions, clock: Clock, concurrency: in
             return scope.cancel
 
         floor = Floor(
-            link, functions, clock, concurrency=concurrency, start=start, soon=partial(token.run_sync_soon), told=told
+            link,
+            functions,
+            clock,
+            concurrency=concurrency,
+            start=start,
+            soon=partial(token.run_sync_soon),
+            told=port.told,
+            speech=port.speech,
         )
         while True:
             await trio.lowlevel.wait_readable(link.fd)

@@ -3,17 +3,18 @@
 import time
 from typing import Final
 
+from msgspec import structs
+
 from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker.link import Link
+from taskd.agent.worker.speech import ROOM_LOOK_S, Speech
 from taskd_protocol.errors import ServerBusy
+from taskd_protocol.streams import DataLine
 from taskd_protocol.task import TaskSpec
 
 SIGN_NS: Final = 100_000_000
 """Signs without details that come sooner after the one before tell nothing new: no limit is under five times this."""
-
-ROOM_LOOK_S: Final = 0.02
-"""Between two looks whether the agent takes more: it is full when the server is away, or behind by seconds."""
 
 ROOM_RETRY_MS: Final = 1_000
 
@@ -24,11 +25,13 @@ class Port:
     Attributes:
         told: Coroutines that were told to end, by token.
         may_block: Attempts have their thread to themselves.
+        speech: What attempts say.
     """
 
     def __init__(self, link: Link, clock: Clock, *, may_block: bool = True) -> None:
         self.may_block = may_block
         self.told: set[int] = set()
+        self.speech = Speech(link, clock, self.is_cancelled)
         self._link = link
         self._clock = clock
         self._sent_ns: dict[int, int] = {}  # latest signs by token, in the order sent; older than SIGN_NS: no matter
@@ -52,6 +55,10 @@ class Port:
         while now_ns - sent_ns[first := next(iter(sent_ns))] >= SIGN_NS:  # so it stays small, whoever has ended
             del sent_ns[first]
         self._link.tell(wire.Beat(token, details))
+
+    def say(self, token: int, stream: int, line: DataLine) -> None:
+        """Tell the agent what the attempt says."""
+        self.speech.say(token, stream, structs.replace(line, at_ms=self.speech.now_ms()))
 
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         """Tell the agent what the attempt has spawned."""

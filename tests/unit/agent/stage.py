@@ -182,7 +182,7 @@ class PlayedWorker(PlayedProcess):
 
     def __init__(self, pid: int, ready: wire.Ready | None) -> None:
         super().__init__(pid)
-        self.holds_spawns = False
+        self.holds_spawns = self.holds_output = False
         self.setup: wire.Setup | None = None
         self.grants: list[Grant] = []
         self.batches: list[wire.Batch] = []
@@ -196,6 +196,7 @@ class PlayedWorker(PlayedProcess):
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         self._out = bytearray()
         self._said = trio.Event()
+        self._printed = {1: bytearray(), 2: bytearray()}
         if ready is not None:
             self.say(ready)
 
@@ -204,6 +205,10 @@ class PlayedWorker(PlayedProcess):
     def say(self, *messages: wire.FromWorker) -> None:
         for message in messages:
             self._out += wire.encode(message)
+        self._said.set()
+
+    def prints(self, data: bytes, stream: int = 1) -> None:
+        self._printed[stream] += data
         self._said.set()
 
     async def has(self, count: int) -> list[int]:
@@ -279,6 +284,20 @@ class PlayedWorker(PlayedProcess):
 
     def hold_spawns(self, *, full: bool) -> None:
         self.holds_spawns = full
+
+    def hold_output(self, *, full: bool) -> None:
+        self.holds_output = full
+
+    async def wait_printed(self, stream: int) -> None:
+        while not self._printed[stream] and self._exit is None:
+            if self._said.is_set():
+                self._said = trio.Event()
+            await self._said.wait()
+
+    def read_printed(self, stream: int) -> bytes | None:
+        data = bytes(self._printed[stream])
+        self._printed[stream].clear()
+        return None if not data and self._exit is not None else data
 
     async def stacks(self) -> bytes:
         await trio.sleep(0.05)

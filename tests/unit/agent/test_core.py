@@ -18,7 +18,7 @@ from taskd_protocol.agent_messages import (
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_VERSION_MAX
 from taskd_protocol.resources import Supply
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Held, LogPiece, Pool, Report
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Held, Pool, Report
 from unit.agent.making import grant, grants, lease, mark, task_id, welcome
 
 POOLS = [Pool("process", 2, ["m.f"]), Pool("command", 1, ["taskd.command"])]
@@ -239,7 +239,7 @@ def test_output_of_an_attempt_goes_before_its_report() -> None:
     core = connected()
     command = grant(1, "taskd.command")
     core.receive(lease(1, [command], pool=1))
-    core.output(LogPiece(1, task_id(1), 1, 0, b"hello"))
+    core.said(command, 1, b"hello", 0, 0)
     core.ended_with_output(1, command, b"\x00", 3, 1_000.0)
     kinds = [type(message) for message in core.messages() if not isinstance(message, LeaseCredit)]
     assert kinds == [Logs, Ack]

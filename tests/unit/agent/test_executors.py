@@ -10,6 +10,7 @@ import trio
 from msgspec import structs
 from trio.testing import MockClock
 
+from taskd.agent import streams
 from taskd_protocol.agent_messages import (
     Ack,
     Drain,
@@ -546,7 +547,7 @@ async def test_output_is_gathered_so_that_a_chatty_command_makes_few_pieces(auto
         await peer.lease(command(1, "chat"))
         await stage.until(lambda: bool(stage.commands))
         for _ in range(10):
-            stage.commands[0].prints(b"x")
+            stage.commands[0].prints(b"x\n")
             await trio.sleep(0.01)
         began = trio.current_time()
         await peer.expect(Logs)
@@ -554,7 +555,10 @@ async def test_output_is_gathered_so_that_a_chatty_command_makes_few_pieces(auto
         assert trio.current_time() - began < 0.1
 
 
-async def test_a_command_that_floods_waits_until_its_output_is_recorded(autojump_clock: MockClock) -> None:
+async def test_a_command_that_floods_waits_until_its_output_is_recorded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WAITING_BYTES_MAX", LOG_BYTES_UNRECORDED_MAX)
     stage = Stage(autojump_clock, {})
     async with playing(stage, stage.agent(modules=())):
         peer = await stage.greeted()
@@ -564,16 +568,16 @@ async def test_a_command_that_floods_waits_until_its_output_is_recorded(autojump
         count = 4 * LOG_BYTES_UNRECORDED_MAX // LOG_DATA_BYTES_MAX
         for _ in range(count):
             played.prints(bytes(LOG_DATA_BYTES_MAX))
-        played.exit(0)
-        await trio.sleep(1)
+        await trio.sleep(10)
         taken = count - played.outputs[1][1].statistics().current_buffer_used
+        played.exit(0)
         got = 0
         while got < count * LOG_DATA_BYTES_MAX:
             logs = await peer.expect(Logs)
             size = sum(len(piece.data) for piece in logs.pieces)
             got += size
             await peer.send(LogsRecorded(size))
-        assert taken <= count
+        assert taken == LOG_BYTES_UNRECORDED_MAX // LOG_DATA_BYTES_MAX
         assert (await peer.expect(Ack)).reports[0].token == 1
 
 

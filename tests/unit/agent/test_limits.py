@@ -8,7 +8,7 @@ from taskd.agent.progress import MESSAGE_BYTES, Progress
 from taskd.agent.wire import Raised
 from taskd_protocol.agent_messages import Checkpoints, LeaseCredit, Nack, Offered, Recorded, Revoke
 from taskd_protocol.errors import TaskCodes
-from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, LogPiece, Pool, Rules, TaskSpec
+from taskd_protocol.task import Checkpoint, Failure, FailureReport, Grant, Pool, Rules, TaskSpec
 from unit.agent.making import grant, lease, task_id, welcome
 from unit.agent.workshop import limited
 
@@ -175,7 +175,7 @@ def test_a_report_follows_its_stacks_and_its_progress() -> None:
     held(core, grant(1))
     core.beat(0, 1, b"\x01")
     core.beat(0, 1, b"\x02")
-    core.output(LogPiece(1, task_id(1), 3, 7, b"stacks"))
+    core.said(core.pools[0].held[1], 3, b"stacks", 7, 7)
     core.failed(0, Raised(1, Failure("task.raised", "no"), 0, 1.0))
     kinds = [type(message) for message in core.messages()]
     assert [kind.__name__ for kind in kinds if kind is not LeaseCredit] == ["Checkpoints", "Logs", "Nack"]

@@ -4,7 +4,8 @@ import pytest
 
 from taskd.agent import wire
 from taskd.agent.worker.link import Link
-from taskd.agent.worker.port import ROOM_LOOK_S, SIGN_NS, Port
+from taskd.agent.worker.port import SIGN_NS, Port
+from taskd.agent.worker.speech import ROOM_LOOK_S
 from taskd_protocol.errors import ServerBusy
 
 

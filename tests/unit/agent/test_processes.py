@@ -183,7 +183,8 @@ async def test_stacks_that_are_written_bit_by_bit_are_whole(tmp_path: Path, auto
     to_worker, from_worker, stacks = [
         os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("to", "from", "stacks")
     ]
-    worker = Worker(control, to_worker, from_worker, memoryview(bytearray(8)).cast("Q"), stacks)
+    page = memoryview(bytearray(8)).cast("Q")
+    worker = Worker(control, to_worker, from_worker, page, stacks=stacks, outputs=[])
 
     async def show() -> None:
         for line in (b"File one", b", line 1 in first\n", b"File two", b", line 2 in second\n"):

@@ -2,7 +2,7 @@ from taskd.agent.reports import MESSAGE_BYTES, Reports
 from taskd_protocol.agent_messages import Ack, Logs, Nack
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
-from taskd_protocol.task import Failure, FailureReport, LogPiece, Report
+from taskd_protocol.task import Failure, FailureReport, Report
 from unit.agent.making import task_id
 
 
@@ -14,8 +14,8 @@ def nack(token: int) -> FailureReport:
     return FailureReport(token, task_id(token), 1, "failed", Failure(TaskCodes.RAISED, "no"))
 
 
-def piece(token: int, data: bytes) -> LogPiece:
-    return LogPiece(token, task_id(token), 1, 0, data)
+def say(reports: Reports, token: int, data: bytes, stream: int = 1) -> None:
+    reports.streams.add(token, task_id(token), stream, data, at_ms=0, now_ms=0)
 
 
 def words(messages: list[Ack | Nack | Logs]) -> list[tuple[str, list[object]]]:
@@ -32,6 +32,13 @@ def words(messages: list[Ack | Nack | Logs]) -> list[tuple[str, list[object]]]:
     return said
 
 
+def all_words(reports: Reports) -> list[tuple[str, list[object]]]:
+    said = []
+    while messages := reports.messages():
+        said += words(messages)
+    return said
+
+
 def test_many_reports_are_one_message_and_are_sent_once() -> None:
     reports = Reports()
     reports.add([ack(1), ack(2), nack(3), ack(4)])
@@ -44,10 +51,7 @@ def test_a_message_fits_its_frame_and_a_large_result_goes_alone() -> None:
     reports.add(
         [ack(1, bytes(MESSAGE_BYTES // 2)), ack(2, bytes(MESSAGE_BYTES // 2)), ack(3, bytes(10 * MESSAGE_BYTES))]
     )
-    said = []
-    while messages := reports.messages():
-        said += words(messages)
-    assert said == [("ack", [1]), ("ack", [2]), ("ack", [3])]
+    assert all_words(reports) == [("ack", [1]), ("ack", [2]), ("ack", [3])]
 
 
 def test_what_is_not_recorded_is_sent_again_on_the_next_connection() -> None:
@@ -82,41 +86,62 @@ def test_a_result_that_the_server_no_longer_takes_becomes_a_failure() -> None:
     assert failure.code == TaskCodes.RESULT_TOO_LARGE
 
 
-def test_output_comes_before_the_report_of_its_attempt() -> None:
+def test_what_an_attempt_said_comes_before_its_report_and_after_those_of_others() -> None:
     reports = Reports()
-    reports.add_output(piece(1, b"a"))
-    reports.add_output(piece(1, b"b"))
+    say(reports, 1, b"a\n")
+    say(reports, 1, b"b")
     reports.add_after_output(ack(1))
-    assert words(reports.messages()) == [("logs", [b"a", b"b"]), ("ack", [1])]
+    reports.add([ack(2)])
+    assert words(reports.messages()) == [("ack", [2]), ("logs", [b"a\nb"]), ("ack", [1])]
 
 
-def test_output_under_way_is_bounded_and_its_report_waits() -> None:
+def test_output_under_way_is_bounded_and_only_its_own_report_waits() -> None:
     reports = Reports()
     data = bytes(LOG_DATA_BYTES_MAX)
     count = LOG_BYTES_UNRECORDED_MAX // LOG_DATA_BYTES_MAX
     for _ in range(count + 1):
-        reports.add_output(piece(1, data))
+        say(reports, 1, data)
     reports.add_after_output(ack(1))
-    said = words(reports.messages())
+    said = all_words(reports)
     assert {kind for kind, _ in said} == {"logs"}
     assert sum(len(pieces) for _, pieces in said) == count
-    assert reports.output_bytes == (count + 1) * len(data)
-    reports.output_recorded(len(data))
+    assert reports.streams.waiting_bytes == (count + 1) * len(data)
+    reports.add([ack(2)])
+    assert words(reports.messages()) == [("ack", [2])]
+    reports.streams.recorded(len(data))
     assert words(reports.messages()) == [("logs", [data]), ("ack", [1])]
-    reports.output_recorded(count * len(data))
-    assert reports.output_bytes == 0
+    reports.streams.recorded(count * len(data))
+    assert reports.streams.waiting_bytes == 0
 
 
-def test_output_that_was_under_way_is_sent_again_before_what_came_later() -> None:
+def test_output_that_was_under_way_is_sent_again_before_what_came_later_and_under_its_numbers() -> None:
     reports = Reports()
-    for data in (b"aa", b"bb", b"cc"):
-        reports.add_output(piece(1, data))
+    for stream, data in enumerate((b"aa\n", b"bb\n", b"cc\n")):
+        say(reports, 1, data, stream + 1)
+    reports.streams.look(lambda _: True)
     reports.messages()
-    reports.output_recorded(3)  # the first, and half of the second: it counts when it is whole
-    reports.add_output(piece(1, b"dd"))
+    reports.streams.recorded(4)  # the first, and a part of the second: it counts when it is whole
+    say(reports, 1, b"dd\n")
     reports.add_after_output(ack(1))
     reports.connect(1_000)
-    assert words(reports.messages()) == [("logs", [b"bb", b"cc", b"dd"]), ("ack", [1])]
+    logs, acks = reports.messages()
+    assert isinstance(logs, Logs)
+    assert [(piece.data, piece.number) for piece in logs.pieces] == [(b"bb\n", 2), (b"cc\n", 3), (b"dd\n", 4)]
+    assert isinstance(acks, Ack)
+
+
+def test_a_report_that_was_sent_waits_for_its_output_again_on_the_next_connection() -> None:
+    reports = Reports()
+    say(reports, 1, b"aa\n")
+    reports.add_after_output(ack(1))
+    assert words(reports.messages()) == [("logs", [b"aa\n"]), ("ack", [1])]
+    reports.connect(1_000)
+    assert words(reports.messages()) == [("logs", [b"aa\n"]), ("ack", [1])]
+    reports.recorded([1])
+    reports.connect(1_000)
+    assert words(reports.messages()) == [("logs", [b"aa\n"])]
+    reports.streams.recorded(3)
+    assert not reports.streams.attempts
 
 
 def test_a_report_that_is_held_up_is_kept_and_sent_when_it_is_let_go() -> None:

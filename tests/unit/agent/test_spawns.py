@@ -8,7 +8,7 @@ from taskd.agent.wire import Raised, Returned
 from taskd_protocol.agent_messages import Ack, Nack, Offered, Recorded, Revoke
 from taskd_protocol.connection_messages import Done, Error
 from taskd_protocol.errors import TaskCodes, UnexpectedMessage
-from taskd_protocol.task import Failure, FailureReport, LogPiece, Pool, Report, TaskSpec
+from taskd_protocol.task import Failure, FailureReport, Pool, Report, TaskSpec
 from taskd_protocol.workflow_messages import Spawn
 from unit.agent.making import grant, lease, task_id, welcome
 
@@ -122,7 +122,7 @@ def test_what_a_crashed_attempt_had_told_of_is_sent() -> None:
 
 def test_output_goes_before_a_report_that_was_held_up() -> None:
     core = connected()
-    core.output(LogPiece(1, task_id(1), 1, 0, b"hello"))
+    core.said(core.pools[0].held[1], 1, b"hello", 0, 0)
     core.spawned(0, 1, 0, tasks("a"))
     returns(core, 1)
     core.messages()

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from taskd.client.profile import Profile
 from taskd_protocol.errors import CannotConnect, TaskdError, TimedOut
 from taskd_protocol.ids import TaskId, make_task_ids
-from taskd_protocol.messages import LogEntry, ToPeer, ToServer
+from taskd_protocol.messages import Follow, LogEntry, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
 from taskd_protocol.workflow import Node, make_workflow_id
 
@@ -27,6 +27,7 @@ class FakeClient:
     asked: list[ToServer] = field(default_factory=list)
     submitted: list[TaskSpec] = field(default_factory=list)
     workflows: list[tuple[str, str, list[Node]]] = field(default_factory=list)
+    wanted: list[Follow] = field(default_factory=list)
     timeouts: list[float | None] = field(default_factory=list)
     late: int = 0
     """So many waits time out."""
@@ -67,8 +68,11 @@ class FakeClient:
             raise TimedOut("the task has not ended")
         return [self.outcomes.pop(0) for _ in ids]
 
-    def follow(self, task_id: bytes, sequence: int = 0, timeout: float | None = None) -> Iterator[LogEntry]:
-        del task_id
+    def server_ms(self) -> int:
+        return 1_800_000_000_000
+
+    def read(self, wanted: Follow, timeout: float | None = None) -> Iterator[LogEntry]:
+        self.wanted.append(wanted)
         self.timeouts.append(timeout)
         if self.late:
             self.late -= 1
@@ -77,7 +81,7 @@ class FakeClient:
             entry = self.entries.pop(0)
             if isinstance(entry, BaseException):
                 raise entry
-            if entry.sequence >= sequence:
+            if entry.sequence >= wanted.sequence and entry.stream in (wanted.streams or {entry.stream}):
                 yield entry
 
     def close(self) -> None:

@@ -115,7 +115,8 @@ def test_a_reader_that_leaves_cancels(taskd: Taskd, client: FakeClient, monkeypa
     client.replies = [Cancelled(0, ["cancelling"])]
     real = open  # the program looks at the real standard output's number once it is broken
     with real("/dev/null", "w") as null:
-        monkeypatch.setattr("sys.stdout", type("Stdout", (), {"buffer": Gone(), "fileno": null.fileno})())
+        parts = {"buffer": Gone(), "fileno": null.fileno, "flush": null.flush, "isatty": null.isatty}
+        monkeypatch.setattr("sys.stdout", type("Stdout", (), parts)())
         assert taskd("run", "yes").code == 141
     assert client.asked == [Cancel(0, [client.submitted[0].id])]
 

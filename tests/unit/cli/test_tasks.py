@@ -3,6 +3,7 @@ import json
 import msgspec
 import pytest
 
+from taskd_protocol import streams
 from taskd_protocol.errors import ResultGone, TimedOut
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.ids import format_task_id, make_task_ids
@@ -20,6 +21,7 @@ from taskd_protocol.messages import (
     TaskViews,
 )
 from taskd_protocol.payload import pack, pack_arguments
+from taskd_protocol.streams import CutLine, LogLine, ValueLine, encode_line
 from taskd_protocol.task import Failure, Outcome
 from taskd_protocol.workflow import make_workflow_id
 from taskd_protocol.workflow_messages import WorkflowList, WorkflowPage, WorkflowView
@@ -326,6 +328,49 @@ def test_logs_are_printed_each_to_its_stream(taskd: Taskd, client: FakeClient) -
     ended = taskd("task", "logs", ID)
     assert (ended.code, ended.out) == (0, "out\nagain\n")
     assert ended.err == "Thread 1\ntaskd: attempt 2 begins: the one before failed, or its agent was lost\n"
+
+
+def test_records_and_cuts_are_written_out_and_values_are_not(taskd: Taskd, client: FakeClient) -> None:
+    record = LogLine(1_800_000_000_123, "INFO", "shop", "sold", "00-trace", {"order": "7"})
+    client.replies = [TaskViews(0, [VIEW])]
+    client.entries = [
+        LogEntry(0, 1, streams.LOG, 0, encode_line(record)),
+        LogEntry(1, 1, streams.VALUES, 0, encode_line(ValueLine(0, b"\x01"))),
+        LogEntry(2, 1, streams.CUT, 0, encode_line(CutLine(0, 2_000, 20, "rate"))),
+    ]
+    ended = taskd("task", "logs", ID)
+    assert ended.err.splitlines() == [
+        "08:00:00.123 INFO shop: sold order=7",
+        "[taskd: 20 lines, 2,000 bytes were left out here: it said more than 1 MiB a second]",
+    ]
+
+
+def test_lines_are_listed_for_scripts(taskd: Taskd, client: FakeClient) -> None:
+    client.replies = [TaskViews(0, [VIEW])] * 2
+    record = LogLine(1_800_000_000_123, "INFO", "shop", "sold", "00-trace", {"order": "7"})
+    entries = [LogEntry(4, 2, 1, 1_800_000_000_000, b"one\n\xfftwo"), LogEntry(5, 2, 4, 0, encode_line(record))]
+    client.entries = [*entries]
+    lines = json.loads(taskd("task", "logs", ID, "--json", "--attempt", "2", "--since", "1h").out)
+    assert [line["text"] for line in lines] == ["one", "\\xfftwo", "sold"]
+    assert lines[0] == {
+        "at": "2027-01-15T08:00:00.000Z",
+        "attempt": 2,
+        "stream": "stdout",
+        "text": "one",
+        "level": None,
+        "logger": None,
+        "fields": {},
+        "traceparent": None,
+        "cursor": "4.0",
+    }
+    assert [line["cursor"] for line in lines] == ["4.0", "4.1", "5.0"]
+    assert lines[2]["fields"] == {"order": "7"}
+    wanted = client.wanted[0]
+    assert (wanted.attempt, wanted.since_ms, wanted.stored) == (2, 1_800_000_000_000 - 3_600_000, True)
+    client.entries = [*entries]
+    followed = taskd("task", "logs", ID, "--json", "-f").out.splitlines()
+    assert [json.loads(line) for line in followed] == lines
+    assert not client.wanted[1].stored
 
 
 def test_logs_of_a_task_that_is_not_stored_are_refused(taskd: Taskd, client: FakeClient) -> None:

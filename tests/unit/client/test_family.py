@@ -9,6 +9,7 @@ from taskd.client.family import Found
 from taskd_protocol.errors import BadRequest, ServerBusy, TaskCodes
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.payload import pack, pack_arguments, unpack_arguments
+from taskd_protocol.streams import DataLine
 from taskd_protocol.task import Failure, Grant, Rules, Spawned, TaskSpec
 from taskd_protocol.workflow import NIL, make_workflow_id, member_id, spawn_digest
 from taskd_protocol.workflow_messages import Missed
@@ -35,6 +36,9 @@ class Told:
 
     def beat(self, token: int, details: bytes) -> None:
         raise AssertionError(token, details)
+
+    def say(self, token: int, stream: int, line: DataLine) -> None:
+        raise AssertionError(token, stream, line)
 
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         assert token == 9

@@ -617,7 +617,7 @@ def test_a_request_that_cannot_be_encoded_is_answered_with_the_reason() -> None:
 
 def test_following_goes_on_after_a_reconnect_where_it_was() -> None:
     wire = live_wire()
-    following = Following(ID, 0)
+    following = Following(Follow(0, ID, 0))
     wire.session.ask(following)
     assert wire.heard() == [Follow(following.number, ID, 0)]
     page = [LogEntry(0, 1, 1, 0, b"a"), LogEntry(1, 1, 1, 0, b"b")]

@@ -7,7 +7,7 @@ from harness.agent import RAISED, FakeAgent
 from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import records
-from taskd.core.agent_commands import AckAttempts, LogsKept, NackAttempts, ReportsRecorded
+from taskd.core.agent_commands import AckAttempts, AppendLogs, LogsKept, NackAttempts, ReportsRecorded
 from taskd.core.attempts import backoff_ms
 from taskd.core.commands import Command
 from taskd.core.effects import LogsAppended, TasksEnded
@@ -17,7 +17,7 @@ from taskd.core.reports import FAILURE_TEXT_CHARS_MAX, LOG_CUT, LOG_ENTRY_BYTES,
 from taskd.core.working import Settings
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.limits import MAX_ATTEMPTS_MAX
-from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Report, Retry
+from taskd_protocol.task import Failure, FailureReport, Grant, LogPiece, Outcome, Report, Retry
 
 
 @pytest.fixture
@@ -312,7 +312,34 @@ def test_each_attempt_may_print_as_much_also_after_a_restart(
     assert attempts == [1, 2]
 
 
-@pytest.mark.parametrize(("stream", "size"), [(0, 1), (4, 1), (1, 64 * 1024 + 1)])
+def test_a_piece_that_is_sent_again_is_kept_once_also_over_a_restart(shell: Shell, agent: FakeAgent) -> None:
+    grant = lease(agent)
+
+    def numbered(*numbers: int) -> AppendLogs:
+        return AppendLogs(agent.name, [LogPiece(grant.token, grant.spec.id, 1, 5, b"%d" % n, n) for n in numbers])
+
+    assert shell.do(numbered(1, 2)) == LogsKept(2)
+    assert shell.do(numbered(1, 2, 3)) == LogsKept(3)
+    agent.held = {grant.token: grant}
+    shell.crash()
+    agent.join()
+    assert shell.do(numbered(2, 3, 4)) == LogsKept(3)
+    assert logs_of(shell, grant) == [b"1", b"2", b"3", b"4"]
+    reported(shell, agent.ack(grant))
+    assert state_of(shell, grant).logs == 4
+
+
+def test_pieces_are_numbered_anew_in_each_attempt(shell: Shell, agent: FakeAgent) -> None:
+    grant = lease(agent, Retry(5, base_ms=0))
+    shell.do(AppendLogs(agent.name, [LogPiece(grant.token, grant.spec.id, 1, 5, b"one", 1)]))
+    reported(shell, agent.nack(grant))
+    shell.jump_ms(1)
+    [second] = agent.receive()
+    shell.do(AppendLogs(agent.name, [LogPiece(second.token, grant.spec.id, 1, 5, b"two", 1)]))
+    assert logs_of(shell, grant) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(("stream", "size"), [(0, 1), (8, 1), (1, 64 * 1024 + 1)])
 def test_a_piece_out_of_range_refuses_the_message(shell: Shell, agent: FakeAgent, stream: int, size: int) -> None:
     grant = lease(agent)
     good = agent.logs(grant, b"good", bytes(size))

@@ -1,17 +1,19 @@
 """Following: a task's output, page by page, for those who come late as for those who were there."""
 
+import trio
+
 from harness.peer import Peer
 from harness.server import Server, leased, report
 from taskd.server.following import ENTRIES_MAX, FOLLOWS_MAX
 from taskd_protocol.agent_messages import Ack, Logs, LogsRecorded, Nack, Recorded
 from taskd_protocol.connection_messages import Error
-from taskd_protocol.messages import Follow, FollowMore, LogEntry, LogPage
+from taskd_protocol.messages import Follow, FollowMore, FollowStop, LogEntry, LogPage
 from taskd_protocol.task import FailureReport, Grant, LogPiece
 
 
-async def say(agent: Peer, grant: Grant, *lines: bytes, stream: int = 1) -> None:
+async def say(agent: Peer, grant: Grant, *lines: bytes, stream: int = 1, at_ms: int = 5) -> None:
     """Have an attempt print something."""
-    await agent.send(Logs([LogPiece(grant.token, grant.spec.id, stream, 5, line) for line in lines]))
+    await agent.send(Logs([LogPiece(grant.token, grant.spec.id, stream, at_ms, line) for line in lines]))
     told = await agent.take(LogsRecorded)
     assert told.data_bytes == sum(map(len, lines))
 
@@ -26,7 +28,7 @@ async def test_output_is_followed_as_it_comes(server: Server) -> None:
     assert client.inbox == []
     await say(agent, grant, b"one", b"two")
     page = await client.take(LogPage)
-    assert page == LogPage(50, [LogEntry(0, 1, 1, 5, b"one"), LogEntry(1, 1, 1, 5, b"two")])
+    assert page == LogPage(50, [LogEntry(0, 1, 1, 5, b"one"), LogEntry(1, 1, 1, 5, b"two")], next_sequence=2)
     await say(agent, grant, b"three", stream=2)
     await client.settle()
     assert client.inbox == []  # no credit yet
@@ -36,7 +38,7 @@ async def test_output_is_followed_as_it_comes(server: Server) -> None:
     await client.settle()
     assert client.inbox == []
     await agent.send(Ack([report(grant)]))
-    assert await client.take(LogPage) == LogPage(50, [], end=True)
+    assert await client.take(LogPage) == LogPage(50, [], end=True, next_sequence=3)
     assert server.hub._followers == {}
 
 
@@ -107,6 +109,62 @@ async def test_nothing_is_shown_before_it_is_durable(server: Server) -> None:
         await client.settle()
         assert client.inbox == late.inbox == []
     assert (await client.take(LogPage)).entries == (await late.take(LogPage)).entries
+
+
+async def test_only_what_is_wanted_is_sent_and_a_follower_of_what_is_stored_is_done_with_that(server: Server) -> None:
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    for number in range(30):
+        await say(agent, grant, b"%d" % number, stream=1 + number % 7, at_ms=number)
+
+    async def read(**wanted: int | bool | list[int]) -> list[bytes]:
+        request, found = client.number(), []
+        await client.send(Follow(request, spec.id, stored=True, **wanted))  # type: ignore[arg-type]  # by name
+        while True:
+            page = await client.take(LogPage)
+            found += [entry.data for entry in page.entries]
+            if page.end:
+                assert page.next_sequence == 30
+                return found
+            await client.send(FollowMore(request))
+
+    assert await read() == [b"%d" % number for number in range(30)]
+    assert await read(streams=[5]) == [b"4", b"11", b"18", b"25"]
+    assert await read(streams=[5], since_ms=12) == [b"18", b"25"]
+    assert await read(attempt=1, sequence=28) == [b"28", b"29"]
+    assert await read(attempt=2) == []
+    assert (await client.ask(Follow(client.number(), spec.id, since_ms=-1), Error)).code == "request.invalid"
+
+
+async def test_who_stops_following_is_told_nothing_more_and_may_follow_others(server: Server) -> None:
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    for number in range(100, 100 + 2 * FOLLOWS_MAX):
+        await client.send(Follow(number, spec.id), FollowStop(number))
+    await client.send(FollowStop(77))  # of nothing: passed over
+    await say(agent, grant, b"one")
+    await client.settle()
+    assert client.inbox == []
+    assert server.hub._followers == {}
+
+
+async def test_a_follower_that_has_all_is_told_at_a_pace(server: Server) -> None:
+    """Many small pieces come together, so that followers cost little however often an attempt speaks."""
+    client, agent = await server.client(), await server.agent(credit=1)
+    (spec,) = await server.submit(client)
+    (grant,) = await leased(agent, 1)
+    await client.send(Follow(50, spec.id))
+    pages = 0
+    for number in range(100):
+        await say(agent, grant, b"%d" % number)
+        await trio.sleep(0.01)
+        pages += len(client.inbox)
+        if client.inbox:
+            assert isinstance(await client.take(LogPage), LogPage)
+            await client.send(FollowMore(50))
+    assert 1 <= pages <= 12
 
 
 async def test_follows_are_bounded(server: Server) -> None:

@@ -347,6 +347,7 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     MemoryList(5),
     m.Follow(5, TASK),
     m.FollowMore(5),
+    m.FollowStop(5),
     TokenCreate(5, "viewer"),
     TokenList(5),
     TokenRevoke(5, "none"),

@@ -1,0 +1,50 @@
+"""A task's own words on our terminal: shown, and not obeyed.
+
+A pipe or a file gets them byte for byte. On a terminal colours stay, since they do no harm; every other escape sequence
+and control character, and what is no UTF-8, is shown as a sign that something was there.
+"""
+
+import re
+import sys
+from typing import Final, TextIO
+
+_ESCAPES: Final = re.compile(
+    r"\x1b\[[0-9;:]*m"  # colours: kept
+    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # moves, clears, switches modes
+    r"|\x1b[PX^_\]][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: titles, links, the clipboard
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+)
+_SIGN: Final = "\N{REPLACEMENT CHARACTER}"
+_RESET: Final = "\x1b[0m"
+
+
+def tame(text: str) -> str:
+    """Return a text that a terminal can be shown, whatever is in it; colours end with it."""
+    tamed = _ESCAPES.sub(lambda found: found[0] if _is_colour(found[0]) else _SIGN, text)
+    return f"{tamed}{_RESET}" if "\x1b" in tamed else tamed
+
+
+def copy(data: bytes, stream: TextIO) -> None:
+    """Copy a task's output to ours."""
+    if stream.isatty():
+        stream.write(tame(data.decode("utf-8", "replace")))
+    else:
+        stream.flush()
+        stream.buffer.write(data)
+    stream.flush()
+
+
+def show(text: str, stream: TextIO) -> None:
+    """Show a line of ours that has words of a task in it."""
+    stream.write(f"{tame(text) if stream.isatty() else text}\n")
+    stream.flush()
+
+
+def is_watched() -> bool:
+    """Tell whether a person sees what goes to standard error."""
+    return sys.stderr.isatty()
+
+
+def _is_colour(escape: str) -> bool:
+    return escape.startswith("\x1b[") and escape.endswith("m")
