@@ -40,8 +40,8 @@ def read_all(address: str, token: str, paths: list[str]) -> None:
     """Open a stream for each path and read until ended; say on standard output when all are open, and what came."""
     host, _, port = address.rpartition(":")
     selector, read_bytes = selectors.DefaultSelector(), 0
-    for path in paths:
-        stream = open_stream(host, int(port), token, path)
+    for stream in [open_stream(host, int(port), token, path) for path in paths]:
+        stream.recv(READ_BYTES)  # it is answered
         stream.settimeout(0)
         selector.register(stream, selectors.EVENT_READ)
     print("open", flush=True)

@@ -214,6 +214,7 @@ class Bus:
         self._looks: dict[Look, None] = {}
         self._news = trio.Event()
         self._seen = 0
+        self._followed: frozenset[bytes] | None = None  # tasks that some reader wants; None: they are to be counted
 
     def note(self) -> None:
         """More is durable."""
@@ -236,10 +237,12 @@ class Bus:
         reader = Reader(self.journal, self._tally, wanted, self.journal.told if after < 0 else after)
         self._begin()
         self._readers[reader] = None
+        self._followed = None
         try:
             yield reader
         finally:
             del self._readers[reader]
+            self._followed = None
 
     @contextmanager
     def look(self, look: Look) -> Iterator[None]:
@@ -273,7 +276,9 @@ class Bus:
         self._seen = new[-1].number
         for look in list(self._looks):
             look(new)
-        picked = _Picked(new)
+        if self._followed is None:
+            self._followed = frozenset[bytes]().union(*[reader.wanted.ids for reader in self._readers])
+        picked = _Picked(new, self._followed)
         for reader in list(self._readers):
             reader.hand(new, picked.for_(reader.wanted))
 
@@ -281,10 +286,14 @@ class Bus:
 class _Picked:
     """What is new, looked through once for all who want the same, and once for all who want some tasks."""
 
-    def __init__(self, new: Sequence[Numbered]) -> None:
+    def __init__(self, new: Sequence[Numbered], followed: frozenset[bytes]) -> None:
         self._new = new
         self._known: dict[Wanted, list[EventView]] = {}
-        self._ids: dict[bytes, dict[int, None]] | None = None
+        self._with: dict[bytes, dict[int, None]] = {}  # by task that somebody follows, which of ``new`` tell of it
+        for index, one in enumerate(new if followed else ()):
+            for event in one.record.moved:
+                for task_id in followed.intersection(event.ids):
+                    self._with.setdefault(task_id, {})[index] = None
 
     def for_(self, wanted: Wanted) -> list[EventView]:
         found = self._known.get(wanted)
@@ -295,12 +304,5 @@ class _Picked:
 
     def _among(self, ids: frozenset[bytes]) -> list[Numbered]:
         """Return the records that tell of some of these tasks."""
-        if self._ids is None:
-            self._ids = {}
-            for index, one in enumerate(self._new):
-                for event in one.record.moved:
-                    for task_id in event.ids:
-                        self._ids.setdefault(task_id, {})[index] = None
-        known = self._ids
-        indexes = {index for task_id in ids if task_id in known for index in known[task_id]}
+        indexes = {index for task_id in ids if task_id in self._with for index in self._with[task_id]}
         return [self._new[index] for index in sorted(indexes)]
