@@ -83,6 +83,10 @@ TEXTS: Final = {
 }
 """Every metric, in words."""
 
+OUTCOMES: Final = ("failed", "crashed", "lost")
+NOTED: Final = ("agent.connected", "agent.lost", "agent.quarantined")
+"""What is told from the start on, though it has not happened."""
+
 MS: Final = 1e3
 US: Final = 1e6
 NS: Final = 1e9
@@ -230,10 +234,13 @@ def _of_queues(f: Figures) -> Iterator[Metric]:
     yield moved("taskd_tasks_submitted", SUBMITTED)
     yield moved("taskd_attempts_started", RUNNING)
     yield moved("taskd_retries", SCHEDULED)
-    ended = {(name, state): count for (name, state), count in by_word(TASK).items() if state in TERMINAL}
+    # None is left out that has not happened yet: a rate shows the first one only if there was a 0 before it.
+    none = {(name, str(state)): 0 for name in queues for state in sorted(TERMINAL)}
+    ended = none | {(name, state): count for (name, state), count in by_word(TASK).items() if state in TERMINAL}
     yield _counter("taskd_tasks_ended", ended, "queue", "state")
     succeeded = {at: count for at, count in ended.items() if at[1] == State.SUCCEEDED}
-    yield _counter("taskd_attempts_ended", by_word(ATTEMPT) | succeeded, "queue", "outcome")
+    none = {(name, outcome): 0 for name in queues for outcome in OUTCOMES}
+    yield _counter("taskd_attempts_ended", none | by_word(ATTEMPT) | succeeded, "queue", "outcome")
     waits = {(name,): q.waits_ms for name, q in queues.items()}
     yield _histogram("taskd_task_wait_seconds", waits, MS, "queue")
     runs = {(name,): q.runs_ms for name, q in queues.items()}
@@ -265,7 +272,7 @@ def _of_loop(f: Figures) -> Iterator[Metric]:
     traffic = {("in",): f.counts["bytes_in"], ("out",): f.counts["bytes_out"]}
     yield _counter("taskd_protocol_bytes", traffic, "direction")
     yield _gauge("taskd_connections", {(): f.connections})
-    happened = {(what,): count for what, count in f.noted.items()}
+    happened = {(what,): f.noted.get(what, 0) for what in sorted({*NOTED, *f.noted})}
     yield _counter("taskd_events", happened, "event")
     dropped = {(stream,): count for stream, count in f.dropped.items()}
     yield _counter("taskd_stream_drops", dropped, "stream")
