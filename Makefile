@@ -4,7 +4,7 @@
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := $(shell find taskd protocol/taskd_protocol scripts -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := $(shell find taskd protocol/taskd_protocol dashboard/taskd_dashboard scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format prove simulate bench profile binary wheel lock debian clean

@@ -21,7 +21,8 @@ TARGET = ROOT / "dist" / "taskd"
 SIZE_MAX_BYTES = 40_000_000  # what a person waits for on a slow line, and what the README says
 
 # Imported by name at run time, so that the analysis of imports does not see them.
-COLLECTED = ["taskd", "taskd_protocol", "anycorn", "tzdata"]
+COLLECTED = ["taskd", "taskd_dashboard", "taskd_protocol", "anycorn", "tzdata"]
+WITH_DATA = ["taskd_dashboard"]  # the files of the page
 OPTIONAL = ["pynvml"]  # what finds GPUs; the library that it opens comes with their driver
 # Found by the analysis behind optional imports, used by nothing that taskd does; a quarter of the size.
 EXCLUDED = [
@@ -43,6 +44,7 @@ def freeze() -> Path:
     options += ["--noconfirm", "--log-level=WARN"]
     options += [f"--{place}path={WORK / place}" for place in ("work", "dist", "spec")]
     options += [f"--collect-submodules={name}" for name in COLLECTED]
+    options += [f"--collect-data={name}" for name in WITH_DATA]
     options += [f"--hidden-import={name}" for name in OPTIONAL]
     options += [f"--exclude-module={name}" for name in EXCLUDED]
     subprocess.run([sys.executable, "-m", "PyInstaller", *options, BINARY / "entry.py"], check=True)

@@ -25,10 +25,10 @@ import msgspec
 import psutil
 
 from taskd import __version__
+from taskd.cli.asking import CONNECT_S, ask_http
 from taskd.cli.finding import Finding
 from taskd.cli.options import chosen_server
 from taskd.cli.scrub import SECRET_NAME, TEXT, Scrubber
-from taskd.cli.server_checks import CONNECT_S, get_http
 from taskd.client.client import Client
 from taskd.client.profile import Profile, profiles, resolve
 from taskd.server.settings import FILE_NAME
@@ -265,7 +265,7 @@ def _metrics() -> Json:
     url = urlsplit(profile.http)
     safe = url.scheme == "https" or url.hostname in _LOOPBACK
     headers = {"authorization": f"Bearer {profile.token}"} if safe else {}
-    status, body = get_http(profile, "/metrics", headers)
+    status, body = ask_http(profile, "GET", "/metrics", headers)
     if status != _HTTP_OK:
         return f"/metrics answered {status}\n"
     return body[:METRICS_BYTES_MAX].decode(errors="replace")

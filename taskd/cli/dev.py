@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from taskd.cli import children
+from taskd.cli.asking import login_link
 from taskd.cli.exits import Exit
 from taskd.cli.folders import state_dir
 from taskd.cli.interrupts import take_as_ctrl_c
@@ -86,7 +87,8 @@ def _supervise(server: children.Child, start_agent: Callable[[], children.Child]
 
 def _welcome(line: str, context: str) -> None:
     _, address, http = line.split(" ")
-    hint(f"server   {address}\nhttp     {http}\nstop     Ctrl-C")
+    profile = profiles.resolve(name=context)
+    hint(f"server   {address}\nhttp     {http}\npage     {login_link(profile)} (logs in once)\nstop     Ctrl-C")
     if profiles.current_name() != context:
         hint(f"clients  talk to another server; choose this one with: taskd context use {context}")
 

@@ -27,6 +27,7 @@ COMMANDS: Final = (
     Later("demo", "taskd.cli.demo.command:demo", "Watch real work survive the loss of an agent."),
     Later("server", "taskd.cli.server:server", "Run the server."),
     Later("agent", "taskd.cli.agent:agent", "Run an agent: it does the tasks of your modules."),
+    Later("dashboard", "taskd.cli.dashboard:dashboard", "Print a link that opens the dashboard, and logs in once."),
     Later("submit", "taskd.cli.submit:submit", "Submit a task by its name."),
     Later("run", "taskd.cli.run:run", "Run a command on an agent, as if it ran here."),
     Later("task", "taskd.cli.tasks:task", "List, show, explain, wait for, cancel and retry tasks."),

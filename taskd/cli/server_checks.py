@@ -5,13 +5,12 @@ Each check gives findings; what the server refuses ends them, with a finding too
 
 import datetime as dt
 import http.client
-import ssl
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from taskd.cli.asking import CONNECT_S, ask_http
 from taskd.cli.finding import Finding
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
@@ -24,7 +23,6 @@ from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import TaskExplain, TaskExplained, TaskList, TaskPage
 from taskd_protocol.words import obstacle_text
 
-CONNECT_S: Final = 5.0
 CLOCK_MS_MAX: Final = 2_000
 CERTIFICATE_DAYS_MIN: Final = 30
 """A server that starts renews one that has less left: who sees less has a server that has run for long."""
@@ -131,7 +129,7 @@ def _waiting(client: Client) -> Finding:
 def reach_http(profile: Profile) -> Finding:
     """Ask for the server's health by HTTP."""
     try:
-        status = {path: get_http(profile, path)[0] for path in ("/healthz", "/readyz")}
+        status = {path: ask_http(profile, "GET", path)[0] for path in ("/healthz", "/readyz")}
     except (OSError, http.client.HTTPException) as error:
         return Finding("http", "warn", f"{profile.http} does not answer: {error}", "nothing but HTTP needs it")
     if status["/healthz"] != _HTTP_OK:
@@ -139,27 +137,6 @@ def reach_http(profile: Profile) -> Finding:
     if status["/readyz"] != _HTTP_OK:
         return Finding("http", "warn", f"{profile.http} is alive and not ready", "it starts, or stops: ask again")
     return Finding("http", "ok", f"{profile.http} is ready")
-
-
-def get_http(profile: Profile, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    """Return status and body of what the server shows by HTTP.
-
-    Raises:
-        OSError: It cannot be reached.
-        HTTPException: What answers is no HTTP.
-    """
-    parts = urlsplit(profile.http)
-    host, port = parts.hostname or "", parts.port
-    connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S)
-    if parts.scheme == "https":
-        context = ssl.create_default_context(cadata=profile.ca_pem or None)
-        connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_S, context=context)
-    try:
-        connection.request("GET", path, headers=headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def _some(words: list[str]) -> str:

@@ -17,7 +17,7 @@ from taskd.cli.exits import Exit
 from taskd.cli.output import say
 from taskd.client import profile as profiles
 from taskd.client.profile import SCHEME, SCHEME_PLAIN, Profile
-from taskd.http.app import make_app
+from taskd.http.app import make_app, path_prefix
 from taskd.http.serve import HttpAddress, serve_http
 from taskd.server.addresses import Address
 from taskd.server.config import ServerConfig
@@ -26,6 +26,7 @@ from taskd.server.logs import configure_logs
 from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
 from taskd.server.platform import Platform, system_platform
+from taskd_dashboard.pages import Dashboard
 
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
@@ -55,7 +56,7 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         asked = await nursery.start(_receive_signals)
         serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
         http = await nursery.start(_serve_http, config.http, config.url_prefix, serving, platform)
-        await _write_profile(serving, http)
+        await _write_profile(serving, http, config.url_prefix)
         say(f"serving {SCHEME if serving.tls else SCHEME_PLAIN}://{serving.address} {http}")
         sys.stdout.flush()
         notifier.ready(f"serving {serving.address}")
@@ -76,7 +77,12 @@ async def _serve_http(
 ) -> None:
     hosts = (*serving.host_names, address.host)
     app = make_app(
-        ready=serving.ready, hosts=hosts, services=serving.services, data_dir=serving.data_dir, prefix=prefix
+        ready=serving.ready,
+        hosts=hosts,
+        services=serving.services,
+        data_dir=serving.data_dir,
+        prefix=prefix,
+        open_site=Dashboard,
     )
     tls = serving.tls_context if serving.tls else None
     await serve_http(app, address, tls, platform, until=serving.wait_stopping, task_status=task_status)
@@ -99,7 +105,7 @@ async def _stop_when(asked: trio.Event, serving: Serving, notifier: Notifier) ->
     serving.stop()
 
 
-async def _write_profile(serving: Serving, http: HttpAddress) -> None:
+async def _write_profile(serving: Serving, http: HttpAddress, prefix: str) -> None:
     """Let this user's commands, agents and programs find the server; keep the tokens that they have."""
     data_dir = str(serving.data_dir)
     before = next((known for known in profiles.profiles() if known.data_dir == data_dir), None)
@@ -108,7 +114,7 @@ async def _write_profile(serving: Serving, http: HttpAddress) -> None:
         token=await _kept_or_made(serving, "admin", "" if before is None else before.token),
         agent_token=await _kept_or_made(serving, "agent", "" if before is None else before.agent_token),
         ca_pem=serving.ca_pem if serving.tls else "",
-        http=f"{http.scheme}://{_reachable(http.address)}",
+        http=f"{http.scheme}://{_reachable(http.address)}{path_prefix(prefix)}",
         data_dir=data_dir,
         tls=serving.tls,
     )

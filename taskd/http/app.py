@@ -5,7 +5,7 @@ Knows neither sockets nor the server that runs it; what it shows is handed in.
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -33,6 +33,24 @@ WAYS: Final[Sequence[Way]] = (bearer,)
 """How a request can show whose it is."""
 
 
+class Site(Protocol):
+    """Pages for people, beside the API."""
+
+    @property
+    def ways(self) -> Sequence[Way]:
+        """How their requests show whose they are."""
+        ...
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """Where they are."""
+        ...
+
+
+OpenSite = Callable[[Services, Rates, str], Site]
+"""Makes them, given the prefix of every path."""
+
+
 def make_app(
     *,
     ready: Callable[[], bool],
@@ -41,6 +59,7 @@ def make_app(
     data_dir: Path | None = None,
     prefix: str = "",
     rates: Rates | None = None,
+    open_site: OpenSite | None = None,
 ) -> Starlette:
     """Put the application together.
 
@@ -51,6 +70,7 @@ def make_app(
         data_dir: Of the server; None: no metrics are told.
         prefix: Of every path but the probes', as a proxy passes them on: ``/taskd``; empty: none.
         rates: How often who may ask.
+        open_site: Makes the pages for people; None: there are none.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -62,14 +82,17 @@ def make_app(
         return PlainTextResponse("ready\n", 200) if ready() else PlainTextResponse("not ready\n", 503)
 
     rates = rates or Rates()
-    prefix = f"/{prefix.strip('/')}".rstrip("/")
+    prefix = path_prefix(prefix)
     probes: list[BaseRoute] = [Page("/healthz", healthz), Page("/readyz", readyz)]
     pages: list[BaseRoute] = []
     if services is not None:
-        api = Api(services, WAYS, rates)
+        site = None if open_site is None else open_site(services, rates, prefix)
+        api = Api(services, WAYS if site is None else (*WAYS, *site.ways), rates)
         pages += _api(api, prefix)
         if data_dir is not None:
             pages.append(metrics_page(api, data_dir, ready))
+        if site is not None:
+            pages += site.routes
     return Starlette(
         routes=[*probes, Mount(prefix, routes=[*probes, *pages])] if prefix else [*probes, *pages],
         middleware=[
@@ -79,6 +102,11 @@ def make_app(
         ],
         exception_handlers={HTTPException: _not_here},
     )
+
+
+def path_prefix(said: str) -> str:
+    """Return a prefix of paths as they begin with it: ``/taskd``, or nothing."""
+    return f"/{said.strip('/')}".rstrip("/")
 
 
 def _api(api: Api, prefix: str) -> Iterable[BaseRoute]:

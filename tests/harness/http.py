@@ -9,7 +9,7 @@ import trio
 from starlette.types import Message, Scope
 
 from harness.server import Server
-from taskd.http.app import make_app
+from taskd.http.app import OpenSite, make_app
 from taskd.http.rates import Rates
 
 HOST = "localhost:7071"
@@ -39,10 +39,24 @@ class Answer:
 class Browser:
     """Asks an application, with the token of a role."""
 
-    def __init__(self, server: Server, *, prefix: str = "", rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        prefix: str = "",
+        rates: Rates | None = None,
+        open_site: OpenSite | None = None,
+        scheme: str = "http",
+    ) -> None:
         self.server = server
+        self.scheme = scheme
         self.app = make_app(
-            ready=lambda: True, hosts=["localhost"], services=server.services, prefix=prefix, rates=rates
+            ready=lambda: True,
+            hosts=["localhost"],
+            services=server.services,
+            prefix=prefix,
+            rates=rates,
+            open_site=open_site,
         )
 
     async def get(self, path: str, *, role: str | None = "viewer", **headers: str) -> Answer:
@@ -83,12 +97,12 @@ class Browser:
             await trio.lowlevel.checkpoint()
             sent.append(message)
 
-        await self.app(scope(method, path, said), receive, send)
+        await self.app(scope(method, path, said, self.scheme), receive, send)
         head = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
         return Answer(sent[0]["status"], head, b"".join(message["body"] for message in sent[1:]))
 
 
-def scope(method: str, path: str, headers: Mapping[str, str]) -> Scope:
+def scope(method: str, path: str, headers: Mapping[str, str], scheme: str = "http") -> Scope:
     """Return what an application is told of a request."""
     bare, _, query = path.partition("?")
     return {
@@ -96,7 +110,7 @@ def scope(method: str, path: str, headers: Mapping[str, str]) -> Scope:
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": method,
-        "scheme": "http",
+        "scheme": scheme,
         "path": unquote(bare),
         "raw_path": bare.encode(),
         "query_string": query.encode(),

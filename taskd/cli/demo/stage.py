@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from taskd.cli import children
+from taskd.cli.asking import login_link
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
 from taskd.client.profile import resolve
@@ -32,6 +33,8 @@ class Stage:
     server: children.Child
     address: str
     """What the server printed: where it serves."""
+    page: str
+    """A link to the dashboard that logs in once."""
     agents: dict[str, children.Child] = field(default_factory=dict)
 
     def add_agents(self, names: Sequence[str], module: str, processes: int, python: str | None) -> None:
@@ -91,7 +94,8 @@ def set_up() -> Iterator[Stage]:
         if line is None:
             children.stop(server)
             raise CannotConnect(f"the server did not come: {_tail(Path(home, 'server.log'))}")
-        stage = Stage(home=Path(home), server=server, address=line.removeprefix("serving ").split(" ")[0])
+        address = line.removeprefix("serving ").split(" ")[0]
+        stage = Stage(home=Path(home), server=server, address=address, page=login_link(resolve()))
         with contextlib.closing(stage):
             yield stage
 

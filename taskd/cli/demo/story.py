@@ -92,6 +92,7 @@ def tell(root: Path, python: str | None) -> int:
     )
     with stages.set_up() as stage:
         console.print(f"server   {stage.address}, TLS, in {stage.home}")
+        console.print(f"page     {stage.page} (logs in once)", soft_wrap=True)
         processes = max(1, (os.cpu_count() or 1) // len(AGENTS))
         stage.add_agents(AGENTS, steps.__name__, processes, python)
         for name, child in stage.agents.items():

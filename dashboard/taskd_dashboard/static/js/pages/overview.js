@@ -1,0 +1,150 @@
+// The overview: what the server does now, and did over the last minutes or the last day.
+
+import { get } from "../api.js";
+import { Chart } from "../charts.js";
+import { brief, bytes, count, length } from "../format.js";
+import { setQuery, to } from "../router.js";
+import { bar, card, choice, chip, empty, h, sparkline } from "../parts.js";
+
+const RANGES = [["15m", "15 min"], ["1h", "1 h"], ["6h", "6 h"], ["24h", "24 h"]];
+
+function range(screen) {
+  const said = screen.query.get("range");
+  return RANGES.some(([each]) => each === said) ? said : "15m";
+}
+
+function charts(screen) {
+  if (screen.state.charts) return screen.state.charts;
+  const made = {
+    flow: new Chart("Throughput", ["submitted", "succeeded", "failed"], { form: "rate" }),
+    wait: new Chart("Time in line", ["p50", "p95", "p99"], { form: "ms" }),
+    run: new Chart("Run time", ["p50", "p95", "p99"], { form: "ms" }),
+    depth: new Chart("Tasks that wait or run", ["ready", "running", "scheduled"]),
+    failures: new Chart("Failures", ["retried", "failed", "cancelled"], { form: "rate" }),
+  };
+  for (const chart of Object.values(made)) chart.onpoint = () => screen.redraw();
+  screen.state.charts = made;
+  return made;
+}
+
+/** The API tells columns; charts and rows want points. */
+export function pointsOf(told) {
+  return told.at_ms.map((at_ms, at) => ({
+    at_ms, span_ms: told.span_ms[at], submitted: told.submitted[at], succeeded: told.succeeded[at], failed: told.failed[at], cancelled: told.cancelled[at], retried: told.retried[at],
+    ready: told.ready[at], scheduled: told.scheduled[at], blocked: told.blocked[at], running: told.running[at], queues: told.queues[at],
+    waits_ms: [told.wait_p50_ms[at], told.wait_p95_ms[at], told.wait_p99_ms[at]], runs_ms: [told.run_p50_ms[at], told.run_p95_ms[at], told.run_p99_ms[at]],
+  }));
+}
+
+/** How deep a queue was at each point. */
+export function depths(points, name) {
+  return points.map((point) => point.queues.find((each) => each.queue === name)?.ready ?? 0);
+}
+
+const perSecond = (value, point) => (point.span_ms ? value * 1000 / point.span_ms : 0);
+
+function fill(screen) {
+  const { points } = screen.data;
+  const made = charts(screen);
+  made.flow.set(points, (p) => [perSecond(p.submitted, p), perSecond(p.succeeded, p), perSecond(p.failed, p)]);
+  made.wait.set(points, (p) => p.waits_ms);
+  made.run.set(points, (p) => p.runs_ms);
+  made.depth.set(points, (p) => [p.ready, p.running, p.scheduled]);
+  made.failures.set(points, (p) => [perSecond(p.retried, p), perSecond(p.failed, p), perSecond(p.cancelled, p)]);
+}
+
+function tile(name, figure, note, path, bad = false) {
+  return h("a", { class: bad ? "tile bad" : "tile", href: path }, h("div", { class: "name" }, name), h("div", { class: "figure", "data-figure": name }, figure), h("div", { class: "note" }, note || "\u00a0"));
+}
+
+function tiles(screen) {
+  const { agents, points, dead, tasks, newest } = screen.data;
+  const last = newest ?? points.at(-1);
+  const stand = (...states) => states.reduce((all, state) => all + (tasks[state] ?? 0), 0);
+  const live = agents.filter((each) => each.state === "live").length;
+  const slots = agents.reduce((all, each) => all + each.slots, 0);
+  const off = agents.length - live;
+  return h("div", { class: "tiles" },
+    tile("Finished", last ? `${brief(perSecond(last.succeeded + last.failed, last))}/s` : "–", last ? `${brief(perSecond(last.submitted, last))}/s submitted` : "", to("/tasks", { filter: "state:succeeded" })),
+    tile("Running", count(stand("running", "cancelling")), slots ? `of ${count(slots)} slots` : "no slots", to("/tasks", { filter: "state:running" })),
+    tile("Ready", count(stand("ready")), last && last.waits_ms[1] !== null ? `p95 wait ${length(last.waits_ms[1])}` : "", to("/tasks", { filter: "state:ready" })),
+    tile("Scheduled", count(stand("scheduled")), tasks.blocked ? `${count(tasks.blocked)} blocked` : "", to("/tasks", { filter: "state:scheduled" })),
+    tile("Dead letters", count(dead.tasks_count), dead.groups_count ? `${count(dead.groups_count)} kinds of error` : "", to("/dead"), dead.tasks_count > 0),
+    tile("Agents", count(live), !agents.length ? "none is connected" : off ? `${count(off)} not live` : "all live", to("/agents"), agents.length === 0 || off > 0 && live === 0));
+}
+
+function queueCard(screen) {
+  const { queues, points } = screen.data;
+  const most = Math.max(1, ...queues.map((queue) => queue.ready + queue.running));
+  const rows = [...queues].sort((a, b) => b.ready + b.running - a.ready - a.running).slice(0, 8);
+  return card("Queues", { flush: true, tools: h("a", { class: "small", href: to("/queues") }, "All queues") },
+    rows.length ? h("div", { class: "scroll" }, h("table", null, h("caption", { class: "sr" }, "Queues in which most waits"),
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Queue"), h("th", { scope: "col", class: "num" }, "Ready"), h("th", { scope: "col", class: "num" }, "Running"), h("th", { scope: "col" }, "Depth"))),
+      h("tbody", null, rows.map((queue) => h("tr", { key: queue.name }, h("td", null, h("a", { class: "clip", title: queue.name, href: to("/queues", { queue: queue.name }) }, queue.name)),
+        h("td", { class: "num" }, count(queue.ready)), h("td", { class: "num" }, count(queue.running)),
+        h("td", null, points.some((p) => p.queues.some((each) => each.queue === queue.name))
+          ? sparkline(depths(points.slice(-60), queue.name), `Depth of ${queue.name}`)
+          : bar([["wait", queue.ready], ["busy", queue.running]], most, `${queue.ready} ready, ${queue.running} running`)))))))
+      : empty("No queue has work.", "Submit a task and it shows here."));
+}
+
+function agentCard(screen) {
+  const rows = [...screen.data.agents].sort((a, b) => b.running - a.running).slice(0, 8);
+  return card("Agents", { flush: true, tools: h("a", { class: "small", href: to("/agents") }, "All agents") },
+    rows.length ? h("div", { class: "scroll" }, h("table", null, h("caption", { class: "sr" }, "Agents"),
+      h("thead", null, h("tr", null, ["Agent", "State"].map((name) => h("th", { scope: "col" }, name)), ["Running", "CPU", "Memory"].map((name) => h("th", { scope: "col", class: "num" }, name)))),
+      h("tbody", null, rows.map((each) => h("tr", { key: each.name }, h("td", null, h("a", { class: "clip", title: each.name, href: to(`/agents/${encodeURIComponent(each.name)}`) }, each.name)),
+        h("td", null, chip(each.state)), h("td", { class: "num" }, `${count(each.running)} / ${count(each.slots)}`), h("td", { class: "num" }, `${Math.round(each.cpu_percent)} %`),
+        h("td", { class: "num" }, bytes(each.memory_used)))))))
+      : empty("No agent is connected.", h("code", null, "taskd agent MODULE")));
+}
+
+const sum = (rows, field) => rows.reduce((all, row) => all + row[field], 0);
+
+export default {
+  title: () => "Overview",
+  every: 30_000,
+  topics: () => ["overview", "queues", "agents", "dead"],
+  news(screen, topic, told) {
+    const { data } = screen;
+    if (topic === "queues") data.queues = told.queues;
+    else if (topic === "agents") data.agents = told.agents;
+    else if (topic === "overview") {
+      data.tasks = told.tasks;
+      const [newest] = pointsOf(told.newest);
+      if (newest && newest.at_ms !== data.newest?.at_ms) {
+        data.newest = newest;
+        if (range(screen) === "15m" && newest.at_ms > (data.points.at(-1)?.at_ms ?? 0)) {
+          data.points = [...data.points, newest].filter((point) => point.at_ms > newest.at_ms - 15 * 60_000);
+          fill(screen);
+        }
+      }
+    } else return false;
+    return true;
+  },
+  async load(screen) {
+    const [overview, queues, agents, dead] = await Promise.all([
+      get(`/api/v1/overview?range=${range(screen)}`, screen.abort.signal), get("/api/v1/queues", screen.abort.signal),
+      get("/api/v1/agents", screen.abort.signal), get("/api/v1/dead?limit=1", screen.abort.signal),
+    ]);
+    const points = pointsOf(overview);
+    const tasks = screen.data?.tasks ?? { ready: sum(queues.queues, "ready"), running: sum(queues.queues, "running"), scheduled: sum(queues.queues, "scheduled") };
+    screen.data = { points, queues: queues.queues, agents: agents.agents, dead, tasks, newest: screen.data?.newest ?? null };
+    fill(screen);
+    return screen.data;
+  },
+  leave: (screen) => Object.values(screen.state.charts ?? {}).forEach((chart) => chart.close()),
+  view(screen) {
+    const made = charts(screen);
+    const { points } = screen.data;
+    return [
+      h("div", { class: "row" }, h("h1", { class: "sr" }, "Overview"), h("span", { class: "grow muted" }, "What the server does, and did"), choice("Range", RANGES, range(screen), (value) => setQuery({ range: value }, { replace: true }))),
+      tiles(screen),
+      points.length ? null : h("p", { class: "muted" }, "The first figures come within seconds of the server's start."),
+      h("div", { class: "grid" },
+        card("Throughput", {}, made.flow.element()), card("Tasks that wait or run", {}, made.depth.element()),
+        card("Time in line", {}, made.wait.element()), card("Run time", {}, made.run.element()),
+        card("Failures", {}, made.failures.element()), h("div", { class: "stack" }, queueCard(screen), agentCard(screen))),
+    ];
+  },
+};

@@ -1,0 +1,4 @@
+// What pages take from one place.
+
+export { sparkline } from "./charts.js";
+export * from "./ui.js";
