@@ -31,6 +31,11 @@ class Cgroups:
                     own = mounted / below.lstrip("/")
                     self._folders[controller] = (own if own.is_dir() else mounted), mounted
 
+    def folder(self, controller: str) -> Path | None:
+        """Return our group of a controller of version 1, or, if it is empty, of version 2; None: there is none."""
+        found = self._folders.get(controller)
+        return None if found is None else found[0]
+
     @property
     def versions(self) -> list[int]:
         """Which of the two this process is in groups of; empty: of none."""

@@ -509,8 +509,8 @@ class AgentCore:
         order = self._ordered.pop(token, "")
         if grant is None or order == "forget":
             return None
+        told: Failure | None = failure if grant.granted is None else self.footprints.told(token, failure)
         peak_bytes = self.footprints.take_peak(token, peak_bytes) if grant.granted is not None else 0
-        told: Failure | None = failure
         if isinstance(order, str) and order:  # also of "release": it had begun, and may not pass for one that had not
             outcome, told = "cancelled", None
         elif isinstance(order, Failure):  # what was raised tells where it was

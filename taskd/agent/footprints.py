@@ -9,6 +9,8 @@ Pure: knows neither clocks nor processes.
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.resources import MEMORY
 from taskd_protocol.task import Failure, Grant
@@ -50,6 +52,14 @@ class Footprints:
             f"it held {memory_bytes / _MIB:,.0f} MiB of memory, more than the {limit / _MIB:,.0f} MiB granted to it"
         )
         return Failure(TaskCodes.WORKER_OUT_OF_MEMORY, message)
+
+    def told(self, token: int, failure: Failure) -> Failure:
+        """Return what is to be told of an attempt that the kernel has ended for want of memory: what it had."""
+        limit = self._limits.get(token)
+        if limit is None or failure.code != TaskCodes.WORKER_OUT_OF_MEMORY:
+            return failure
+        self._peaks[token] = max(limit, self._peaks.get(token, 0))
+        return replace(failure, message=f"{failure.message}; {limit / _MIB:,.0f} MiB were granted to it")
 
     def take_peak(self, token: int, told_bytes: int = 0) -> int:
         """Return the most that an attempt held, which has ended, and forget it.

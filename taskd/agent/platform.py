@@ -49,6 +49,8 @@ class CommandPlan:
     """As if ``live_until`` had been called before it was started."""
     cpus: Sequence[int] = ()
     """To which it is pinned; empty: to none."""
+    memory_bytes: int = 0
+    """As if ``limit_memory`` had been called before it was started."""
 
 
 class Process(Protocol):
@@ -76,6 +78,10 @@ class Process(Protocol):
 
         That holds for an agent that is stopped, too.
         """
+        ...
+
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Have the kernel hold it, and all that came from it, to so much, if it can; 0: to nothing."""
         ...
 
     def close(self) -> None:

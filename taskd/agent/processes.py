@@ -23,6 +23,8 @@ from taskd_protocol.streams import STDERR, STDOUT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskd.agent.cells import Cell
+
 STREAMS = (STDOUT, STDERR)
 
 STACKS_S = 2.0
@@ -42,11 +44,13 @@ class Runner:
     Attributes:
         pid: Of the process; 0: it was not started.
         gone: To be told that when this is closed.
+        cell: The control group that it is in alone; None: it has none.
     """
 
     def __init__(self, control: socket.socket) -> None:
         self.pid = 0
         self.gone: Callable[[int], None] | None = None
+        self.cell: Cell | None = None
         self._control = control
         self._frames = FrameDecoder(wire.FRAME_BYTES)
         self._heard: deque[wire.FromRunner] = deque()
@@ -100,11 +104,18 @@ class Runner:
             self._live_until_ms = mono_ms
             self._order(wire.LiveUntil(mono_ms))
 
+    def limit_memory(self, memory_bytes: int) -> None:
+        """See ``Process``."""
+        if self.cell is not None:
+            self.cell.limit(memory_bytes)
+
     def close(self) -> None:
         """Hang up: the runner kills what is left."""
         if self.gone is not None:
             self.gone(self.pid)
         self._control.close()
+        if self.cell is not None:
+            self.cell.leave()
 
     async def _next(self) -> wire.FromRunner | None:
         while not self._heard:

@@ -154,13 +154,16 @@ def _start(run: wire.Run, streams: Sequence[int], inherited: Sequence[int]) -> s
         cwd=run.cwd or None,
         start_new_session=True,
         # There is one thread here, so that code between fork and exec is safe.
-        preexec_fn=_before_exec(os.getpid(), run.cpus),  # noqa: PLW1509
+        preexec_fn=_before_exec(os.getpid(), run.cpus, run.cell),  # noqa: PLW1509
     )
 
 
-def _before_exec(runner_pid: int, cpus: Sequence[int]) -> Callable[[], None]:
+def _before_exec(runner_pid: int, cpus: Sequence[int], cell: bytes) -> Callable[[], None]:
     def prepare() -> None:
         die_with_parent(runner_pid)
+        if cell:
+            with contextlib.suppress(OSError):  # it is looked at all the same
+                Path(os.fsdecode(cell), "cgroup.procs").write_bytes(b"0")
         if cpus:
             os.sched_setaffinity(0, cpus)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):

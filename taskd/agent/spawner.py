@@ -14,6 +14,8 @@ from typing import Final
 import trio
 
 from taskd.agent import warden, wire
+from taskd.agent.cells import Cells, open_cells
+from taskd.agent.cgroup import Cgroups
 from taskd.agent.kin import Kin
 from taskd.agent.platform import CommandPlan
 from taskd.agent.processes import STREAMS, Command, Runner, Worker
@@ -37,13 +39,15 @@ class RealSpawner:
         kin: All that live.
     """
 
-    def __init__(self, worker_argv: Sequence[str]) -> None:
+    def __init__(self, worker_argv: Sequence[str], cells: Cells | None = None) -> None:
         """Prepare.
 
         Args:
             worker_argv: The interpreter, and what makes it a worker.
+            cells: Makes a control group for each process; None: there are none.
         """
         self.kin: Final = Kin()
+        self.cells: Final = cells
         self._worker_argv = worker_argv
         self._warden: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -106,7 +110,15 @@ class RealSpawner:
             try:
                 environ = {**os.environ, **plan.environ}
                 live_until_ms, cpus = plan.live_until_ms, plan.cpus
-                await self._start(command, plan.argv, environ, plan.cwd, live_until_ms=live_until_ms, cpus=cpus)
+                await self._start(
+                    command,
+                    plan.argv,
+                    environ,
+                    plan.cwd,
+                    live_until_ms=live_until_ms,
+                    cpus=cpus,
+                    memory_bytes=plan.memory_bytes,
+                )
             except BaseException:
                 command.close()
                 raise
@@ -120,6 +132,8 @@ class RealSpawner:
         if self._warden is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # what the kernel does not let die stays its child
                 self._warden.wait(_GOODBYE_S)
+        if self.cells is not None:
+            self.cells.close()
 
     async def _runner(self, fds: Sequence[int]) -> socket.socket:
         """Have a runner forked that holds these descriptors; return our end of its control socket."""
@@ -176,7 +190,10 @@ class RealSpawner:
         inherit: int = 0,
         live_until_ms: int = 0,
         cpus: Sequence[int] = (),
+        memory_bytes: int = 0,
     ) -> None:
+        cell = runner.cell = None if self.cells is None else self.cells.make()
+        runner.limit_memory(memory_bytes)
         await runner.start(
             wire.Run(
                 [os.fsencode(word) for word in argv],
@@ -185,6 +202,7 @@ class RealSpawner:
                 inherit,
                 live_until_ms,
                 list(cpus),
+                b"" if cell is None else os.fsencode(cell.path),
             )
         )
         self.kin.add(runner.pid)
@@ -193,8 +211,8 @@ class RealSpawner:
 
 @contextlib.asynccontextmanager
 async def open_spawner(worker_argv: Sequence[str]) -> AsyncIterator[RealSpawner]:
-    """Start processes as long as this is open; at its end nothing is left of them."""
-    spawner = RealSpawner(worker_argv)
+    """Start processes as long as this is open, in control groups where it can; at its end nothing is left of them."""
+    spawner = RealSpawner(worker_argv, open_cells(Cgroups()))
     try:
         yield spawner
     finally:

@@ -244,6 +244,8 @@ class Run(msgspec.Struct, array_like=True, frozen=True, tag=32):
     """As if ``LiveUntil`` had come with it."""
     cpus: list[int] = []
     """To which it is pinned; empty: to none."""
+    cell: bytes = b""
+    """Folder of the control group that it joins before it runs; empty: it stays in ours."""
 
 
 class Signal(msgspec.Struct, array_like=True, frozen=True, tag=33):

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from taskd.agent.cells import why_not
 from taskd.agent.cgroup import Cgroups
 from taskd.agent.link import MEASURE_MS
 from taskd.agent.supplies import find_machine
@@ -68,7 +69,7 @@ def _limits() -> Iterator[Finding]:
     gpus = f", and GPUs {', '.join(f'{gpu.number} ({gpu.kind})' for gpu in machine.gpus)}" if machine.gpus else ""
     had = f"{machine.cpus / ONE:g} CPUs and {machine.memory_bytes >> 20:,} MiB of memory{gpus}"
     yield Finding("resources", "ok", f"{where} has {had}")
-    yield Finding("task memory", "ok", f"looked at every {MEASURE_MS / 1000:g} s, of each task that was granted some")
+    yield _task_memory(groups)
     yield _groups(groups)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= FILES_MIN:
@@ -81,11 +82,20 @@ def _limits() -> Iterator[Finding]:
     yield _processes(groups)
 
 
+def _task_memory(groups: Cgroups) -> Finding:
+    """Tell who holds tasks to the memory that they were granted, of an agent that is started as this program is."""
+    looked_at = f"looked at every {MEASURE_MS / 1000:g} s, of each task that was granted some"
+    reason = why_not(groups)
+    if not reason:
+        return Finding("task memory", "ok", f"held to what was granted by the kernel, and {looked_at}")
+    return Finding("task memory", "ok", f"{looked_at}; not held by the kernel, as {reason}")
+
+
 def _groups(groups: Cgroups) -> Finding:
     if not groups.versions:
         return Finding("cgroups", "ok", "none are mounted: nothing but the machine itself limits what runs here")
     told = " and ".join(str(version) for version in groups.versions)
-    return Finding("cgroups", "ok", f"version {told}: their limits count; taskd makes none, so none need be delegated")
+    return Finding("cgroups", "ok", f"version {told}: their limits count")
 
 
 def _processes(groups: Cgroups) -> Finding:

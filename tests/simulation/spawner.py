@@ -107,6 +107,9 @@ class Program:
     def live_until(self, mono_ms: int) -> None:
         self._scope.deadline = mono_ms / 1_000 or math.inf  # machines' monotonic clocks are trio's
 
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Hold nothing: no body takes any."""
+
     def close(self) -> None:
         self.exit(-signal.SIGKILL, ordered=True)
 

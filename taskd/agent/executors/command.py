@@ -213,6 +213,7 @@ class CommandExecutor:
             cwd=call.cwd,
             live_until_ms=self._core.live_until([grant]),
             cpus=self._core.share.pin(grant),
+            memory_bytes=self._core.footprints.limit_of(grant.token) or 0,
         )
 
     async def _gather(self, grant: Grant, running: _Running, process: CommandProcess, stream: int) -> None:

@@ -160,6 +160,7 @@ class ProcessExecutor:
         )
         process = self._hands[member].process
         process.live_until(core.live_until(grants))
+        process.limit_memory(core.footprints.limit_of(grants[0].token) or 0)
         process.send(wire.encode(batch))
         if member.has_behind:
             self._behind.set()

@@ -143,6 +143,7 @@ class PlayedProcess:
         self.ends_on: set[str] = {"TERM", "KILL"}
         self.closed = False
         self.lives_until_ms: list[int] = []
+        self.limits_bytes: list[int] = []
         self._exit: Exit | None = None
         self._ended = trio.Event()
 
@@ -164,6 +165,10 @@ class PlayedProcess:
     def live_until(self, mono_ms: int) -> None:
         if mono_ms != (self.lives_until_ms or [0])[-1]:
             self.lives_until_ms.append(mono_ms)
+
+    def limit_memory(self, memory_bytes: int) -> None:
+        if memory_bytes != (self.limits_bytes or [0])[-1]:
+            self.limits_bytes.append(memory_bytes)
 
     def close(self) -> None:
         self.closed = True

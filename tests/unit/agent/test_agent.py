@@ -199,7 +199,9 @@ async def test_memory_that_was_granted_is_the_most_that_an_attempt_may_hold() ->
         assert isinstance(found[1], Report)
         for token in (2, 3):
             assert code(found[token]) == TaskCodes.WORKER_OUT_OF_MEMORY
-            assert 150 << 20 < found[token].peak_bytes < 400 << 20
+            assert 150 << 20 <= found[token].peak_bytes < 400 << 20, (
+                "the kernel, where it is asked, lets none hold more"
+            )
         await peer.lease(replace_granted(call(4, "take", 1 << 20), granted), pool=PROCESS)
         await peer.lease(replace_granted(shell(5, "true"), granted), pool=COMMAND)
         found = await ends(peer, 2)

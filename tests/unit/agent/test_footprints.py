@@ -78,6 +78,27 @@ async def test_an_attempt_over_its_memory_is_killed_and_told_as_out_of_memory(au
         assert (worker.signals, neighbour.signals) == (["KILL"], [])
 
 
+async def test_the_kernel_is_told_what_each_attempt_may_hold(autojump_clock: MockClock) -> None:
+    """And of what it ends for that it is told what it had."""
+    stage = Stage(autojump_clock, SYNC)
+    async with playing(stage, stage.agent(processes=1)):
+        peer = await stage.greeted()
+        for token, leased in ((1, with_memory(1)), (2, grant(2)), (3, with_memory(3, 2 * LIMIT))):
+            await peer.lease(leased)
+            worker = await stage.who_has(token)
+            if token < 3:
+                worker.returns(token)
+                await peer.reports(1)
+        assert worker.limits_bytes == [LIMIT, 0, 2 * LIMIT]
+        stage.kills_for_memory += 1
+        worker.dies(-signal.SIGKILL, running=3)
+        report = await report_of(peer)
+        assert isinstance(report, FailureReport)
+        assert report.failure is not None
+        assert report.failure.code == TaskCodes.WORKER_OUT_OF_MEMORY
+        assert report.failure.message.endswith("because memory ran out; 200 MiB were granted to it")
+
+
 async def test_a_command_over_its_memory_is_killed_with_all_that_came_from_it(autojump_clock: MockClock) -> None:
     stage = Stage(autojump_clock, {})
     async with playing(stage, stage.agent(modules=())):
