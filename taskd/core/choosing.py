@@ -186,6 +186,9 @@ class Choosing:
                 yield agent
 
     def _could_run(self, agent: Agent, line: Line) -> bool:
+        """Tell whether an agent could ever run the line; one that is away has no names, and speaks for no sort."""
+        if not agent.takes_leases:
+            return False
         sort = agent.name.encode() if line.names_agents else agent.sort
         known = line.able.get(sort)
         if known is None:

@@ -292,6 +292,20 @@ def test_what_asks_for_no_cpu_goes_on_where_others_use_all_of_them(shell: Shell,
     assert len(agent.receive()) == 1
 
 
+@pytest.mark.parametrize("sticky", ["", "w"])
+def test_an_agent_that_is_away_speaks_for_no_other_of_its_sort(shell: Shell, sticky: str) -> None:
+    """What it could run is not known while it has no names; what it could is what all of its sort can."""
+    away, other = machine(shell), machine(shell, "a2")
+    shell.do(other.credit(0))
+    shell.submit(shell.spec(where=Where([Request([cpu(1)])]), sticky=sticky))
+    assert len(away.receive()) == 1, "it still has the lease, and so it is known"
+    shell.do(away.lose())
+    shell.submit(shell.spec(where=Where([Request([cpu(2)])]), sticky=sticky))
+    shell.do(other.credit(9))
+    shell.submit(shell.spec(where=Where([Request([cpu(1.5)])]), sticky=sticky))
+    assert len(other.receive()) == 2
+
+
 def test_what_no_agent_could_ever_do_is_told(shell: Shell) -> None:
     agent = machine(shell)
     shell.submit(wish(shell, cpu(64)), wish(shell, Need("fpga", 1_000)))
