@@ -74,7 +74,7 @@ class AgentMachine(Machine):
                 cpus=site.cpus, memory_bytes=site.memory, gpus=site.found_gpus(), host=self.name, cpu_numbers=()
             ),
             host_stats=self.neighbours.stats,
-            memory_of=lambda _pid, _enough: 0,
+            memory_of=spawner.memory_of,
             oom_kills=lambda: 0,
         )
         await self._server.ready.wait()

@@ -29,6 +29,8 @@ class Body(NamedTuple):
     """What it returns: digits: a list of so many; letters: one of them; empty: it tells of itself."""
     brood: int = 0
     """What it spawns, see ``broods``; 0: nothing."""
+    holds_mib: int = 0
+    """How much memory it takes while it runs."""
 
     def pack(self) -> bytes:
         """Return it as a call's arguments."""

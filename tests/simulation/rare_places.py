@@ -31,6 +31,8 @@ class RarePlaces(Checker):
                 self.world.reach("what was stopped for another ran again")
             self._note_wishes(after.spec.spec.given or NO_RULES, lease)
             granted = lease.granted
+            if lease.past is not None and lease.past.memory:
+                self.world.reach("asked for more memory after a death for want of it")
             if granted is not None and granted.exclusive_host:
                 self.world.reach("an agent was granted as a whole")
             if granted is not None and granted.alternative:

@@ -78,6 +78,9 @@ USES = ([Use("stripe", "a")], [Use("stripe", "b", 2)], [Use("stripe", "a"), Use(
 WORDS = ("w1", "w2", "w3")
 KEYS = ("k1", "k2")
 
+HOARD_MIB = 700
+"""More than the least that tasks ask for, so that some die of it, and less than twice as much."""
+
 TOGGLES = 0.1
 """Heartbeats at which neighbours come or go."""
 
@@ -111,6 +114,12 @@ def wishes(rng: random.Random, *, delayed: bool, once: bool) -> dict[str, object
     elif share == "preemptible" and not once:
         asked["preemptible"] = True
     return asked
+
+
+def asks_for_memory(rules: Rules | None) -> bool:
+    """Tell whether a task asks for memory."""
+    where = None if rules is None else rules.where
+    return where is not None and any(need.name == "memory" for request in where.requests for need in request.needs)
 
 
 def uses_of(rules: Rules) -> list[tuple[str, str, int]]:

@@ -56,12 +56,14 @@ class Program:
 
     Attributes:
         is_over: It has ended.
+        memory_bytes: What it holds.
     """
 
     def __init__(self, pid: int, watch: Watch) -> None:
         self.pid = pid
         self.is_over = False
         self._watch = watch
+        self.memory_bytes = 0
         self._attempts: set[int] = set()
         self._exit: Exit | None = None
         self._ended = trio.Event()
@@ -247,6 +249,7 @@ class PlayedWorker(Program):
             self._say(wire.Started(token))
         body = read_body(grant.spec.payload)
         how = body.end_of(grant.attempt)
+        self.memory_bytes += body.holds_mib << 20
         stopped = await self._run(grant, body, told, math.inf if how == "never" else body.run_ms / 1_000)
         await self._be_alive()
         family = Family(grant, wire.found_of(grant), lambda first, tasks: self._say(wire.Children(token, first, tasks)))
@@ -258,6 +261,7 @@ class PlayedWorker(Program):
             self.exit(self._rng.choice([1, -signal.SIGSEGV]))
             await trio.sleep_forever()
         self._end_attempt(token)
+        self.memory_bytes -= body.holds_mib << 20
         run_us = (trio.current_time() - began_s) * 1e6
         end: bytes | Failure | calls.Thrown
         if stopped:
@@ -381,6 +385,10 @@ class PlayedSpawner:
         """The agent is gone: whatever watched over its processes kills them."""
         for program in self._programs:
             program.exit(-signal.SIGKILL)
+
+    def memory_of(self, pid: int, _enough: int) -> int:
+        """Return what a process holds."""
+        return sum([program.memory_bytes for program in self._programs if program.pid == pid and not program.is_over])
 
     def kill_one(self) -> bool:
         """Kill a worker, as the kernel does when memory is short; return whether there was one."""

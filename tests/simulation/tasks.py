@@ -7,7 +7,7 @@ from msgspec import structs
 
 from simulation.bodies import ASYNC, BLOCKING, COMMAND, Body, read_body
 from simulation.broods import brood_of, new_brood
-from simulation.sites import wishes
+from simulation.sites import HOARD_MIB, asks_for_memory, wishes
 from taskd.core.preemption import PREEMPTED_MAX
 from taskd_protocol.command import pack_command, read_command
 from taskd_protocol.schedule import SCHEDULE_HEADER
@@ -60,6 +60,8 @@ class TaskMaker:
         priorities = "priorities" in features
         if "placement" in features and not key:
             rules, priorities = self._placed(rules, delay_ms), True
+            if name == BLOCKING and asks_for_memory(rules) and rng.random() < 0.5:
+                payload = body._replace(run_ms=max(body.run_ms, 2_000), holds_mib=HOARD_MIB).pack()
         return [
             TaskSpec(
                 id=task_id,
