@@ -147,10 +147,11 @@ class Placement(RuleBasedStateMachine):
         self.credit: Counter[str] = Counter()
         self.outside: dict[str, tuple[int, int]] = {}
         self.submitted_ms: dict[bytes, int] = {}
+        self.away: set[str] = set()
 
-    @initialize(some=st.lists(machines(), min_size=1, max_size=4))
-    def begin(self, some: list[Machine]) -> None:
-        for number, machine in enumerate(some):
+    @initialize(some=st.lists(machines(), min_size=1, max_size=3), twin=st.booleans())
+    def begin(self, some: list[Machine], twin: bool) -> None:  # noqa: FBT001 - drawn by name
+        for number, machine in enumerate(some + some[:twin]):
             self.machines[f"a{number}"] = machine
             self._join(f"a{number}", boot=0)
 
@@ -168,6 +169,7 @@ class Placement(RuleBasedStateMachine):
             labels=machine.labels,
         )
         agent.held.update(held)
+        self.away.discard(name)
         self.credit[name], self.outside[name] = 0, (0, 0)
         agent.join()
 
@@ -228,10 +230,17 @@ class Placement(RuleBasedStateMachine):
         self.shell.pass_ms(ms)
         self._beat()
 
+    @rule(which=st.integers(0, 3))
+    def leave(self, which: int) -> None:
+        """Have an agent be out of touch for a while."""
+        agent = self._one(which)
+        self.shell.do(agent.lose())
+        self.away.add(agent.name)
+
     @rule(which=st.integers(0, 3), machine=st.one_of(st.none(), machines()), boot=st.integers(0, 1))
     def come_back(self, which: int, machine: Machine | None, boot: int) -> None:
         """Have an agent come again, perhaps as another life, or with another machine."""
-        agent = self._one(which)
+        agent = list(self.agents.values())[which % len(self.agents)]
         self.shell.do(agent.lose())
         if machine is not None and boot:
             self.machines[agent.name] = machine
@@ -259,6 +268,8 @@ class Placement(RuleBasedStateMachine):
             self._come_to_rest()
 
     def _come_to_rest(self) -> None:
+        for name in sorted(self.away):
+            self._join(name, boot=0)
         self.outside = dict.fromkeys(self.agents, (0, 0))
         for _ in range(len(self.submitted_ms) + 12):
             for agent in self.agents.values():
@@ -345,12 +356,15 @@ class Placement(RuleBasedStateMachine):
                 assert self.shell.mono_ms - self.submitted_ms[grant.spec.id] >= PRESSED_AFTER_MS
 
     def _beat(self) -> None:
-        for agent in self.agents.values():
+        for agent in [agent for agent in self.agents.values() if agent.name not in self.away]:
             cpu, memory = self.outside[agent.name]
             self.shell.do(replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
 
     def _one(self, which: int) -> FakeAgent:
-        return list(self.agents.values())[which % len(self.agents)]
+        """Return one that is there."""
+        there = [agent for agent in self.agents.values() if agent.name not in self.away]
+        assume(there)
+        return there[which % len(there)]
 
 
 Placement.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
