@@ -244,7 +244,9 @@ class Choosing:
         calm = [agent for agent in able if not agent.room.is_pressed]
         stuck_ms = self._now.mono_ms - line.stuck_since_ms
         if not calm and stuck_ms >= PRESSED_AFTER_MS:
-            calm = [agent for agent in able if any(_has_memory(agent, each) for each in line.requests)]
+            calm = [
+                agent for agent in able if not line.requests or any(_has_memory(agent, each) for each in line.requests)
+            ]
         if not calm:  # seldom asked at last, so that lines that no agent has keep no other from its turn
             line.keep_at_ms = self._now.mono_ms + min(max(stuck_ms, KEPT_FREE_AFTER_MS), KEPT_FREE_AFTER_MS_MAX)
             return None

@@ -223,6 +223,24 @@ def test_where_others_never_rest_one_task_at_a_time_runs_after_a_while(shell: Sh
     assert len(agent.receive()) == 1
 
 
+def test_what_wants_an_agent_for_itself_gets_one_where_others_never_rest(shell: Shell) -> None:
+    """Else the small tasks that come all the time would never leave one to it."""
+    agent = machine(shell)
+    alone = wish(shell, exclusive_host=True)
+    shell.submit(shell.spec(), alone, shell.spec())
+    for _ in range(60):
+        agent.receive()
+        if alone.id in {grant.spec.id for grant in agent.held.values()}:
+            return
+        shell.pass_ms(1_000)
+        shell.do(agent.beat(cpu_outside=3_000))
+        shell.submit(shell.spec())
+        agent.receive()
+        if agent.held:
+            shell.do(agent.ack(agent.held.pop(min(agent.held))))
+    raise AssertionError("it waits for ever")
+
+
 def test_it_waits_for_an_agent_that_is_calm_if_there_is_one(shell: Shell) -> None:
     busy, calm = machine(shell), machine(shell, "a2")
     shell.do(busy.beat(cpu_outside=3_000))
