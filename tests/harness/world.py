@@ -131,6 +131,8 @@ SUPPLIES: dict[str, tuple[Supply, ...]] = {
     "a2": (Supply("cpu", 2_000), Supply("memory", GIB)),
     "a3": (),
 }
+PERCENTS = (0, 20, 60, 100)
+"""Of an agent's CPUs, that others use."""
 LABELS = {"a1": {"zone": "a"}, "a2": {"zone": "b"}}
 OUT_OF_MEMORY = Failure("worker.out_of_memory", "it held more than it was granted")
 FILTERS = (
@@ -208,6 +210,7 @@ class World:
     Attributes:
         accepted: Tasks whose submit was answered, or those that they turned out to be.
         ended: Tasks whose end was told, and how.
+        outside: What others use of agents' machines: of their CPUs, in thousandths, and memory.
         trace: Of every turn's mutations and effects, as they came.
     """
 
@@ -225,6 +228,7 @@ class World:
         self.submits: list[SubmitTasks] = []
         self.history: list[tuple[FakeAgent, Grant]] = []
         self.trace = hashlib.sha256()
+        self.outside: dict[str, tuple[int, int]] = {}
         self._terminal: dict[bytes, StateRecord] = {}
         self._gone: set[bytes] = set()
         self._given_back: set[int] = set()  # tokens that their agent reported so
@@ -387,7 +391,14 @@ class World:
         agent = self.agents[name]
         if is_forgetful and agent.held:
             agent.held.pop(next(iter(agent.held)))
-        self.ask(agent.beat())
+        cpu, memory = self.outside.get(name, (0, 0))
+        self.ask(replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
+
+    def use(self, name: str, percent: int, memory: int) -> None:
+        """Have others use an agent's machine from now on: so much of its CPUs, and of its memory."""
+        cpus = sum(supply.amount for supply in SUPPLIES[name] if supply.name == "cpu")
+        self.outside[name] = cpus * percent // 100, memory
+        self.beat(name)
 
     def pass_ms(self, ms: int, *, beats: bool) -> None:
         """Let time pass; living agents may send heartbeats."""
@@ -484,6 +495,7 @@ class World:
     def finish(self) -> None:
         """Have faults stop: then all work ends."""
         shell = self.shell
+        self.outside.clear()
         for name in self.agents:
             self.order_agent(name, drain=False)
         for queue in QUEUES:
@@ -665,6 +677,7 @@ CHOICES: list[tuple[int, Act]] = [
     (5, lambda world, rng, name: world.print_logs(name, rng.randrange(1_000))),
     (5, lambda world, rng, name: world.checkpoint(name, rng.randrange(1_000), rng.choice([b"\x01", b"d" * 30]))),
     (5, lambda world, rng, name: world.beat(name, is_forgetful=rng.random() < 0.3)),
+    (3, lambda world, rng, name: world.use(name, rng.choice(PERCENTS), rng.choice([0, 0, GIB]))),
     (5, lambda world, rng, _: world.pass_ms(rng.choice([1, 400, 900, 16_000]), beats=rng.random() < 0.7)),
     (10, _turn),
     (15, _read),

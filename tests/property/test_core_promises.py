@@ -26,11 +26,13 @@ from harness.world import (
     FAIR_KEYS,
     FIFO_KEYS,
     FILTERS,
+    GIB,
     KEYS,
     LIMITS,
     NAMES,
     OUTCOMES,
     PAYLOADS,
+    PERCENTS,
     PRIORITIES,
     QUEUES,
     RETRIES,
@@ -227,6 +229,10 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(name=agents, is_forgetful=st.booleans())
     def beat(self, name: str, is_forgetful: bool) -> None:  # noqa: FBT001 - drawn by name
         self.world.beat(name, is_forgetful=is_forgetful)
+
+    @rule(name=agents, percent=st.sampled_from(PERCENTS), memory=st.sampled_from([0, 0, GIB]))
+    def use(self, name: str, percent: int, memory: int) -> None:
+        self.world.use(name, percent, memory)
 
     @rule(ms=st.sampled_from([1, 400, 900, 16_000]), beats=st.booleans())
     def pass_ms(self, ms: int, beats: bool) -> None:  # noqa: FBT001 - drawn by name
