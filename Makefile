@@ -4,13 +4,14 @@
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := $(basename $(notdir $(wildcard requirements/peers/*.txt)))
 SOURCES := $(shell find taskd protocol/taskd_protocol dashboard/taskd_dashboard scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format prove simulate bench profile binary wheel lock debian clean
+.PHONY: help demo test check format prove simulate bench bench-peers profile binary wheel lock debian clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## watch a workflow go through taskd: server, two agents, one of them killed halfway
 	@$(BIN)/taskd demo $(ARGS)
@@ -39,8 +40,19 @@ simulate: $(READY) ## play SEED=n, or SEEDS=first-last, of the whole cluster wit
 SEEDS := 1-50
 MODE := both
 
-bench: $(READY) ## measure taskd against its floor, a peer and its promises
+bench: $(READY) build/peers/huey/.ready ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: $(READY) $(PEERS:%=build/peers/%/.ready) ## measure taskd beside what people would pick instead: 25 minutes
+	@scripts/debian.sh requirements/debian-peers.txt
+	@PYTHONPATH=bench $(BIN)/python -m peers.run $(ARGS)
+
+# Each in an environment of its own: they want different versions of the same things.
+build/peers/%/.ready: requirements/peers/%.txt | $(READY)
+	@echo "setting up build/peers/$*, once"
+	@$(BIN)/python -m venv --clear build/peers/$*
+	@build/peers/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 
 profile: $(READY) ## draw flame graphs of server, agent, worker and client under load into build/profile/
 	@$(BIN)/python bench/flames.py $(ARGS)
@@ -59,6 +71,9 @@ lock: build/lock/bin/uv ## resolve the newest dependencies, for every platform, 
 	build/lock/bin/uv pip compile $(LOCK) --output-file requirements/runtime.txt pyproject.toml
 	build/lock/bin/uv pip compile $(LOCK) --output-file requirements/dev.txt --all-extras \
 	    --constraint requirements/runtime.txt pyproject.toml
+	for peer in $(PEERS); do \
+	    build/lock/bin/uv pip compile $(LOCK) --output-file requirements/peers/$$peer.txt requirements/peers/$$peer.in || exit 1; \
+	done
 
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
     --no-header --no-annotate --no-emit-index-url --no-emit-find-links
@@ -68,7 +83,7 @@ build/lock/bin/uv: $(READY)
 	build/lock/bin/pip install --quiet uv
 
 debian: ## install the Debian packages of requirements/debian.txt that are missing
-	@scripts/debian.sh
+	@scripts/debian.sh requirements/debian.txt
 
 clean: ## remove everything that was built, the environment too
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
