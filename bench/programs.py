@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,16 +20,25 @@ BENCH = Path(__file__).parent
 
 
 @contextmanager
-def program(argv: Sequence[str], log: Path, *, heard: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def program(
+    argv: Sequence[str],
+    log: Path,
+    *,
+    heard: bool = False,
+    spoken: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in ``bench/``; end it and what it started on the way out.
 
-    What it says goes to ``log``, but its standard output to a pipe if it is to be ``heard``.
+    What it says goes to ``log``, but its standard output to a pipe if it is to be ``heard``; its
+    standard input is one if it is to be ``spoken`` to.
     """
     with log.open("ab") as messages:
         process = subprocess.Popen(
             argv,
             cwd=BENCH,
-            stdin=subprocess.DEVNULL,
+            env=environment,
+            stdin=subprocess.PIPE if spoken else subprocess.DEVNULL,
             stdout=subprocess.PIPE if heard else messages,
             stderr=messages,
             start_new_session=True,
@@ -38,6 +47,10 @@ def program(argv: Sequence[str], log: Path, *, heard: bool = False) -> Iterator[
         yield process
     finally:
         end(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):  # what was said to one who had gone
+                    pipe.close()
 
 
 def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM) -> None:
@@ -57,8 +70,6 @@ def end(process: subprocess.Popen[bytes], first: signal.Signals = signal.SIGTERM
         with suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait()
-    if process.stdout:
-        process.stdout.close()
 
 
 def line(process: subprocess.Popen[bytes], within_s: float) -> str:

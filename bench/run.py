@@ -1,6 +1,6 @@
 """`make bench`: taskd, its floor and a peer, measured in turns on one machine, and set against what was promised.
 
-Each measurement is a program of its own (``floor.py``, ``cases.py``, ``peer.py``), run once in
+Each measurement is a program of its own (``floor.py``, ``cases.py``, a peer of ``peers``), run once in
 every round. Writes ``build/bench/<date>.json`` and prints tables. ARGS="--rounds 1 --only floor,taskd"
 makes it shorter; --check makes a missed bar an error.
 """
@@ -9,16 +9,15 @@ import argparse
 import datetime as dt
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import machine
 import measure
 import msgspec
-import peer
-import psutil
 import report
+from peers.session import interpreter
 
 BENCH = Path(__file__).parent
 PROGRAM_WITHIN_S = 400
@@ -28,7 +27,7 @@ CASES = {
     "taskd processes": ["cases.py", "throughput", "--function", "noop"],
     "floor async": ["floor.py", "--mode", "async"],
     "taskd async": ["cases.py", "throughput", "--function", "anoop"],
-    "huey redis": ["peer.py"],
+    "huey redis": ["-m", "peers.run", "--one", "huey fast"],
     "floor processes plain": ["floor.py", "--mode", "processes", "--no-tls"],
     "taskd processes plain": ["cases.py", "throughput", "--function", "noop", "--no-tls"],
     "taskd roundtrip": ["cases.py", "roundtrip"],
@@ -51,17 +50,17 @@ def main() -> None:
     wanted = tuple(options.only.split(","))
     cases = {name: argv for name, argv in CASES.items() if name.startswith(wanted)}
     left_out = {}
-    if "huey redis" in cases and (why_not := peer.missing()):
-        left_out["huey redis"] = why_not
+    if "huey redis" in cases and interpreter("huey") == sys.executable:
+        left_out["huey redis"] = "it is not installed: make build/peers/huey/.ready"
         del cases["huey redis"]
-    machine = _machine(options.data_dir)
+    where = machine.machine(options.data_dir)
     rounds = _rounds(cases, options)
-    machine["load_after"] = _load()
+    where["load_after"] = machine.load()
     figures = report.figures(rounds)
     document = report.Document(
         date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H%M%SZ"),
-        commit=_commit(),
-        machine=machine,
+        commit=machine.commit(),
+        machine=where,
         rounds=rounds,
         left_out=left_out,
         figures=figures,
@@ -91,40 +90,13 @@ def _rounds(cases: dict[str, list[str]], options: argparse.Namespace) -> dict[st
 
 
 def _run(argv: list[str]) -> measure.Facts:
-    program = [sys.executable, str(BENCH / argv[0]), *argv[1:]]
-    done = subprocess.run(program, stdout=subprocess.PIPE, timeout=PROGRAM_WITHIN_S, check=False)
+    program = [sys.executable, *(argv if argv[0] == "-m" else [str(BENCH / argv[0]), *argv[1:]])]
+    environment = {**os.environ, "PYTHONPATH": str(BENCH)}
+    done = subprocess.run(program, env=environment, stdout=subprocess.PIPE, timeout=PROGRAM_WITHIN_S, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(argv)} failed with exit code {done.returncode}")
     facts: measure.Facts = json.loads(done.stdout)
     return facts
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=BENCH, capture_output=True, check=False)
-    return done.stdout.decode().strip()
-
-
-def _machine(directory: Path) -> dict[str, str]:
-    directory.mkdir(parents=True, exist_ok=True)
-    models = [text for text in Path("/proc/cpuinfo").read_text().splitlines() if text.startswith("model name")]
-    return {
-        "cpu": models[0].partition(": ")[2] if models else platform.machine(),
-        "cores": str(os.cpu_count()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "filesystem": _filesystem(directory.resolve()),
-        "load_before": _load(),
-    }
-
-
-def _load() -> str:
-    return " ".join(f"{load:.2f}" for load in os.getloadavg())
-
-
-def _filesystem(path: Path) -> str:
-    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
-    return next((mounts[place] for place in (path, *path.parents) if place in mounts), "unknown")
 
 
 if __name__ == "__main__":

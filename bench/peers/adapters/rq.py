@@ -1,0 +1,44 @@
+"""RQ with Redis."""
+
+from collections.abc import Sequence
+
+from redis import Redis
+from rq import Queue
+
+from peers.interface import REDIS_MODES, Adapter, Argv, Broker, redis, tool
+
+
+class Peer(Adapter):
+    """RQ."""
+
+    packages = ("rq", "redis", "hiredis")
+    modes = {mode: f"SimpleWorker, which forks for no job; {words}" for mode, words in REDIS_MODES.items()}
+    has_dag = True
+
+    def broker(self) -> Broker:
+        return redis(self.place)
+
+    def workers(self) -> list[Argv]:
+        url = f"redis://127.0.0.1:{self.place.port}"
+        words = ["worker-pool", "-n", str(self.place.workers), "-w", "rq.worker.SimpleWorker", "-q", "-u", url]
+        return [[tool("rq"), *words]]
+
+    def open(self) -> None:
+        self.queue = Queue(connection=Redis(port=self.place.port, socket_timeout=120))
+
+    def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
+        jobs = [Queue.prepare_data(f"peers.bodies.{body}", (value,)) for value in values]
+        return list(self.queue.enqueue_many(jobs))
+
+    def submit(self, body: str, value: int) -> object:
+        return self.queue.enqueue(f"peers.bodies.{body}", value)
+
+    def results(self, handles: Sequence[object], within_s: float) -> list[int]:
+        return [job.latest_result(timeout=round(within_s)).return_value for job in handles]
+
+    def run_graph(self, layers: int, width: int, within_s: float) -> None:
+        before: list[object] = []
+        for _ in range(layers):
+            pairs = [[before[i], before[(i + 1) % width]] if before else None for i in range(width)]
+            before = [self.queue.enqueue("peers.bodies.noop", i, depends_on=pair) for i, pair in enumerate(pairs)]
+        self.results(before, within_s)

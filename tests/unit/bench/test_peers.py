@@ -1,0 +1,195 @@
+"""The comparison with peers: its arithmetic, its page, and what becomes of a peer that fails."""
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from peers import client, figures, page, plots, run, session
+from peers.figures import Bar, Case, Document
+from peers.interface import Adapter, Place
+
+
+def case(peer: str, mode: str, *rates: float, durable: bool = False, **work: dict[str, float | int | str]) -> Case:
+    runs: dict[str, list[figures.Facts]] = {name: [dict(facts)] for name, facts in work.items()}
+    runs["noop"] = [{"tasks_per_s": rate} for rate in rates]
+    return Case(peer=peer, mode=mode, durable=durable, runs=runs)
+
+
+CASES = [
+    case("taskd", "functions", 40_000, 60_000, 50_000, durable=True, crash={"acked": 900, "not_run": 0, "repeated": 2}),
+    case("taskd", "coroutines", durable=True),
+    case("floor", "processes", 80_000, durable=True),
+    case("beanstalkd", "pipelined", 70_000),
+    case("beanstalkd", "durable", 2_500, durable=True),
+    case(
+        "celery", "fast", 1_000, crash={"acked": 1000, "not_run": 990, "repeated": 0, "error": "ConnectionError: x|y"}
+    ),
+    case("huey", "fast", 5_000),
+    case("huey", "durable", 2_000, durable=True),
+]
+
+
+def document() -> Document:
+    return Document(date="2026-11-29T0", commit="abc", machine={"cpu": "one"}, settings={"rounds": 3}, cases=CASES)
+
+
+def test_a_figure_is_the_median_with_the_least_and_the_greatest() -> None:
+    found = figures.figure(CASES[0], "noop", "tasks_per_s")
+    assert found is not None
+    assert (found.median, found.low, found.high) == (50_000, 40_000, 60_000)
+    assert figures.figure(CASES[1], "noop", "tasks_per_s") is None
+
+
+def test_the_best_comes_first_whoever_it_is() -> None:
+    names = [bar.case.name for bar in figures.ranking(CASES, "noop", "tasks_per_s")]
+    assert names[:3] == ["floor processes", "beanstalkd pipelined", "taskd functions"]
+    least = [bar.case.name for bar in figures.ranking(CASES, "noop", "tasks_per_s", least=True)]
+    assert least == names[::-1]
+
+
+def test_taskd_is_held_against_the_fastest_of_each_kind() -> None:
+    assert figures.comparisons(CASES) == {
+        "taskd functions / the fastest Python peer that does not fsync (huey fast)": 10.0,
+        "taskd functions / the fastest Python peer that does (huey durable)": 25.0,
+        "taskd functions / Celery": 50.0,
+        "taskd functions / beanstalkd, durable": 20.0,
+        "taskd functions / beanstalkd, pipelined, not durable": pytest.approx(5 / 7),
+        "taskd functions / the floor": 0.625,
+    }
+
+
+def test_the_page_shows_who_wins_and_what_was_not_run(tmp_path: Path) -> None:
+    made = page.write(document(), tmp_path)
+    text = made.read_text()
+    assert "Best: beanstalkd pipelined, 70,000 /s. taskd: 50,000 /s (functions)." in text
+    assert "| celery fast | no | 1000 | 990 | 0 |  | ConnectionError |" in text
+    assert "![No-op tasks, end to end](benchmarks/throughput.svg)" in text
+    assert "One task after another" not in text, "what nobody was measured at has no section"
+    assert [path.name for path in (tmp_path / "benchmarks").iterdir()] == ["throughput.svg"]
+
+
+def test_a_picture_is_svg_with_bars_as_long_as_the_figures() -> None:
+    found = [Bar(case("a<b", "fast"), 100.0, 90.0, 100.0), Bar(case("c", "durable", durable=True), 50.0, 50.0, 50.0)]
+    root = ET.fromstring(plots.bars("Title & more", "note", found, "/s"))  # noqa: S314 - ours
+    widths = [float(bar.attrib["width"]) for bar in root.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths[0] == pytest.approx(2 * widths[1])
+    fills = [bar.attrib["fill"] == "none" for bar in root.iter("{http://www.w3.org/2000/svg}rect")]
+    assert fills == [True, False]
+
+
+def test_the_ledger_counts_what_was_acknowledged_alone() -> None:
+    assert session.ledger_of([0, 1, 1, 4, 7, 7], 5) == {"acked": 5, "not_run": 2, "repeated": 1}
+    assert session.ledger_of([], 3) == {"acked": 3, "not_run": 3, "repeated": 0}
+
+
+def test_syncs_are_counted_in_what_strace_writes() -> None:
+    trace = (
+        b"12 fsync(3) = 0\n12 fdatasync(4 <unfinished ...>\n13 +++ exited with 0 +++\n12 <... fdatasync resumed>) = 0\n"
+    )
+    assert len(session.SYNCS.findall(trace)) == 2
+
+
+class Hand(Adapter):
+    """A peer that does everything at once, in the client."""
+
+    def submit_many(self, body: str, values: list[int] | range) -> list[object]:  # type: ignore[override]
+        return [getattr(self, body)(value) for value in values]
+
+    def results(self, handles: object, within_s: float) -> list[int]:
+        del within_s
+        assert isinstance(handles, list)
+        return handles
+
+    def noop(self, value: int) -> int:
+        return value
+
+    def burn(self, value: int) -> int:
+        return value
+
+    def told(self, value: int) -> int:
+        if value == 250:
+            raise ConnectionResetError("gone")
+        return value
+
+
+def test_the_works_measure_what_they_say() -> None:
+    hand = Hand(Place())
+    assert client.noop(hand, count=700, seconds=5)["ran"] == 1_200
+    assert client.noop(hand, count=10_000_000, seconds=0)["tasks"] == client.TASKS_MIN, "who is slow gets fewer"
+    assert client.queued(hand, count=2_500, seconds=5)["tasks"] == 2_500
+    assert client.roundtrip(hand, count=100)["trips"] == 90
+    assert client.mixed(hand, count=50)["ideal_seconds"] == sum(client.mixed_times(50)) / 2e6
+    said: list[client.Answer] = []
+    ended = client.crash(hand, count=200, seconds=5, say=said.append)
+    assert (ended["acked"], ended["error"]) == (250, "ConnectionResetError: gone")
+    assert said == [{"acked_so_far": 100}, {"acked_so_far": 200}]
+
+
+def test_mixed_times_are_the_same_each_time_and_in_range() -> None:
+    times = client.mixed_times(300)
+    assert times == client.mixed_times(300)
+    low, high = client.MIXED_US
+    assert low <= min(times) < max(times) <= high
+
+
+def talking(words: str, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> session.Session:
+    """A session whose client is a program of one line."""
+    told = {"broker": {"argv": []}, "workers": []}
+    monkeypatch.setattr(session, "tell", lambda *_: told)
+    made = session.Session("hand", Place(directory=str(tmp_path)), stack, traced=False)
+    made.client = made._start([sys.executable, "-c", words], "client", spoken=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("import time; time.sleep(60)", "not done within 0 s"),
+        ("import sys; print('oh dear', file=sys.stderr)", "its client ended: oh dear"),
+        ('print(\'{"failed": "it cannot"}\')', "it cannot"),
+    ],
+)
+def test_a_client_that_fails_is_told_and_waited_for_no_longer(
+    words: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within_s = 0.2 if "sleep" in words else 20.0
+    with ExitStack() as stack:
+        made = talking(words, tmp_path, stack, monkeypatch)
+        with pytest.raises(session.Failed, match=why):
+            made.ask("noop", within_s)
+
+
+def test_who_fails_at_a_work_does_the_next_and_is_not_asked_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions: list[list[str]] = []
+
+    def one(_case: Case, works: list[str], _options: object) -> Iterator[tuple[str, figures.Facts]]:
+        sessions.append(works)
+        for work in works:
+            if work == "roundtrip":
+                raise session.Failed("not done within 90 s")
+            yield work, {"tasks_per_s": 1.0}
+
+    monkeypatch.setattr(run, "_together", one)
+    measured = Case(peer="hand", mode="fast", runs={"noop": [], "roundtrip": [], "mixed": []})
+    for _ in range(2):
+        run._measure(measured, list(run.EACH_ROUND), run._options([]))
+    assert sessions == [["noop", "roundtrip", "mixed"], ["mixed"], ["noop", "mixed"]]
+    assert {work: len(runs) for work, runs in measured.runs.items()} == {"noop": 2, "roundtrip": 0, "mixed": 2}
+    assert measured.failed == {"roundtrip": "not done within 90 s"}
+
+
+def test_every_adapter_that_needs_no_environment_tells_what_it_is() -> None:
+    for peer in ("taskd", "gearman"):
+        told = session.tell(peer, Place(port=1234))
+        assert json.dumps(told["broker"]).count("1234") == 1
+        assert told["modes"]
+        assert "crash" in json.dumps(told["works"])
+
+
+def test_whose_adapter_does_not_load_is_left_out() -> None:
+    with pytest.raises(session.Failed, match="nobody"):
+        session.tell("nobody", Place())
