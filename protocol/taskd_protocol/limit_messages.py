@@ -47,9 +47,9 @@ class LimitView(msgspec.Struct, array_like=True, frozen=True):
 
     limit: Limit
     running: int
-    """Leases that it counts."""
+    """Leases that it counts; 0 of one that counts by key."""
     left: int = -1
-    """Tokens that are left now; -1: it has no rate."""
+    """Tokens that are left now; -1: it has no rate, or counts by key."""
 
 
 class LimitList(msgspec.Struct, array_like=True, frozen=True, tag=132):

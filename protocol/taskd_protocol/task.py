@@ -95,7 +95,7 @@ class Use(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str = ""
     """Of each key the limit counts by itself; empty: of all uses without one."""
     weight: int = 1
-    """Places that it takes; no more than the limit has."""
+    """Places that it takes, and tokens of its rate; no more than the limit has."""
 
 
 class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from taskd.cli.output import say, say_document, say_json, say_rows
 from taskd.client.rates import rate_text, read_rate
 from taskd.text.documents import limit_document
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet
+from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView
 from taskd_protocol.limiting import Limit, check_limit
 
 
@@ -16,7 +16,8 @@ from taskd_protocol.limiting import Limit, check_limit
 def limit() -> None:
     """Limit how many tasks run at a time, or begin in a time, on all agents.
 
-    A limit is named queue:NAME, for what is in that queue, or task:NAME, for all tasks of that name.
+    A limit is named queue:NAME, for what is in that queue, or task:NAME, for all tasks of that name. Any other name is
+    for the tasks that say it, of each of their keys by itself.
     """
 
 
@@ -33,10 +34,10 @@ def list_limits(*, as_json: bool) -> None:
     rows = [
         (
             view.limit.name,
-            f"{view.running:,} of {view.limit.concurrency:,}" if view.limit.concurrency else f"{view.running:,}",
+            _running(view),
             rate_text(view.limit.tokens, view.limit.period_ms) if view.limit.tokens else "-",
-            f"{view.left:,} of {view.limit.burst_tokens:,}" if view.limit.tokens else "-",
-            view.limit.source or "a person",
+            _left(view),
+            f"defined in code by {view.limit.source}" if view.limit.source else "a person",
         )
         for view in views
     ]
@@ -82,3 +83,17 @@ def remove(*, name: str, as_json: bool) -> None:
         say_json({"name": name, "removed": True})
     else:
         say(f"limit {name} holds no longer")
+
+
+def _running(view: LimitView) -> str:
+    limit = view.limit
+    if limit.is_by_key:
+        return f"{limit.concurrency:,} of each key" if limit.concurrency else "-"
+    return f"{view.running:,} of {limit.concurrency:,}" if limit.concurrency else f"{view.running:,}"
+
+
+def _left(view: LimitView) -> str:
+    limit = view.limit
+    if not limit.tokens:
+        return "-"
+    return f"{limit.burst_tokens:,} for each key" if limit.is_by_key else f"{view.left:,} of {limit.burst_tokens:,}"

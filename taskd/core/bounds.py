@@ -17,6 +17,25 @@ STILL_GATES_MAX = 1_000
 """Remembered of a still line: beyond, all gates are looked at when it goes on."""
 
 
+class Bucket:
+    """What is left of a rate; kept by ``taskd.core.buckets``.
+
+    Attributes:
+        level: Millionths of a token, at ``at_mono_ms``.
+        tokens: So many come in ``period_ms``.
+        burst: Tokens that it holds at most.
+        until_ms: When its record is looked at, UTC; 0: there is none.
+    """
+
+    __slots__ = ("at_mono_ms", "burst", "level", "period_ms", "tokens", "until_ms")
+
+    def __init__(self, level: int, at_mono_ms: int, rate: tuple[int, int, int], until_ms: int = 0) -> None:
+        self.level = level
+        self.at_mono_ms = at_mono_ms
+        self.tokens, self.period_ms, self.burst = rate
+        self.until_ms = until_ms
+
+
 class Gauge:
     """A limit, and how far it is used; kept by ``taskd.core.limiting``.
 
@@ -24,15 +43,20 @@ class Gauge:
         limit: What holds.
         running: Leases that it counts.
         level: Of its bucket, at ``at_mono_ms``: tokens times ``period_ms``.
+        until_ms: As of a ``Bucket``.
+        since_mono_ms: When its rate became what it is.
+
+    One that counts by key has neither ``running`` nor ``level``: its gates have.
     """
 
-    __slots__ = ("at_mono_ms", "level", "limit", "running")
+    __slots__ = ("at_mono_ms", "level", "limit", "running", "since_mono_ms", "until_ms")
 
     def __init__(self, limit: Limit, now_mono_ms: int) -> None:
         self.limit = limit
         self.running = 0
         self.level = 0
-        self.at_mono_ms = now_mono_ms
+        self.at_mono_ms = self.since_mono_ms = now_mono_ms
+        self.until_ms = 0
 
     @property
     def full(self) -> int:
@@ -55,6 +79,9 @@ class Gate:
     Attributes:
         limit: Of what limit it is; empty: of a ``fifo_key``; None: not known yet.
         held: Places that tasks hold, of those counted so far.
+        reserved: Of these, places of tasks that are not leased: their tokens are set aside.
+        bucket: Of its rate; None: not known, or it has none.
+        wake_mono_ms: When it is looked at again, as there are tokens then; 0: it is not.
         counted_to: The last HELD id that was counted, while not all are.
         empty: Nothing is parked on disk.
         floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
@@ -68,6 +95,7 @@ class Gate:
 
     __slots__ = (
         "answer",
+        "bucket",
         "counted_to",
         "empty",
         "floor",
@@ -79,13 +107,16 @@ class Gate:
         "late",
         "limit",
         "reading",
+        "reserved",
         "stale",
+        "wake_mono_ms",
     )
 
     def __init__(self, gate_id: bytes) -> None:
         self.id = gate_id
         self.limit: str | None = None
-        self.held = self.floor = 0
+        self.held = self.floor = self.reserved = self.wake_mono_ms = 0
+        self.bucket: Bucket | None = None
         self.counted_to = b""
         self.is_counted = self.empty = self.reading = self.stale = False
         self.answer: TakeGate | None = None

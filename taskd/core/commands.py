@@ -27,7 +27,7 @@ from taskd.core.agent_commands import (
     ReportsRecorded,
     StartsRecorded,
 )
-from taskd.core.records import FairRecord, Key, SpecRecord, StateRecord, TokenRecord, Value
+from taskd.core.records import BucketRecord, FairRecord, Key, SpecRecord, StateRecord, TokenRecord, Value
 from taskd.core.schedule_commands import ScheduleAnswer, ScheduleCommand
 from taskd.core.workflow_commands import (
     MapItems,
@@ -285,6 +285,8 @@ class TakeGate:
     """The rank in PARKED up to which all was looked at; -1: nothing was there."""
     over: Sequence[bytes] = ()
     """Lines of which some were passed over."""
+    bucket: BucketRecord | None = None
+    """What is left of its rate; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

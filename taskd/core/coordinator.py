@@ -15,6 +15,7 @@ from typing import assert_never
 from taskd.core import (
     access,
     agents,
+    buckets,
     cancel,
     checkpoints,
     drafts,
@@ -202,11 +203,11 @@ class Coordinator:
             case WeighQueue():
                 drains.weigh_queue(w, command)
             case SetLimit():
-                limiting.set_limit(w, command, now)
+                limiting.set_limit(w, command, now, loaded)
             case RemoveLimit():
                 limiting.remove(w, command)
             case SyncLimits():
-                return limiting.sync(w, command, now)
+                return limiting.sync(w, command, now, loaded)
             case OrderAgent():
                 drains.order_agent(w, command)
             case OrderSchedule():
@@ -220,7 +221,8 @@ class Coordinator:
             case PurgeFinished():
                 retention.purge(w, command, now, loaded)
             case DropLapsed():
-                lapses.drop(w, command, now, loaded)
+                for bucket_id, record in lapses.drop(w, command, now, loaded):
+                    buckets.lapse(w, bucket_id, record, now)
             case SweepFair():
                 fair.sweep(w, command, now)
             case SubmitWorkflow():
@@ -286,9 +288,11 @@ class Coordinator:
         if w.happened or w.succeeded or w.moving or w.unread:
             moves.advance(w, now)
         if w.gates.touched or w.gates.walk_after is not None:
-            gates.advance(w)
+            gates.advance(w, now)
         preemption.look(w, now)
         placement.place(w, now)
+        if w.spent:
+            buckets.write(w, now)
         for line in w.dirty_lines.values():
             if line.wants_refill:
                 line.start_refill()

@@ -23,7 +23,8 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
         NeedRecords: They are not loaded.
     """
     instants: dict[bytes, set[int]] = {}  # of one task several may have come at once
-    for timer in command.timers:
+    of_gates = [timer for timer in command.timers if timer[INSTANT_BYTES:].startswith(gates.WAKE)]
+    for timer in [timer for timer in command.timers if timer not in of_gates] if of_gates else command.timers:
         instants.setdefault(timer[INSTANT_BYTES:], set()).add(int.from_bytes(timer[:INSTANT_BYTES], "big"))
     ids = list(instants)
     keys: list[Key] = [(kind, task_id) for task_id in ids for kind in (records.SPEC, records.STATE)]
@@ -31,6 +32,8 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
     details: list[Key] = [(records.DETAILS, task_id) for task_id in ids if has_details(loaded[records.STATE, task_id])]
     untagged = [spec.spec for i in ids if isinstance(spec := loaded[records.SPEC, i], SpecRecord) and not spec.place]
     w.need([*keys, *details, *w.fair.needed(untagged)], loaded)
+    for timer in of_gates:
+        gates.wake(w, timer, timer[INSTANT_BYTES + len(gates.WAKE) :])
     for task_id, due_at_ms in instants.items():
         spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
         in_memory = w.tasks.get(task_id)

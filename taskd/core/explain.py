@@ -60,7 +60,7 @@ def explain_task(w: Working, stored: SpecRecord, state: StateRecord | None, now:
         return _explain_leased(w, task)
     if state is None:
         state = StateRecord(State.READY, 0, 0, 0, "", 0)
-    waits_at = gates.waits_at(w, spec, state.gates, state.past) if state.state == State.READY else None
+    waits_at = gates.waits_at(w, spec, state.gates, state.past, now) if state.state == State.READY else None
     if waits_at is not None:
         return Explanation(spec.id, spec.name, spec.queue, State.READY, state.attempt, waits_at, agent=state.agent)
     if state.state == State.READY or task is not None:

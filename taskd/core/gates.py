@@ -14,6 +14,9 @@ waits for a place that somebody holds who cannot: tasks of a line that stands st
 theirs back, and are passed over at the first gate of a limit until it goes on. PARKED tells there of which line each
 is, so that many of them are stepped over unread.
 
+A rate is a bucket of tokens for each gate (``buckets``). They are set aside as a task passes, and taken as it begins:
+no more begin at once than the bucket holds, however long they were in line.
+
 Invariants:
 - A task in line, or leased, holds places of all its gates; one that is parked at a gate, of those before it.
 - ``empty`` and ``floor`` of a gate are about what is not passed over; when a line goes on, they begin anew.
@@ -27,10 +30,10 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from taskd.core import records
+from taskd.core import buckets, records, timers
 from taskd.core.bounds import Gate, Still
-from taskd.core.commands import TakeGate, TakeGates
-from taskd.core.effects import WantGate, WantGates
+from taskd.core.commands import GoOn, Now, TakeGate, TakeGates
+from taskd.core.effects import Continue, WantGate, WantGates
 from taskd.core.lifecycle import State
 from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, is_fair, line_id, rank_in, task_of, where_of
 from taskd.core.records import Past, StateRecord
@@ -51,6 +54,10 @@ WALK_GATES: Final = 64
 """Gates found at once, when all are looked at."""
 
 GATE_BYTES: Final = 16
+
+WAKE: Final = b"\0gate"
+"""Before a gate's id in TIMER, which tells it from a task's. Such a timer is a reminder: one too many does no harm."""
+
 PLACES_BYTES: Final = 4
 
 UNBOUNDED: Final = 1 << 62
@@ -154,14 +161,39 @@ def leave(w: Working, spec: TaskSpec, rank: int, gates: int) -> None:
     w.gates.touched[way.gate] = None
 
 
-def let_go(w: Working, spec: TaskSpec, passed: int, *, keep: int = 0) -> None:
-    """Give back the places of gates that a task has passed, but the first ones that it is to keep."""
+def begin(w: Working, task: Task, now: Now) -> None:
+    """Take the tokens that were set aside for a task that is leased."""
+    for way in ways(task.spec):
+        gate, gauge = w.gates.known.get(way.gate), w.limits.get(way.limit)
+        if gate is not None and _is_counted(gate, way, task.spec.id):
+            gate.reserved -= way.weight
+        if gauge is not None and gauge.limit.tokens:
+            if gate is None:
+                gate = w.gates.known[way.gate] = Gate(way.gate)
+                gate.limit = way.limit
+            buckets.take(w, gate, gauge, min(way.weight, gauge.limit.burst_tokens), now.mono_ms)
+            if not gate.empty and not gate.reading and _has_tokens(w, gate, 1, now):
+                w.gates.touched[gate.id] = None
+                w.effects.append(Continue(GoOn()))
+
+
+def let_go(w: Working, spec: TaskSpec, passed: int, *, keep: int = 0, begun: bool = False) -> None:
+    """Give back the places of gates that a task has passed, but the first ones that it is to keep.
+
+    Args:
+        w: The working set.
+        spec: Of the task.
+        passed: How many it has passed.
+        keep: So many.
+        begun: It was leased: its tokens are spent.
+    """
     for way in ways(spec)[keep:passed]:
         w.delete(records.HELD, held_id(way, spec.id))
         gate = w.gates.known.get(way.gate)
         if gate is not None:
-            if gate.is_counted or held_id(way, spec.id) <= gate.counted_to:
+            if _is_counted(gate, way, spec.id):
                 gate.held -= way.weight
+                gate.reserved -= 0 if begun else way.weight
             else:
                 gate.given_back[spec.id] = None
         w.gates.touched[way.gate] = None
@@ -171,7 +203,7 @@ def end_lease(w: Working, task: Task, *, ends: bool) -> None:
     """Give back what a leased task holds of its gates, whose lease is gone; if it goes on, it may keep some."""
     if task.gates:
         keep = 0 if ends else kept(task.spec)
-        let_go(w, task.spec, task.gates, keep=keep)
+        let_go(w, task.spec, task.gates, keep=keep, begun=True)
         task.gates = keep
 
 
@@ -203,7 +235,7 @@ def stand_aside(w: Working, task: Task, state: StateRecord) -> None:
 # -- what happens to gates --------------------------------------------------------------
 
 
-def advance(w: Working) -> None:
+def advance(w: Working, now: Now) -> None:
     """At a turn's end: have tasks pass the gates at which there is room, or have gates read that are not known."""
     touched = w.gates.touched
     while touched:
@@ -214,15 +246,15 @@ def advance(w: Working) -> None:
             gate = w.gates.known[gate_id] = Gate(gate_id)
             _read(w, gate)
         elif not gate.reading:
-            _open(w, gate)
+            _open(w, gate, now)
         elif gate.answer is not None:
-            _take(w, gate, gate.answer)
+            _take(w, gate, gate.answer, now)
         if not gate.reading:
             w.gates.walking.pop(gate_id, None)
     w.gates.parking.clear()
     _walk_on(w)
     if len(w.gates.known) > GATES_MAX:
-        idle = [gate_id for gate_id, gate in w.gates.known.items() if not gate.reading]
+        idle = [gate_id for gate_id, gate in w.gates.known.items() if not gate.reading and gate_id not in w.spent]
         for gate_id in idle[: len(w.gates.known) - GATES_MAX * 3 // 4]:
             del w.gates.known[gate_id]
 
@@ -235,9 +267,11 @@ def take(w: Working, command: TakeGate) -> None:
     w.gates.touched[gate.id] = None
 
 
-def _take(w: Working, gate: Gate, command: TakeGate) -> None:
+def _take(w: Working, gate: Gate, command: TakeGate, now: Now) -> None:
     if not gate.is_counted:
-        gate.held += sum([weight for task_id, weight in command.held if task_id not in gate.given_back])
+        held = [(task_id, weight) for task_id, weight in command.held if task_id not in gate.given_back]
+        gate.held += sum([weight for _, weight in held])
+        gate.reserved += sum([weight for task_id, weight in held if not _is_leased(w, task_id)])
         gate.given_back.clear()
         gate.is_counted = command.counted
         if not gate.is_counted:
@@ -245,6 +279,8 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
             _read(w, gate)
             return
     w.gates.walking.pop(gate.id, None)
+    if gate.bucket is None and command.bucket is not None:
+        gate.bucket = buckets.of_record(w, command.bucket)
     first_late = min(gate.late, default=None)
     entries = [entry for entry in command.entries if entry.rank not in gate.gone]
     in_order = [entry for entry in entries if first_late is None or entry.rank < first_late]
@@ -265,7 +301,7 @@ def _take(w: Working, gate: Gate, command: TakeGate) -> None:
         return
     for entry in in_order:
         task = task_of(entry, rank_in(entry.spec))
-        if not _is_passed_over(w, gate, task, entry.state) and not _pass(w, gate, task, entry.state):
+        if not _is_passed_over(w, gate, task, entry.state) and not _pass(w, gate, task, entry.state, now):
             gate.empty, gate.floor = False, entry.rank
             return  # until something happens: one that takes several places may wait while there is one
     w.gates.touched[gate.id] = None
@@ -294,7 +330,7 @@ def take_some(w: Working, command: TakeGates) -> None:
         w.gates.walk_after = command.gates[-1]
 
 
-def waits_at(w: Working, spec: TaskSpec, gates: int, past: Past | None) -> Reason | None:
+def waits_at(w: Working, spec: TaskSpec, gates: int, past: Past | None, now: Now) -> Reason | None:
     """Return what a ready task waits for that has passed so many gates; None: it is in line."""
     its = ways(spec)
     if gates >= len(its):
@@ -305,8 +341,12 @@ def waits_at(w: Working, spec: TaskSpec, gates: int, past: Past | None) -> Reaso
     still = w.gates.still.get(_line(spec, past)) if w.gates.still else None
     if still is not None and gates == kept(spec):
         return still.reason
-    gate = w.gates.known.get(way.gate)
+    gate, gauge = w.gates.known.get(way.gate), w.limits.get(way.limit)
     subject = f"{way.limit} {way.key}".rstrip()
+    if gate is not None and gate.bucket is not None and gauge is not None and gate.held < _most(w, way.limit):
+        wait_ms = buckets.wait_ms(gate.bucket, min(way.weight, gauge.limit.burst_tokens), now.mono_ms)
+        if gauge.limit.tokens and wait_ms:
+            return Reason(Reasons.RATE, subject, until_ms=now.wall_ms + wait_ms)
     return Reason(Reasons.KEY, subject, count=gate.held if gate is not None and gate.is_counted else 0)
 
 
@@ -344,17 +384,52 @@ def _read(w: Working, gate: Gate) -> None:
     w.effects.append(WantGate(gate.id, held_after, after, max(limit, 1), ADMITTED_BYTES, w.gates.over))
 
 
-def _open(w: Working, gate: Gate) -> None:
+def _open(w: Working, gate: Gate, now: Now) -> None:
     """Have what waits pass a gate that is known: what this turn has parked, if nothing is on disk before it."""
     parking = w.gates.parking.get(gate.id, {})
     if gate.empty:
         for rank in sorted(parking):
             task, state = parking[rank]
-            if not _is_passed_over(w, gate, task, state) and not _pass(w, gate, task, state):
+            if not _is_passed_over(w, gate, task, state) and not _pass(w, gate, task, state, now):
                 gate.empty = False
                 return
-    elif gate.held < _most(w, gate.limit):
+    elif gate.held < _most(w, gate.limit) and _has_tokens(w, gate, 1, now):
         _read(w, gate)
+
+
+def _is_counted(gate: Gate, way: Way, task_id: bytes) -> bool:
+    return gate.is_counted or held_id(way, task_id) <= gate.counted_to
+
+
+def _is_leased(w: Working, task_id: bytes) -> bool:
+    task = w.tasks.get(task_id)
+    return task is not None and bool(task.token)
+
+
+def _has_tokens(w: Working, gate: Gate, weight: int, now: Now) -> bool:
+    """Tell whether so many tokens are left beside those that are set aside; if not, have the gate looked at then."""
+    gauge = w.limits.get(gate.limit) if gate.limit else None
+    if gauge is None or not gauge.limit.tokens:
+        return True
+    gate.bucket = buckets.settle(gate.bucket, gauge, now.mono_ms)
+    wait_ms = buckets.wait_ms(gate.bucket, gate.reserved + min(weight, gauge.limit.burst_tokens), now.mono_ms)
+    if not wait_ms:
+        return True
+    if gate.reserved + min(weight, gauge.limit.burst_tokens) > gauge.limit.burst_tokens:
+        return False  # until one of those begins, or goes back
+    if not now.mono_ms < gate.wake_mono_ms <= now.mono_ms + wait_ms:
+        gate.wake_mono_ms = now.mono_ms + wait_ms
+        timers.start(w, WAKE + gate.id, now.wall_ms + wait_ms, wait_ms, now)
+    return False
+
+
+def wake(w: Working, timer: bytes, gate_id: bytes) -> None:
+    """Look at a gate for which there are tokens by now."""
+    w.delete(records.TIMER, timer)
+    gate = w.gates.known.get(gate_id)
+    if gate is not None:
+        gate.wake_mono_ms = 0
+    w.gates.touched[gate_id] = None
 
 
 def _is_passed_over(w: Working, gate: Gate, task: Task, state: StateRecord | None) -> bool:
@@ -370,17 +445,18 @@ def _is_passed_over(w: Working, gate: Gate, task: Task, state: StateRecord | Non
     return True
 
 
-def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None) -> bool:
+def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None, now: Now) -> bool:
     """Have a parked task pass a gate, and wait at the next one, or come into line; return False if there is no room."""
     its = ways(task.spec)
     way = its[task.gates]
     gate.limit = way.limit
     most = _most(w, way.limit)
-    if gate.held + min(way.weight, most) > most:
+    if gate.held + min(way.weight, most) > most or not _has_tokens(w, gate, way.weight, now):
         return False
     _unpark(w, way, task.spec, task.rank)
     w.put(records.HELD, held_id(way, task.spec.id), places(way))
     gate.held += way.weight
+    gate.reserved += way.weight
     task.gates += 1
     state = replace(state or _FRESH, gates=task.gates)
     w.put(records.STATE, task.spec.id, state)

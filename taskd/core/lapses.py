@@ -13,7 +13,7 @@ from typing import Final
 from taskd.core import records
 from taskd.core.commands import DropLapsed, Loaded, Now
 from taskd.core.effects import WantLapsed
-from taskd.core.records import Key, KeyRecord, Kind, UniqueRecord
+from taskd.core.records import BucketRecord, Key, KeyRecord, Kind, UniqueRecord
 from taskd.core.working import Working
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 
@@ -67,14 +67,15 @@ def tick(w: Working, now: Now) -> None:
         w.effects.append(WantLapsed(now.wall_ms, STEP))
 
 
-def drop(w: Working, command: DropLapsed, now: Now, loaded: Loaded) -> None:
-    """Take away what has lapsed, unless another record has taken its place since.
+def drop(w: Working, command: DropLapsed, now: Now, loaded: Loaded) -> list[tuple[bytes, BucketRecord]]:
+    """Take away what has lapsed, unless another record has taken its place since; return what is left of rates.
 
     Raises:
         NeedRecords: The records are not loaded.
     """
     lapsed = [(lapse, *record_of(lapse)) for lapse in command.ids]
     w.need([key for _, _, key in lapsed], loaded)
+    lapsed_buckets: list[tuple[bytes, BucketRecord]] = []
     for lapse, until_ms, key in lapsed:
         record = loaded[key]
         if until_ms > now.wall_ms:
@@ -83,8 +84,11 @@ def drop(w: Working, command: DropLapsed, now: Now, loaded: Loaded) -> None:
             w.delete(*key)
             _forget_id(w, id_of_key(key[1]))
         w.delete(records.LAPSE, lapse)
+        if isinstance(record, BucketRecord) and record.until_ms == until_ms:
+            lapsed_buckets.append((key[1], record))
     if len(command.ids) >= STEP:
         w.next_lapse_mono_ms = now.mono_ms + AGAIN_MS
+    return lapsed_buckets
 
 
 def _forget_id(w: Working, task_id: bytes) -> None:

@@ -10,19 +10,19 @@ Invariants:
 - ``running`` of a gauge counts the leases of its queue or name; a lease counts until its agent has it no more.
 - No pass takes more than is left: a limit is never exceeded, whatever else ends or fails. One that is lowered below
   what runs holds for what comes.
-- Over a restart a bucket is empty: so the rate holds over it, whatever the clock of the wall does.
+- What is left in a bucket is kept (``buckets``), over a restart, and while its limit is removed: so the rate holds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import gates, records
+from taskd.core import buckets, gates, records
 from taskd.core.bounds import Gauge
-from taskd.core.commands import LimitsChanged, Now, RemoveLimit, SetLimit, SyncLimits
+from taskd.core.commands import LimitsChanged, Loaded, Now, RemoveLimit, SetLimit, SyncLimits
 from taskd.core.lines import Task
-from taskd.core.records import LimitRecord
+from taskd.core.records import BucketRecord, Key, LimitRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, LimitsFull, LimitUnknown
 from taskd_protocol.explanation import Reason, Reasons
@@ -34,17 +34,19 @@ UNBOUNDED: Final = 1 << 62
 """More than any line holds."""
 
 
-def set_limit(w: Working, command: SetLimit, now: Now) -> None:
+def set_limit(w: Working, command: SetLimit, now: Now, loaded: Loaded) -> None:
     """Have a limit hold, as a person says.
 
     Raises:
         BadRequest: It is out of range.
         LimitsFull: There are too many.
+        NeedRecords: What is left of its rate is to be looked up.
     """
     limit = replace(command.limit, source="")
     check_limit(limit)
     _check_room(w, [limit])
-    _keep(w, limit, now)
+    w.need(_buckets_of(w, [limit]), loaded)
+    _keep(w, limit, now, loaded)
 
 
 def remove(w: Working, command: RemoveLimit) -> None:
@@ -58,12 +60,13 @@ def remove(w: Working, command: RemoveLimit) -> None:
     _forget(w, command.name)
 
 
-def sync(w: Working, command: SyncLimits, now: Now) -> LimitsChanged:
+def sync(w: Working, command: SyncLimits, now: Now, loaded: Loaded) -> LimitsChanged:
     """Have the limits hold that a module's code says; what others have said of the same stays.
 
     Raises:
         BadRequest: One is out of range, or told twice.
         LimitsFull: There are too many.
+        NeedRecords: What is left of their rates is to be looked up.
     """
     check_name("source", command.source)
     wanted = {limit.name: replace(limit, source=command.source) for limit in command.limits}
@@ -79,18 +82,26 @@ def sync(w: Working, command: SyncLimits, now: Now) -> LimitsChanged:
         for name, limit in wanted.items()
         if name not in others and ((known := w.limits.get(name)) is None or known.limit != limit)
     ]
+    w.need(_buckets_of(w, [wanted[name] for name in changed]), loaded)
     for name in changed:
-        _keep(w, wanted[name], now)
+        _keep(w, wanted[name], now, loaded)
     removed = sorted(own - wanted.keys())
     for name in removed:
         _forget(w, name)
     return LimitsChanged(sorted(changed), removed, sorted(others))
 
 
-def restore(w: Working, limits: Iterable[Limit], now: Now) -> None:
-    """Take up what holds; leases are there already."""
-    for limit in limits:
-        w.limits[limit.name] = Gauge(limit, now.mono_ms)
+def restore(w: Working, limits: Iterable[LimitRecord], kept: Mapping[bytes, BucketRecord], now: Now) -> None:
+    """Take up what holds, with what is kept of buckets; leases are there already."""
+    for record in limits:
+        limit = record.limit
+        gauge = w.limits[limit.name] = Gauge(limit, now.mono_ms)
+        gauge.since_mono_ms = record.since_age_ms - w.age_ahead_ms
+        bucket = kept.get(buckets.bucket_id(limit.name))
+        if bucket is not None and limit.tokens:
+            buckets.fill(gauge, buckets.of_record(w, bucket), now.mono_ms)
+        elif limit.tokens and record.since_age_ms:  # else it is of a release that kept none: it begins empty
+            gauge.level = gauge.full
     if w.limits:
         note_leased(w, (task for agent in w.agents.values() for task in agent.leases.values()))
 
@@ -114,7 +125,9 @@ def take(w: Working, queue: str, name: str, count: int) -> None:
         gauge = w.limits.get(limited)
         if gauge is not None:
             gauge.running += count
-            gauge.level -= count * gauge.limit.period_ms
+            if gauge.limit.tokens:
+                gauge.level -= count * gauge.limit.period_ms
+                w.spent[buckets.bucket_id(limited)] = gauge
 
 
 def note_leased(w: Working, tasks: Iterable[Task]) -> None:
@@ -167,20 +180,46 @@ def _check_room(w: Working, limits: list[Limit]) -> None:
         raise LimitsFull(f"{len(w.limits):,} limits are kept, and no more than {LIMITS_MAX:,} can be; remove some")
 
 
-def _keep(w: Working, limit: Limit, now: Now) -> None:
+def _buckets_of(w: Working, limits: Iterable[Limit]) -> list[Key]:
+    """Return where it is told what is left of rates that are new: a limit that was removed had some, too."""
+    new = [limit.name for limit in limits if limit.tokens and not limit.is_by_key]
+    return [
+        (records.BUCKET, buckets.bucket_id(name))
+        for name in new
+        if (known := w.limits.get(name)) is None or not known.limit.tokens
+    ]
+
+
+def _keep(w: Working, limit: Limit, now: Now, loaded: Loaded) -> None:
     known = w.limits.get(limit.name)
     gauge = w.limits[limit.name] = Gauge(limit, now.mono_ms)
-    if known is None:
+    if known is not None and _rate_of(known.limit) == _rate_of(limit):
+        gauge.since_mono_ms = known.since_mono_ms
+    kept = loaded.get((records.BUCKET, buckets.bucket_id(limit.name)))
+    if isinstance(kept, BucketRecord):
+        buckets.fill(gauge, buckets.of_record(w, kept), now.mono_ms)
+    elif known is None:
         gauge.level = gauge.full
+    if known is None:
         note = (task for agent in w.agents.values() for task in agent.leases.values())
         gauge.running = sum(limit.name in (QUEUE_PREFIX + t.spec.queue, TASK_PREFIX + t.spec.name) for t in note)
     else:
         gauge.running = known.running
         was = known.limit  # a change fills no bucket
-        tokens_left = known.level_at(now.mono_ms) * limit.period_ms // was.period_ms if was.tokens else gauge.full
-        gauge.level = min(gauge.full, tokens_left)
-    w.put(records.LIMIT, limit.name.encode(), LimitRecord(limit))
+        if was.tokens:
+            gauge.level = min(gauge.full, known.level_at(now.mono_ms) * limit.period_ms // was.period_ms)
+            gauge.until_ms = known.until_ms
+        elif not isinstance(kept, BucketRecord):
+            gauge.level = gauge.full
+    if limit.tokens and not limit.is_by_key:
+        w.spent[buckets.bucket_id(limit.name)] = gauge
+    since_age_ms = max(1, gauge.since_mono_ms + w.age_ahead_ms)
+    w.put(records.LIMIT, limit.name.encode(), LimitRecord(limit, since_age_ms))
     gates.walk(w)
+
+
+def _rate_of(limit: Limit) -> tuple[int, int, int]:
+    return limit.tokens, limit.period_ms, limit.burst_tokens
 
 
 def _forget(w: Working, name: str) -> None:

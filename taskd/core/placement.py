@@ -13,7 +13,7 @@ those that ask for something one by one, where there is room now (``choosing``).
 import heapq
 from typing import Final
 
-from taskd.core import choosing, claims, expiry, families, holdups, limiting, preemption, records
+from taskd.core import choosing, claims, expiry, families, gates, holdups, limiting, preemption, records
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, SendLease
@@ -407,7 +407,14 @@ class _Pass:
             deadline_in_ms = (
                 0
                 if given is None
-                or not (given.ttl_ms or given.deadline_ms or given.unique or given.preemptible or given.sticky)
+                or not (
+                    given.ttl_ms
+                    or given.deadline_ms
+                    or given.unique
+                    or given.preemptible
+                    or given.sticky
+                    or given.limits
+                )
                 else self._stop_waiting(task, given, name)
             )
             task.token = token
@@ -455,6 +462,8 @@ class _Pass:
             self._w.affinity.note_granted(rules.sticky, agent)
         if rules.preemptible:
             self._w.yielding.tasks[task.spec.id] = task
+        if rules.limits:
+            gates.begin(self._w, task, self._now)
         if rules.unique is not None:
             claims.note_grant(self._w, task, rules.unique)
         expiry.stop(self._w, task.spec, task.since_ms, task.attempt)

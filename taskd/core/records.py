@@ -76,6 +76,8 @@ QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
 LIMIT = Kind(b"b")
 """id: the limit's name in UTF-8. All of them are read at a start."""
+BUCKET = Kind(b"B")
+"""id: gate (16 bytes), or 17 zeros and a limit's name in UTF-8. What is left of a rate, see ``taskd.core.buckets``."""
 PARKED = Kind(b"P")
 """id: gate (16 bytes) + rank (16 bytes); value: the task id. Ready tasks that wait at a gate, in the order in which
 they pass it."""
@@ -322,9 +324,33 @@ class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class LimitRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """What holds for a queue, or for a task name."""
+    """What holds for a queue, for a task name, or of each key."""
 
     limit: Limit
+    since_age_ms: int = 0
+    """When its rate became what it is, see ``AgeRecord``."""
+
+
+class AgeRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """How long servers have run on the store, all together, when a token was last taken of some rate."""
+
+    age_ms: int
+
+
+class BucketRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
+    """What is left of a rate; none: it is full."""
+
+    level: int
+    """Millionths of a token, at ``at_age_ms``; below 0: more were taken than were known of."""
+    at_age_ms: int
+    """See ``AgeRecord``."""
+    tokens: int
+    """So many come in ``period_ms``, as the limit said then."""
+    period_ms: int
+    burst: int
+    """Tokens that it holds at most."""
+    until_ms: int
+    """UTC: then it is looked at whether it is full."""
 
 
 class PaceRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -434,6 +460,8 @@ Record = (
     | FiringRecord
     | QueueRecord
     | LimitRecord
+    | AgeRecord
+    | BucketRecord
     | PaceRecord
     | FairRecord
     | AgentRecord
@@ -466,6 +494,7 @@ READERS: dict[Kind, type[Record]] = {
     FIRING: FiringRecord,
     QUEUE: QueueRecord,
     LIMIT: LimitRecord,
+    BUCKET: BucketRecord,
     PACE: PaceRecord,
     FAIR: FairRecord,
     AGENT: AgentRecord,
@@ -482,6 +511,7 @@ META_READERS: dict[bytes, type[Record]] = {
     b"counters": CountersRecord,
     b"epoch": EpochRecord,
     b"events": EventsHeadRecord,
+    b"age": AgeRecord,
 }
 
 

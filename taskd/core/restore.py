@@ -19,6 +19,8 @@ from taskd.core.lines import Line, Task, rank_in
 from taskd.core.recent import RecentIds
 from taskd.core.records import (
     AgentRecord,
+    AgeRecord,
+    BucketRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -66,6 +68,10 @@ class Stored:
     paces: Sequence[tuple[bytes, PaceRecord]] = ()
     peaks: Sequence[tuple[bytes, PeaksRecord]] = ()
     limits: Sequence[tuple[bytes, LimitRecord]] = ()
+    buckets: Sequence[tuple[bytes, BucketRecord]] = ()
+    """Of these, by BUCKET id."""
+    age: AgeRecord | None = None
+    """None: no token was ever taken."""
     drained_agents: Sequence[tuple[bytes, AgentRecord]] = ()
     flows: Sequence[WorkflowRecord] = ()
     """Workflows that have not ended."""
@@ -89,6 +95,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.lives = [*lives[1 - LIVES_MAX :], (w.epoch, stored.sequence)]
     w.put(records.META, b"epoch", EpochRecord(w.epoch, w.lives))
     w.ticked_mono_ms = now.mono_ms
+    w.age_ahead_ms = (stored.age.age_ms if stored.age else 0) - now.mono_ms
     w.next_lapse_mono_ms = now.mono_ms + lapses.CHECK_MS
     w.timers.wall_ahead_ms = max(_latest_wall_ms(stored), now.wall_ms) - now.mono_ms
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
@@ -122,7 +129,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
         if spec is None:
             raise StoreCorrupt(f"task {format_task_id(task_id)} is leased and has no spec; run `taskd fsck`")
         _take_up(w, lease, spec, details, now)
-    limiting.restore(w, [record.limit for _, record in stored.limits], now)
+    limiting.restore(w, [record for _, record in stored.limits], dict(stored.buckets), now)
 
 
 def _restore_flows(w: Working, stored: Stored) -> None:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from taskd.core import records
 from taskd.core.affinity import Affinity
-from taskd.core.bounds import Gates, Gauge
+from taskd.core.bounds import Bucket, Gates, Gauge
 from taskd.core.commands import NOTHING_LOADED, Loaded, NeedRecords
 from taskd.core.counts import Counters
 from taskd.core.events import SUBMITTED, TasksMoved
@@ -153,6 +153,8 @@ class Working:
         self.shares = Shares()
         self.limits: dict[str, Gauge] = {}
         self.gates = Gates()
+        self.spent: dict[bytes, Bucket | Gauge] = {}  # by BUCKET id, of which this turn has taken tokens
+        self.age_ahead_ms = 0  # of the clock that never steps: by how much the store's age is, see ``buckets``
         self.limits_wake_mono_ms = NEVER_MS  # when a line may go on that the last pass found at its rate
         self.fair = Fairness()
         self.drained_agents: dict[str, AgentRecord] = {}

@@ -58,5 +58,5 @@ class Limiting:
 
 def _view(gauge: Gauge, mono_ms: int) -> lm.LimitView:
     limit = gauge.limit
-    left = gauge.level_at(mono_ms) // limit.period_ms if limit.tokens else -1
+    left = gauge.level_at(mono_ms) // limit.period_ms if limit.tokens and not limit.is_by_key else -1
     return lm.LimitView(limit, gauge.running, left)

@@ -24,7 +24,18 @@ from taskd.core.commands import (
 from taskd.core.effects import WantFair, WantFinished, WantGate, WantGates, WantLapsed, WantLine, WantTasks, WantTimers
 from taskd.core.gates import GATE_BYTES
 from taskd.core.lines import RANK_BYTES, ready_id
-from taskd.core.records import Damaged, FairRecord, Key, Kind, Mutation, Record, SpecRecord, StateRecord, Value
+from taskd.core.records import (
+    BucketRecord,
+    Damaged,
+    FairRecord,
+    Key,
+    Kind,
+    Mutation,
+    Record,
+    SpecRecord,
+    StateRecord,
+    Value,
+)
 from taskd.core.working import Working
 from taskd.server.selecting import count_to_read, select
 from taskd.store import codec
@@ -215,6 +226,7 @@ class Loader:
             if len(page) == PAGE:
                 return TakeGate(gate=want.gate, held=held, counted=False, entries=(), last=False)
         found, over, reached, is_end = await self._scan_parked(want)
+        bucket = (await self.read([(records.BUCKET, want.gate)]))[records.BUCKET, want.gate]
         entries, is_all = await self._read_up_to(found, want.bytes_max)
         if not is_all:
             reached = entries[-1].rank if entries else -1
@@ -226,6 +238,7 @@ class Loader:
             last=is_all and is_end,
             reached=reached,
             over=list(over),
+            bucket=bucket if isinstance(bucket, BucketRecord) else None,
         )
 
     async def _scan_parked(self, want: WantGate) -> tuple[list[tuple[bytes, bytes]], dict[bytes, None], int, bool]:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskd.core import records
+from taskd.core.buckets import bucket_id
 from taskd.core.lapses import id_of_key
 from taskd.core.records import (
     AgentRecord,
+    AgeRecord,
+    BucketRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -29,6 +32,7 @@ from taskd.core.workflow_records import WorkflowRecord
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import StoreCorrupt
+from taskd_protocol.limiting import Limit
 
 PAGE = 5_000
 """Entries read at once."""
@@ -43,6 +47,8 @@ async def read_stored(store: Store) -> Stored:
     counters, epoch = await store.load([(records.META, b"counters"), (records.META, b"epoch")])
     newest = await store.scan(records.SPEC, limit=1, reverse=True)
     newest_key = await store.scan(records.KEY, limit=1, reverse=True)
+    [age] = await store.load([(records.META, b"age")])
+    limits = [(i, r) for i, r in await _read_all(store, records.LIMIT) if isinstance(r, LimitRecord)]
     flows = await _read_open_workflows(store)
     standings = await _read_standings(store)
     return Stored(
@@ -57,7 +63,9 @@ async def read_stored(store: Store) -> Stored:
         jobs=[(i, r) for i, r in await _read_all(store, records.JOB) if isinstance(r, JobRecord)],
         peaks=[(i, r) for i, r in await _read_all(store, records.PEAKS) if isinstance(r, PeaksRecord)],
         queues=[(i, r) for i, r in await _read_all(store, records.QUEUE) if isinstance(r, QueueRecord)],
-        limits=[(i, r) for i, r in await _read_all(store, records.LIMIT) if isinstance(r, LimitRecord)],
+        limits=limits,
+        buckets=await _read_buckets(store, [limit.limit for _, limit in limits]),
+        age=None if age is None else codec.decode_as(AgeRecord, records.META, b"age", age),
         paces=[(i, r) for i, r in await _read_all(store, records.PACE) if isinstance(r, PaceRecord)],
         flows=flows.read,
         unread_flows=flows.unread,
@@ -75,6 +83,17 @@ async def _read_all(store: Store, kind: Kind) -> list[tuple[bytes, Record]]:
         found += [(record_id, codec.decode(kind, record_id, value)) for record_id, value in page]
         after = page[-1][0]
     return found
+
+
+async def _read_buckets(store: Store, limits: list[Limit]) -> list[tuple[bytes, BucketRecord]]:
+    """Read what is left of the rates of queues and task names; those of keys are read with their gates."""
+    ids = [bucket_id(limit.name) for limit in limits if limit.tokens]
+    values = await store.load([(records.BUCKET, i) for i in ids])
+    return [
+        (i, codec.decode_as(BucketRecord, records.BUCKET, i, value))
+        for i, value in zip(ids, values, strict=True)
+        if value is not None
+    ]
 
 
 class _Flows(NamedTuple):

@@ -36,7 +36,7 @@ class WaitTexts:
 
     def of(self, w: Working, spec: TaskSpec, stored: StateRecord) -> str:
         """Return why a task waits, in words; empty: it does not."""
-        at_gate = gates.waits_at(w, spec, stored.gates, stored.past) if stored.state == State.READY else None
+        at_gate = gates.waits_at(w, spec, stored.gates, stored.past, self._now) if stored.state == State.READY else None
         if at_gate is not None:
             return f"waits for {reason_text(at_gate)}"
         if stored.state == State.CANCELLING:

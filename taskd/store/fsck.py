@@ -18,7 +18,7 @@ from rocksdict import Rdict
 from taskd.core import records
 from taskd.core.endings import weight_of
 from taskd.core.fingerprint import FINGERPRINT_BYTES
-from taskd.core.gates import is_parked
+from taskd.core.gates import WAKE, is_parked
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
 from taskd.core.records import (
@@ -45,6 +45,7 @@ from taskd.core.records import (
     PaceRecord,
     UniqueRecord,
 )
+from taskd.core.timers import INSTANT_BYTES
 from taskd.core.working import EPOCH_BITS
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
@@ -54,7 +55,7 @@ from taskd.store.fsck_workflows import check_workflows, timers_of_nodes
 from taskd.store.head import read_current_head
 from taskd.store.history import check_history
 from taskd.store.keys import ID_START, SHARD, STORE, describe_key, make_key, split_key, successor
-from taskd.store.stored_tasks import StoredTask, chunks, index_entries, load_tasks, read_tasks
+from taskd.store.stored_tasks import StoredTask, chunks, held_value, index_entries, load_tasks, read_tasks
 from taskd_protocol.errors import StoreCorrupt, TaskdError
 from taskd_protocol.ids import TASK_ID_BYTES
 from taskd_protocol.workflow import is_workflow_id
@@ -278,6 +279,8 @@ class _Check:
             self._note("foreign-entry", make_key(*key), f"the entry of task {task.id.hex()} names another task")
         else:
             self._expected[kind] += 1
+            if kind == HELD and value != held_value(task, record_id):
+                self._note("held", make_key(*key), f"it is not what task {task.id.hex()} takes of the limit")
 
     @staticmethod
     def _task_of(kind: Kind, record_id: bytes, value: bytes) -> bytes:
@@ -305,6 +308,8 @@ class _Check:
     def _implied(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
         """Yield what tasks imply of a kind: of claims, all but those that count until an instant."""
         for record_id, value in self._walk(kind):
+            if kind == TIMER and record_id[INSTANT_BYTES:].startswith(WAKE):
+                continue
             if kind != UNIQUE or not decode_as(UniqueRecord, kind, record_id, value).until_ms:
                 yield record_id, value
 

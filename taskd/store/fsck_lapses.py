@@ -7,7 +7,7 @@ from rocksdict import Rdict
 
 from taskd.core.claims import claim_id
 from taskd.core.lapses import lapse_id, record_of
-from taskd.core.records import KEY, LAPSE, UNIQUE, Key, KeyRecord, Kind, SpecRecord, UniqueRecord
+from taskd.core.records import BUCKET, KEY, LAPSE, UNIQUE, BucketRecord, Key, KeyRecord, Kind, SpecRecord, UniqueRecord
 from taskd.store import engine
 from taskd.store.codec import decode, decode_as
 from taskd.store.keys import make_key, split_key, successor
@@ -33,7 +33,7 @@ def check_lapses(database: Rdict, note: Note) -> None:
     Raises:
         StoreCorrupt: A record cannot be read.
     """
-    there = 0
+    there = buckets = 0
     for chunk in chunks(_lasting(database)):
         lapses = [make_key(LAPSE, lapse_id(each.until_ms, *each.key)) for each in chunk]
         found = engine.get_many(database, lapses)
@@ -43,15 +43,19 @@ def check_lapses(database: Rdict, note: Note) -> None:
                 note("missing-entry", at, f"a record counts until then and has no such entry: {each.key[1].hex()}")
             else:
                 there += 1
+                buckets += each.key[0] == BUCKET
             if task.spec is not None and not each.fits(task.spec):
                 note("foreign-entry", make_key(*each.key), f"it names task {task.id.hex()}, which left no such record")
-    if sum(1 for _ in _walk(database, LAPSE)) != there:
+    if sum(record_of(lapse)[1][0] != BUCKET for lapse, _ in _walk(database, LAPSE)) != there - buckets:
         _check_strays(database, note)
 
 
 def _lasting(database: Rdict) -> Iterator[_Lasting]:
     for record_id, value in _walk(database, KEY):
         yield _of_key(record_id, decode_as(KeyRecord, KEY, record_id, value))
+    for record_id, value in _walk(database, BUCKET):
+        until_ms = decode_as(BucketRecord, BUCKET, record_id, value).until_ms
+        yield _Lasting((BUCKET, record_id), until_ms, b"", lambda _: True)
     for record_id, value in _walk(database, UNIQUE):
         claim = decode_as(UniqueRecord, UNIQUE, record_id, value)
         if claim.until_ms:
@@ -78,7 +82,8 @@ def _of_claim(record_id: bytes, claim: UniqueRecord) -> _Lasting:
 
 
 def _check_strays(database: Rdict, note: Note) -> None:
-    for chunk in chunks(_walk(database, LAPSE)):
+    for every in chunks(_walk(database, LAPSE)):
+        chunk = [entry for entry in every if record_of(entry[0])[1][0] != BUCKET]  # one too many goes in its time
         named = [record_of(lapse) for lapse, _ in chunk]
         values = engine.get_many(database, [make_key(*key) for _, key in named])
         for (lapse, _), (until_ms, key), value in zip(chunk, named, values, strict=True):

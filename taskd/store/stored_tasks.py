@@ -130,6 +130,13 @@ def _gate_entries(task: StoredTask, spec: TaskSpec) -> Iterator[Key]:
         yield PARKED, gates.parked_id(ways[passed], rank_in(task.spec))
 
 
+def held_value(task: StoredTask, held: bytes) -> bytes:
+    """Return what HELD must tell of a task at a gate."""
+    assert task.spec is not None
+    [way] = [way for way in gates.ways(task.spec.spec) if gates.held_id(way, task.id) == held]
+    return gates.places(way)
+
+
 def _has_claim(task: StoredTask, unique: Unique) -> bool:
     holder = task.lease or task.last
     revived_attempt = task.last.revived_attempt if task.last else 0

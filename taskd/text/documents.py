@@ -174,7 +174,7 @@ class LimitDocument(msgspec.Struct):
     rate: str | None
     burst: int | None
     left: int | None
-    """Tokens; null: it has no rate."""
+    """Tokens; null: it has no rate, or counts by key."""
     source: str
     """The module whose code says it; empty: a person."""
 
@@ -342,7 +342,7 @@ def limit_document(view: LimitView) -> LimitDocument:
         running=view.running,
         rate=rate_text(limit.tokens, limit.period_ms) if limit.tokens else None,
         burst=limit.burst_tokens if limit.tokens else None,
-        left=view.left if limit.tokens else None,
+        left=view.left if limit.tokens and not limit.is_by_key else None,
         source=limit.source,
     )
 

@@ -52,6 +52,8 @@ from taskd.core.lapses import id_of_key, record_of
 from taskd.core.lines import RANK_BYTES, ready_id
 from taskd.core.records import (
     AgentRecord,
+    AgeRecord,
+    BucketRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -186,6 +188,8 @@ class Disk:
             paces=list(self.of(records.PACE, PaceRecord).items()),
             drained_agents=list(self.of(records.AGENT, AgentRecord).items()),
             limits=list(self.of(records.LIMIT, LimitRecord).items()),
+            buckets=list(self.of(records.BUCKET, BucketRecord).items()),
+            age=self.find(records.META, b"age", AgeRecord),
             flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in going if i not in lost],
             lost_flows=lost,
             standings=list(self.of(records.STANDING, StandingRecord).items()),

@@ -10,10 +10,19 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core.commands import OrderAgent, OrderQueue, RemoveLimit, SetLimit
 from taskd_protocol.limiting import Limit
-from taskd_protocol.task import Retry
+from taskd_protocol.task import Retry, TaskSpec, Use
 
 QUEUE = Limit("queue:default", concurrency=3, tokens=20, period_ms=1_000, burst=4)
 NAME = Limit("task:m.f", concurrency=2, tokens=5, period_ms=1_000, burst=2)
+CARD = Limit("card", tokens=3, period_ms=1_000, burst=2)
+USES = [
+    (),
+    [Use("card", "a")],
+    [Use("card", "b")],
+    [Use("card", "a", 2)],
+    [Use("card", "b", 5)],
+    [Use("card", "a"), Use("other")],
+]
 
 
 class Play:
@@ -22,9 +31,9 @@ class Play:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.shell = Shell(seed=seed)
-        for limit in (QUEUE, NAME):
+        for limit in (QUEUE, NAME, CARD):
             self.shell.do(SetLimit(limit))
-        self.begun: list[tuple[int, str]] = []
+        self.begun: list[tuple[int, TaskSpec]] = []
         self.seen: set[int] = set()
         self.ended: set[bytes] = set()
         self.submitted = 0
@@ -39,7 +48,9 @@ class Play:
             for grant in agent.receive():
                 assert grant.token not in self.seen
                 self.seen.add(grant.token)
-                self.begun.append((self.shell.mono_ms, grant.spec.name))
+                leases = self.shell.working.agents[agent.name].leases
+                at_ms = leases[grant.token].granted_at_ms if grant.token in leases else self.shell.wall_ms
+                self.begun.append((at_ms, grant.spec))
         leased = [task for agent in self.shell.working.agents.values() for task in agent.leases.values()]
         assert len(leased) <= QUEUE.concurrency
         assert sum(task.spec.name == "m.f" for task in leased) <= NAME.concurrency
@@ -50,7 +61,8 @@ class Play:
         match chance.randrange(9):
             case 0 | 1:
                 specs = [
-                    shell.spec(chance.choice(["m.f", "m.g"]), retry=Retry(9)) for _ in range(chance.randrange(1, 6))
+                    shell.spec(chance.choice(["m.f", "m.g"]), retry=Retry(9), limits=chance.choice(USES))
+                    for _ in range(chance.randrange(1, 6))
                 ]
                 shell.submit(*specs)
                 self.submitted += len(specs)
@@ -66,7 +78,15 @@ class Play:
                 shell.crash(kept=chance.randrange(3))
                 self._connect()
             case 6:
-                limit = chance.choice([QUEUE, NAME])
+                limit = chance.choice([QUEUE, NAME, CARD])
+                if limit is not CARD and chance.random() < 0.5:
+                    shell.do(OrderQueue("default", drain=False, pause=True))  # nothing begins without the limit
+                    shell.do(RemoveLimit(limit.name))
+                    if chance.random() < 0.5:
+                        shell.crash()
+                        self._connect()
+                    shell.do(SetLimit(limit))
+                    shell.do(OrderQueue("default", drain=False))
                 shell.do(SetLimit(limit))
             case 7:
                 shell.do(OrderQueue("default", drain=False, pause=chance.random() < 0.5))
@@ -92,14 +112,29 @@ class Play:
         raise AssertionError("something waits for ever")
 
     def check_rates(self) -> None:
-        for limit, times in (
-            (QUEUE, [at for at, _ in self.begun]),
-            (NAME, [at for at, name in self.begun if name == "m.f"]),
+        for limit, taken in (
+            (QUEUE, [(at, 1) for at, _ in self.begun]),
+            (NAME, [(at, 1) for at, spec in self.begun if spec.name == "m.f"]),
+            *[
+                (
+                    CARD,
+                    [
+                        (at, min(use.weight, 2))
+                        for at, spec in self.begun
+                        for use in spec.rules.limits
+                        if use.key == key
+                    ],
+                )
+                for key in "ab"
+            ],
         ):
-            for first, start in enumerate(times):
-                for last in range(first, len(times)):
-                    most = limit.burst_tokens + (times[last] - start) * limit.tokens / limit.period_ms
-                    assert last - first + 1 <= most, "so many begin in no window"
+            taken.sort()
+            for first, (start, _) in enumerate(taken):
+                tokens = 0
+                for at, weight in taken[first:]:
+                    tokens += weight
+                    most = limit.burst_tokens + (at - start) * limit.tokens / limit.period_ms
+                    assert tokens <= most, "so many begin in no window"
 
 
 @given(st.integers(0, 1 << 32))

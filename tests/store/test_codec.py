@@ -338,7 +338,12 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
     "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5, paused=True)),
-    "limit": ((records.LIMIT, b"queue:images"), records.LimitRecord(Limit("queue:images", 4, 100, 1_000, 20, "shop"))),
+    "limit": (
+        (records.LIMIT, b"queue:images"),
+        records.LimitRecord(Limit("queue:images", 4, 100, 1_000, 20, "shop"), 9_000),
+    ),
+    "bucket": ((records.BUCKET, bytes(16)), records.BucketRecord(-1_500_000, 8_000, 100, 1_000, 20, 1_763_760_060_000)),
+    "age": ((records.META, b"age"), records.AgeRecord(86_400_000)),
     "pace": ((records.PACE, b"images"), records.PaceRecord(5 << 20, 9 << 20)),
     "fair key": ((records.FAIR, bytes(16)), records.FairRecord("images", [(-1, 9 << 20), (5, 7 << 20)])),
     "line of fair keys": (

@@ -14,6 +14,7 @@ from taskd.core import records
 from taskd.core.commands import SetLimit
 from taskd.core.records import (
     AttemptRecord,
+    BucketRecord,
     CountersRecord,
     DeadGroupRecord,
     EpochRecord,
@@ -111,6 +112,9 @@ def test_what_the_coordinator_writes_is_clean(house: RocksHouse) -> None:
     assert report.lineage == LINEAGE.hex()
     assert report.sequence > 5
     assert seen == [sum(report.counts.values())]
+
+
+BUCKET = BucketRecord(0, 0, 1, 1_000, 1, 9)
 
 
 class Sample(NamedTuple):
@@ -227,6 +231,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "parked entry of another": ("foreign-entry", lambda s: (records.PARKED, s.parked, s.leased)),
     "parked entry too many": ("stray-entry", lambda s: (records.PARKED, ODD * 32, s.leased)),
     "held entry lost": ("missing-entry", lambda s: (records.HELD, s.held, None)),
+    "held entry of another weight": ("held", lambda s: (records.HELD, s.held, (77).to_bytes(4, "big"))),
+    "bucket without its lapse": ("missing-entry", lambda _: (records.BUCKET, ODD * 16, BUCKET)),
     "held entry too many": ("stray-entry", lambda s: (records.HELD, ODD * 16 + s.leased, bytes(4))),
     "parked miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, parked={}))),
     "undecodable limit": ("unreadable", lambda _: (records.LIMIT, b"stripe", b"\xc1")),

@@ -14,14 +14,17 @@ IMAGES = Limit("queue:images", 10, 100, 60_000, 5, "shop")
 
 
 def test_limits_for_people_and_for_scripts(taskd: Taskd, client: FakeClient) -> None:
-    page = LimitPage(0, [LimitView(IMAGES, 7, 3), LimitView(Limit("task:m.f", 2), 2)])
+    by_key = [LimitView(Limit("card", 0, 10, 60_000, 3), 0), LimitView(Limit("desk", 2), 0)]
+    page = LimitPage(0, [LimitView(IMAGES, 7, 3), LimitView(Limit("task:m.f", 2), 2), *by_key])
     client.replies = [page, page]
     rows = [line.split() for line in taskd("limit", "ls").out.splitlines()[1:]]
     assert rows == [
-        ["queue:images", "7", "of", "10", "100/m", "3", "of", "5", "shop"],
+        ["queue:images", "7", "of", "10", "100/m", "3", "of", "5", "defined", "in", "code", "by", "shop"],
         ["task:m.f", "2", "of", "2", "-", "-", "a", "person"],
+        ["card", "-", "10/m", "3", "for", "each", "key", "a", "person"],
+        ["desk", "2", "of", "each", "key", "-", "-", "a", "person"],
     ]
-    [images, name] = json.loads(taskd("limit", "ls", "--json").out)
+    [images, name, card, _] = json.loads(taskd("limit", "ls", "--json").out)
     assert images == {
         "name": "queue:images",
         "concurrency": 10,
@@ -32,6 +35,7 @@ def test_limits_for_people_and_for_scripts(taskd: Taskd, client: FakeClient) -> 
         "source": "shop",
     }
     assert (name["rate"], name["burst"], name["left"]) == (None, None, None)
+    assert (card["rate"], card["burst"], card["left"]) == ("10/m", 3, None)
     assert client.asked == [LimitList(0), LimitList(0)]
 
 
@@ -45,10 +49,9 @@ def test_a_limit_is_set_and_removed(taskd: Taskd, client: FakeClient) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("images", "--rate", "1/s"), "only those of a queue or a task name"),
         (("queue:images",), "limits nothing"),
         (("queue:images", "--rate", "often"), "100/s, 10/m or 5/2h"),
-        (("queue:images", "--concurrency", "-1"), "out of range"),
+        (("queue:images", "--concurrency", "-1"), "a limit's concurrency goes from 1 to 1,000,000, not -1"),
     ],
 )
 def test_a_bad_limit_is_refused_in_a_line_before_the_server_is_asked(

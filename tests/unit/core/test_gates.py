@@ -67,8 +67,8 @@ def test_what_waits_is_told(shell: Shell, agent: FakeAgent) -> None:
     _, _, waits = used(shell, "a", 3)
     agent.receive()
     spec = shell.disk.get(records.SPEC, waits, records.SpecRecord)
-    assert gates.waits_at(shell.working, spec.spec, 0, None) == Reason(Reasons.KEY, "stripe a", count=2)
-    assert gates.waits_at(shell.working, spec.spec, 1, None) is None
+    assert gates.waits_at(shell.working, spec.spec, 0, None, shell.now) == Reason(Reasons.KEY, "stripe a", count=2)
+    assert gates.waits_at(shell.working, spec.spec, 1, None, shell.now) is None
 
 
 def test_a_higher_priority_passes_first(shell: Shell, agent: FakeAgent) -> None:
@@ -258,11 +258,6 @@ def test_rules_out_of_range_are_refused(shell: Shell, rules: Rules, told: str) -
 def test_a_delay_with_a_fifo_key_is_refused(shell: Shell) -> None:
     with pytest.raises(BadRequest, match="breaks the order"):
         shell.submit(with_rules(shell.spec(delay_ms=5), Rules(fifo_key="a")))
-
-
-def test_a_named_limit_has_no_rate(shell: Shell) -> None:
-    with pytest.raises(BadRequest, match="has a rate"):
-        shell.do(SetLimit(Limit("stripe", tokens=5, period_ms=1_000)))
 
 
 def test_a_task_that_does_not_fit_beside_what_runs_is_looked_at_when_there_is_more_room(
