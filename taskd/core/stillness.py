@@ -51,7 +51,8 @@ TASKS_AT_ONCE: Final = 256
 
 def next_look_mono_ms(w: Working) -> int:
     """Return when lines are to be looked at."""
-    return w.gates.next_look_mono_ms if w.limits and (w.gates.watched or w.gates.still) else NEVER_MS
+    is_needed = w.gates.still or (w.limits and w.gates.watched)  # what was passed over goes on without any limit, too
+    return w.gates.next_look_mono_ms if is_needed else NEVER_MS
 
 
 def tick(w: Working, now: Now) -> None:

@@ -7,7 +7,7 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import bounds, gates, records, stillness
-from taskd.core.commands import CancelTasks, OrderQueue, SetLimit
+from taskd.core.commands import CancelTasks, OrderQueue, RemoveLimit, SetLimit
 from taskd.core.explain import explain_task
 from taskd.server import loading
 from taskd_protocol.explanation import Obstacle, Reasons
@@ -63,6 +63,17 @@ def test_what_no_agent_has_keeps_nobody_waiting(shell: Shell, agent: FakeAgent) 
     assert ack_all(shell, other) == lonely
     assert shell.disk.scan(records.HELD) == shell.disk.scan(records.PARKED) == []
     check_disk(shell.disk)
+
+
+def test_a_line_goes_on_that_stood_still_when_the_last_limit_was_removed(shell: Shell, agent: FakeAgent) -> None:
+    shell.do(ONE)
+    shell.do(OrderQueue("slow", drain=False, pause=True))
+    paused = used(shell, 2, queue="slow")
+    shell.pass_ms(STILL_MS)
+    shell.do(RemoveLimit("stripe"))
+    shell.do(OrderQueue("slow", drain=False))
+    shell.pass_ms(2 * stillness.LOOK_MS)
+    assert ack_all(shell, agent) == paused
 
 
 def test_a_paused_queue_holds_no_places_and_its_tasks_come_first_when_it_is_resumed(
