@@ -11,7 +11,7 @@ from taskd.agent.gpus import Gpu
 from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import ALL, LEARNED, ONE, LabelRule, Need, Preference, Request, Where
-from taskd_protocol.task import Rules, Use
+from taskd_protocol.task import NO_RULES, Rules, TaskSpec, Use
 
 GIB = 1 << 30
 
@@ -125,6 +125,37 @@ def asks_for_memory(rules: Rules | None) -> bool:
 def uses_of(rules: Rules) -> list[tuple[str, str, int]]:
     """Return the limits that a task names, with key and weight."""
     return [(use.limit, use.key, use.weight) for use in rules.limits]
+
+
+def obeys(rule: LabelRule, labels: dict[str, str]) -> bool:
+    """Tell whether a rule holds: once more, and otherwise than placement asks it."""
+    has = labels.get(rule.label)
+    match rule.operator:
+        case "exists":
+            return has is not None
+        case ">=":
+            return has is not None and has.isdigit() and int(has) >= int(rule.values[0])
+        case _:
+            return has in rule.values
+
+
+def could_run(site: Site, agent: str, spec: TaskSpec) -> bool:
+    """Tell whether an agent there could run a task if it were idle."""
+    where = (spec.given or NO_RULES).where or Where()
+    labels, totals = {**site.labels, "taskd.agent": agent}, site.totals()
+    return all(obeys(rule, labels) for rule in where.labels) and (
+        not where.requests or any(_has(site, totals, request) for request in where.requests)
+    )
+
+
+def _has(site: Site, totals: dict[str, int], request: Request) -> bool:
+    for need in request.needs:
+        kinds = [kind for kind in site.gpus if need.kind in {"", kind}]
+        if not totals.get(need.name) or need.amount > totals[need.name]:
+            return False
+        if need.name == "gpu" and (need.amount > ONE * len(kinds) or len(need.items) > len(site.gpus)):
+            return False
+    return True
 
 
 class Neighbours:

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 
 from simulation.checkers.checker import Checker
 from simulation.journal import Standing
-from simulation.sites import Site
+from simulation.sites import Site, obeys
 from taskd.core.records import LeaseRecord
-from taskd_protocol.resources import ALL, ONE, Hold, LabelRule, Need, Where
+from taskd_protocol.resources import ALL, ONE, Hold, Need, Where
 from taskd_protocol.task import NO_RULES, TaskSpec
 
 NOWHERE = Where()
@@ -43,7 +43,7 @@ class Placed(Checker):
         site, where = self.world.agent(lease.agent).site, spec.rules.where or NOWHERE
         labels = {**site.labels, "taskd.agent": lease.agent}
         for rule in where.labels:
-            if not _holds(rule, labels):
+            if not obeys(rule, labels):
                 self.broken(f"{spec.id.hex()} is on {lease.agent}, and asks for {rule}")
         granted = lease.granted
         if granted is None:
@@ -84,17 +84,6 @@ class Placed(Checker):
             self.broken(f"{agent} has {len(held)} leases, of which one is to be alone")
         if any(used[name] == totals[name] for name in used):
             self.world.reach("an agent had nothing left of what was asked for")
-
-
-def _holds(rule: LabelRule, labels: dict[str, str]) -> bool:
-    has = labels.get(rule.label)
-    match rule.operator:
-        case "exists":
-            return has is not None
-        case ">=":
-            return has is not None and has.isdigit() and int(has) >= int(rule.values[0])
-        case _:
-            return has in rule.values
 
 
 def _differ(site: Site, needs: list[Need], holds: list[Hold]) -> str:
