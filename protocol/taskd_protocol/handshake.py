@@ -97,6 +97,7 @@ _WORK: Messages = (
         m.Submit,
         m.Cancel,
         m.TaskRetry,
+        m.TaskHasten,
         m.JobStart,
         lm.LimitSync,
         wm.WorkflowSubmit,

@@ -322,6 +322,20 @@ class TaskRetry(msgspec.Struct, array_like=True, frozen=True, tag=50):
     ids: list[bytes]
 
 
+class TaskHasten(msgspec.Struct, array_like=True, frozen=True, tag=190):
+    """Have these run now that wait for a time: they go to their places in line."""
+
+    request_id: int
+    ids: list[bytes]
+
+
+class TaskHastened(msgspec.Struct, array_like=True, frozen=True, tag=191):
+    """The states after the TASK_HASTEN, in its order; ``unknown`` for an id that is not stored."""
+
+    request_id: int
+    states: list[str]
+
+
 class TaskRetried(msgspec.Struct, array_like=True, frozen=True, tag=51):
     """The states after the TASK_RETRY, in its order; ``unknown`` for an id that is not stored."""
 
@@ -456,6 +470,7 @@ ToServer = (
     | Backup
     | TaskExplain
     | TaskRetry
+    | TaskHasten
     | TaskCount
     | JobStart
     | JobList
@@ -527,6 +542,7 @@ ToPeer = (
     | BackupView
     | TaskExplained
     | TaskRetried
+    | TaskHastened
     | TaskCounted
     | JobPage
     | DeadPage

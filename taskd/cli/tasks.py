@@ -33,6 +33,8 @@ from taskd_protocol.messages import (
     Follow,
     JobList,
     JobPage,
+    TaskHasten,
+    TaskHastened,
     TaskList,
     TaskPage,
     TaskRetried,
@@ -204,6 +206,20 @@ def retry(*, task_ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool)
             asked = chosen_filter(client, task_ids)
             wanted = replace(asked, state=asked.state or "dead")
             carry_out(client, "retry", wanted, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@json_option
+@server_options
+@task.command("run-now")
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+def run_now(*, task_ids: tuple[str, ...], as_json: bool) -> None:
+    """Have tasks run now that wait for a time: their delay, or before another attempt.
+
+    Prints each with its state: `ready` if it is in line now; of all others, what it was.
+    """
+    with server() as client:
+        ids: list[bytes] = [parse_task_id(text) for text in task_ids]
+        _say_states(ids, client.call(TaskHasten(0, ids), TaskHastened).states, as_json=as_json)
 
 
 def _are_named(task_ids: tuple[str, ...], *, dry_run: bool) -> bool:

@@ -121,6 +121,19 @@ class RetryStates(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class HastenTasks:
+    """Put those in line that wait for a time. Answer: ``HastenStates``."""
+
+    ids: Sequence[bytes]
+
+
+class HastenStates(NamedTuple):
+    """Their states now, in order: ``ready`` if it was put in line; ``unknown`` for what is not stored."""
+
+    states: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StartJob:
     """Do this to all tasks that fit. Answer: ``JobStarted``."""
 
@@ -357,6 +370,7 @@ Command = (
     SubmitTasks
     | CancelTasks
     | RetryTasks
+    | HastenTasks
     | StartJob
     | StepJob
     | OrderQueue
@@ -405,6 +419,7 @@ Answer = (
     Submitted
     | CancelStates
     | RetryStates
+    | HastenStates
     | JobStarted
     | AgentAccepted
     | ReportsRecorded

@@ -65,6 +65,7 @@ from taskd.core.commands import (
     DropLapsed,
     GiveBack,
     GoOn,
+    HastenTasks,
     Loaded,
     Now,
     OrderAgent,
@@ -158,6 +159,8 @@ class Coordinator:
                 return cancel.cancel(w, command, now, loaded)
             case RetryTasks():
                 return retry.retry(w, command, now, loaded)
+            case HastenTasks():
+                return due.hasten(w, command, now, loaded)
             case StartJob():
                 return jobs.start(w, command, now)
             case PutSchedule():

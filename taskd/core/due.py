@@ -4,12 +4,14 @@ A timer says when to look, not why: what is due, the end of a delay or a limit t
 waiting, shows in what the task is then.
 """
 
+from msgspec.structs import replace
+
 from taskd.core import endings, expiry, fair, gates, records, timers, waits
-from taskd.core.commands import Loaded, Now, ReleaseDue
+from taskd.core.commands import HastenStates, HastenTasks, Loaded, Now, ReleaseDue
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task, rank_in
+from taskd.core.lines import Task, place_of, rank_in, rank_of
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.timers import INSTANT_BYTES
 from taskd.core.working import Working
@@ -49,6 +51,50 @@ def release(w: Working, command: ReleaseDue, now: Now, loaded: Loaded) -> None:
         elif state.state == State.SCHEDULED and state.due_at_ms in due_at_ms:
             _put_in_line(w, spec, state, loaded)
     w.counters_dirty = True
+
+
+def hasten(w: Working, command: HastenTasks, now: Now, loaded: Loaded) -> HastenStates:
+    """Put those of these tasks in line that wait for a time, as if it had come; in line they stand as if they came now.
+
+    Raises:
+        NeedRecords: Some are not in memory.
+    """
+    cold = [task_id for task_id in dict.fromkeys(command.ids) if task_id not in w.tasks]
+    keys: list[Key] = [(kind, task_id) for task_id in cold for kind in (records.SPEC, records.STATE)]
+    w.need(keys, loaded)
+    details: list[Key] = [(records.DETAILS, task_id) for task_id in cold if has_details(loaded[records.STATE, task_id])]
+    untagged = [spec.spec for i in cold if isinstance(spec := loaded[records.SPEC, i], SpecRecord) and not spec.place]
+    w.need([*keys, *details, *w.fair.needed(untagged)], loaded)
+    # first what is in memory: a task that comes in line may push another out of its window
+    states = {task_id: state_of(w.tasks[task_id]) for task_id in command.ids if task_id in w.tasks}
+    for task_id in cold:
+        spec, state = loaded[records.SPEC, task_id], loaded[records.STATE, task_id]
+        states[task_id] = State.READY
+        if not isinstance(spec, SpecRecord):
+            states[task_id] = "unknown"
+        elif isinstance(state, StateRecord) and state.state == State.SCHEDULED:
+            _put_in_line(w, _sooner(w, spec, now), state, loaded)
+        elif isinstance(state, StateRecord):
+            states[task_id] = state.state
+    w.counters_dirty = True
+    return HastenStates([str(states[task_id]) for task_id in command.ids])
+
+
+def _sooner(w: Working, spec: SpecRecord, now: Now) -> SpecRecord:
+    """Return a task as it stands in line from now on, not behind what was submitted since; keys keep their turns."""
+    here = place_of(now.wall_ms - spec.spec.delay_ms, spec.spec, w.settings.ageing_ms)
+    if spec.spec.rules.fair_key or rank_in(spec) <= rank_of(here, spec.order):
+        return spec
+    sooner = replace(spec, place=here)
+    w.put(records.SPEC, spec.spec.id, sooner)
+    return sooner
+
+
+def state_of(task: Task) -> str:
+    """Return the state of a task that is in memory."""
+    if not task.token:
+        return State.READY
+    return State.CANCELLING if task.cancelling else State.RUNNING
 
 
 def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:

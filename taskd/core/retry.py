@@ -11,6 +11,7 @@ import msgspec
 
 from taskd.core import attempts, claims, dead, endings, expiry, fair, following, records
 from taskd.core.commands import Loaded, Now, RetryStates, RetryTasks
+from taskd.core.due import state_of
 from taskd.core.lifecycle import RETRIABLE, State
 from taskd.core.lines import Task, rank_in
 from taskd.core.records import Key, SpecRecord, StateRecord, Value
@@ -38,7 +39,7 @@ def retry(w: Working, command: RetryTasks, now: Now, loaded: Loaded) -> RetrySta
     _refuse_members(command.ids, loaded)
     _refuse_second(w, command.ids, needed, loaded)
     # first what is in memory: a task that goes back in line may push another out of its window
-    done = {task_id: _state_of(task) for task_id in command.ids if (task := w.tasks.get(task_id)) is not None}
+    done = {task_id: state_of(task) for task_id in command.ids if (task := w.tasks.get(task_id)) is not None}
     for task_id in command.ids:
         if task_id not in done:
             done[task_id] = _retry_cold(w, task_id, now, loaded)
@@ -136,9 +137,3 @@ def _retry_cold(w: Working, task_id: bytes, now: Now, loaded: Loaded) -> str:
         return state.state
     revive(w, spec, state, now)
     return State.READY
-
-
-def _state_of(task: Task) -> str:
-    if not task.token:
-        return State.READY
-    return State.CANCELLING if task.cancelling else State.RUNNING

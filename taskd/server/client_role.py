@@ -11,6 +11,8 @@ from taskd.core.commands import (
     Answer,
     CancelStates,
     CancelTasks,
+    HastenStates,
+    HastenTasks,
     JobStarted,
     OrderAgent,
     OrderQueue,
@@ -128,6 +130,9 @@ class ClientRole:
             case m.TaskRetry():
                 _check_ids(message.ids)
                 self._services.loop.ask(RetryTasks(message.ids), partial(self._retried, message.request_id))
+            case m.TaskHasten():
+                _check_ids(message.ids)
+                self._services.loop.ask(HastenTasks(message.ids), partial(self._hastened, message.request_id))
             case m.TaskQuery():
                 _check_ids(message.ids)
                 self._read(message.request_id, partial(self._show, message))
@@ -259,6 +264,12 @@ class ClientRole:
     def _retried(self, request_id: int, answer: Answer | TaskdError) -> None:
         if isinstance(answer, RetryStates):
             self._session.send(m.TaskRetried(request_id, answer.states))
+        elif isinstance(answer, TaskdError):
+            self._session.send(error_message(request_id, answer))
+
+    def _hastened(self, request_id: int, answer: Answer | TaskdError) -> None:
+        if isinstance(answer, HastenStates):
+            self._session.send(m.TaskHastened(request_id, answer.states))
         elif isinstance(answer, TaskdError):
             self._session.send(error_message(request_id, answer))
 

@@ -17,6 +17,7 @@ from taskd.core.commands import (
     Command,
     DropLapsed,
     GiveBack,
+    HastenTasks,
     PurgeFinished,
     RefillTimers,
     RefillWindow,
@@ -160,7 +161,9 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(some)
         case NackAttempts(_, some) | MarkStarted(_, some) | RefillWindow(_, some):
             weight = len(some)
-        case CancelTasks(some) | RetryTasks(some) | RefundTasks(some) | ReleaseDue(some) | RefillTimers(some):
+        case CancelTasks(some) | RetryTasks(some) | HastenTasks(some) | RefundTasks(some) | ReleaseDue(some):
+            weight = len(some)
+        case RefillTimers(some):
             weight = len(some)
         case DropLapsed(some):
             weight = len(some)

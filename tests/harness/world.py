@@ -27,6 +27,7 @@ from taskd.core.commands import (
     Answer,
     CancelTasks,
     Command,
+    HastenTasks,
     OrderAgent,
     OrderQueue,
     RemoveLimit,
@@ -264,6 +265,12 @@ class World:
         some = [ids[index % len(ids)] for index in indexes] if ids else []
         self._retried.update(some)
         self.ask(RetryTasks([*some, b"\x00" * 16]))
+
+    def hasten(self, indexes: Sequence[int]) -> None:
+        """Have some tasks run now, and one that nobody knows."""
+        ids = [spec.id for command in self.submits for spec in command.specs]
+        some = [ids[index % len(ids)] for index in indexes] if ids else []
+        self.ask(HastenTasks([*some, b"\x00" * 16]))
 
     def start_job(self, action: str, wanted: TaskFilter) -> None:
         """Cancel, retry or purge all that fits; of dead tasks also by what they died of."""
@@ -667,6 +674,7 @@ CHOICES: list[tuple[int, Act]] = [
     (5, lambda world, rng, _: world.resend(rng.randrange(1_000))),
     (5, lambda world, rng, _: world.cancel(random_indexes(rng), force=rng.random() < 0.3)),
     (5, lambda world, rng, _: world.retry(random_indexes(rng))),
+    (2, lambda world, rng, _: world.hasten(random_indexes(rng))),
     (2, lambda world, rng, _: world.start_job(rng.choice(["cancel", "retry", "purge"]), rng.choice(FILTERS))),
     (5, lambda world, rng, name: world.connect(name, is_new_boot=rng.random() < 0.2)),
     (10, _credit),

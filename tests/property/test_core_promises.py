@@ -150,6 +150,10 @@ class CoreMachine(RuleBasedStateMachine):
     def retry(self, which: list[int]) -> None:
         self.world.retry(which)
 
+    @rule(which=some)
+    def hasten(self, which: list[int]) -> None:
+        self.world.hasten(which)
+
     @rule(action=st.sampled_from(["cancel", "retry", "purge"]), wanted=st.sampled_from(FILTERS))
     def start_job(self, action: str, wanted: TaskFilter) -> None:
         self.world.start_job(action, wanted)

@@ -29,6 +29,8 @@ from taskd_protocol.messages import (
     Submit,
     TaskExplain,
     TaskExplained,
+    TaskHasten,
+    TaskHastened,
     TaskList,
     TaskPage,
     TaskQuery,
@@ -200,6 +202,12 @@ async def retry_task(call: Call[TaskAsked, Nothing]) -> StateDocument:
     return _known_state(task_id, (await call.ask(TaskRetry(0, [task_id]), TaskRetried)).states[0])
 
 
+async def run_task_now(call: Call[TaskAsked, Nothing]) -> StateDocument:
+    """Have a task run now that waits for a time: its delay, or before another attempt."""
+    task_id = parse_task_id(call.asked.id)
+    return _known_state(task_id, (await call.ask(TaskHasten(0, [task_id]), TaskHastened)).states[0])
+
+
 async def cancel_tasks(call: Call[Nothing, NamedBody]) -> States:
     """Cancel tasks, by their ids."""
     ids: list[bytes] = [parse_task_id(text) for text in call.body.ids]
@@ -269,5 +277,6 @@ ROUTES: Final[Sequence[AnyRoute]] = (
     post("/tasks/cancel", cancel_tasks, Nothing, NamedBody, States, Cancel),
     post("/tasks/retry", retry_tasks, Nothing, NamedBody, States, TaskRetry),
     post("/tasks/{id}/cancel", cancel_task, TaskAsked, CancelBody, StateDocument, Cancel),
+    post("/tasks/{id}/run", run_task_now, TaskAsked, Nothing, StateDocument, TaskHasten),
     post("/tasks/{id}/retry", retry_task, TaskAsked, Nothing, StateDocument, TaskRetry),
 )

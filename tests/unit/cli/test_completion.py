@@ -19,7 +19,7 @@ def test_each_shell_gets_a_script_of_its_own(shell: str, taskd: Taskd) -> None:
     ("line", "expected"),
     [
         ("taskd que", ["queue"]),
-        ("taskd task ", ["cancel", "explain", "jobs", "logs", "ls", "retry", "show", "wait"]),
+        ("taskd task ", ["cancel", "explain", "jobs", "logs", "ls", "retry", "run-now", "show", "wait"]),
         ("taskd workflow re", ["rerun", "resume"]),
         ("taskd workflow graph --format s", ["svg"]),
         ("taskd token create --role v", ["viewer"]),

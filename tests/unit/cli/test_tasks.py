@@ -12,6 +12,8 @@ from taskd_protocol.messages import (
     Cancel,
     Cancelled,
     LogEntry,
+    TaskHasten,
+    TaskHastened,
     TaskList,
     TaskPage,
     TaskQuery,
@@ -214,6 +216,14 @@ def test_show_of_an_unknown_task(taskd: Taskd, client: FakeClient) -> None:
     ended = taskd("task", "show", ID)
     assert (ended.code, ended.out) == (2, "")
     assert ID in ended.complaint
+
+
+def test_run_now_tells_the_states(taskd: Taskd, client: FakeClient) -> None:
+    """One that is not stored is told as an error, behind the others."""
+    client.replies = [TaskHastened(0, ["ready", "unknown"])]
+    ended = taskd("task", "run-now", ID, str(TWO.hex()))
+    assert client.asked == [TaskHasten(0, [ONE, TWO])]
+    assert (ended.code, ended.out.splitlines()[0]) == (2, f"{ID} ready")
 
 
 def test_ls_as_json_is_an_array(taskd: Taskd, client: FakeClient) -> None:

@@ -325,6 +325,20 @@ async def test_tasks_are_cancelled_and_retried(browser: Browser, server: Server)
     assert (await browser.post(f"/tasks/{task_id}/cancel", {"force": True})).json["state"] == "cancelled"
 
 
+async def test_a_task_that_waits_for_a_time_is_run_now(browser: Browser, server: Server) -> None:
+    """Whatever it waits for; one that waits for nothing is left as it is."""
+    agent = await server.agent()
+    task_id = await submit(browser, delay_ms=3_600_000, retry={"base_ms": 3_600_000, "max_ms": 3_600_000})
+    for attempt in (1, 2):
+        assert (await browser.get(f"/tasks/{task_id}")).json["state"] == "scheduled"
+        assert (await browser.post(f"/tasks/{task_id}/run", role="client")).json == {"id": task_id, "state": "ready"}
+        grant = await lease_one(agent)
+        assert grant.attempt == attempt
+        assert (await browser.post(f"/tasks/{task_id}/run")).json["state"] == "running"
+        await fail(agent, grant)
+    assert (await browser.post(f"/tasks/{NONE}/run")).error[:2] == (404, "task.unknown")
+
+
 async def test_an_action_on_many_is_counted_then_started_then_watched(browser: Browser) -> None:
     """Under a filter, which is not empty by mistake."""
     for n in range(5):
