@@ -92,3 +92,10 @@ def burn(seconds: float) -> int:
     while time.process_time() < until:
         pass
     return min(os.sched_getaffinity(0))
+
+
+@app.task
+def fails(value: int) -> None:
+    """Die of something."""
+    message = f"no such row: {value}"
+    raise LookupError(message)

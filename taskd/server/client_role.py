@@ -30,6 +30,7 @@ from taskd.server import questions, tokens
 from taskd.server.explaining import explain
 from taskd.server.following import Following
 from taskd.server.limit_role import Limiting
+from taskd.server.listing import list_tasks
 from taskd.server.outcomes import Outcomes as OutcomePusher
 from taskd.server.schedule_role import Scheduling
 from taskd.server.session import Talk, error_message
@@ -139,7 +140,7 @@ class ClientRole:
             case m.TaskExplain():
                 self._read(message.request_id, partial(explain, self._services, message))
             case m.TaskList():
-                self._read(message.request_id, partial(questions.list_tasks, self._services, message))
+                self._read(message.request_id, partial(list_tasks, self._services, message))
             case m.TaskCount():
                 self._read(message.request_id, partial(questions.count_tasks, self._services, message))
             case m.JobStart():

@@ -1,51 +1,25 @@
-"""Questions about many tasks: listings, counts, bulk jobs and groups of dead letters."""
+"""Questions about many tasks: counts, bulk jobs and groups of dead letters."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from msgspec.structs import replace
+import trio
 
 from taskd.core import records
 from taskd.core.commands import Loaded
-from taskd.core.filters import ACTIONS, concerns, standing, standing_fits
+from taskd.core.filters import ACTIONS, concerns, standing
 from taskd.core.records import DeadGroupRecord, JobRecord, SpecRecord
 from taskd.core.working import Working
-from taskd.server.selecting import Candidate, Piece, select
+from taskd.server.selecting import PAUSE_SECONDS, Candidate, Piece, select
 from taskd.server.services import Services
-from taskd.server.views import WaitTexts, task_view
 from taskd_protocol import limits
 from taskd_protocol import messages as m
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.filtering import TaskFilter, check_filter
 
 SCAN_ROWS_MAX: Final = 4_000
-"""Tasks looked at for one page or one step of a count: a filter that fits nothing must not read the whole store."""
-
-
-async def list_tasks(services: Services, message: m.TaskList) -> m.TaskPage:
-    """Answer TASK_LIST.
-
-    Raises:
-        BadRequest: The filter is out of range.
-    """
-    wanted = _wanted(message)
-    limit = min(max(message.limit, 1), limits.PAGE_ROWS_MAX)
-    views: list[m.TaskView] = []
-    texts = WaitTexts(services.loop.now())
-    cursor = message.cursor
-    async with aclosing(_pieces(services, wanted, cursor, newest_first=True)) as pieces:
-        async for piece, rows in pieces:
-            for candidate in piece.found:
-                cursor = candidate.cursor
-                task_id = candidate.id
-                view = task_view(services.working, task_id, rows, texts, whole=False)
-                if view is not None and standing_fits(wanted, standing(services.working, task_id, rows)):
-                    views.append(view)
-                if len(views) == limit:
-                    return m.TaskPage(message.request_id, views, cursor)
-            cursor = b"" if piece.last else piece.cursor
-    return m.TaskPage(message.request_id, views, cursor)
+"""Tasks looked at for one step of a count: a filter that fits nothing must not read the whole store."""
 
 
 async def count_tasks(services: Services, message: m.TaskCount) -> m.TaskCounted:
@@ -59,7 +33,7 @@ async def count_tasks(services: Services, message: m.TaskCount) -> m.TaskCounted
     check_filter(message.filter)
     count = looked_at = 0
     cursor = message.cursor
-    async with aclosing(_pieces(services, message.filter, cursor, newest_first=False)) as pieces:
+    async with aclosing(_pieces(services, message.filter, cursor)) as pieces:
         async for piece, rows in pieces:
             count += sum(_is_concerned(services.working, message, candidate, rows) for candidate in piece.found)
             looked_at += piece.looked_at
@@ -93,32 +67,19 @@ def dead_page(w: Working, message: m.DeadList) -> m.DeadPage:
     return m.DeadPage(message.request_id, views, len(newest), sum(group.count for _, group in newest))
 
 
-async def _pieces(
-    services: Services, wanted: TaskFilter, after: bytes, *, newest_first: bool
-) -> AsyncGenerator[tuple[Piece, Loaded]]:
+async def _pieces(services: Services, wanted: TaskFilter, after: bytes) -> AsyncGenerator[tuple[Piece, Loaded]]:
     """Yield what fits by its spec, with the records as they stand, as far as one answer may read."""
     budget = SCAN_ROWS_MAX
     while budget > 0:
         step = min(limits.PAGE_ROWS_MAX, budget)
-        piece = await select(services.store, wanted, after, step, newest_first=newest_first)
+        piece = await select(services.store, wanted, after, step)
         keys = [(kind, candidate.id) for candidate in piece.found for kind in (records.SPEC, records.STATE)]
         yield piece, await services.reader.read_now(keys)
         if piece.last:
             return
         after = piece.cursor
         budget -= piece.looked_at
-
-
-def _wanted(message: m.TaskList) -> TaskFilter:
-    """Return the filter of a listing: what an older client said of it beside, counts as well."""
-    asked = message.filter
-    check_filter(asked)
-    return replace(
-        asked,
-        state=asked.state or message.state,
-        queue=asked.queue or message.queue,
-        name=asked.name or message.name,
-    )
+        await trio.sleep(PAUSE_SECONDS)
 
 
 def _is_concerned(w: Working, message: m.TaskCount, candidate: Candidate, rows: Loaded) -> bool:
