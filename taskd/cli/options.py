@@ -4,17 +4,18 @@ A reader is a plain function that click calls with the text; it raises ``click.B
 message that shows the right form.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar, cast
 
 import click
 
+from taskd.text.spans import read_span_ms
+from taskd_protocol.errors import BadRequest
+
 C = TypeVar("C", bound=click.Command)
 
 _URL: Final = "taskd.url"
 _CONTEXT: Final = "taskd.context"
-_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
 def server_options(command: C) -> C:
@@ -58,10 +59,10 @@ def duration_ms(unit: str) -> Callable[[str], int]:
     """
 
     def read(text: str) -> int:
-        found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?|\.\d+)(ms|[smhdw])?", text.strip(), re.ASCII)
-        if found is None:
-            raise click.BadParameter(f"{text[:40]!r} is no duration; write it as 90s, 15m, 1.5h or 30d")
-        return round(float(found[1]) * _UNITS_MS[found[2] or unit])
+        try:
+            return read_span_ms(text, unit)
+        except BadRequest as error:
+            raise click.BadParameter(error.message) from None
 
     return read
 

@@ -8,6 +8,8 @@ import click
 
 from taskd.cli.options import duration_ms
 from taskd.text import Json
+from taskd.text.spans import read_instant_ms
+from taskd_protocol.errors import BadRequest
 from taskd_protocol.schedule import FOLDS, GAPS, Timing
 
 C = TypeVar("C", bound=click.Command)
@@ -77,23 +79,12 @@ def instant_ms(text: str, zone: str) -> int:
     """Read an instant; one without an offset is by the clock of the zone.
 
     Raises:
-        BadParameter: It is none.
-        BadRequest: The zone is unknown.
+        BadParameter: It is none, or there is no such zone.
     """
-    from taskd.core.firings import find_zone
-
     try:
-        read = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text[:40]!r} is no instant; write it as 2026-12-24T18:00, or with an offset as 2026-12-24T18:00Z"
-        ) from None
-    if read.tzinfo is None:
-        read = read.replace(tzinfo=find_zone(zone))
-    try:
-        return round((read - _EPOCH) / dt.timedelta(milliseconds=1))
-    except OverflowError:
-        raise click.BadParameter(f"{text[:40]!r} is out of range") from None
+        return read_instant_ms(text, zone)
+    except BadRequest as error:
+        raise click.BadParameter(error.message) from None
 
 
 def wall_text(at_ms: int, zone: ZoneInfo) -> str:

@@ -41,7 +41,7 @@ from taskd_protocol.workflow_messages import (
 )
 
 if TYPE_CHECKING:
-    from taskd.cli.flowfiles import FlowFile
+    from taskd.text.flowfiles import FlowFile
 
 STATES: Final = ("running", "cancelling", "succeeded", "failed", "cancelled", "broken")
 
@@ -209,7 +209,7 @@ def lint(*, file: Path, as_json: bool) -> int:
 
     Each line names the file, the line in it, and the node. The exit code is 2 if anything is wrong.
     """
-    from taskd.cli.flowfiles import read_flow
+    from taskd.text.flowfiles import read_flow
 
     flow = read_flow(file)
     if as_json:
@@ -289,7 +289,7 @@ def _read(file: Path) -> "FlowFile":
     Raises:
         WorkflowInvalid: Something is wrong with it; all of it was told.
     """
-    from taskd.cli.flowfiles import read_flow
+    from taskd.text.flowfiles import read_flow
 
     flow = read_flow(file)
     if flow.problems:

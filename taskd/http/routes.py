@@ -78,6 +78,10 @@ class Call(Generic[AskedT, BodyT]):
         """Return so many unpredictable bytes."""
         return self.session.services.platform.token_bytes(count)
 
+    def traceparent(self, made_id: bytes) -> str:
+        """Return the trace context of the request; or else one by the id of what it makes, as on each resend."""
+        return self.request.headers.get("traceparent") or f"00-{made_id.hex()}-{made_id[8:].hex()}-01"
+
     def make_ids(self, count: int) -> list[TaskId]:
         """Return new ids, rising."""
         return make_task_ids(count, self.wall_ms, self.random_bytes(count * RANDOM_BYTES_PER_TASK_ID))

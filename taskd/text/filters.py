@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from taskd.text.spans import UNITS_MS
 from taskd.text.values import iso
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest
@@ -41,7 +42,6 @@ STATES: Final = (
 CHARS_MAX: Final = 8 * 1024
 """Of a whole filter: room for some hundred ids."""
 
-_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _SPAN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|[smhdw])", re.ASCII)
 _PRIORITY: Final = re.compile(r"(<=|>=|<|>|=?)(-?\d{1,4})", re.ASCII)
 _LATEST_MS: Final = 253_402_300_799_999
@@ -249,7 +249,7 @@ def _instant_ms(word: _Word, now_ms: int) -> int:
     """Return the instant that a word names, by its distance from now or by itself."""
     span = _SPAN.fullmatch(word.value)
     if span is not None:
-        return max(1, now_ms - round(float(span[1]) * _UNITS_MS[span[2]]))
+        return max(1, now_ms - round(float(span[1]) * UNITS_MS[span[2]]))
     try:
         at = dt.datetime.fromisoformat(word.value)
         at = at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at

@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from typing import Final
 
-from taskd.http.resources import access, agents, dead, happenings, jobs, limits, queues, schedules, tasks, workflows
+from taskd.http.resources import (
+    access,
+    agents,
+    dead,
+    happenings,
+    jobs,
+    limits,
+    queues,
+    schedules,
+    server,
+    tasks,
+    workflows,
+)
 from taskd.http.routes import AnyRoute
 
 ROUTES: Final[Sequence[AnyRoute]] = (
@@ -16,5 +28,6 @@ ROUTES: Final[Sequence[AnyRoute]] = (
     *limits.ROUTES,
     *agents.ROUTES,
     *access.ROUTES,
+    *server.ROUTES,
     *happenings.ROUTES,
 )

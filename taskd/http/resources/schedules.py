@@ -1,9 +1,7 @@
 """Schedules: listed, shown with the times that come next; made, paused, resumed, removed, triggered, backfilled."""
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -21,9 +19,10 @@ from taskd.text.schedules import (
     schedule_detail,
     schedule_document,
 )
+from taskd.text.spans import read_instant_ms
 from taskd.text.values import iso
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.errors import ScheduleUnknown
+from taskd_protocol.errors import BadRequest, ScheduleUnknown
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import SCHEDULE_PREVIEW_MAX
 from taskd_protocol.schedule import INSTANT_MS_MAX, NO_TASK_ID, Schedule, Timing
@@ -275,13 +274,11 @@ def _timing(body: TimingBody) -> Timing:
 
 def _instant_ms(text: str, zone: str, path: str) -> int:
     try:
-        at = dt.datetime.fromisoformat(text)
-        at = at.replace(tzinfo=ZoneInfo(zone)) if at.tzinfo is None else at
-        at_ms = round(at.timestamp() * 1_000)
-    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
-        at_ms = 0
+        at_ms = read_instant_ms(text, zone)
+    except BadRequest as why:
+        raise FieldRefused(why.message, path) from None
     if not 0 < at_ms <= INSTANT_MS_MAX:
-        raise FieldRefused(f"{text[:40]!r} is no instant; write 2026-12-24T18:00, or with Z or +01:00", path)
+        raise FieldRefused(f"{text[:40]!r} is out of range", path)
     return at_ms
 
 

@@ -248,10 +248,9 @@ async def _as_text(call: Call[TaskAsked, Nothing], view: TaskView, make: partial
 async def _submit(
     call: Call[Nothing, TaskBody] | Call[Nothing, BatchBody], bodies: Sequence[TaskBody], files: Mapping[str, bytes]
 ) -> tuple[list[TaskSpec], Accepted]:
-    traceparent = call.request.headers.get("traceparent", "")
-    ids = call.make_ids(len(bodies))
-    traces = [traceparent or f"00-{(d := call.random_bytes(24).hex())[:32]}-{d[32:]}-01" for _ in bodies]
-    specs = [read_task(body, files, trace, new) for body, trace, new in zip(bodies, traces, ids, strict=True)]
+    made = call.make_ids(len(bodies))
+    ids = [new if body.id is None else parse_task_id(body.id) for body, new in zip(bodies, made, strict=True)]
+    specs = [read_task(body, files, call.traceparent(i), i) for body, i in zip(bodies, ids, strict=True)]
     return specs, await call.ask(Submit(0, specs), Accepted)
 
 

@@ -1,39 +1,51 @@
 """Workflows: listed, shown with their graphs, waited for; steered."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
 import trio
 
+from taskd.client.client import cut_nodes
 from taskd.client.runs import order_of
+from taskd.http.errors import FieldRefused
 from taskd.http.paging import Cursor, Limit, cursor_text, read_cursor
 from taskd.http.resources.tasks import WAIT_SECONDS_MAX
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
 from taskd.text.documents import ErrorDocument, error_document
+from taskd.text.flowfiles import Problem, read_flow_of
 from taskd.text.flows import WorkflowDetail, WorkflowDocument, workflow_detail, workflow_document
+from taskd.text.schedules import ScheduleDocument, schedule_document
 from taskd.text.values import Value, result_value
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.errors import BadRequest, WorkflowUnknown
+from taskd_protocol.errors import BadRequest, ScheduleExists, WorkflowUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
 from taskd_protocol.limits import PAGE_ROWS_MAX
 from taskd_protocol.messages import Outcomes, Wait
 from taskd_protocol.payload import pack
-from taskd_protocol.workflow import is_workflow_id
+from taskd_protocol.schedule import Schedule
+from taskd_protocol.schedule_messages import ScheduleChanges, ScheduleList, SchedulePage, ScheduleSet
+from taskd_protocol.workflow import ENTROPY_BYTES, WorkflowSpec, is_workflow_id, make_workflow_id
 from taskd_protocol.workflow_messages import (
     ChildrenPage,
     ChildrenQuery,
     NodeView,
+    WorkflowAccepted,
     WorkflowList,
     WorkflowNodes,
     WorkflowOrder,
     WorkflowPage,
     WorkflowQuery,
     WorkflowSignal,
+    WorkflowSubmit,
     WorkflowView,
 )
 
 State = Literal["", "running", "cancelling", "succeeded", "failed", "cancelled", "broken"]
+
+PROBLEMS_TOLD: Final = 5
+"""Of a workflow that cannot be."""
 
 CHILD_CHARS_MAX: Final = 4_096
 """Of a child's result in a listing."""
@@ -96,6 +108,26 @@ class Children(msgspec.Struct):
     children: list[ChildDocument]
 
 
+FlowBody = dict[str, object]
+"""A workflow file, in JSON."""
+
+
+class SubmitAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """How a workflow is started."""
+
+    now: bool = False
+    """Once, also if it has a schedule, which stays as it is."""
+    id: str | None = None
+    """A UUID of version 8, as workflows have: the same again finds the first one. Null: the server makes one."""
+
+
+class SubmittedWorkflow(msgspec.Struct):
+    """What was made: the one or the other."""
+
+    workflow: WorkflowDocument | None
+    schedule: ScheduleDocument | None
+
+
 class RerunBody(msgspec.Struct, forbid_unknown_fields=True):
     """From where a workflow is run again."""
 
@@ -149,6 +181,29 @@ async def show_children(call: Call[NodeAsked, Nothing]) -> Children:
     return Children(None if page.total < 0 else page.total, told)
 
 
+async def submit_workflow(call: Call[SubmitAsked, FlowBody]) -> SubmittedWorkflow:
+    """Start a workflow, as a file of `taskd workflow submit` has it, in JSON; it is on disk when this is answered.
+
+    With a table ``schedule`` that is made, or changed, and starts the workflow in its times.
+    """
+    if call.files:
+        raise FieldRefused("a workflow is sent as JSON, without files", "$")
+    flow = await call.offload(partial(read_flow_of, call.body))
+    if flow.problems:
+        raise FieldRefused("; ".join(_told(problem) for problem in flow.problems[:PROBLEMS_TOLD]), "$")
+    if flow.schedule is not None and not call.asked.now:
+        return SubmittedWorkflow(None, await _keep(call, flow.schedule))
+    if call.asked.id is None:
+        raw_id = make_workflow_id(call.wall_ms, call.random_bytes(ENTROPY_BYTES))
+    else:
+        raw_id = _id(call.asked.id)
+    spec, first = WorkflowSpec(raw_id, flow.name, len(flow.nodes), flow.policy, call.traceparent(raw_id)), 0
+    for nodes in cut_nodes(flow.nodes):
+        await call.ask(WorkflowSubmit(0, spec, first, nodes), WorkflowAccepted)
+        first += len(nodes)
+    return SubmittedWorkflow(workflow_document((await _page(call, raw_id, 0, 1))[0]), None)
+
+
 async def cancel_workflow(call: Call[WorkflowAsked, Nothing]) -> WorkflowDocument:
     """Have a workflow end: what runs is cancelled, and what had succeeded is taken back where nodes say how."""
     return await _ordered(call, call.asked.id, "cancel")
@@ -176,6 +231,7 @@ _AnyCall = (
     | Call[WorkflowAsked, RerunBody]
     | Call[WorkflowAsked, SignalBody]
     | Call[WaitAsked, Nothing]
+    | Call[SubmitAsked, FlowBody]
 )
 
 
@@ -202,6 +258,19 @@ async def _whole(call: _AnyCall, raw_id: bytes) -> tuple[WorkflowView, list[Node
     return view, nodes
 
 
+async def _keep(call: Call[SubmitAsked, FlowBody], schedule: Schedule) -> ScheduleDocument:
+    before = (await call.ask(ScheduleList(0, [schedule.name]), SchedulePage)).schedules
+    if before and before[0].schedule.workflow is None:
+        raise ScheduleExists(f"schedule {schedule.name[:64]!r} submits a task: say another name, or remove it")
+    await call.ask(ScheduleSet(0, schedule), ScheduleChanges)
+    return schedule_document((await call.ask(ScheduleList(0, [schedule.name]), SchedulePage)).schedules[0])
+
+
+def _told(problem: Problem) -> str:
+    about = f"node {problem.node[:64]!r}: " if problem.node else ""
+    return f"{about}{problem.message}"
+
+
 def _id(text: str) -> bytes:
     raw = parse_task_id(text)
     if not is_workflow_id(raw):
@@ -211,6 +280,19 @@ def _id(text: str) -> bytes:
 
 ROUTES: Final[Sequence[AnyRoute]] = (
     get("/workflows", list_workflows, WorkflowsAsked, Workflows, WorkflowList),
+    post(
+        "/workflows",
+        submit_workflow,
+        SubmitAsked,
+        FlowBody,
+        SubmittedWorkflow,
+        WorkflowSubmit,
+        WorkflowQuery,
+        ScheduleList,
+        ScheduleSet,
+        status=201,
+        takes_payload=True,
+    ),
     get("/workflows/{id}", show_workflow, WorkflowAsked, WorkflowDetail, WorkflowQuery),
     get("/workflows/{id}/wait", wait_for_workflow, WaitAsked, WorkflowDocument, Wait, WorkflowQuery),
     get("/nodes/{id}/children", show_children, NodeAsked, Children, ChildrenQuery),

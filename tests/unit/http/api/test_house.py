@@ -4,10 +4,10 @@ import pytest
 import trio
 
 from harness.http import Browser
-from harness.server import Server
+from harness.server import Server, leased
 from harness.workflows import Graph
 from taskd_protocol.ids import format_task_id
-from taskd_protocol.payload import pack
+from taskd_protocol.payload import pack, unpack_arguments
 from taskd_protocol.workflow import WorkflowSpec, make_workflow_id, member_id
 from taskd_protocol.workflow_messages import WorkflowAccepted, WorkflowSubmit
 
@@ -145,6 +145,60 @@ async def test_workflows_are_shown_and_steered(browser: Browser, server: Server)
         assert (await browser.get(f"/workflows/{none}{path}")).error[:2] == (404, "workflow.unknown")
     assert (await browser.post(f"/workflows/{none}/resume")).error[:2] == (404, "workflow.unknown")
     assert (await browser.get("/workflows/0197c1a0-7d3c-7c4e-9f00-0123456789ab")).error[:2] == (400, "request.invalid")
+
+
+FLOW = {
+    "name": "report",
+    "nodes": {"fetch": {"task": "m.f", "args": [2**53 + 1]}, "total": {"task": "m.g", "args": [{"node": "fetch"}]}},
+}
+
+
+async def test_a_workflow_is_submitted_as_a_file_has_it(browser: Browser, server: Server) -> None:
+    """Once for each id; with a schedule that is kept, unless it is to start now."""
+    agent = await server.agent(credit=1)
+    answer = await browser.post("/workflows", FLOW, role="client")
+    assert answer.status == 201, answer.body
+    made = answer.json["workflow"]
+    assert (made["name"], made["node_count"], made["state"]) == ("report", 2, "running")
+    [grant] = await leased(agent, 1)
+    assert unpack_arguments(grant.spec.payload) == ([2**53 + 1], {})
+    again = await browser.post(f"/workflows?id={made['id']}", FLOW, role="client")
+    assert again.json["workflow"]["id"] == made["id"]
+    other = await browser.post(f"/workflows?id={made['id']}", FLOW | {"name": "other"}, role="client")
+    assert other.error[:2] == (409, "submit.conflict")
+    timed = FLOW | {"schedule": {"cron": "0 3 * * *"}}
+    kept = (await browser.post("/workflows", timed)).json
+    assert (kept["workflow"], kept["schedule"]["workflow"], kept["schedule"]["name"]) == (None, "report", "report")
+    assert (await browser.post("/workflows?now=true", timed)).json["workflow"]["name"] == "report"
+    assert len((await browser.get("/workflows")).json["workflows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ({}, "name"),
+        ({"name": "r", "nodes": {"a": {"task": "m.f", "args": [{"node": "b"}]}}}, "node 'a'"),
+        ({"name": "r", "nodes": {"a": {"task": "m.f", "nonsense": 1}}}, "nonsense"),
+        ({"name": "r", "nodes": {"a": {"task": "m.f", "after": ["a"]}}}, "a"),
+        ({"name": "r", "nodes": []}, "nodes"),
+        ({"name": "r", "nodes": {"a": 7}}, "it is no table"),
+        (FLOW | {"schedule": {"cron": "0 0 1--100000000 * *"}}, "schedule"),
+    ],
+)
+async def test_a_workflow_that_cannot_be_is_refused(browser: Browser, flow: object, message: str) -> None:
+    """With the node, and what is wrong with it."""
+    answer = await browser.post("/workflows", flow)
+    assert answer.error[:2] == (400, "request.invalid")
+    assert message in answer.error[2]
+
+
+async def test_the_server_tells_what_it_has_done(browser: Browser) -> None:
+    """What it counted; a copy of its store is refused where there is none on disk."""
+    await browser.post("/tasks", {"name": "m.f"})
+    stats = (await browser.get("/stats")).json
+    assert (stats["tasks"], stats["counts"]["submitted"]) == ({"ready": 1}, 1)
+    assert (await browser.post("/backups", {"path": "/nowhere/copy"}, role="operator")).status == 400
+    assert (await browser.post("/backups", {"path": ""})).json["error"]["path"] == "$.path"
 
 
 async def test_children_of_a_node_that_maps_are_shown(browser: Browser, server: Server) -> None:

@@ -15,16 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-import click
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from taskd.cli.options import duration_ms
 from taskd.client.options import Options
 from taskd.client.workflow import LATER_DEFAULT, check_phases
+from taskd.text.spans import read_span_ms
 from taskd_protocol.command import Word, pack_command
-from taskd_protocol.errors import TaskdError
+from taskd_protocol.errors import BadRequest, TaskdError
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.payload import Input, pack, pack_arguments
 from taskd_protocol.schedule import Schedule, ScheduledWorkflow
@@ -149,6 +148,13 @@ def read_flow(path: Path) -> FlowFile:
     return flow
 
 
+def read_flow_of(document: Mapping[str, object]) -> FlowFile:
+    """Read a workflow from what a file would hold; of its problems no lines are known."""
+    flow = FlowFile()
+    _Reader(flow, "").read(document)
+    return flow
+
+
 def _text(path: Path, flow: FlowFile) -> str | None:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
@@ -246,7 +252,7 @@ class _Reader:
                 flow.problems.append(Problem(error.message))
 
     def _read_schedule(self, table: object) -> None:
-        from taskd.cli.flow_schedules import FIELDS, read_schedule
+        from taskd.text.flow_schedules import FIELDS, read_schedule  # noqa: PLC0415 - most files have none
 
         def wrong(message: str, key: str = "") -> None:
             flow.problems.append(Problem(f"schedule: {message}", "", self._line_of_schedule(key)))
@@ -487,8 +493,8 @@ def _word(value: object, key: str) -> Word:
 
 def _seconds(key: str, text: str) -> float:
     try:
-        return duration_ms("s")(text) / 1000
-    except click.BadParameter as error:
+        return read_span_ms(text, "s") / 1000
+    except BadRequest as error:
         raise _Wrong(f"{key}: {error.message}", key) from None
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from taskd.cli import flowfiles
-from taskd.cli.flowfiles import FlowFile, Problem, read_flow
+from taskd.text import flowfiles
+from taskd.text.flowfiles import FlowFile, Problem, read_flow
 from taskd_protocol.command import read_command
 from taskd_protocol.payload import Input, pack, unpack, unpack_arguments
 from taskd_protocol.resources import LabelRule, Need, Preference, Request, Where

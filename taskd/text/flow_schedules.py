@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, cast
 
-import click
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from taskd.cli.options import duration_ms
-from taskd.cli.timings import instant_ms
+from taskd.core.cron import parse
+from taskd.core.firings import find_zone, plan
+from taskd.text.spans import read_instant_ms, read_span_ms
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 from taskd_protocol.schedule import (
@@ -67,8 +67,6 @@ def read_schedule(
         wrong: Is told.
         is_whole: Nothing else is wrong with the file, so that the whole can be looked at.
     """
-    from taskd.core.firings import plan
-
     problems: list[str] = []
 
     def note(message: str, key: str = "") -> None:
@@ -106,13 +104,11 @@ def _typed(key: str, value: object, wrong: Wrong) -> object:
 
 def _timing(read: _Table, wrong: Wrong) -> Timing:
     """Return when; each key is tried by itself, so that what is wrong has its line."""
-    from taskd.core.cron import parse
-    from taskd.core.firings import find_zone
 
     def tried(key: str, make: Callable[[], object]) -> object:
         try:
             return make()
-        except (BadRequest, click.BadParameter) as error:
+        except BadRequest as error:
             wrong(error.message, key)
             return None
 
@@ -126,7 +122,7 @@ def _timing(read: _Table, wrong: Wrong) -> Timing:
     every = "" if isinstance(read.every, UnsetType) else str(read.every)
     return Timing(
         cron=tuple(cron),
-        every_ms=cast("int", tried("every", lambda: duration_ms("s")(every)) or 0) if every else 0,
+        every_ms=cast("int", tried("every", lambda: read_span_ms(every, "s")) or 0) if every else 0,
         at_ms=tuple(_ms(each, zone, "at", tried) for each in (read.at if isinstance(read.at, list) else [read.at])),
         zone=zone,
         gap=read.gap,
@@ -139,7 +135,7 @@ def _timing(read: _Table, wrong: Wrong) -> Timing:
 
 
 def _ms(text: str, zone: str, key: str, tried: Callable[[str, Callable[[], object]], object]) -> int:
-    return cast("int", tried(key, lambda: instant_ms(text, zone)) or 0)
+    return cast("int", tried(key, lambda: read_instant_ms(text, zone)) or 0)
 
 
 def _as_text(value: object) -> object:
