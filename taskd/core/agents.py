@@ -69,8 +69,8 @@ def offer(w: Working, command: OfferAgent, now: Now) -> AgentAccepted:
     is_same_boot = agent.boot_id == command.boot_id
     agent.boot_id = command.boot_id
     agent.connection = command.connection
-    _have(w, agent, [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools])
     agent.queues = command.queues
+    _have(w, agent, [PoolState(pool=pool, names=frozenset(pool.names)) for pool in command.pools])
     agent.labels = {**command.labels, AGENT_LABEL: command.agent}
     agent.software = command.software
     agent.marks_starts = command.marks_starts
@@ -187,7 +187,6 @@ def _cut(w: Working, agent: Agent) -> None:
 
 def _have(w: Working, agent: Agent, pools: list[PoolState]) -> None:
     """Note what the agent has now."""
-    w.offers += 1
     for name in {name for pool in agent.pools for name in pool.names}:
         del w.having[name][agent.name]
         if not w.having[name]:
@@ -196,6 +195,8 @@ def _have(w: Working, agent: Agent, pools: list[PoolState]) -> None:
     for pool in pools:
         for name in pool.names:
             w.having.setdefault(name, {})[agent.name] = agent
+            for line in w.shares.found(name, agent.queues):
+                w.note_head(line)
 
 
 def _deadline_mono_ms(w: Working, agent: Agent) -> int:

@@ -11,8 +11,10 @@ there until it fits.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
+from taskd.core import limiting
 from taskd.core.commands import Now
 from taskd.core.fitting import met, never, not_now
 from taskd.core.fleet import Agent
@@ -41,6 +43,9 @@ never end."""
 
 KEPT_FREE_EVERY_MS: Final = 50
 """Between two agents that are chosen to be kept free."""
+
+STUCK_LOOKED_AT: Final = 64
+"""Lines, in the order in which they became stuck, among which one is found for which an agent is kept free."""
 
 KEPT_FREE_SHARE: Final = 8
 """At most one agent in so many is kept free, and at least one."""
@@ -73,14 +78,21 @@ class Choosing:
                 insort(self._fresh, (w.rooms.cpu_left[name], name))
         w.rooms.grown.clear()
 
+    @property
+    def reach(self) -> int:
+        """The most CPUs that an agent has left which has more than before this pass; less than 0: there is none.
+
+        Who has none left, or less than that, may have room for what asks for none.
+        """
+        return max(0, self._fresh[-1][0]) if self._fresh else -1
+
     def is_hopeless(self, line: Line) -> bool:
         """Tell at little cost whether a line that was stuck before this pass is so still."""
-        if line.stuck < self._before or line.head_rank() < line.stuck_rank or line.id in self._w.rooms.held:
-            return False
-        cpu, _ = line.least
-        if self._fresh and (not cpu or self._fresh[-1][0] >= cpu):  # what is left may be less than nothing
-            return False
-        if self._may_keep and self._is_due(line):
+        if line.id in self._w.rooms.held:
+            return False  # it may have its agent where others have none
+        if line.shelf >= 0:  # it was as stuck as its shelf, all the while that it was not looked at
+            line.stuck = max(line.stuck, self._w.rooms.stuck_as_of.get(line.shelf, -1))
+        if line.stuck < self._before or line.head_rank() < line.stuck_rank or self.reach >= line.least[0]:
             return False
         line.stuck = self._w.rooms.growth
         return True
@@ -129,17 +141,14 @@ class Choosing:
         assert number is not None
         return Granted(agent.room.holds_of(line.requests[number]), number)
 
-    def note_stuck(self, line: Line) -> Agent | None:
-        """Note that no agent has room for the line's first task; return the agent that is kept free for it, if any."""
-        w, now_ms = self._w, self._now.mono_ms
-        line.stuck, line.stuck_rank = w.rooms.growth, line.head_rank()
+    def note_stuck(self, line: Line) -> None:
+        """Note that no agent has room for the line's first task."""
+        rooms = self._w.rooms
+        line.stuck, line.stuck_rank = rooms.growth, line.head_rank()
         if not line.stuck_since_ms:
-            line.stuck_since_ms = now_ms
-        name = w.rooms.held.get(line.id)
-        needs_room = line.requests or (line.wants is not None and line.wants.exclusive_host)
-        if name is None and needs_room and self._may_keep and self._is_due(line):
-            name = self._keep_free(line)
-        return None if name is None else w.agents.get(name)
+            line.stuck_since_ms = self._now.mono_ms
+        if line.requests or (line.wants is not None and line.wants.exclusive_host):
+            rooms.stuck.setdefault(line.id, line)
 
     def _is_due(self, line: Line) -> bool:
         """Tell whether an agent may be kept free for a line that is stuck."""
@@ -147,7 +156,11 @@ class Choosing:
 
     def note_served(self, line: Line, agent: Agent) -> None:
         """Note that the line's first task was granted: what was kept free for it is so no longer."""
+        stuck = line.stuck
         line.note_served()
+        if stuck >= self._before:
+            line.stuck = stuck  # for the next one, too, only what has more room need be looked at
+        self._w.rooms.stuck.pop(line.id, None)
         if line.id in self._w.rooms.held:
             release(self._w, line.id)
             self.released = True
@@ -228,9 +241,39 @@ class Choosing:
             crowd[value] = crowd.get(value, 0) + count
         return crowd
 
-    def _keep_free(self, line: Line) -> str | None:
+    def finish(self, *, is_complete: bool) -> None:
+        """Note of which lines it is known now that they are stuck, and keep an agent free for one of them.
+
+        Args:
+            is_complete: All were looked at that the agents which have more room might have some for.
+        """
+        rooms = self._w.rooms
+        for shelf in self._w.shares.standing:
+            if is_complete or shelf > self.reach:
+                rooms.stuck_as_of[shelf] = rooms.looked_at
+        if not is_complete:  # those that were not looked at want to know of the same agents in the next pass
+            rooms.grown.update(dict.fromkeys([name for _, name in self._fresh]))
+            rooms.looked_at = self._before
+        if not self._may_keep:
+            return
+        due: list[tuple[int, int, bytes, Line]] = []
+        for line in list(islice(rooms.stuck.values(), STUCK_LOOKED_AT)):
+            if line.entry is None or line.shelf < 0:
+                del rooms.stuck[line.id]
+            elif self._is_due(line) and not self._is_held_back(line):
+                due.append((self._w.shares.time_of(line.queue), line.head_rank(), line.id, line))
+        if due:
+            _, _, _, line = min(due)
+            del rooms.stuck[line.id]
+            rooms.stuck[line.id] = line  # behind the others, should it be in vain
+            self._keep_free(line)
+
+    def _is_held_back(self, line: Line) -> bool:
+        return limiting.holds_back(self._w, line.queue, line.name, self._now) is not None
+
+    def _keep_free(self, line: Line) -> None:
+        """Keep an agent free for a line, if one could run it."""
         w = self._w
-        self._may_keep = False  # each asks all agents
         w.rooms.next_keep_mono_ms = self._now.mono_ms + KEPT_FREE_EVERY_MS
         where = line.wants
         able = [
@@ -249,12 +292,10 @@ class Choosing:
             ]
         if not calm:  # seldom asked at last, so that lines that no agent has keep no other from its turn
             line.keep_at_ms = self._now.mono_ms + min(max(stuck_ms, KEPT_FREE_AFTER_MS), KEPT_FREE_AFTER_MS_MAX)
-            return None
+            return
         agent = min(calm, key=_load)
         w.note_room(agent)
-        agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, line.head_rank()
-        w.rooms.held[line.id] = agent.name
-        return agent.name
+        hold(w, line, agent, line.head_rank())
 
 
 def review(w: Working, now: Now) -> None:
@@ -268,6 +309,13 @@ def review(w: Working, now: Now) -> None:
         elif line.head_rank() != agent.held_rank and not agent.is_reserved:
             agent.held_rank = line.head_rank()
             w.note_room(agent)
+
+
+def hold(w: Working, line: Line, agent: Agent, rank: int) -> None:
+    """Keep an agent free for a line, of which each pass takes note; but for what comes before a rank."""
+    agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, rank
+    w.rooms.held[line.id] = agent.name
+    w.shares.loosen(line)
 
 
 def release(w: Working, line_id: bytes) -> None:

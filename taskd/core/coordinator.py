@@ -325,6 +325,5 @@ class Coordinator:
                 task.ready_mono_ms = w.ticked_mono_ms or 0
                 if task.gates:
                     gates.watch(w, task)
-        if line.window_count:
-            w.active[line.id] = line
+        w.note_head(line)
         w.dirty_lines[line.id] = line  # it may want more

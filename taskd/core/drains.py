@@ -48,6 +48,7 @@ def weigh_queue(w: Working, command: WeighQueue) -> None:
 
 
 def _keep_order(w: Working, queue: str, record: QueueRecord) -> None:
+    w.shares.weigh(queue, record.weight)
     if record != _PLAIN:
         w.queues[queue] = record
         w.put(records.QUEUE, queue.encode(), record)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from taskd.core.working import Working
 
 
-LEASED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
-
 NEARNESS: Final = {obstacle: index for index, obstacle in enumerate(Obstacle)}
 
 Ruled = tuple[Obstacle, str]
@@ -71,6 +68,8 @@ def not_now(agent: "Agent", line: "Line", now: "Now") -> Ruled | None:  # noqa: 
         return busy
     if agent.held_for not in {b"", line.id} and not _is_before(line, agent):
         return Obstacle.HELD, ""
+    if agent.is_laden:
+        return Obstacle.LADEN, ""
     return None
 
 
@@ -90,8 +89,6 @@ def ruled_out(w: "Working", agent: "Agent", line: "Line", now: "Now") -> tuple[R
     ruled = not_now(agent, line, now)
     if ruled is not None:
         return ruled, False
-    if agent.granted_bytes > LEASED_BYTES_MAX:
-        return (Obstacle.LADEN, ""), False
     if line.wants is None and agent.room.is_pressed and _is_calm_elsewhere(w, line):
         return (Obstacle.PRESSURE, ""), False
     return None, False

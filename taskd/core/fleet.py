@@ -10,10 +10,13 @@ Knows no rule: ``taskd.core.agents`` keeps agents, ``choosing`` and ``placement`
 from dataclasses import dataclass, field
 
 from taskd.core.commands import Charge, Now
-from taskd.core.lines import Task
+from taskd.core.lines import Line, Task
 from taskd.core.room import Room
 from taskd_protocol.resources import CPU
 from taskd_protocol.task import Pool
+
+LEASED_BYTES_MAX = 64 * 1024 * 1024
+"""Arguments in an agent's leases; above it gets no more, whatever its credit: they are in its memory, and in ours."""
 
 ASYNC = "async"
 """The kind of a pool whose slots take no CPU each."""
@@ -96,6 +99,13 @@ class Agent:
         """Others were stopped there for a task, which alone may be granted there now."""
         return bool(self.held_for) and not self.held_rank
 
+    @property
+    def is_laden(self) -> bool:
+        """It holds as many bytes as it may: counted afresh only when it may be so."""
+        if self.granted_bytes > LEASED_BYTES_MAX:
+            self.granted_bytes = sum([len(task.spec.payload) + len(task.details) for task in self.leases.values()])
+        return self.granted_bytes > LEASED_BYTES_MAX
+
     def pool_of(self, name: str) -> int:
         """Return the pool that has the task; -1: none."""
         for index, pool in enumerate(self.pools):
@@ -156,6 +166,8 @@ class Rooms:
         looked_at: ``growth`` then.
         cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
         by_cpu_left: The same, sorted.
+        stuck: Lines that need more room than any agent has, by id, in the order in which that began; and some others.
+        stuck_as_of: Of each shelf of lines (``taskd.core.rows``), at which ``growth`` all of it was known to be stuck.
         held: Agents that are kept free, by the id of the line for whose first task.
         next_keep_mono_ms: Before, none is chosen to be kept free.
     """
@@ -166,6 +178,8 @@ class Rooms:
         self.looked_at = 0
         self.cpu_left: dict[str, int] = {}
         self.by_cpu_left: list[tuple[int, str]] = []
+        self.stuck: dict[bytes, Line] = {}
+        self.stuck_as_of: dict[int, int] = {}
         self.held: dict[bytes, str] = {}
         self.next_keep_mono_ms = 0
 

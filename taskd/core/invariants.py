@@ -9,6 +9,7 @@ from taskd.core import attempts, jobs
 from taskd.core.fleet import Agent
 from taskd.core.lifecycle import State
 from taskd.core.lines import is_fair, where_of
+from taskd.core.rows import UNSERVED
 from taskd.core.standing import Schedules, is_armed
 from taskd.core.working import Working
 from taskd_protocol.limiting import QUEUE_PREFIX, TASK_PREFIX
@@ -61,6 +62,7 @@ def check_invariants(w: Working) -> None:
     assert sum(group.count for group in w.dead_groups.values()) <= w.counters.ended.get(State.DEAD, 0)
     assert sum(not job.finished_at_ms for job in w.jobs.values()) <= jobs.RUNNING_MAX
     _check_agents(w)
+    _check_shares(w)
     _check_limits(w)
     _check_schedules(w.schedules)
     _check_counters(w)
@@ -90,6 +92,31 @@ def _check_room(agent: Agent) -> None:
     assert agent.apart == {word: count for word, count in words.items() if word}
     holders = [task.token for task in granted if task.granted and task.granted.exclusive_host]
     assert agent.holder == (holders[-1] if holders else 0)
+
+
+def _check_shares(w: Working) -> None:
+    """Assert that each line which has tasks stands in its queue, or waits for an agent that serves it."""
+    shares = w.shares
+    standing: Counter[int] = Counter()
+    for line in w.active.values():
+        if line.shelf == UNSERVED:
+            assert shares.unserved[line.name][line.id] is line
+            assert not any(agent.can_run(line.queue, line.name) for agent in w.agents.values())
+            continue
+        assert line.entry is not None, "what has tasks has its place"
+        row = shares.queues[line.queue].rows[line.fair]
+        assert any(entry is line.entry for entry in row.shelves[line.shelf])
+        assert line.entry[0] <= line.head_rank()
+        standing[line.shelf] += 1
+    assert {shelf: count for shelf, count in shares.standing.items() if count} == dict(standing)
+    assert sum(len(lines) for lines in shares.unserved.values()) == len(w.active) - standing.total()
+    assert shares.weights == sum(share.weight for share in shares.queues.values())
+    for queue, share in shares.queues.items():
+        assert sum(row.count for row in share.rows) == sum(
+            line.queue == queue and line.shelf != UNSERVED for line in w.active.values()
+        )
+        assert share.is_empty or share.weight == w.weight_of(queue)
+        assert share.is_empty or share.turn is not None, "a queue that has tasks has its turn"
 
 
 def _check_limits(w: Working) -> None:

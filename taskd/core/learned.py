@@ -38,6 +38,7 @@ def note_peaks(w: Working, peaks: Iterable[tuple[str, int]]) -> None:
         for line in w.lines.values():
             if line.learns and line.name in changed:
                 line.ask_for_memory(proposal(w.peaks[line.name]))
+                w.shares.loosen(line)
 
 
 def note_death(w: Working, task: Task, peak: int) -> None:

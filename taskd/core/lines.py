@@ -206,6 +206,9 @@ def ready_id(line: bytes, rank: int) -> bytes:
     return line + rank.to_bytes(RANK_BYTES, "big")
 
 
+Entry = tuple[int, int, "Line"]
+"""Where a line stands, see ``taskd.core.rows``: the rank of its first task, a number of the entry's own, the line."""
+
 _rank = attrgetter("rank")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_where = msgspec.msgpack.Decoder(Where).decode
@@ -243,8 +246,8 @@ class Line:
         learns: It is asked for memory as it was learned.
         least: CPU and memory that each of the alternatives asks for at least.
         names_agents: It is asked which agent it is, so that no two are of a sort.
-        is_served: A connected agent had the tasks, and served the queue, when that was looked up.
-        served_as_of: ``offers`` of the working set then.
+        shelf: On which it stands among the lines of its queue, see ``taskd.core.rows``.
+        entry: Where; None: it does not, or it is being served.
         able: Of each sort of agent, by what it offers, or of each agent: whether it could run the tasks.
         stuck: ``growth`` of the agents' rooms when no agent had room for the first task; -1: it is to be looked at.
         stuck_rank: Of that task.
@@ -265,10 +268,10 @@ class Line:
         "_window",
         "able",
         "complete",
+        "entry",
         "fair",
         "holdups",
         "id",
-        "is_served",
         "keep_at_ms",
         "learns",
         "least",
@@ -283,7 +286,7 @@ class Line:
         "refilling",
         "requests",
         "seen_head",
-        "served_as_of",
+        "shelf",
         "stuck",
         "stuck_rank",
         "stuck_since_ms",
@@ -303,8 +306,8 @@ class Line:
         self.learns = any(need.amount == LEARNED for request in self.requests for need in request.needs)
         self.least = _least(self.requests, CPU), _least(self.requests, MEMORY)
         self.names_agents = any(rule.label in OWN_LABELS for rule in self.wants.labels) if self.wants else False
-        self.is_served = False
-        self.served_as_of = -1
+        self.shelf = -1
+        self.entry: Entry | None = None
         self.able: dict[bytes, bool] = {}
         self.stuck = self.stuck_rank = -1
         self.stuck_since_ms = self.keep_at_ms = 0

@@ -227,6 +227,5 @@ def _stop(w: Working, line: Line, choice: Choice, now: Now) -> None:
         w.put(records.LEASE, task.spec.id, lease_record(task))
     w.effects.append(SendRevoke(agent.name, agent.connection, [task.token for task in choice.victims]))
     choosing.release(w, line.id)
-    agent.held_for, agent.held_flow, agent.held_rank = line.id, line.flow, 0
-    w.rooms.held[line.id] = agent.name
+    choosing.hold(w, line, agent, 0)
     w.yielding.rooms[line.id] = line.head_rank(), now.mono_ms + ROOM_MS

@@ -143,7 +143,6 @@ class Working:
         self.active: dict[bytes, Line] = {}
         self.agents: dict[str, Agent] = {}
         self.having: dict[str, dict[str, Agent]] = {}
-        self.offers = 0  # rises whenever what some agent has changes
         self.asking: dict[str, Agent] = {}
         self.silence_look_mono_ms = 0
         self.tokens: dict[str, TokenRecord] = {}
@@ -336,7 +335,7 @@ class Working:
         self.put(records.READY, ready_id(line.id, task.rank), task.spec.id)
         if line.add(task):
             self.tasks[task.spec.id] = task
-            self.active[line.id] = line
+            self.note_head(line)
             self._spill(line)
         else:
             self.tasks.pop(task.spec.id, None)
@@ -353,11 +352,19 @@ class Working:
         count = line.extend(tasks)
         if count:
             self.tasks.update({task.spec.id: task for task in tasks[:count]})
-            self.active[line_id] = line
+            self.note_head(line)
             self._spill(line)
         self.dirty_lines[line_id] = line
         self.counters.move(queue, None, State.READY, len(tasks))
         self.events.append(TasksMoved(SUBMITTED, queue, name, "", 0, [task.spec.id for task in tasks], []))
+
+    def note_head(self, line: Line) -> None:
+        """Note that another task may be the first of a line's window, or that there is none any more."""
+        if line.window_count:
+            self.active[line.id] = line
+            self.shares.enter(line, self.weight_of(line.queue))
+        elif self.active.pop(line.id, None) is not None:
+            self.shares.leave(line)
 
     def _spill(self, line: Line) -> None:
         if line.overfull:
@@ -373,8 +380,7 @@ class Working:
         task = line.remove(rank)
         if task is not None:
             self.tasks.pop(task.spec.id, None)
-        if not line.window_count:
-            self.active.pop(line.id, None)
+        self.note_head(line)
         self.dirty_lines[line.id] = line
 
     # -- the end of a turn --------------------------------------------------------------

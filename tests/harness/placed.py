@@ -8,7 +8,7 @@ from taskd.core import gates, limiting, records
 from taskd.core.commands import GoOn, Now
 from taskd.core.effects import Continue, Effect, SendLease
 from taskd.core.explain import explain_task
-from taskd.core.fitting import LEASED_BYTES_MAX, never, not_now
+from taskd.core.fitting import never, not_now
 from taskd.core.fleet import Agent
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import rank_in
@@ -36,7 +36,7 @@ def check_placed(w: Working, effects: Sequence[Effect], now: Now) -> None:
     for line in w.active.values():
         left = limiting.left(w, line.queue, line.name, now)
         for agent in w.agents.values():
-            if left and agent.granted_bytes <= LEASED_BYTES_MAX and never(agent, line) is None:
+            if left and never(agent, line) is None:
                 assert not_now(agent, line, now) is not None, "what has room moves"
 
 

@@ -76,3 +76,18 @@ def test_a_workflow_tells_where_it_stands(shell: Shell) -> None:
     assert {event.id for event in told_of} == {run.id}
     assert told_of[0].what == "workflow.running"
     assert told_of[-1].what == "workflow.succeeded"
+
+
+def test_tasks_that_are_dealt_out_together_are_told_line_by_line(shell: Shell) -> None:
+    """Each event is of one queue and one name."""
+    specs = [shell.spec(name, queue=queue) for queue in ("a", "b") for name in ("m.f", "m.g", "m.f")]
+    shell.submit(*specs)
+    told(shell)
+    FakeAgent(shell, names=["m.f", "m.g"]).join(credit=9)
+    running = [event for event in told(shell) if isinstance(event, TasksMoved)]
+    assert sorted((event.queue, event.name, event.ids) for event in running) == sorted(
+        (queue, name, [spec.id for spec in specs if (spec.queue, spec.name) == (queue, name)])
+        for queue in ("a", "b")
+        for name in ("m.f", "m.g")
+    )
+    assert all(len(event.spans_ms) == len(event.ids) for event in running)

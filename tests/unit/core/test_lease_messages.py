@@ -8,7 +8,7 @@ from taskd.core.agent_commands import AddCredit, BeatHeart, OfferAgent
 from taskd.core.commands import Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
-from taskd.core.placement import LEASE_BYTES, LEASE_TASKS_MAX
+from taskd.core.granting import LEASE_BYTES, LEASE_TASKS_MAX
 from taskd.core.working import Settings
 from taskd_protocol.agent_messages import Lease
 from taskd_protocol.connection import encode

@@ -13,6 +13,7 @@ from taskd.core.effects import SendLease
 from taskd.core.records import EpochRecord, LeaseRecord
 from taskd.core.working import EPOCH_BITS
 from taskd_protocol.errors import BadRequest
+from taskd_protocol.resources import Need, Request, Supply, Where
 from taskd_protocol.task import Grant, TaskSpec
 
 
@@ -196,13 +197,16 @@ def test_a_grant_says_what_is_stored(shell: Shell) -> None:
 # -- fencing tokens ------------------------------------------------------------------------
 
 
-def test_an_agent_is_given_no_more_arguments_than_fit_its_memory(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", [None, Where([Request([Need("cpu", 1_000)])]), Where([], apart="")])
+def test_an_agent_is_given_no_more_arguments_than_fit_its_memory(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, where: Where | None
+) -> None:
     """Credit counts tasks; their arguments may be large. What it reports makes room again."""
-    monkeypatch.setattr("taskd.core.placement.LEASED_BYTES_MAX", 1_000)
-    agent = FakeAgent(shell).join()
+    monkeypatch.setattr("taskd.core.fleet.LEASED_BYTES_MAX", 1_000)
+    agent = FakeAgent(shell, supplies=[Supply("cpu", 8_000)]).join()
     shell.do(agent.credit(100))
     for _ in range(3):
-        submit(shell, shell.spec(payload=bytes(600)))
+        submit(shell, shell.spec(payload=bytes(600), where=where))
     shell.turn()
     held = agent.receive()
     assert len(held) == 2

@@ -7,7 +7,7 @@ from trio.testing import lockstep_stream_pair
 
 from harness.peer import Agent, Peer, hello
 from harness.server import Server, leased, report
-from taskd.core.placement import LEASE_BYTES
+from taskd.core.granting import LEASE_BYTES
 from taskd_protocol.agent_messages import (
     Ack,
     Drain,
