@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taskd.http.errors import FramingRefused, HeadTooLarge, HttpRefusal, OriginRefused, refusal
+from taskd.http.errors import FramingRefused, HeadTooLarge, HttpRefusal, NotFound, OriginRefused, refusal
 from taskd.http.rates import Rates
 
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -49,7 +49,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
         if scope["type"] != "http":
-            return  # a WebSocket is closed by who speaks HTTP
+            await refusal(NotFound("there are no WebSockets here"))(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         try:
             _check_size(scope)
@@ -73,7 +74,7 @@ class SecurityHeaders:
         """Pass on."""
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"].endswith("http.response.start"):  # also of a WebSocket that is refused
                 headers = MutableHeaders(raw=message["headers"])
                 for name, value in SECURITY.items():
                     headers.setdefault(name, value)

@@ -103,6 +103,23 @@ async def test_nothing_is_smuggled_in() -> None:
         assert b"ok\n" not in data
 
 
+@pytest.mark.parametrize(("host", "status"), [("localhost", "404"), ("evil.example", "400")])
+async def test_a_websocket_is_refused(host: str, status: str) -> None:
+    """There are none here; to a foreign host not even that is told."""
+    asked = (
+        f"GET /healthz HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    data = b""
+    async with serving(Answers()) as where, await trio.open_tcp_stream("127.0.0.1", where.address.port) as stream:
+        await stream.send_all(asked.encode())
+        with trio.fail_after(5):
+            while piece := await stream.receive_some(65536):
+                data += piece
+    assert data.decode().split(" ")[1] == status
+    assert b"x-content-type-options: nosniff" in data
+
+
 async def test_a_cancelled_server_ends_quietly() -> None:
     """Whatever else fails in the process, its error is not buried under ours."""
     async with trio.open_nursery() as nursery:
