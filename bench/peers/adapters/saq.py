@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from time import monotonic
 
-from saq import Queue
+from redis.asyncio import Redis
 from saq.job import TERMINAL_STATUSES
+from saq.queue.redis import RedisQueue
 
 from peers.adapters import running
 from peers.interface import REDIS_MODES, Argv, Broker, Place, redis, tool
 
-queue = Queue.from_url(f"redis://127.0.0.1:{Place.here().port}")
+CONNECTIONS = 1_000
+"""Each coroutine that waits for work holds one; its Redis client allows a hundred unless told."""
+queue = RedisQueue(Redis(port=Place.here().port, max_connections=CONNECTIONS))
 
 
 async def noop(_ctx: object, *, value: int) -> int:
