@@ -171,9 +171,10 @@ def _lacking(agent: "Agent", line: "Line") -> Ruled:
     room = agent.room
     request = next((r for r in line.requests if not room.could_hold(r)), line.requests[0])
     lacking = room.lacks(request, room.cpu_left(agent.busy_cpu))
-    alone = room.cpu_left(agent.busy_cpu, alone=True)
-    pressed = room.is_pressed and not room.lacks(request, alone, alone=True)
-    return Obstacle.PRESSURE if pressed else Obstacle.RESOURCE, lacking
+    if not room.is_pressed:
+        return Obstacle.RESOURCE, lacking
+    its_own = room.lacks(request, room.cpu_left(agent.busy_cpu, alone=True), alone=True)
+    return (Obstacle.RESOURCE, its_own) if its_own else (Obstacle.PRESSURE, lacking)
 
 
 def _is_calm_elsewhere(w: "Working", line: "Line") -> bool:

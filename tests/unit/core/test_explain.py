@@ -109,6 +109,15 @@ def machine_pressed(shell: Shell) -> TaskSpec:
     return submit(shell, Where([Request([Need("cpu", 4_000)])]))
 
 
+def pressed_and_taken(shell: Shell) -> TaskSpec:
+    """What would be missing if nobody else used the machine is told before what others use."""
+    agent = join(shell)
+    submit(shell, Where([Request([Need("gpu", 2_000)])]))
+    for _ in range(CALM_BEATS):
+        shell.do(replace(agent.beat(), cpu_outside=7_000))
+    return submit(shell, Where([Request([Need("cpu", 4_000), Need("gpu", 1_000)])]))
+
+
 def no_credit(shell: Shell) -> TaskSpec:
     join(shell, credit=0)
     return submit(shell)
@@ -186,6 +195,7 @@ OBSTACLES: list[tuple[Callable[[Shell], TaskSpec], Obstacle, str, tuple[int, int
     (all_of_it, Obstacle.RESOURCE, "memory", (0, GIB, 4 * GIB), False),
     (parts_left, Obstacle.RESOURCE, "gpu", (800, 800, 2_000), False),
     (machine_pressed, Obstacle.PRESSURE, "cpu", (4_000, 1_000, 8_000), False),
+    (pressed_and_taken, Obstacle.RESOURCE, "gpu", (1_000, 0, 2_000), False),
     (no_credit, Obstacle.BUSY, "", (0, 0, 0), False),
     (no_slot, Obstacle.BUSY, "", (0, 0, 0), False),
     (drained, Obstacle.DRAINING, "", (0, 0, 0), False),
