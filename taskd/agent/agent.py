@@ -37,6 +37,7 @@ from taskd_protocol.resources import ONE
 from taskd_protocol.task import COMMAND_NAME, Pool
 
 if TYPE_CHECKING:
+    from taskd_protocol.limiting import Limit
     from taskd_protocol.schedule import Schedule
 
 log = structlog.get_logger("taskd.agent")
@@ -65,6 +66,7 @@ class Agent:
         self._core: AgentCore | None = None
         self._executors: list[Executor] = []
         self._schedules: dict[str, list[Schedule]] = {}
+        self._limits: dict[str, list[Limit]] = {}
         self._version = config.code_version
         self._python = ""  # of the workers
         self._together: dict[str, Rule] = {}
@@ -124,7 +126,7 @@ class Agent:
             nursery.start_soon(link.hand_on)
             nursery.start_soon(link.gather)
             nursery.start_soon(_keep_marks, marks, core)
-            nursery.start_soon(publish, config.client, self._schedules)
+            nursery.start_soon(publish, config.client, self._schedules, self._limits)
             async with trio.open_nursery() as executors:
                 for executor in self._executors:
                     executors.start_soon(executor.run)
@@ -148,7 +150,7 @@ class Agent:
             raise ConfigInvalid(
                 f"no tasks in {modules}: name the modules that hold a taskd.App and its @app.task functions"
             )
-        self._schedules = ready.schedules
+        self._schedules, self._limits = ready.schedules, ready.limits
         self._together = {task.name: Rule(task.batch, task.wait_ms) for task in ready.tasks if task.batch}
         self._python = ready.python
         self._version = self._config.code_version or next(iter(ready.versions), "")

@@ -11,6 +11,7 @@ import msgspec
 
 from taskd.client.family import Found
 from taskd_protocol.framing import frame
+from taskd_protocol.limiting import Limit
 from taskd_protocol.limits import MESSAGE_BYTES_MAX
 from taskd_protocol.schedule import Schedule
 from taskd_protocol.task import Failure, Grant, TaskSpec
@@ -142,6 +143,8 @@ class Ready(msgspec.Struct, array_like=True, frozen=True, tag=16):
     """Of the code, as its Apps say."""
     python: str = ""
     """Version of the interpreter, without what is a repair only."""
+    limits: dict[str, list[Limit]] = {}
+    """What the code of each module says of limits, likewise."""
 
 
 class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=17):

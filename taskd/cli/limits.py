@@ -3,12 +3,22 @@
 import click
 
 from taskd.cli.connection import server
+from taskd.cli.declared import imported
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import say, say_document, say_json, say_rows
+from taskd.cli.output import hint, say, say_document, say_json, say_rows
+from taskd.client.client import Client
 from taskd.client.rates import rate_text, read_rate
 from taskd.text.documents import limit_document
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.limit_messages import LimitList, LimitPage, LimitRemove, LimitSet, LimitView
+from taskd_protocol.limit_messages import (
+    LimitChanges,
+    LimitList,
+    LimitPage,
+    LimitRemove,
+    LimitSet,
+    LimitSync,
+    LimitView,
+)
 from taskd_protocol.limiting import Limit, check_limit
 
 
@@ -57,6 +67,7 @@ def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bo
     wanted = Limit(name, concurrency, tokens, period_ms, burst)
     check_limit(wanted)
     with server() as client:
+        source = _source(client, name)
         client.call(LimitSet(0, wanted), Done)
     if as_json:
         say_json(
@@ -69,6 +80,8 @@ def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bo
         )
     else:
         say(f"limit {name} holds; taskd limit rm {name} removes it")
+    if source:
+        hint(f"the code of {source} defines it otherwise: yours counts until it is removed")
 
 
 @json_option
@@ -78,11 +91,42 @@ def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bo
 def remove(*, name: str, as_json: bool) -> None:
     """Remove a limit."""
     with server() as client:
+        source = _source(client, name)
         client.call(LimitRemove(0, name), Done)
     if as_json:
         say_json({"name": name, "removed": True})
     else:
         say(f"limit {name} holds no longer")
+    if source:
+        hint(f"if the code of {source} defines it, it comes back with the next agent or sync that loads that")
+
+
+@json_option
+@server_options
+@limit.command
+@click.argument("modules", metavar="MODULE...", nargs=-1, required=True)
+@click.option("--python", metavar="PATH", help="The interpreter that imports them; taskd must be installed for it.")
+def sync(*, modules: tuple[str, ...], python: str | None, as_json: bool) -> None:
+    """Make the limits hold that the code of MODULEs defines, and those no more that it defines no longer.
+
+    Agents do the same when they start, where a client's token is known. What a person has set stays as it is.
+    """
+    said = imported(modules, python or "").limits
+    with server() as client:
+        done = {module: client.call(LimitSync(0, module, limits), LimitChanges) for module, limits in said.items()}
+    if as_json:
+        say_json({m: {"changed": each.changed, "removed": each.removed, "kept": each.kept} for m, each in done.items()})
+        return
+    for module, each in done.items():
+        say(f"{module}: {len(each.changed)} changed, {len(each.removed)} removed")
+        for name in each.kept:
+            hint(f"{name} stays as a person, or another module, has said: taskd limit ls tells who")
+
+
+def _source(client: Client, name: str) -> str:
+    """Return the module whose code defines a limit now; empty: none."""
+    views = client.call(LimitList(0), LimitPage).limits
+    return next((view.limit.source for view in views if view.limit.name == name), "")
 
 
 def _running(view: LimitView) -> str:

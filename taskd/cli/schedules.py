@@ -1,11 +1,12 @@
 """`taskd schedule`: work that is submitted again and again, by the clock."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from taskd.cli.connection import server
+from taskd.cli.declared import imported
 from taskd.cli.options import duration_ms, json_list_or_object, json_option, server_options
 from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.cli.schedule_views import (
@@ -21,7 +22,7 @@ from taskd.client.client import Client
 from taskd.text.schedules import changes_document, firing_document, schedule_detail, schedule_document
 from taskd.text.values import iso
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.errors import ConfigInvalid, ScheduleUnknown, TaskdError
+from taskd_protocol.errors import ScheduleUnknown, TaskdError
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.limits import MAX_ATTEMPTS_MAX, PRIORITY_MAX, PRIORITY_MIN, SCHEDULE_PREVIEW_MAX
 from taskd_protocol.payload import pack_arguments
@@ -321,7 +322,7 @@ def sync(*, modules: tuple[str, ...], python: str | None, prune: bool, as_json: 
 
     Agents do the same when they start, where a client's token is known.
     """
-    defined = _defined(modules, python or "")
+    defined = imported(modules, python or "").schedules
     changes: dict[str, ScheduleChanges] = {}
     with server() as client:
         for module, schedules in defined.items():
@@ -390,29 +391,3 @@ def _say_firings(page: PreviewPage) -> None:
         say_rows(("UTC", page.zone.upper(), "NOTE"), [row for _, *row in sorted(told)])
     if not page.firings:
         say("nothing fires any more")
-
-
-def _defined(modules: Sequence[str], python: str) -> dict[str, list[Schedule]]:
-    """Have an interpreter import the modules; return what each defines.
-
-    Raises:
-        ConfigInvalid: One cannot be imported, or there is no such interpreter.
-    """
-    import subprocess
-
-    import msgspec
-
-    from taskd.agent import wire
-    from taskd.agent.config import find_python
-
-    argv = [find_python(python), "-m", "taskd.agent.worker.declared", *modules]
-    ran = subprocess.run(argv, stdout=subprocess.PIPE, check=False)  # noqa: S603 - the interpreter that was named
-    try:
-        ready = msgspec.msgpack.decode(ran.stdout, type=wire.Ready)
-    except msgspec.MsgspecError:
-        raise ConfigInvalid(f"{argv[0]} told nothing of {', '.join(modules)}: is taskd installed for it?") from None
-    if ready.error:
-        raise ConfigInvalid(ready.error)
-    if not ready.tasks:
-        raise ConfigInvalid(f"no tasks in {', '.join(modules)}: name the modules that hold a taskd.App")
-    return ready.schedules

@@ -11,6 +11,7 @@ from taskd.client.batch_task import AsyncBatchTask, BatchDecorator, BatchTask
 from taskd.client.batching import WAIT_S, Batching, check_takes_list, read_batching
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
+from taskd.client.limits import UNBOUND, Bound, check_agreed, limits_said
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
 from taskd.client.options import Options, Placing, Retry, UniqueMode
@@ -25,6 +26,7 @@ from taskd_protocol.task import DEFAULT_QUEUE, check_name
 
 if TYPE_CHECKING:
     from taskd.client.runs import WorkflowRun
+    from taskd_protocol.limiting import Limit as WireLimit
     from taskd_protocol.schedule import Schedule as WireSchedule
 
 P = ParamSpec("P")
@@ -41,6 +43,7 @@ class App:
         tasks: The declared ones by name.
         version: Of the program; empty: none was said.
         schedules: What each of them says of schedules, by the task's name.
+        limits: The same of limits.
         written: The same of workflows: the module of the function that writes one, and what tells its schedules.
     """
 
@@ -66,6 +69,7 @@ class App:
         """
         self.tasks: dict[str, AnyTask] = {}
         self.schedules: dict[str, list[WireSchedule]] = {}
+        self.limits: dict[str, list[WireLimit]] = {}
         self.written: list[tuple[str, Callable[[], list[WireSchedule]]]] = []
         self.version = version
         self._url = url
@@ -117,6 +121,9 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        concurrency: int = 0,
+        rate: str = "",
+        burst: int = 0,
         **placing: Unpack[Placing],
     ) -> "TaskDecorator": ...
     @overload
@@ -141,6 +148,9 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        concurrency: int = 0,
+        rate: str = "",
+        burst: int = 0,
         **placing: Unpack[Placing],
     ) -> BatchDecorator: ...
     def task(
@@ -165,6 +175,9 @@ class App:
         unique_key: str = "",
         replace: bool = False,
         schedule: Declared = None,
+        concurrency: int = 0,
+        rate: str = "",
+        burst: int = 0,
         batch: int = 0,
         wait: float = WAIT_S,
         **placing: Unpack[Placing],
@@ -193,6 +206,10 @@ class App:
             schedule: When the server is to submit it by itself: ``Cron("0 3 * * *", tz="Europe/Oslo")``,
                 ``Every(60)``, a ``Schedule`` with arguments and rules, or several. It is kept by the server when an
                 agent, or `taskd schedule sync`, has loaded the module.
+            concurrency: So many attempts of it may run at a time, on all agents; 0: any number. As the limit
+                ``task:NAME``, which agents and `taskd limit sync` make known; what a person says of it counts for more.
+            rate: So many may begin in a time: ``"100/s"``, ``"10/m"``; empty: any number.
+            burst: So many may begin at once after a lull; 0: what the rate lets begin in a tenth of a second.
             batch: Up to so many, 1 to 500, are given to the function in one call: it takes a list of what was
                 submitted, and returns a list of as many results. An exception in it fails that task alone; one that is
                 raised, all. 0: each in a call of its own.
@@ -223,9 +240,10 @@ class App:
             **placing,
         )
         batching = read_batching(name or "", batch, wait, options)
+        bound = Bound(concurrency, rate, burst)
         if batching is not None:
-            return BatchDecorator(self, name, options, schedule, batching)
-        decorator = TaskDecorator(self, name, options, schedule)
+            return BatchDecorator(self, name, options, schedule, batching, bound=bound)
+        decorator = TaskDecorator(self, name, options, schedule, bound)
         return decorator if function is None else decorator(function)
 
     def declare(
@@ -235,6 +253,8 @@ class App:
         options: Options,
         schedules: Declared = None,
         batching: Batching | None = None,
+        *,
+        bound: Bound = UNBOUND,
     ) -> Task[P, object]:
         """Enter a function as a task; what ``task`` stands on."""
         chosen = task_name(function) if name is None else name
@@ -262,6 +282,9 @@ class App:
         twice = next((each.name for each in made if each.name in others), None)
         if twice is not None:
             raise BadRequest(f"two schedules are named {twice!r}: give one a name= of its own")
+        limits = limits_said(chosen, options, bound)
+        check_agreed(limits, [each for known, several in self.limits.items() if known != chosen for each in several])
+        self.limits[chosen] = limits
         self.schedules[chosen] = made
         self.tasks[chosen] = task
         return task
@@ -413,7 +436,10 @@ _KINDS: Mapping[tuple[bool, bool], type] = {
 class TaskDecorator:
     """Declares the function that it is put before; made by ``App.task`` with options."""
 
-    def __init__(self, app: App, name: str | None, options: Options, schedules: Declared = None) -> None:
+    def __init__(
+        self, app: App, name: str | None, options: Options, schedules: Declared = None, bound: Bound = UNBOUND
+    ) -> None:
+        self._bound = bound
         self._app = app
         self._name = name
         self._options = options
@@ -425,7 +451,7 @@ class TaskDecorator:
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     def __call__(self, function: Callable[P, object], /) -> object:
         """Declare the function."""
-        return self._app.declare(function, self._name, self._options, self._schedules)
+        return self._app.declare(function, self._name, self._options, self._schedules, bound=self._bound)
 
 
 def _place(function: Callable[P, object]) -> str:

@@ -8,6 +8,7 @@ from taskd.client.task import Task
 
 if TYPE_CHECKING:
     from taskd.client.app import App
+    from taskd.client.limits import Bound
     from taskd.client.options import Options
     from taskd.client.schedule import Declared
 
@@ -38,8 +39,16 @@ class BatchDecorator:
     """Declares the function that it is put before; made by ``App.task`` with ``batch=``."""
 
     def __init__(
-        self, app: "App", name: str | None, options: "Options", schedules: "Declared", batching: Batching
+        self,
+        app: "App",
+        name: str | None,
+        options: "Options",
+        schedules: "Declared",
+        batching: Batching,
+        *,
+        bound: "Bound",
     ) -> None:
+        self._bound = bound
         self._app = app
         self._name = name
         self._options = options
@@ -54,4 +63,6 @@ class BatchDecorator:
     def __call__(self, function: Callable[[list[T]], Sequence[R | Exception]], /) -> BatchTask[T, R]: ...
     def __call__(self, function: Callable[P, object]) -> object:
         """Declare the function."""
-        return self._app.declare(function, self._name, self._options, self._schedules, self._batching)
+        return self._app.declare(
+            function, self._name, self._options, self._schedules, self._batching, bound=self._bound
+        )

@@ -54,13 +54,22 @@ def read_batching(name: str, batch: int, wait: float, options: "Options") -> Bat
         raise BadRequest(f"batch{whose} is {batch!r}; it goes from 1 to {BATCH_MAX}")
     if not math.isfinite(wait) or not 0 <= wait <= WAIT_MAX_S:
         raise BadRequest(f"wait{whose} is {wait!r}; it goes from 0 to {WAIT_MAX_S:g} seconds")
+    refuse_alone(whose, options)
+    return Batching(batch, round(wait * 1_000))
+
+
+def refuse_alone(whose: str, options: "Options") -> None:
+    """Refuse what cannot be asked of tasks that run many in one call.
+
+    Raises:
+        BadRequest: An option has each attempt run alone.
+    """
     alone = next((option for option in _ALONE if getattr(options, option)), None)
     if alone is not None:
         raise BadRequest(
             f"batch{whose} does not go with {alone}, for which each attempt runs alone:"
             " bind its agents by queue= instead"
         )
-    return Batching(batch, round(wait * 1_000))
 
 
 def check_takes_list(name: str, function: Callable[P, object]) -> None:

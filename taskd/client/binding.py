@@ -39,6 +39,17 @@ class Binder:
         }
         return by_name or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
+    def has(self, name: str) -> bool:
+        """Tell whether the function has an argument of that name, which is one value."""
+        parameter = self._signature.parameters.get(name)
+        return parameter is not None and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+
+    def arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call that was checked, by name, with the function's own defaults."""
+        bound = self._bind(args, kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
     def check(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         """Refuse a call that the function would refuse.
 

@@ -87,14 +87,22 @@ UniqueMode: TypeAlias = Literal["", "queued", "running"]
 class Limit(msgspec.Struct, frozen=True):
     """A limit that a task names: it holds a place of it, of ``key`` by itself, from its turn until its attempt ends.
 
-    How many there are says `taskd limit set NAME --concurrency N`; one that nobody has set holds nothing back.
+    How many there are is said here, where the task is declared, or by `taskd limit set NAME --concurrency N`, which
+    counts for more; one that nobody has set holds nothing back.
     """
 
-    name: str
+    name: str = ""
+    """Empty: that of the task."""
     key: str = ""
-    """Of each key it counts by itself."""
+    """Of each key it counts by itself. Where a task is declared it may name arguments: ``"customer:{customer_id}"``."""
     weight: int = 1
-    """Places that the task takes."""
+    """Places that the task takes, and tokens of its rate."""
+    concurrency: int = 0
+    """So many places there are, of each key; 0: that is not said here."""
+    rate: str = ""
+    """So many tasks may begin in a time, of each key: ``"10/m"``."""
+    burst: int = 0
+    """So many may begin at once after a lull; 0: what the rate lets begin in a tenth of a second, and one at least."""
 
 
 class Placing(TypedDict, total=False):
@@ -231,7 +239,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             unique=self._unique(),
             fair_key=self.fair_key,
             where=self.where(is_async=is_async),
-            limits=[task.Use(each.name, each.key, each.weight) for each in self.limits],
+            limits=[task.Use(each.name or name, each.key, each.weight) for each in self.limits],
             fifo_key=self.fifo_key,
             preemptible=self.preemptible,
             sticky=self.sticky,

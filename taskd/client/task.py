@@ -7,10 +7,11 @@ from typing import ClassVar, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, U
 from msgspec import structs
 
 from taskd.client import operations
-from taskd.client.batching import Batching
+from taskd.client.batching import Batching, refuse_alone
 from taskd.client.binding import Binder
 from taskd.client.client import CHUNK_BYTES, CHUNK_TASKS, Client
 from taskd.client.handle import Batch, TaskHandle
+from taskd.client.limits import Keys, keys_of, refuse_declaring
 from taskd.client.middleware import Chain, Headers, Submission, TaskFunction
 from taskd.client.misfits import log_once, texts_of
 from taskd.client.nodes import Nodes
@@ -20,13 +21,13 @@ from taskd.client.waiting import Steps, arun, run
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.ids import TaskId, task_id_unix_ms
 from taskd_protocol.messages import Accepted
-from taskd_protocol.task import NO_RULES, TaskSpec
+from taskd_protocol.task import NO_RULES, TaskSpec, Use
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_Packed: TypeAlias = tuple[list[bytes], list[Headers]]
-"""Payloads, and for each its headers; none at all where no middleware is."""
+_Packed: TypeAlias = tuple[list[bytes], list[Headers], list[list[Use]]]
+"""Payloads, and for each its headers, and what it uses of limits; none at all where no middleware, no key, is."""
 
 
 class Submitter(Generic[P, R]):
@@ -36,6 +37,8 @@ class Submitter(Generic[P, R]):
         name: Of the task, as agents know it.
         binder: Of its function.
         is_async: That is an ``async def``.
+        keys: Limits whose keys are made of a call's arguments; None: there are none.
+        batching: How many the function is given in one call; None: one.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Submitter(Generic[P, R]):
         timeout_s: float,
         middleware: Chain,
         is_async: bool,
+        keys: Keys | None = None,
+        batching: Batching | None = None,
     ) -> None:
         """Prepare to submit.
 
@@ -59,10 +64,14 @@ class Submitter(Generic[P, R]):
             timeout_s: How long a submit may take.
             middleware: Of the App.
             is_async: The function is an ``async def``.
+            keys: Limits whose keys are made of a call's arguments; None: there are none.
+            batching: How many the function is given in one call; None: one.
 
         Raises:
             BadRequest: An option is out of its range.
         """
+        self.keys = keys
+        self.batching = batching
         self.name = name
         self.binder = binder
         self._options = options
@@ -185,6 +194,11 @@ class Submitter(Generic[P, R]):
                 **placing,
             }
         )
+        limits = placing.get("limits")
+        if limits is not None:
+            refuse_declaring(limits, self.name)
+        if self.batching is not None:
+            refuse_alone(f" of task {self.name!r}", changed)
         if delay is not None and at is None:
             changed = structs.replace(changed, at=None)
         return Submitter(
@@ -195,13 +209,15 @@ class Submitter(Generic[P, R]):
             timeout_s=self._timeout_s,
             middleware=self._middleware,
             is_async=self.is_async,
+            keys=self.keys if limits is None else None,
+            batching=self.batching,
         )
 
     def node_task(self, args: tuple[object, ...], kwargs: dict[str, object]) -> TaskSpec:
         """Return what a node is to submit for a call; see ``taskd.client.nodes``."""
         self._refuse_at("a node of a workflow, and what a task spawns, take delay=")
         payload, headers = self.binder.pack(args, kwargs), self._headers(args, kwargs)
-        spec = structs.replace(self._template, id=b"", payload=payload)
+        spec = self._keyed(structs.replace(self._template, id=b"", payload=payload), args, kwargs)
         return spec if headers is None else structs.replace(spec, given=structs.replace(spec.rules, headers=headers))
 
     def work(self, args: Sequence[object], kwargs: Mapping[str, object]) -> TaskSpec:
@@ -214,7 +230,7 @@ class Submitter(Generic[P, R]):
         """
         self._refuse_at("a schedule says its own times")
         self.binder.check(args, kwargs)
-        return structs.replace(self._template, payload=self.binder.pack(args, kwargs))
+        return self._keyed(structs.replace(self._template, payload=self.binder.pack(args, kwargs)), args, kwargs)
 
     def _submit(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[TaskHandle[R]]:
         self.binder.check(args, kwargs)
@@ -225,6 +241,8 @@ class Submitter(Generic[P, R]):
         self.binder.check_size(payload, session.limits.payload_bytes_max)
         ids, _ = client.make_ids_nowait(1, 0)
         specs = self._specs(ids, [payload], [headers])
+        if self.keys is not None:
+            specs = [self._keyed(specs[0], args, kwargs)]
         accepted = yield from operations.submit(client.link, [specs], self._timeout_s)
         existing = accepted[0].existing
         batch = Batch(client.link)
@@ -264,6 +282,7 @@ class Submitter(Generic[P, R]):
     ) -> Iterator[_Packed]:
         payloads: list[bytes] = []
         headers: list[Headers] = []
+        uses: list[list[Use]] = []
         size = 0
         pack, no_names = self.binder.pack, dict[str, object]()
         with_headers = bool(self._middleware.submit)
@@ -272,14 +291,16 @@ class Submitter(Generic[P, R]):
             payloads.append(payload)
             if with_headers:
                 headers.append(self._headers(args, no_names))
+            if self.keys is not None:
+                uses.append(self.keys.uses(args, no_names))
             size += len(payload)
             if len(payloads) >= tasks_max or size >= CHUNK_BYTES:
                 self.binder.check_size(max(payloads, key=len), bytes_max)
-                yield payloads, headers
-                payloads, headers, size = [], [], 0
+                yield payloads, headers, uses
+                payloads, headers, uses, size = [], [], [], 0
         if payloads:
             self.binder.check_size(max(payloads, key=len), bytes_max)
-            yield payloads, headers
+            yield payloads, headers, uses
 
     def _chunks(
         self,
@@ -290,16 +311,30 @@ class Submitter(Generic[P, R]):
         starts: list[int],
     ) -> Iterator[list[TaskSpec]]:
         last_ms = 0
-        for payloads, headers in packed:
+        for payloads, headers, uses in packed:
             # the order of the ids is the order of the calls, so each chunk is of a later millisecond
             ids, last_ms = client.make_ids_nowait(len(payloads), last_ms + 1)
             starts.append(len(handles))
             handles.extend([TaskHandle(task_id, batch) for task_id in ids])
-            yield self._specs(ids, payloads, headers)
+            specs = self._specs(ids, payloads, headers)
+            yield (
+                [
+                    structs.replace(spec, given=structs.replace(spec.rules, limits=each))
+                    for spec, each in zip(specs, uses, strict=True)
+                ]
+                if uses
+                else specs
+            )
 
     def _refuse_at(self, instead: str) -> None:
         if self._options.at is not None:
             raise BadRequest(f"at of task {self.name!r} is for a submit: {instead}")
+
+    def _keyed(self, spec: TaskSpec, args: Sequence[object], kwargs: Mapping[str, object]) -> TaskSpec:
+        """Return a spec with the keys of its limits that are made of the call's arguments."""
+        if self.keys is None:
+            return spec
+        return structs.replace(spec, given=structs.replace(spec.rules, limits=self.keys.uses(args, kwargs)))
 
     def _headers(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Headers:
         """Ask the App's middleware what is to travel with a call."""
@@ -346,7 +381,6 @@ class Task(Submitter[P, R]):
 
     Attributes:
         function: The user's own, for workers.
-        batching: How many it is given in one call; None: one.
     """
 
     IS_ASYNC: ClassVar[bool] = False
@@ -362,17 +396,19 @@ class Task(Submitter[P, R]):
         middleware: Chain,
         batching: Batching | None = None,
     ) -> None:
+        binder = Binder(function, name)
         super().__init__(
             name=name,
-            binder=Binder(function, name),
+            binder=binder,
             options=options,
             client=client,
             timeout_s=timeout_s,
             middleware=middleware,
             is_async=self.IS_ASYNC,
+            keys=keys_of(options, binder, name),
+            batching=batching,
         )
         self.function = cast("TaskFunction", function)
-        self.batching = batching
         self.__module__ = function.__module__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)

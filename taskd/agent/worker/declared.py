@@ -1,4 +1,4 @@
-"""What schedules the modules define: ``python -m taskd.agent.worker.declared MODULE…``, by `taskd schedule sync`.
+"""What the modules define: ``python -m taskd.agent.worker.declared MODULE…``, for `taskd schedule sync`, `limit sync`.
 
 Imported in a process of its own, by the interpreter that agents use, as the program that asks may have none.
 The answer is one message on standard output; what the modules print goes to standard error.

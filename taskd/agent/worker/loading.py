@@ -12,6 +12,7 @@ from taskd.agent import wire
 from taskd.agent.worker.calls import line
 from taskd.client.app import App
 from taskd.client.middleware import TaskFunction
+from taskd_protocol.limiting import Limit
 from taskd_protocol.schedule import Schedule
 
 
@@ -25,13 +26,15 @@ class Loaded(NamedTuple):
     schedules: dict[str, list[Schedule]]
     """What the code of each module defines: of those named, and of every one in which a task, or a function that writes
     a workflow, was found."""
+    limits: dict[str, list[Limit]]
+    """What it says of limits, likewise."""
     versions: list[str]
     """Of the code, as its Apps say, each once."""
 
     def ready(self) -> wire.Ready:
         """Return what a worker says of it."""
         python = ".".join(platform.python_version_tuple()[:2])
-        return wire.Ready(wire.VERSION, self.tasks, self.error, self.schedules, self.versions, python)
+        return wire.Ready(wire.VERSION, self.tasks, self.error, self.schedules, self.versions, python, self.limits)
 
 
 def load(modules: Sequence[str]) -> Loaded:
@@ -43,14 +46,16 @@ def load(modules: Sequence[str]) -> Loaded:
     functions: dict[str, TaskFunction] = {}
     bare: dict[str, TaskFunction] = {}
     schedules: dict[str, list[Schedule]] = {}
+    limits: dict[str, list[Limit]] = {}
     versions: list[str] = []
     seen: set[int] = set()
     for name in modules:
         try:
             module = importlib.import_module(name)
             schedules.setdefault(module.__name__, [])
+            limits.setdefault(module.__name__, [])
         except BaseException as error:  # noqa: BLE001 - a module may even call sys.exit()
-            return Loaded([], {}, _why(name, error), {}, [])
+            return Loaded([], {}, _why(name, error), {}, {}, [])
         for value in list(vars(module).values()):
             if not isinstance(value, App) or id(value) in seen:
                 continue
@@ -59,17 +64,20 @@ def load(modules: Sequence[str]) -> Loaded:
             for task in value.tasks.values():
                 if bare.setdefault(task.name, task.function) is not task.function:
                     twice = f"module {name!r} has a second task named {task.name!r}: rename one of them"
-                    return Loaded([], {}, twice, {}, [])
+                    return Loaded([], {}, twice, {}, {}, [])
                 size, wait_ms = task.batching or (0, 0)
                 tasks.append(wire.Known(task.name, task.is_async, size, wait_ms))
                 functions[task.name] = task.for_worker()
-                schedules.setdefault(task.function.__module__, []).extend(value.schedules.get(task.name, ()))
+                source = task.function.__module__
+                schedules.setdefault(source, []).extend(value.schedules.get(task.name, ()))
+                said = limits.setdefault(source, [])
+                said += [limit for limit in value.limits.get(task.name, ()) if limit not in said]
             try:
                 for source, write in value.written:
                     schedules.setdefault(source, []).extend(write())
             except BaseException as error:  # noqa: BLE001 - the function that writes a workflow is the user's
-                return Loaded([], {}, _why(name, error, "says of schedules what cannot be"), {}, [])
-    return Loaded(tasks, functions, "", schedules, list(dict.fromkeys(filter(None, versions))))
+                return Loaded([], {}, _why(name, error, "says of schedules what cannot be"), {}, {}, [])
+    return Loaded(tasks, functions, "", schedules, limits, list(dict.fromkeys(filter(None, versions))))
 
 
 def _why(module: str, error: BaseException, what: str = "failed to import") -> str:
