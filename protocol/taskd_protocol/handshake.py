@@ -28,6 +28,7 @@ from taskd_protocol.house_messages import (
     AgentDrain,
     AgentList,
     Backup,
+    FairKeyWeigh,
     MemoryList,
     QueueDrain,
     QueueList,
@@ -105,7 +106,9 @@ _WORK: Messages = (
         wm.WorkflowSignal,
     }
 )
-_ORDERS: Messages = frozenset({QueueDrain, QueueWeigh, AgentDrain, Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove})
+_ORDERS: Messages = frozenset(
+    {QueueDrain, QueueWeigh, FairKeyWeigh, AgentDrain, Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove}
+)
 _ACCESS: Messages = frozenset({TokenCreate, TokenList, TokenRevoke, Invite, CertRenew})
 
 ALLOWED: Final[Mapping[str, Messages]] = {

@@ -21,6 +21,8 @@ class QueueView(msgspec.Struct, array_like=True, frozen=True):
     """It takes no new tasks."""
     weight: int = 1
     """Its share of the room that agents have, beside other queues."""
+    fair_weights: dict[str, int] = {}
+    """Shares of fair keys within it; of those that are not named, 1."""
 
 
 class QueueList(msgspec.Struct, array_like=True, frozen=True, tag=27):
@@ -143,6 +145,16 @@ class QueueWeigh(msgspec.Struct, array_like=True, frozen=True, tag=140):
 
     request_id: int
     queue: str
+    weight: int
+    """1 to ``QUEUE_WEIGHT_MAX``; 1 if nobody has said otherwise."""
+
+
+class FairKeyWeigh(msgspec.Struct, array_like=True, frozen=True, tag=180):
+    """Give this fair key its share of its queue, of tasks that come from now on. Durable. Answered DONE."""
+
+    request_id: int
+    queue: str
+    fair_key: str
     weight: int
     """1 to ``QUEUE_WEIGHT_MAX``; 1 if nobody has said otherwise."""
 

@@ -114,6 +114,9 @@ PRIORITY_MIN = -100
 PRIORITY_MAX = 100
 QUEUE_WEIGHT_MAX = 1_000
 
+FAIR_WEIGHTS_MAX = 1_000
+"""Fair keys of one queue that have a weight: it is rewritten as a whole."""
+
 DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 """Ten years: further off is a unit mistaken for another."""
 

@@ -55,6 +55,7 @@ from taskd_protocol.house_messages import (
     AgentPage,
     Backup,
     BackupView,
+    FairKeyWeigh,
     MemoryList,
     MemoryPage,
     QueueDrain,
@@ -477,6 +478,7 @@ ToServer = (
     | DeadList
     | QueueDrain
     | QueueWeigh
+    | FairKeyWeigh
     | QueuePause
     | LimitSet
     | LimitSync

@@ -133,8 +133,7 @@ class Rules(msgspec.Struct, array_like=True, frozen=True, gc=False):
     preemptible: bool = False
     """An attempt may be stopped for a task of a higher priority, uncharged, and goes back in line."""
     fair_key: str = ""
-    """The tasks of a queue that have one share it, key by key; not with ``limits``, ``fifo_key``,
-    or ``preemptible``. Empty: it has none."""
+    """The tasks of a queue that have one share it, key by key. Empty: it has none."""
     sticky: str = ""
     """Among agents that have room, rather the one where the last task of the same word ran; empty: none."""
 
@@ -467,17 +466,9 @@ def _check_parts(spec: TaskSpec, rules: Rules) -> None:
         if spec.delay_ms:
             raise BadRequest("a delay breaks the order that fifo_key asks for; leave one of them out")
     if rules.fair_key:
-        _check_fair_key(rules)
+        check_name("fair_key", rules.fair_key)
     if rules.member is not None:
         raise BadRequest("a task becomes member of a workflow by that alone: submit the workflow")
-
-
-def _check_fair_key(rules: Rules) -> None:
-    check_name("fair_key", rules.fair_key)
-    if rules.limits or rules.fifo_key:
-        raise BadRequest("limits and fifo_key wait outside the line that fair_key shares; leave one out")
-    if rules.preemptible:
-        raise BadRequest("what is preempted goes back by its priority, and fair_key goes by turns; leave one out")
 
 
 def _check_uses(uses: Sequence[Use]) -> None:

@@ -8,7 +8,16 @@ from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.client.client import Client
 from taskd.text.documents import queue_document
 from taskd_protocol.connection_messages import Done
-from taskd_protocol.house_messages import AgentList, AgentPage, QueueDrain, QueueList, QueuePage, QueueView, QueueWeigh
+from taskd_protocol.house_messages import (
+    AgentList,
+    AgentPage,
+    FairKeyWeigh,
+    QueueDrain,
+    QueueList,
+    QueuePage,
+    QueueView,
+    QueueWeigh,
+)
 from taskd_protocol.limit_messages import QueuePause
 from taskd_protocol.limits import QUEUE_WEIGHT_MAX
 
@@ -103,18 +112,23 @@ def _hint_unused(name: str, *, is_used: bool) -> None:
 @queue.command
 @click.argument("name", metavar="QUEUE")
 @click.argument("share", metavar="WEIGHT", type=click.IntRange(1, QUEUE_WEIGHT_MAX))
-def weight(*, name: str, share: int, as_json: bool) -> None:
+@click.option("--fair-key", metavar="KEY", help="Of this fair key within the queue, beside its other keys.")
+def weight(*, name: str, share: int, fair_key: str | None, as_json: bool) -> None:
     """Have a queue be granted so many tasks for each one of a queue of weight 1, when both wait.
 
-    All queues have weight 1 until it is said otherwise. What it is counts from now on.
+    All queues, and all fair keys, have weight 1 until it is said otherwise. What it is counts from now on.
     """
     with server() as client:
-        client.call(QueueWeigh(0, name, share), Done)
+        client.call(QueueWeigh(0, name, share) if fair_key is None else FairKeyWeigh(0, name, fair_key, share), Done)
         is_used = _is_used(client, name)
     if as_json:
-        say_json({"name": name, "weight": share})
-    else:
+        say_json(
+            {"name": name, "weight": share} if fair_key is None else {"name": name, "fair_weights": {fair_key: share}}
+        )
+    elif fair_key is None:
         say(f"queue {name} has weight {share}")
+    else:
+        say(f"fair key {fair_key} of queue {name} has weight {share}")
     _hint_unused(name, is_used=is_used)
 
 

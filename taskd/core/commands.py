@@ -214,6 +214,15 @@ class WeighQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class WeighFairKey:
+    """Give a fair key its share of its queue."""
+
+    queue: str
+    fair_key: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderAgent:
     """Have an agent finish what it runs and stay idle, or work again."""
 
@@ -375,6 +384,7 @@ Command = (
     | StepJob
     | OrderQueue
     | WeighQueue
+    | WeighFairKey
     | SetLimit
     | RemoveLimit
     | SyncLimits

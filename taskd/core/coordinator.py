@@ -88,6 +88,7 @@ from taskd.core.commands import (
     TakeGate,
     TakeGates,
     UseInvitation,
+    WeighFairKey,
     WeighQueue,
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
@@ -205,6 +206,8 @@ class Coordinator:
                 drains.order_queue(w, command)
             case WeighQueue():
                 drains.weigh_queue(w, command)
+            case WeighFairKey():
+                drains.weigh_fair_key(w, command)
             case SetLimit():
                 limiting.set_limit(w, command, now, loaded)
             case RemoveLimit():

@@ -7,7 +7,7 @@ them. What runs goes on; what is in line stays there.
 from msgspec.structs import replace
 
 from taskd.core import quarantine, records
-from taskd.core.commands import OrderAgent, OrderQueue, WeighQueue
+from taskd.core.commands import OrderAgent, OrderQueue, WeighFairKey, WeighQueue
 from taskd.core.effects import SendDrain
 from taskd.core.fleet import Agent
 from taskd.core.records import AgentRecord, QueueRecord
@@ -45,6 +45,29 @@ def weigh_queue(w: Working, command: WeighQueue) -> None:
     if not 1 <= command.weight <= limits.QUEUE_WEIGHT_MAX:
         raise BadRequest(f"a queue's weight goes from 1 to {limits.QUEUE_WEIGHT_MAX}, not {command.weight}")
     _keep_order(w, command.queue, replace(w.queues.get(command.queue, _PLAIN), weight=command.weight))
+
+
+def weigh_fair_key(w: Working, command: WeighFairKey) -> None:
+    """Give a fair key its share of its queue, for what comes from now on; the share of 1 is that of all others.
+
+    Raises:
+        BadRequest: A name or the weight is out of range, or too many keys have one.
+    """
+    check_name("queue", command.queue)
+    check_name("fair_key", command.fair_key)
+    if not 1 <= command.weight <= limits.QUEUE_WEIGHT_MAX:
+        raise BadRequest(f"a fair key's weight goes from 1 to {limits.QUEUE_WEIGHT_MAX}, not {command.weight}")
+    known = w.queues.get(command.queue, _PLAIN)
+    weights = {key: weight for key, weight in known.fair_weights.items() if key != command.fair_key}
+    if command.weight > 1:
+        if len(weights) >= limits.FAIR_WEIGHTS_MAX:
+            raise BadRequest(
+                f"{limits.FAIR_WEIGHTS_MAX:,} keys of a queue have weights, and no more can; take some back"
+            )
+        weights[command.fair_key] = w.fair.weights[command.queue, command.fair_key] = command.weight
+    else:
+        w.fair.weights.pop((command.queue, command.fair_key), None)
+    _keep_order(w, command.queue, replace(known, fair_weights=weights))
 
 
 def _keep_order(w: Working, queue: str, record: QueueRecord) -> None:

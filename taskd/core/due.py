@@ -11,7 +11,7 @@ from taskd.core.commands import HastenStates, HastenTasks, Loaded, Now, ReleaseD
 from taskd.core.flows import Happened
 from taskd.core.graph import BLOCKED
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task, place_of, rank_in, rank_of
+from taskd.core.lines import Task, place_of, rank_before, rank_in, rank_of
 from taskd.core.records import Key, SpecRecord, StateRecord
 from taskd.core.timers import INSTANT_BYTES
 from taskd.core.working import Working
@@ -100,7 +100,7 @@ def state_of(task: Task) -> str:
 def leave(w: Working, spec: SpecRecord, state: StateRecord) -> bool:
     """Take a task from where it waits, line or timer; return False, and do nothing, if it waits nowhere."""
     if state.state == State.READY and gates.is_parked(spec.spec, state.gates):
-        gates.leave(w, spec.spec, rank_in(spec), state.gates)
+        gates.leave(w, spec.spec, rank_before(spec), state.gates)
     elif state.state == State.READY:
         w.leave_line(spec.spec, state.past, rank_in(spec))
     elif state.state == State.SCHEDULED:

@@ -10,13 +10,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import attempts, claims, dead, expiry, gates, records, timers
+from taskd.core import attempts, claims, dead, expiry, fair, gates, records, timers
 from taskd.core.commands import Now
 from taskd.core.events import BLOCKED, READY, SCHEDULED, TASK, TasksMoved
 from taskd.core.flows import Happened
 from taskd.core.graph import FAILED, STOPPED, SUCCEEDED
 from taskd.core.lifecycle import State
-from taskd.core.lines import Task
+from taskd.core.lines import ORDER_BITS, Task, is_fair
 from taskd.core.records import INLINE_RESULT_BYTES, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import TaskCodes
@@ -375,12 +375,21 @@ def requeue(w: Working, task: Task, now: Now) -> None:
         return
     w.delete(records.LEASE, task.spec.id)
     last = StateRecord(State.READY, task.attempt, task.failures, 0, task.agent, task.granted_at_ms)
+    if task.preempted and is_fair(task.spec):
+        fair.tag(w, task, after=_stopped_for(w, task))
     _unlease(task)
     gates.end_lease(w, task, ends=False)
     put_ready(w, task, last)
     expiry.start(w, task.spec, task.since_ms, task.attempt, now)
     w.counters.move(task.spec.queue, State.RUNNING, State.READY)
     w.counters_dirty = True
+
+
+def _stopped_for(w: Working, task: Task) -> int:
+    """Return the tag of the task for which one was stopped, if it waits in the same queue; 0: it does not."""
+    agent = w.agents.get(task.agent)
+    line = w.active.get(agent.held_for) if agent is not None and agent.is_reserved else None
+    return line.head_rank() >> ORDER_BITS if line is not None and line.flow == (task.spec.queue, True) else 0
 
 
 def _unlease(task: Task) -> None:

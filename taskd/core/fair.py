@@ -2,7 +2,8 @@
 
 A keyed task gets a tag when it comes into line, which is its place for good: the time at
 which it would begin if all keys were served in turn. That is the queue's time, or the
-end of what its key has waiting already, whichever is later; a task takes one ``UNIT``.
+end of what its key has waiting already, whichever is later; a task takes one ``UNIT``,
+divided by the weight of its key, if a person gave it one.
 The queue's time is the largest tag that was granted. So tags are in the order of a fair
 share, and a line of keyed tasks is read like any other: how many keys there are costs
 disk, and neither memory nor time.
@@ -30,10 +31,12 @@ from msgspec.structs import replace
 from taskd.core import records
 from taskd.core.commands import NOTHING_LOADED, Loaded, Now, SweepFair
 from taskd.core.effects import WantFair
+from taskd.core.lines import ORDER_MASK, rank_of
 from taskd.core.records import FairRecord, Key, Mutation, PaceRecord, SpecRecord
 from taskd_protocol.task import TaskSpec
 
 if TYPE_CHECKING:
+    from taskd.core.lines import Task
     from taskd.core.working import Working
 
 UNIT: Final = 1 << 20
@@ -76,6 +79,7 @@ class Fairness:
 
     def __init__(self) -> None:
         self.paces: dict[str, Pace] = {}
+        self.weights: dict[tuple[str, str], int] = {}
         self.next_sweep_mono_ms = 0
         self._ends: OrderedDict[tuple[str, str], dict[int, int]] = OrderedDict()  # by priority: of it and the higher
         self._changed: dict[tuple[str, str], None] = {}
@@ -103,6 +107,7 @@ class Fairness:
         """Return the tag of a keyed task that comes into line now."""
         queue, priority = spec.queue, spec.priority
         key = queue, spec.rules.fair_key
+        unit = UNIT // self.weights[key] if key in self.weights else UNIT
         pace = self.paces.get(queue)
         if pace is None:
             pace = self.paces[queue] = Pace()
@@ -116,7 +121,7 @@ class Fairness:
         self._changed[key] = self._moved[queue] = None
         if priority in ends and len(ends) == 1:
             tag = max(now, ends[priority])
-            ends[priority] = end = tag + UNIT
+            ends[priority] = end = tag + unit
             pace.highest = max(pace.highest, end)
             return tag
         higher = min((each for each in ends if each >= priority), default=None)
@@ -124,7 +129,7 @@ class Fairness:
         ends[priority] = tag
         for each in [*ends]:
             if each <= priority:
-                ends[each] = max(now, ends[each]) + UNIT
+                ends[each] = max(now, ends[each]) + unit
             elif ends[each] <= now:
                 del ends[each]
         pace.highest = max(pace.highest, *ends.values())
@@ -189,12 +194,35 @@ def fair_id(queue: str, key: str) -> bytes:
 
 
 def placed(w: "Working", spec: SpecRecord, loaded: Loaded = NOTHING_LOADED) -> SpecRecord:
-    """Return a task that comes into line now, with its tag if it has a key; that is written."""
-    if not spec.spec.rules.fair_key:
+    """Return a task that comes into line now, with its tag if it has a key; that is written.
+
+    One that has gates to pass gets it as it comes into line behind them.
+    """
+    rules = spec.spec.rules
+    if not rules.fair_key:
+        return spec
+    if rules.limits or rules.fifo_key:
+        if spec.place:
+            spec = replace(spec, place=0)
+            w.put(records.SPEC, spec.spec.id, spec)
         return spec
     spec = replace(spec, place=w.fair.place(spec.spec, loaded))
     w.put(records.SPEC, spec.spec.id, spec)
     return spec
+
+
+def tag(w: "Working", task: "Task", *, after: int = 0) -> None:
+    """Give a task in memory a tag as of now; it is in no line.
+
+    Args:
+        w: The working set.
+        task: It has a fair key.
+        after: A tag that it is to come after; 0: none.
+    """
+    place = max(w.fair.place(task.spec), after + 1 if after else 0)
+    order = task.rank & ORDER_MASK
+    task.rank = rank_of(place, order)
+    w.put(records.SPEC, task.spec.id, SpecRecord(order, task.created_at_ms, task.owner, task.spec, place))
 
 
 def tick(w: "Working", now: Now) -> None:

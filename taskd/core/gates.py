@@ -30,12 +30,24 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from taskd.core import buckets, records, timers
+from taskd.core import buckets, fair, records, timers
 from taskd.core.bounds import Gate, Still
 from taskd.core.commands import GoOn, Now, TakeGate, TakeGates
 from taskd.core.effects import Continue, WantGate, WantGates
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_MASK, RANK_BYTES, Task, is_fair, line_id, rank_in, task_of, where_of
+from taskd.core.lines import (
+    AGEING_MS,
+    ORDER_MASK,
+    RANK_BYTES,
+    Task,
+    is_fair,
+    line_id,
+    place_of,
+    rank_in,
+    rank_of,
+    task_of,
+    where_of,
+)
 from taskd.core.records import Past, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.explanation import Reason, Reasons
@@ -92,7 +104,7 @@ def kept(spec: TaskSpec) -> int:
 
 
 def parked_id(way: Way, rank: int) -> bytes:
-    """Return the PARKED id of a task of that rank at a gate: of a ``fifo_key`` the order of submits alone decides."""
+    """Return the PARKED id of a task of that rank (``rank_before``): of a ``fifo_key`` the order of submits decides."""
     return way.gate + _rank(way, rank).to_bytes(RANK_BYTES, "big")
 
 
@@ -124,13 +136,16 @@ def enter(w: Working, task: Task, state: StateRecord | None) -> bool:
     """
     its = ways(task.spec)
     if task.gates >= len(its):
+        if its and is_fair(task.spec) and task.rank == _rank_before(task):
+            fair.tag(w, task)
         w.enter_line(task)
         if task.gates > kept(task.spec):
             watch(w, task)
         return True
     way = its[task.gates]
-    rank = _rank(way, task.rank)
-    w.put(records.PARKED, parked_id(way, task.rank), parked_value(task.spec, task.gates, task.past))
+    before = _rank_before(task)
+    rank = _rank(way, before)
+    w.put(records.PARKED, parked_id(way, before), parked_value(task.spec, task.gates, task.past))
     w.tasks.pop(task.spec.id, None)  # it was leased
     parked = w.counters.parked
     parked[task.spec.queue] = parked.get(task.spec.queue, 0) + 1
@@ -363,6 +378,12 @@ def _line(spec: TaskSpec, past: Past | None) -> bytes:
     return line_id(spec.queue, spec.name, where_of(spec, past), fair=is_fair(spec))
 
 
+def _rank_before(task: Task) -> int:
+    if not is_fair(task.spec):
+        return task.rank
+    return rank_of(place_of(task.created_at_ms, task.spec, AGEING_MS), task.rank & ORDER_MASK)
+
+
 def _rank(way: Way, rank: int) -> int:
     return rank if way.limit else rank & ORDER_MASK
 
@@ -440,7 +461,7 @@ def _is_passed_over(w: Working, gate: Gate, task: Task, state: StateRecord | Non
     if task.gates == kept(task.spec):
         still.note(gate.id)
     else:  # it has places of other limits
-        _unpark(w, ways(task.spec)[task.gates], task.spec, task.rank)
+        _unpark(w, ways(task.spec)[task.gates], task.spec, _rank_before(task))
         stand_aside(w, task, state or _FRESH)
     return True
 
@@ -453,7 +474,7 @@ def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None, now: No
     most = _most(w, way.limit)
     if gate.held + min(way.weight, most) > most or not _has_tokens(w, gate, way.weight, now):
         return False
-    _unpark(w, way, task.spec, task.rank)
+    _unpark(w, way, task.spec, _rank_before(task))
     w.put(records.HELD, held_id(way, task.spec.id), places(way))
     gate.held += way.weight
     gate.reserved += way.weight

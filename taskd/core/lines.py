@@ -158,6 +158,13 @@ def rank_in(record: SpecRecord) -> int:
     return place << ORDER_BITS | record.order
 
 
+def rank_before(record: SpecRecord) -> int:
+    """Return the rank by which a stored task waits before its line: one with a fair key has a tag in line alone."""
+    if not is_fair(record.spec):
+        return rank_in(record)
+    return place_of(record.created_at_ms, record.spec, AGEING_MS) << ORDER_BITS | record.order
+
+
 def where_of(spec: TaskSpec, past: Past | None) -> bytes:
     """Return what a task asks of an agent, packed; empty: a slot.
 

@@ -321,6 +321,8 @@ class QueueRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """Its share of the room that agents have, beside other queues."""
     paused: bool = False
     """Nothing of it is leased."""
+    fair_weights: dict[str, int] = {}
+    """Shares of fair keys within it; of those that are not named, 1."""
 
 
 class LimitRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

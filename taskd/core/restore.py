@@ -101,6 +101,9 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
     w.tokens = {key_id.decode(): record for key_id, record in stored.tokens}
     w.dead_groups = dict(stored.dead_groups)
     w.queues = {name.decode(): record for name, record in stored.queues}
+    w.fair.weights = {
+        (queue, key): weight for queue, record in w.queues.items() for key, weight in record.fair_weights.items()
+    }
     w.peaks = {name.decode(): record for name, record in stored.peaks}
     w.fair.restore((name.decode(), record) for name, record in stored.paces)
     w.drained_agents = {name.decode(): record for name, record in stored.drained_agents}

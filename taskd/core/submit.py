@@ -14,7 +14,7 @@ from taskd.core.events import SUBMITTED
 from taskd.core.fitting import misfit
 from taskd.core.known import Known, digest_of
 from taskd.core.lifecycle import State
-from taskd.core.lines import ORDER_BITS, Task, is_fair, place_of, where_of
+from taskd.core.lines import ORDER_BITS, Task, is_fair, place_of, rank_in, where_of
 from taskd.core.records import KeyRecord, SpecRecord, StateRecord
 from taskd.core.working import LineKey, Working
 from taskd_protocol.errors import BadRequest, QueueDraining, SubmitTooNew
@@ -98,12 +98,14 @@ def keep(
         if given is not None and (given.unique is not None or given.ttl_ms or given.deadline_ms):
             _follow(w, spec, given, now)
         late_ms = 0 if given is None or not given.due_ms else _late_ms(spec, given.due_ms, wall_ms)
-        if spec.delay_ms > late_ms or (given is not None and given.fair_key):
+        has_gates = given is not None and bool(given.limits or given.fifo_key)
+        if spec.delay_ms > late_ms or (given is not None and given.fair_key and not has_gates):
             apart.append((order, spec, spec.delay_ms - late_ms))
-        elif given is not None and (given.limits or given.fifo_key):
-            place = place_of(enqueued_ms - late_ms, spec, ageing_ms)
-            mutate((records.SPEC, spec.id, SpecRecord(order, wall_ms, owner, spec, place)))
-            gates.enter(w, Task(spec, place << ORDER_BITS | order, wall_ms, owner, fresh=True), None)
+        elif has_gates:
+            place = 0 if is_fair(spec) else place_of(enqueued_ms - late_ms, spec, ageing_ms)  # a tag it gets in line
+            record = SpecRecord(order, wall_ms, owner, spec, place)
+            mutate((records.SPEC, spec.id, record))
+            gates.enter(w, Task(spec, rank_in(record), wall_ms, owner, fresh=True), None)
             w.counters.move(spec.queue, None, State.READY)
             w.tell(SUBMITTED, spec)
         else:

@@ -23,6 +23,7 @@ from taskd.core.commands import (
     StoreToken,
     SubmitTasks,
     Submitted,
+    WeighFairKey,
     WeighQueue,
 )
 from taskd.core.records import TokenRecord
@@ -74,6 +75,7 @@ from taskd_protocol.house_messages import (
     AgentList,
     AgentPage,
     Backup,
+    FairKeyWeigh,
     MemoryList,
     MemoryPage,
     QueueDrain,
@@ -169,6 +171,9 @@ class ClientRole:
             case QueueWeigh():
                 weigh = WeighQueue(message.queue, message.weight)
                 self._services.loop.ask(weigh, partial(self._answer, message.request_id, _done))
+            case FairKeyWeigh():
+                weigh_key = WeighFairKey(message.queue, message.fair_key, message.weight)
+                self._services.loop.ask(weigh_key, partial(self._answer, message.request_id, _done))
             case lm.QueuePause() | lm.LimitSet() | lm.LimitSync() | lm.LimitRemove() | lm.LimitList():
                 self._limiting.receive(message)
             case AgentDrain():

@@ -171,7 +171,9 @@ def queue_views(w: Working) -> list[QueueView]:
         running = states.get(State.RUNNING, 0) + states.get(State.CANCELLING, 0)
         ready, scheduled = states.get(State.READY, 0), states.get(State.SCHEDULED, 0)
         if ready or scheduled or running or name in w.queues:
-            views.append(QueueView(name, ready, scheduled, running, paused, draining, weight))
+            record = w.queues.get(name)
+            keys = dict(sorted(record.fair_weights.items())) if record is not None else {}
+            views.append(QueueView(name, ready, scheduled, running, paused, draining, weight, keys))
     return views
 
 

@@ -17,7 +17,7 @@ from taskd.core.attempts import kept_ordinals
 from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import is_fair, line_id, rank_in, ready_id, where_of
+from taskd.core.lines import is_fair, line_id, rank_before, rank_in, ready_id, where_of
 from taskd.core.records import (
     ATTEMPT,
     DEAD,
@@ -127,7 +127,7 @@ def _gate_entries(task: StoredTask, spec: TaskSpec) -> Iterator[Key]:
         yield HELD, gates.held_id(way, task.id)
     if task.state == State.READY and passed < len(ways):
         assert task.spec is not None
-        yield PARKED, gates.parked_id(ways[passed], rank_in(task.spec))
+        yield PARKED, gates.parked_id(ways[passed], rank_before(task.spec))
 
 
 def held_value(task: StoredTask, held: bytes) -> bytes:

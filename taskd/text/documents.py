@@ -127,6 +127,8 @@ class QueueDocument(msgspec.Struct):
     paused: bool
     draining: bool
     weight: int
+    fair_weights: dict[str, int] = {}
+    """Shares of fair keys within it; of those that are not named, 1."""
 
 
 class StockDocument(msgspec.Struct):
@@ -306,6 +308,7 @@ def queue_document(view: QueueView) -> QueueDocument:
         paused=view.paused,
         draining=view.draining,
         weight=view.weight,
+        fair_weights=view.fair_weights,
     )
 
 

@@ -12,7 +12,7 @@ from taskd.core.dead import dead_id
 from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id, record_of
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import is_fair, line_id, rank_in, ready_id, where_of
+from taskd.core.lines import is_fair, line_id, rank_before, rank_in, ready_id, where_of
 from taskd.core.records import (
     AttemptRecord,
     BucketRecord,
@@ -73,7 +73,7 @@ def _check_gates(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
         held |= {gates.held_id(way, task_id): gates.places(way) for way in ways[:passed]}
         if found[task_id] == State.READY and passed < len(ways):
             value = gates.parked_value(record.spec, passed, state.past if state else None)
-            parked[gates.parked_id(ways[passed], rank_in(record))] = value
+            parked[gates.parked_id(ways[passed], rank_before(record))] = value
             counts[record.spec.queue] += 1
     assert {i: disk.raw(records.HELD, i) for i in disk.scan(records.HELD)} == held
     assert {i: disk.raw(records.PARKED, i) for i in disk.scan(records.PARKED)} == parked
@@ -138,7 +138,9 @@ def _check_fair(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, S
         assert max(end for _, end in record.ends) <= paces[record.queue.encode()].highest
     for task_id, state in found.items():
         spec = specs[task_id]
-        if state == State.READY and is_fair(spec.spec):
+        last = disk.find(records.STATE, task_id, StateRecord)
+        in_line = state == State.READY and not gates.is_parked(spec.spec, last.gates if last else 0)
+        if in_line and is_fair(spec.spec):
             assert 0 < spec.place < paces[spec.spec.queue.encode()].highest
 
 

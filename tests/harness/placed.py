@@ -11,7 +11,7 @@ from taskd.core.explain import explain_task
 from taskd.core.fitting import never, not_now
 from taskd.core.fleet import Agent
 from taskd.core.lifecycle import TERMINAL, State
-from taskd.core.lines import rank_in
+from taskd.core.lines import rank_before
 from taskd.core.records import Mutation, SpecRecord, StateRecord
 from taskd.core.working import Working
 from taskd_protocol.explanation import Reasons
@@ -78,7 +78,7 @@ def check_passed(disk: Disk, w: Working, mutations: Sequence[Mutation]) -> None:
         places = sum(min(weight, most) for weight in held.values())
         assert not most or places <= most, "no more pass than there is room for"
         for first in [i for i in disk.scan(records.PARKED, gate) if i not in parked and not _is_still(disk, w, i)][:1]:
-            assert first > gates.parked_id(way, rank_in(record)), "who came first passes first"
+            assert first > gates.parked_id(way, rank_before(record)), "who came first passes first"
 
 
 def _is_still(disk: Disk, w: Working, parked: bytes) -> bool:

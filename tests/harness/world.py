@@ -730,15 +730,15 @@ def random_spec(world: World, rng: random.Random) -> TaskSpec:
             random_times(rng),
             () if key else rng.choice(USES),
             "" if key else rng.choice(FIFO_KEYS),
-            "" if preemptible else rng.choice(FAIR_KEYS),
+            rng.choice(FAIR_KEYS),
         ),
     )
 
 
 def sharing(chosen: Times, uses: Sequence[Use], fifo_key: str, fair_key: str) -> Times:
-    """Return these with what goes together: with a delay no ``fifo_key``, and no ``fair_key`` with that, or limits."""
+    """Return these with what goes together: with a delay no ``fifo_key``."""
     fifo_key = "" if chosen.get("delay_ms") else fifo_key
-    return {**chosen, "limits": uses, "fifo_key": fifo_key, "fair_key": "" if uses or fifo_key else fair_key}
+    return {**chosen, "limits": uses, "fifo_key": fifo_key, "fair_key": fair_key}
 
 
 def random_times(rng: random.Random) -> Times:

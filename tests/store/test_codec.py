@@ -337,7 +337,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         ),
     ),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
-    "queue": ((records.QUEUE, b"images"), records.QueueRecord(draining=True, weight=5, paused=True)),
+    "queue": (
+        (records.QUEUE, b"images"),
+        records.QueueRecord(draining=True, weight=5, paused=True, fair_weights={"acme": 3}),
+    ),
     "limit": (
         (records.LIMIT, b"queue:images"),
         records.LimitRecord(Limit("queue:images", 4, 100, 1_000, 20, "shop"), 9_000),

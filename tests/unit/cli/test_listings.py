@@ -21,6 +21,7 @@ from taskd_protocol.house_messages import (
     AgentDrain,
     AgentPage,
     AgentView,
+    FairKeyWeigh,
     MemoryPage,
     MemoryView,
     QueueDrain,
@@ -53,7 +54,16 @@ CERTIFICATE = CertView(0, ["localhost", "127.0.0.1"], 0, 86_400_000, b"\x01" * 3
 def test_queues_as_json(taskd: Taskd, client: FakeClient) -> None:
     client.replies = [QueuePage(0, [QueueView("web", 1, 2, 3)])]
     assert json.loads(taskd("queue", "ls", "--json").out) == [
-        {"name": "web", "ready": 1, "scheduled": 2, "running": 3, "paused": False, "draining": False, "weight": 1}
+        {
+            "name": "web",
+            "ready": 1,
+            "scheduled": 2,
+            "running": 3,
+            "paused": False,
+            "draining": False,
+            "weight": 1,
+            "fair_weights": {},
+        }
     ]
 
 
@@ -111,12 +121,13 @@ def test_memory_that_was_learned(taskd: Taskd, client: FakeClient) -> None:
         (["queue", "drain", "web"], QueueDrain(0, "web")),
         (["queue", "resume", "web"], QueueDrain(0, "web", resume=True)),
         (["queue", "weight", "web", "7"], QueueWeigh(0, "web", 7)),
+        (["queue", "weight", "web", "7", "--fair-key", "acme"], FairKeyWeigh(0, "web", "acme", 7)),
         (["agents", "drain", "ash"], AgentDrain(0, "ash")),
         (["agents", "resume", "ash"], AgentDrain(0, "ash", resume=True)),
     ],
 )
 def test_drains_are_asked_for_by_name(
-    taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | QueueWeigh | AgentDrain
+    taskd: Taskd, client: FakeClient, words: list[str], message: QueueDrain | QueueWeigh | FairKeyWeigh | AgentDrain
 ) -> None:
     """One line says what holds now."""
     client.replies = [Done(0), QueuePage(0, [QueueView("web", 1, 0, 0, draining=True)])]

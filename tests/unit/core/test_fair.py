@@ -9,11 +9,14 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.fsck import check_beside, check_disk
 from taskd.core import records
-from taskd.core.commands import RetryTasks
+from taskd.core.commands import RetryTasks, SetLimit, WeighFairKey
 from taskd.core.fair import SWEEP_MS, UNIT, Fairness, fair_id
 from taskd.core.invariants import check_invariants
-from taskd.core.records import FairRecord, PaceRecord, SpecRecord
-from taskd_protocol.task import Grant, Retry, Rules, TaskSpec
+from taskd.core.records import FairRecord, PaceRecord, QueueRecord, SpecRecord
+from taskd_protocol import limits
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.limiting import Limit
+from taskd_protocol.task import Grant, Retry, Rules, TaskSpec, Use
 
 
 @pytest.fixture
@@ -202,3 +205,85 @@ def test_a_key_that_always_has_tasks_gets_its_share(seed: int) -> None:
         fairness.note_granted("default", first[0], 1)
         served[first[2]] += 1
     assert served["steady"] >= 3_000 / 5 - 2
+
+
+def gated(shell: Shell, tasks: int, key: str, *uses: Use, fifo_key: str = "", priority: int = 0) -> list[TaskSpec]:
+    specs = [shell.spec(fair_key=key, limits=list(uses), fifo_key=fifo_key, priority=priority) for _ in range(tasks)]
+    shell.submit(*specs)
+    return specs
+
+
+def test_what_has_limits_of_its_key_shares_the_line_behind_them(shell: Shell) -> None:
+    """It gets its tag as it comes into line; through attempts that fail, a restart, and a retry by hand."""
+    for name in ("a", "b", "c"):
+        shell.do(SetLimit(Limit(f"of-{name}", 40)))
+    gated(shell, 90, "a", Use("of-a"))
+    gated(shell, 20, "b", Use("of-b"), Use("none"))
+    gated(shell, 20, "c", Use("of-c", "k"))
+    check_disk(shell.disk)
+    agent = FakeAgent(shell).join()
+    got = keys_of(serve(agent, *(1,) * 45))
+    assert max(got.values()) - min(got.values()) <= 2
+    shell.crash(len(shell.disk.undo))
+    agent = FakeAgent(shell, boot_id=b"boot-2").join(credit=1)
+    [grant] = agent.receive()
+    shell.do(agent.nack(grant, final=True))
+    shell.do(RetryTasks([grant.spec.id]))
+    check_disk(shell.disk)
+    check_beside(shell)
+    serve(agent, *(5,) * 30)
+    assert sum(shell.working.counters.ended.values()) == 130
+    assert not shell.disk.scan(records.PARKED)
+    check_invariants(shell.working)
+
+
+def test_a_strict_order_and_a_fair_key_go_together(shell: Shell) -> None:
+    """Those of one order run in it, and take the turns of their keys as they come."""
+    first = gated(shell, 4, "a", fifo_key="x") + gated(shell, 2, "b", fifo_key="x")
+    fill(shell, 6, "c")
+    agent = FakeAgent(shell).join()
+    granted = [grant.spec.id for grant in serve(agent, *(1,) * 12)]
+    assert [i for i in granted if i in {spec.id for spec in first}] == [spec.id for spec in first]
+    assert len(granted) == 12
+    check_disk(shell.disk)
+
+
+def test_a_delayed_task_with_limits_takes_its_place_behind_them_when_it_is_due(shell: Shell) -> None:
+    shell.do(SetLimit(Limit("card", 1)))
+    fill(shell, 50, "flood")
+    late = shell.spec(fair_key="a", limits=[Use("card")], delay_ms=5_000)
+    shell.submit(late)
+    agent = FakeAgent(shell).join()
+    serve(agent, 10)
+    shell.pass_ms(5_000)
+    assert late.id in {grant.spec.id for grant in serve(agent, 1, 1)}
+    check_disk(shell.disk)
+
+
+def test_keys_have_weights(shell: Shell) -> None:
+    """For what comes from then on, over a restart; 1 takes it back."""
+    shell.do(WeighFairKey("default", "b", 3))
+    shell.crash(len(shell.disk.undo))
+    fill(shell, 100, "a", "b", "c")
+    agent = FakeAgent(shell).join()
+    got = keys_of(serve(agent, *(1,) * 50))
+    assert got["b"] == pytest.approx(30, abs=2)
+    assert got["a"] == pytest.approx(10, abs=1)
+    assert shell.disk.of(records.QUEUE, QueueRecord)[b"default"].fair_weights == {"b": 3}
+    shell.do(WeighFairKey("default", "b", 1))
+    assert not shell.disk.scan(records.QUEUE)
+    assert not shell.working.fair.weights
+
+
+@pytest.mark.parametrize(("queue", "key", "weight"), [("", "a", 2), ("q", "", 2), ("q", "a", 0), ("q", "a", 1_001)])
+def test_a_weight_that_is_none_is_refused(shell: Shell, queue: str, key: str, weight: int) -> None:
+    with pytest.raises(BadRequest):
+        shell.do(WeighFairKey(queue, key, weight))
+
+
+def test_so_many_keys_have_weights_and_no_more(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAIR_WEIGHTS_MAX", 2)
+    for key in ("a", "b", "b"):
+        shell.do(WeighFairKey("default", key, 2))
+    with pytest.raises(BadRequest, match="no more can"):
+        shell.do(WeighFairKey("default", "c", 2))

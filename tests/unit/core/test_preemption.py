@@ -6,6 +6,7 @@ import pytest
 
 from harness.agent import FakeAgent
 from harness.core import Shell
+from harness.fsck import check_disk
 from taskd.core import choosing, preemption, records
 from taskd.core.commands import CancelTasks, GoOn, SetLimit
 from taskd.core.effects import Continue
@@ -230,9 +231,28 @@ def test_an_agent_that_is_given_up_and_kept_free_for_others_at_once_is_looked_at
     assert granted.spec.id == plain.id
 
 
-def test_what_has_a_fair_key_cannot_be_preemptible(shell: Shell) -> None:
-    with pytest.raises(BadRequest, match="fair_key"):
-        check_spec(job(shell, preemptible=True, fair_key="night"), 1_000)
+@pytest.mark.parametrize("name", ["m.f", "m.g"])
+def test_what_has_a_fair_key_takes_a_turn_after_what_it_was_stopped_for(shell: Shell, name: str) -> None:
+    """Also in the same line: its old tag would bring it back before it, again and again."""
+    agent = FakeAgent(shell, names=["m.f", "m.g"], supplies=[Supply("cpu", 4_000)]).join(credit=50)
+    [night] = begin(shell, agent, job(shell, 4, preemptible=True, fair_key="night"))
+    others = [job(shell, 4, preemptible=True, fair_key="night") for _ in range(3)]
+    shell.submit(*others)
+    urgent = job(shell, 4, name=name, priority=1, fair_key="day")
+    shell.submit(urgent)
+    ended = []
+    for _ in range(20):
+        shell.pass_ms(LOOK_MS)
+        shell.do(agent.beat())
+        for grant in agent.receive():
+            if grant.spec.id == urgent.id:
+                ended.append(urgent.id)
+                shell.do(agent.ack(grant))
+        for token in list(agent.revoked):
+            stop(shell, agent, agent.held[token])
+    assert ended == [urgent.id]
+    assert outcomes(shell, night.spec.id) == ["preempted"]
+    check_disk(shell.disk)
 
 
 def test_a_look_asks_little_however_many_run(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
