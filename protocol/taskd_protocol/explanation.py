@@ -212,3 +212,5 @@ class Explanation(msgspec.Struct, array_like=True, frozen=True):
     """Of a task in line: the agent that it goes to if that has room, for what it would find there; empty: none."""
     rather_for: str = ""
     """What that is, of ``Wishes``."""
+    by_rate: bool = False
+    """``per_minute`` is what a limit lets begin: nothing of its line was granted of late."""

@@ -60,6 +60,7 @@ def _unique(text: str) -> Unique:
     "--time-limit", "limit_ms", metavar="TIME", type=duration_ms("s"), default="0", help="Kill an attempt that runs on."
 )
 @click.option("--at-most-once", is_flag=True, help="Never run it again once it may have started.")
+@click.option("--preemptible", is_flag=True, help="It may be stopped for a higher priority, and goes on later.")
 @click.option("--exclusive", is_flag=True, help="Never run two attempts at a time, whatever is cut off.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result as JSON.")
 @click.option(
@@ -86,6 +87,7 @@ def submit(
     limit_ms: int,
     at_most_once: bool,
     exclusive: bool,
+    preemptible: bool,
     wait: bool,
     progress: bool | None,
     timeout_ms: int | None,
@@ -111,6 +113,7 @@ def submit(
         where=where(placed),
         fair_key=fair_key,
         sticky=sticky,
+        preemptible=preemptible,
     )
     with server() as client:
         spec = TaskSpec(

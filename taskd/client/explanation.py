@@ -126,6 +126,8 @@ def _start_text(said: told.Explanation) -> str:
     if said.starts_in_ms < 0:
         return "unknown: nothing of its line was granted of late"
     pace = f"{said.per_minute:.2g}" if said.per_minute < 10 else f"{said.per_minute:,.0f}"  # noqa: PLR2004 - two figures
+    if said.by_rate:
+        return f"in about {duration_text(said.starts_in_ms)}, as {pace} a minute may begin"
     return f"in about {duration_text(said.starts_in_ms)}, as {pace} a minute of its line were granted of late"
 
 

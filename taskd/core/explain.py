@@ -175,6 +175,7 @@ def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now)
     elif reason is None:
         reason = Reason(Reasons.AHEAD, count=place.ahead) if place.ahead else Reason(Reasons.PLACING)
     per_ms = line.granted_per_ms(now.mono_ms)
+    rate, first_ms = (0.0, 0) if per_ms or w.is_paused(line.queue) else limiting.rate_of(w, line.queue, line.name, now)
     connected = [agent for agent in w.agents.values() if agent.connection]
     rather = next((agent for agent in w.affinity.agents_of(spec) if agent in w.agents), "")
     impossible = bool(connected) and all(never(agent, line) is not None for agent in connected)
@@ -190,15 +191,30 @@ def _explain_ready(w: Working, stored: SpecRecord, state: StateRecord, now: Now)
         others,
         impossible,
         w.rooms.held.get(line.id, "") if place.is_exact and not place.ahead else "",
-        round((place.ahead + 1) / per_ms) if per_ms and not impossible else -1,
-        per_ms * 60_000,
+        -1 if impossible else _starts_in_ms(place, per_ms, rate, first_ms),
+        (per_ms or rate) * 60_000,
         agent=state.agent,
         started_at_ms=state.started_at_ms,
         failure=_in_short(state.failure),
         waited=[] if task is None else _so_far(line, task, now),
         rather=rather,
         rather_for=w.affinity.wish_of(spec, rather) if rather else "",
+        by_rate=bool(rate),
     )
+
+
+def _starts_in_ms(place: Place, per_ms: float, rate: float, first_ms: int) -> int:
+    """Return when a task may be expected to start: as its line has moved of late, else as its limits let it.
+
+    Args:
+        place: Of the task.
+        per_ms: How fast its line has moved; 0: not at all.
+        rate: How many of its line may begin in a ms; 0: that is not limited.
+        first_ms: When the first of them may.
+    """
+    if per_ms:
+        return round((place.ahead + 1) / per_ms)
+    return first_ms + round(place.ahead / rate) if rate else -1
 
 
 def _so_far(line: Line, task: Task, now: Now) -> list[AttemptWaited]:

@@ -155,6 +155,16 @@ def holds_back(w: Working, queue: str, name: str, now: Now) -> Reason | None:
     return None
 
 
+def rate_of(w: Working, queue: str, name: str, now: Now) -> tuple[float, int]:
+    """Return how many of a line may begin in a ms, and in how many ms the first may; 0: no rate holds for it."""
+    rates = [
+        (gauge.limit.tokens / gauge.limit.period_ms, _wait_ms(gauge, now))
+        for limited in (QUEUE_PREFIX + queue, TASK_PREFIX + name)
+        if (gauge := w.limits.get(limited)) is not None and gauge.limit.tokens
+    ]
+    return (min(rate for rate, _ in rates), max(wait_ms for _, wait_ms in rates)) if rates else (0.0, 0)
+
+
 def _left(w: Working, gauge: Gauge, now: Now) -> int:
     room = gauge.slots_left
     limit = gauge.limit

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from taskd.client.limits import refuse_declaring
 from taskd.client.options import Options
 from taskd.client.workflow import LATER_DEFAULT, check_phases
 from taskd.text.spans import read_span_ms
@@ -422,6 +423,7 @@ class _Reader:
             return [put(each) for each in value] if isinstance(value, list) else value
 
         chosen = msgspec.convert(options, Options)
+        refuse_declaring(chosen.limits, table.task or COMMAND_NAME)
         if kind == "command":
             argv, cwd = [_word(put(word), "command") for word in table.command], put(table.cwd)
             env = {key: _word(put(word), "env") for key, word in table.env.items()}

@@ -58,6 +58,12 @@ def test_submit_takes_every_option(taskd: Taskd, client: FakeClient) -> None:
     assert unpack_arguments(spec.payload) == ([1], {"b": None})
 
 
+def test_what_may_be_stopped_says_so(taskd: Taskd, client: FakeClient) -> None:
+    taskd("submit", "m.f", "--preemptible")
+    [spec] = client.submitted
+    assert spec.rules.preemptible
+
+
 def test_where_it_may_run_and_what_it_holds(taskd: Taskd, client: FakeClient) -> None:
     """Of a submit by name it is not known whether the task is a coroutine: it is taken for none."""
     wishes = ["--memory", "1GiB", "--gpu", "a100:2", "--resource", "license=2", "--label", "zone=a"]

@@ -9,13 +9,14 @@ from harness.agent import FakeAgent
 from harness.core import Shell
 from harness.workflows import Graph, Run
 from taskd.core import records
-from taskd.core.commands import CancelTasks, OrderAgent
+from taskd.core.commands import CancelTasks, OrderAgent, OrderQueue, SetLimit
 from taskd.core.explain import explain_node, explain_task
 from taskd.core.records import SpecRecord, StateRecord
 from taskd.core.room import CALM_BEATS
 from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow, SpawnTasks
 from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd_protocol.explanation import AGENTS_LISTED_MAX, AgentReason, Explanation, Misfit, Obstacle, Reason, Reasons
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import ALL, LabelRule, Need, Request, Supply, Where
 from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import member_id
@@ -490,3 +491,16 @@ def test_a_submit_that_some_agent_could_run_is_not_warned_of(shell: Shell) -> No
     assert not shell.submit(large).warnings
     join(shell, "large", supplies=(Supply("memory", 16 * GIB),), credit=0)
     assert not shell.submit(shell.spec(where=memory(9 * GIB))).warnings
+
+
+def test_without_a_pace_a_rate_tells_when_it_may_start(shell: Shell) -> None:
+    """And no pause: nobody knows when that ends."""
+    shell.do(SetLimit(Limit("task:m.f", tokens=6, period_ms=60_000, burst=1)))
+    specs = [shell.spec() for _ in range(4)]
+    shell.submit(*specs)
+    told = explain(shell, specs[3])
+    assert (told.starts_in_ms, told.by_rate) == (30_000, True)
+    assert told.per_minute == pytest.approx(6)
+    shell.do(OrderQueue("default", drain=False, pause=True))
+    told = explain(shell, specs[3])
+    assert (told.starts_in_ms, told.by_rate) == (-1, False)

@@ -11,7 +11,7 @@ from taskd_protocol.command import read_command
 from taskd_protocol.payload import Input, pack, unpack, unpack_arguments
 from taskd_protocol.resources import LabelRule, Need, Preference, Request, Where
 from taskd_protocol.schedule import NO_TASK, Schedule, ScheduledWorkflow, Timing
-from taskd_protocol.task import COMMAND_NAME
+from taskd_protocol.task import COMMAND_NAME, Use
 from taskd_protocol.workflow import Choice, Node
 
 
@@ -357,6 +357,9 @@ def test_a_node_says_what_it_needs(tmp_path: Path) -> None:
         min_life = "1h"
         sticky = "model-7"
         exclusive_host = true
+        preemptible = true
+        fair_key = "acme"
+        limits = [{name = "card", key = "{acme}", weight = 2}]
         [nodes.fit.resources]
         cpu = 2
         memory = "1GiB"
@@ -376,12 +379,25 @@ def test_a_node_says_what_it_needs(tmp_path: Path) -> None:
         3_600_000,
         exclusive_host=True,
     )
-    assert fit.rules.sticky == "model-7"
+    assert (fit.rules.sticky, fit.rules.preemptible, fit.rules.fair_key) == ("model-7", True, "acme")
+    assert fit.rules.limits == [Use("card", "{acme}", 2)]
     assert tar is not None
     assert tar.rules.where == Where(
         [Request([Need("cpu", 1000), Need("gpu", 1000)]), Request([Need("cpu", 8000)])],
         [LabelRule("cores", ">=", ["8"])],
     )
+
+
+def test_a_node_does_not_say_how_much_there_is_of_a_limit(tmp_path: Path) -> None:
+    text = """
+        name = "n"
+        [nodes.a]
+        task = "m.a"
+        limits = [{name = "card", concurrency = 2}]
+    """
+    [(_, node, message)] = problems(tmp_path, text)
+    assert node == "a"
+    assert "is for @app.task" in message
 
 
 def test_what_a_node_cannot_need_is_told(tmp_path: Path) -> None:
