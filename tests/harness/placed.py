@@ -54,7 +54,7 @@ def check_explained(disk: Disk, w: Working, effects: Sequence[Effect], now: Now)
         assert told.reason is not None, "what waits, waits for something"
         if told.state == State.READY and gates.is_parked(spec.spec, state.gates if state else 0):
             still = [each.reason for each in w.gates.still.values()]
-            assert told.reason.code in {Reasons.KEY, Reasons.FIFO} or told.reason in still
+            assert told.reason.code in {Reasons.KEY, Reasons.FIFO, Reasons.RATE} or told.reason in still
             continue
         if Continue(GoOn()) not in effects:
             assert told.reason.code not in {Reasons.PLACING, Reasons.AHEAD}, "what nothing rules out was granted"

@@ -113,6 +113,8 @@ LIMITS = (
     Limit("stripe", concurrency=1),
     Limit("stripe", concurrency=3),
     Limit("db", concurrency=1),
+    Limit("db", concurrency=2, tokens=2, period_ms=1_000),
+    Limit("stripe", tokens=3, period_ms=2_000, burst=2),
     Limit("queue:default", concurrency=2),
     Limit("queue:default", concurrency=5, tokens=3, period_ms=1_000, burst=2),
     Limit("queue:other", tokens=1, period_ms=400),
