@@ -433,15 +433,15 @@ def _has_tokens(w: Working, gate: Gate, weight: int, now: Now) -> bool:
     if gauge is None or not gauge.limit.tokens:
         return True
     gate.bucket = buckets.settle(gate.bucket, gauge, now.mono_ms)
-    wait_ms = buckets.wait_ms(gate.bucket, gate.reserved + min(weight, gauge.limit.burst_tokens), now.mono_ms)
+    burst = gauge.limit.burst_tokens
+    needed = gate.reserved + min(weight, burst)
+    wait_ms = buckets.wait_ms(gate.bucket, needed, now.mono_ms)
     if not wait_ms:
         return True
-    if gate.reserved + min(weight, gauge.limit.burst_tokens) > gauge.limit.burst_tokens:
-        return False  # until one of those begins, or goes back
-    if not now.mono_ms < gate.wake_mono_ms <= now.mono_ms + wait_ms:
+    if needed <= burst and not now.mono_ms < gate.wake_mono_ms <= now.mono_ms + wait_ms:
         gate.wake_mono_ms = now.mono_ms + wait_ms
         timers.start(w, WAKE + gate.id, now.wall_ms + wait_ms, wait_ms, now)
-    return False
+    return False  # of more than a full bucket: until a task that has its tokens begins, or goes back
 
 
 def wake(w: Working, timer: bytes, gate_id: bytes) -> None:
