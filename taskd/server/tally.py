@@ -100,7 +100,7 @@ class Tally:
             if mono_ms < self._next_look_ms:
                 return self.rows[OTHER]
             self._next_look_ms = mono_ms + LOOK_MS
-            longest = min(self.rows, key=lambda name: self.rows[name].touched_ms if name != OTHER else mono_ms)
+            longest = min((name for name in self.rows if name != OTHER), key=lambda name: self.rows[name].touched_ms)
             if self.rows[longest].touched_ms > mono_ms - IDLE_MS:
                 return self.rows[OTHER]
             del self.rows[longest]

@@ -45,6 +45,13 @@ def test_queues_beyond_the_bound_share_a_row() -> None:
     assert tally.all.moved == {"task.succeeded": QUEUES_MAX + 7}
 
 
+def test_the_shared_row_is_given_to_nobody() -> None:
+    """Also when all other queues come at one moment, long after the clock began."""
+    tally = Tally()
+    tally.note([ran(f"q{number}", 1) for number in range(QUEUES_MAX + 7)], 2 * IDLE_MS)
+    assert tally.rows[OTHER].moved == {"task.succeeded": 7}
+
+
 def test_an_idle_queue_gives_its_row_to_one_that_is_not() -> None:
     """No row counts down: the newcomer begins at nothing, and what it did before stays with the others."""
     tally = Tally()
