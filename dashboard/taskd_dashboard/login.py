@@ -24,6 +24,9 @@ from taskd.server.inner import Who, who_has, who_shows
 from taskd.server.services import Services
 from taskd_dashboard.sessions import CODE_MS, Session, Sessions
 from taskd_protocol.errors import AuthRefused, TaskdError
+from taskd_protocol.handshake import ALLOWED
+from taskd_protocol.house_messages import AgentDrain
+from taskd_protocol.messages import Cancel
 
 CSRF_HEADER: Final = "x-csrf-token"
 
@@ -51,6 +54,10 @@ class SessionDocument(msgspec.Struct):
     """Of the token."""
     csrf: str
     version: str
+    works: bool
+    """It may submit, and steer what is submitted: tasks, workflows, schedules."""
+    orders: bool
+    """It may steer the house: queues, limits, agents."""
 
 
 class LinkDocument(msgspec.Struct):
@@ -160,7 +167,15 @@ class Doorkeeper:
 
     def _welcome(self, request: Request, session: Session, who: Who) -> Response:
         record = self._services.working.tokens[who.key_id]
-        told = SessionDocument(who.role, record.label, self._sessions.csrf(session), __version__)
+        allowed = ALLOWED[who.role]
+        told = SessionDocument(
+            role=who.role,
+            label=record.label,
+            csrf=self._sessions.csrf(session),
+            version=__version__,
+            works=Cancel in allowed,
+            orders=AgentDrain in allowed,
+        )
         answer = Response(msgspec.json.encode(told), media_type=JSON)
         answer.set_cookie(
             self._cookie_name(request),

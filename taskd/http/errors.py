@@ -22,6 +22,7 @@ class HttpRefusal(TaskdError):
     def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
         self.path = ""  # where in the body or the query the fault is
+        self.column = self.length = 0  # where in that text it is
         self.headers: Mapping[str, str] = {}
 
 
@@ -114,9 +115,10 @@ class FieldRefused(HttpRefusal):
     code = "request.invalid"
     status = 400
 
-    def __init__(self, message: str, path: str = "") -> None:
+    def __init__(self, message: str, path: str = "", *, column: int = 0, length: int = 0) -> None:
         super().__init__(message)
         self.path = path
+        self.column, self.length = column, length
 
 
 STATUS: Final[Mapping[str, int]] = {
@@ -160,6 +162,10 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     """One line, for people."""
     path: str = ""
     """Where in the body or the query the fault is."""
+    column: int = 0
+    """Where in that text it begins, from 1; 0: it is all of it."""
+    length: int = 0
+    """Of the fault, in characters."""
 
 
 class ErrorDocument(msgspec.Struct):
@@ -176,11 +182,13 @@ def status_of(why: TaskdError) -> int:
 def refusal(why: TaskdError) -> Response:
     """Return the answer that tells why."""
     status = status_of(why)
-    path, headers = (why.path, dict(why.headers)) if isinstance(why, HttpRefusal) else ("", {})
+    path, headers, column, length = "", {}, 0, 0
+    if isinstance(why, HttpRefusal):
+        path, headers, column, length = why.path, dict(why.headers), why.column, why.length
     if status == 401:  # noqa: PLR2004 - the status itself is the word for it
         headers["www-authenticate"] = 'Bearer realm="taskd"'
     if why.retry_after_ms:
         headers["retry-after"] = str(-(-why.retry_after_ms // 1_000))
     message = " ".join(why.message.split())
-    body = msgspec.json.encode(ErrorDocument(ErrorBody(why.code, message, path)))
+    body = msgspec.json.encode(ErrorDocument(ErrorBody(why.code, message, path, column, length)))
     return Response(body, status, headers, media_type=JSON)

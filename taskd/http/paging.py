@@ -43,4 +43,4 @@ def wanted_tasks(words: str, now_ms: int) -> TaskFilter:
     try:
         return read_filter(words, now_ms)
     except FilterRefused as why:
-        raise FieldRefused(str(why), "$.filter") from None
+        raise FieldRefused(str(why), "$.filter", column=why.column, length=why.length) from None

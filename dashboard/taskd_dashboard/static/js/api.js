@@ -3,7 +3,7 @@
 /** Where the server's paths begin: the page may be below a prefix. This file is PREFIX/static/DIGEST/js/api.js. */
 export const BASE = new URL("../../..", import.meta.url).pathname.replace(/\/$/, "");
 
-export const session = { role: null, csrf: "", label: "", version: "" };
+export const session = { role: null, csrf: "", label: "", version: "", works: false, orders: false };
 
 /** What the server answered instead of what was asked for. */
 export class Refused extends Error {
@@ -88,7 +88,8 @@ export async function whoami() {
   }
 }
 
-/** Whether this session may change things; the server asks again, action by action. */
-export function mayChange() {
-  return session.role !== "reader" && session.role !== "readonly" && session.role !== "read";
-}
+/** Whether this session may steer tasks, workflows and schedules; the server asks again, action by action. */
+export const mayWork = () => session.works;
+
+/** Whether it may steer queues, limits and agents. */
+export const mayOrder = () => session.orders;

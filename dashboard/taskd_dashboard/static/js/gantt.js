@@ -24,9 +24,10 @@ export function gantt(nodes, href) {
         const start = millis(node.started_at);
         const end = Math.max(start, millis(node.finished_at) ?? Date.now());
         const wide = Math.max(2, (end - start) * scale);
-        return s("a", { href: href(node), key: node.name, "aria-label": `${node.name}: ${node.state}, began ${instant(node.started_at)}, ran ${length(end - start)}` },
+        const name = node.name.length > 28 ? `${node.name.slice(0, 27)}…` : node.name;
+        return s("a", { href: href(node), key: node.name, "aria-label": `${name} ${length(end - start)}, ${node.state}, began ${instant(node.started_at)}` },
           s("title", null, `${node.name}: ${node.state}\n${instant(node.started_at)}, ${length(end - start)}`),
-          s("text", { class: "name", x: 0, y: row * ROW + 14 }, node.name.length > 28 ? `${node.name.slice(0, 27)}…` : node.name),
+          s("text", { class: "name", x: 0, y: row * ROW + 14 }, `${name} `),
           s("rect", { class: tone(node.state), x: NAMES + (start - from) * scale, y: row * ROW + 4, width: wide, height: ROW - 8, rx: 3 }),
           s("text", { x: NAMES + (start - from) * scale + wide + 5, y: row * ROW + 14 }, length(end - start)));
       })),

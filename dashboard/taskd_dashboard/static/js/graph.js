@@ -97,8 +97,8 @@ export function picture(flow, href, redraw) {
 function box(node, { x, y }, href) {
   const said = node.count > 1 ? [...node.states].map(([state, number]) => `${number} ${state}`).join(", ") : node.children ? `${node.state}, ${node.children.succeeded} of ${node.children.total}` : node.state;
   const name = node.count > 1 ? `${node.name} × ${node.count}` : node.name;
-  return s("a", { class: `node ${tone(node.state)}`, key: node.name, href: href(node), transform: `translate(${x - WIDTH / 2} ${y - HEIGHT / 2})`, "aria-label": `${name}: ${said}` },
+  return s("a", { class: `node ${tone(node.state)}`, key: node.name, href: href(node), transform: `translate(${x - WIDTH / 2} ${y - HEIGHT / 2})`, "aria-label": `${cutTo(name, 22)} ${cutTo(said, 26)}` },
     s("title", null, `${name}\n${node.task ?? node.kind ?? ""}\n${said}`),
     s("rect", { class: "box", width: WIDTH, height: HEIGHT, rx: 7 }), s("rect", { class: "mark", width: 4, height: HEIGHT - 12, x: 5, y: 6, rx: 2 }),
-    s("text", { x: 16, y: 18 }, cutTo(name, 22)), s("text", { class: "sub", x: 16, y: 33 }, cutTo(said, 26)));
+    s("text", { x: 16, y: 18 }, `${cutTo(name, 22)} `), s("text", { class: "sub", x: 16, y: 33 }, cutTo(said, 26)));
 }

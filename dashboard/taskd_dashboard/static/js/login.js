@@ -9,6 +9,7 @@ export function loginPage(entered) {
   const send = h("button", { class: "button primary", type: "submit" }, "Log in");
   const form = h("form", null,
     h("h1", { class: "brand" }, brand(), "taskd"),
+    h("input", { type: "text", name: "username", autocomplete: "username", value: "taskd", hidden: true }),
     h("label", { class: "line", for: "token" }, "Token", field),
     fault, send,
     h("p", { class: "small muted" }, "Make one with ", h("code", null, "taskd token create --role operator"), ", or a link that logs in once with ", h("code", null, "taskd dashboard"), "."));

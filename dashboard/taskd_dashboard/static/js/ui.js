@@ -1,6 +1,6 @@
 // The parts that pages are made of: icons, states, buttons, tables, dialogs, notices.
 
-import { mayChange, Refused, Unreachable } from "./api.js";
+import { mayOrder, mayWork, Refused, Unreachable } from "./api.js";
 import { h, keep, render, s } from "./dom.js";
 
 const ICONS = {
@@ -55,8 +55,8 @@ export function button(text, onclick, { kind = "", sign = null, title = null, di
 
 /** A button for who may change things; the server asks again. */
 export function action(text, onclick, how = {}) {
-  if (mayChange()) return button(text, onclick, how);
-  return button(text, null, { ...how, disabled: true, title: "Your token may only look." });
+  if (how.orders ? mayOrder() : mayWork()) return button(text, onclick, how);
+  return button(text, null, { ...how, disabled: true, title: "Your token may not do this." });
 }
 
 export function card(title, { tools = null, flush = false, foot = null, id = null } = {}, ...children) {

@@ -36,8 +36,8 @@ export async function resume(screen, agent) {
 
 export function deed(screen, agent) {
   return ["draining", "drained", "quarantined"].includes(agent.state)
-    ? action("Resume", () => resume(screen, agent), { kind: "small primary", sign: "play" })
-    : action("Drain", () => drain(screen, agent), { kind: "small", sign: "pause" });
+    ? action("Resume", () => resume(screen, agent), { kind: "small primary", orders: true, sign: "play" })
+    : action("Drain", () => drain(screen, agent), { kind: "small", orders: true, sign: "pause" });
 }
 
 export default {

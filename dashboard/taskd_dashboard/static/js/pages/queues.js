@@ -38,10 +38,10 @@ async function limit(screen, queue, now) {
 function deeds(screen, queue, now) {
   const off = queue.paused || queue.draining;
   return h("div", { class: "row tight" },
-    off ? action("Resume", () => order(screen, queue, "resume", `${queue.name} goes on.`), { kind: "small primary", sign: "play" })
-      : action("Pause", () => order(screen, queue, "pause", `Nothing of ${queue.name} begins any more.`), { kind: "small", sign: "pause" }),
-    queue.draining ? null : action("Drain", () => order(screen, queue, "drain", `${queue.name} takes no new tasks.`), { kind: "small" }),
-    action("Weight", () => weigh(screen, queue), { kind: "small" }), action("Limit", () => limit(screen, queue, now), { kind: "small" }));
+    off ? action("Resume", () => order(screen, queue, "resume", `${queue.name} goes on.`), { kind: "small primary", orders: true, sign: "play" })
+      : action("Pause", () => order(screen, queue, "pause", `Nothing of ${queue.name} begins any more.`), { kind: "small", orders: true, sign: "pause" }),
+    queue.draining ? null : action("Drain", () => order(screen, queue, "drain", `${queue.name} takes no new tasks.`), { kind: "small", orders: true }),
+    action("Weight", () => weigh(screen, queue), { kind: "small", orders: true }), action("Limit", () => limit(screen, queue, now), { kind: "small", orders: true }));
 }
 
 function limitText(now) {

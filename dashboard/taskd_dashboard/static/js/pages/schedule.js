@@ -41,11 +41,11 @@ export default {
     const { timing } = schedule;
     const link = (firing) => (firing.task ? h("a", { href: to(`/tasks/${firing.task}`) }, firing.task.slice(-12)) : firing.workflow ? h("a", { href: to(`/workflows/${firing.workflow}`) }, firing.workflow.slice(-12)) : "–");
     return [
-      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", null, schedule.name), h("div", { class: "row" }, chip(schedule.state), schedule.reason ? h("span", { class: "bad-text" }, schedule.reason) : null,
+      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", null, schedule.name), h("div", { class: "row" }, chip(schedule.state), schedule.reason ? h("span", { class: schedule.state === "broken" ? "bad-text" : "muted" }, schedule.reason) : null,
         schedule.source ? h("span", { class: "muted" }, "defined in code by ", h("code", null, schedule.source), schedule.orphaned ? ", which no longer says so" : "") : null)), h("div", { class: "row" }, deeds(screen, schedule), action("Remove", () => remove(screen, schedule), { kind: "small danger" }))),
       h("div", { class: "grid" },
-        card("Next firings", {}, schedule.upcoming.length ? h("ol", { class: "timeline" }, schedule.upcoming.map((each) => h("li", { class: "wait" }, h("div", { class: "what" }, h("b", null, ago(each.at)), h("time", { class: "muted num", datetime: each.at, title: each.at }, instant(each.at)), each.note ? h("span", { class: "warn-text small" }, each.note) : null))))
-          : empty(schedule.state === "paused" ? "It is paused." : "No time comes any more.")),
+        card("Next firings", {}, schedule.state === "paused" && schedule.upcoming.length ? h("p", { class: "warn-text" }, "It is paused. Otherwise it would fire:") : null, schedule.upcoming.length ? h("ol", { class: "timeline" }, schedule.upcoming.map((each) => h("li", { class: "wait" }, h("div", { class: "what" }, h("b", null, ago(each.at)), h("time", { class: "muted num", datetime: each.at, title: each.at }, instant(each.at)), each.note ? h("span", { class: "warn-text small" }, each.note) : null))))
+          : empty("No time comes any more.")),
         card("Facts", {}, facts([["When", words(timing)], timing.cron.length ? ["Cron", timing.cron.map((line) => h("code", null, `${line} `))] : null, ["Zone", timing.tz],
           schedule.workflow ? ["Workflow", `${schedule.workflow}, ${schedule.node_count} nodes`] : ["Task", h("code", null, schedule.task)], schedule.queue ? ["Queue", schedule.queue] : null,
           ["If one still runs", { skip: "skip this time", allow: "run beside it", queue_one: "wait for its end", cancel_running: "cancel it" }[schedule.overlap] ?? schedule.overlap],

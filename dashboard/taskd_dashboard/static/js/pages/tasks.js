@@ -1,6 +1,6 @@
 // Tasks: found by a filter that is the page's address, some of them or all of them acted on.
 
-import { get, mayChange, post } from "../api.js";
+import { get, mayWork, post } from "../api.js";
 import { FilterBox, learn, pointAt, STATES, withWord } from "../filter.js";
 import { between, count, length, middle, plural, tail, time } from "../format.js";
 import { go, setQuery, to } from "../router.js";
@@ -85,7 +85,7 @@ function columns(screen) {
   const { chosen } = screen.state;
   const all = screen.data.tasks.length > 0 && screen.data.tasks.every((task) => chosen.has(task.id));
   return [
-    ...(mayChange() ? [{
+    ...(mayWork() ? [{
       name: "Select", check: true,
       head: h("input", { type: "checkbox", "aria-label": "Select all on this page", checked: all, onchange: () => { for (const task of screen.data.tasks) all ? chosen.delete(task.id) : chosen.add(task.id); screen.draw(); } }),
       cell: (task) => h("input", { type: "checkbox", "aria-label": `Select ${task.id}`, checked: chosen.has(task.id), onchange: () => toggle(screen, task.id) }),
@@ -93,7 +93,7 @@ function columns(screen) {
     { name: "Task", first: true, wide: true, cell: (task) => h("div", null, h("a", { class: "clip strong", href: to(`/tasks/${task.id}`), title: task.name }, middle(task.name, 70)), line(task)) },
     { name: "State", bare: true, cell: (task) => chip(task.state) },
     { name: "Queue", cell: (task) => h("a", { class: "clip muted", title: task.queue, href: to("/tasks", { filter: withWord(filterOf(screen), "queue", task.queue) }) }, middle(task.queue, 28)) },
-    { name: "Attempt", num: true, cell: (task) => `${task.attempt} / ${task.max_attempts}` },
+    { name: "Attempt", num: true, cell: (task) => (task.attempt > task.max_attempts ? task.attempt : `${task.attempt} / ${task.max_attempts}`) },
     { name: "Agent", cell: (task) => cut(task.agent ? middle(task.agent, 26) : "–", "muted") },
     { name: "Submitted", num: true, cell: (task) => time(task.created_at) },
     { name: "Took", num: true, cell: (task) => h("span", { class: "num" }, task.started_at ? length(between(task.started_at, task.finished_at)) : "–") },
@@ -113,7 +113,7 @@ function toggle(screen, id) {
 
 function bulkBar(screen) {
   const { chosen } = screen.state;
-  if (!mayChange()) return null;
+  if (!mayWork()) return null;
   const filter = filterOf(screen);
   if (chosen.size) {
     return h("div", { class: "bulk", role: "group", "aria-label": "What to do with the selected tasks" }, h("b", null, `${count(chosen.size)} selected`),
@@ -205,7 +205,7 @@ export default {
     const task = tasks[screen.state.row];
     if (!task) return false;
     if (key === "Enter") go(`/tasks/${task.id}`);
-    else if (key === "x" && mayChange()) toggle(screen, task.id);
+    else if (key === "x" && mayWork()) toggle(screen, task.id);
     else return false;
     return true;
   },

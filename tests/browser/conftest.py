@@ -1,0 +1,136 @@
+"""What the tests in the browser share: a real server with real agents, and a tab that has logged in."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from browser.tab import DESKTOP, Tab, chromium
+from e2e.house import House, Running, house, wait_until
+
+MODULE = r"""
+import logging
+import time
+from taskd import App, Cron, Retry, current
+
+app = App()
+
+@app.task(queue="images")
+def thumbnail(path, size=256):
+    return f"{path} at {size}"
+
+@app.task(queue="mail", retry=Retry(max_attempts=1))
+def send(to):
+    raise ConnectionError(f"smtp.example.net refused the connection")
+
+@app.task
+def nap(seconds=30):
+    for number in range(int(seconds * 10)):
+        print(f"still asleep, {number}", flush=True)
+        time.sleep(0.1)
+    return "awake"
+
+@app.task
+def talk(lines):
+    for number in range(lines):
+        print(f"\x1b[31mline {number} in red\x1b[0m")
+        logging.getLogger("shop").warning("line %d", number)
+        time.sleep(0.1)
+    current().emit({"lines": lines})
+
+@app.task
+def echo(value):
+    return value
+
+@app.task
+def add(*numbers):
+    return sum(numbers)
+
+@app.task(schedule=Cron("30 6 * * mon-fri", tz="Europe/Oslo"))
+def report():
+    return "done"
+"""
+
+
+class Site:
+    """A server, two agents, and a tab in which an operator has logged in."""
+
+    def __init__(self, home: House, server: Running, tab: Tab, agents: dict[str, Running]) -> None:
+        self.home = home
+        self.server = server
+        self.tab = tab
+        self.agents = agents
+
+    @property
+    def at(self) -> str:
+        """Where HTTP is."""
+        return self.home.profile()["http"]
+
+    def ask(self, method: str, path: str, body: object = None, token: str = "") -> dict[str, object]:
+        """Ask the API as a program does."""
+        said = {"authorization": f"Bearer {token or self.home.profile()['token']}", "content-type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.at + path, data, said, method=method)  # noqa: S310 - our own server
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - likewise
+            return dict(json.load(answer))
+
+    def submit(self, name: str, *args: object, **more: object) -> str:
+        """Submit a task; return its id."""
+        return str(self.ask("POST", "/api/v1/tasks", {"name": name, "args": args, **more})["id"])
+
+    def ended(self, task_id: str) -> dict[str, object]:
+        """Wait for a task's end; return it."""
+        return self.ask("GET", f"/api/v1/tasks/{task_id}/wait?seconds=30")
+
+    def python(self, script: str) -> str:
+        """Run a program of a user's to its end; return what it printed."""
+        words = [sys.executable, script]
+        ended = subprocess.run(
+            words, env=self.home.env, cwd=self.home.work, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
+
+    def link(self, role: str = "admin") -> str:
+        """Return the path of a link that logs in once."""
+        token = "" if role == "admin" else self.home.ask("token", "create", "--role", role)
+        return f"/login#{self.ask('POST', '/login/link', token=token)['code']}"
+
+    def log_in(self, role: str = "admin") -> None:
+        """Log the tab in, as whoever it was before no more."""
+        self.tab.driver.delete_all_cookies()
+        self.tab.open("/login")
+        self.tab.open(self.link(role))
+        self.tab.driver.refresh() if "#" in self.tab.path else None
+        self.tab.see("Overview", role)
+
+
+def open_site(home: House, tab: Callable[[str], Tab]) -> Site:
+    """Start everything."""
+    (home.work / "shop.py").write_text(MODULE)
+    server = home.serve()
+    words = ("--processes", "2", "--label", "zone=a")
+    agents = {name: home.start("agent", "shop", "--name", name, *words) for name in ("ash", "birch")}
+    site = Site(home, server, tab(home.profile()["http"]), agents)
+    site.tab.size(DESKTOP)
+    wait_until(lambda: {"ash", "birch"} <= home.agents().keys())
+    return site
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Tab]]:
+    """One Chromium for all tests; each module has a server of its own."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield lambda at: Tab(driver, at)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, browser: Callable[[str], Tab]) -> Iterator[Site]:
+    """A server that has work of all kinds."""
+    with house(tmp_path_factory.mktemp("site")) as home:
+        made = open_site(home, browser)
+        made.log_in()
+        yield made
