@@ -122,7 +122,7 @@ def test_no_text_runs_anywhere(filled: Site) -> None:
             tab.click("Older")
             tab.wait(partial(is_past, tab, oldest))
     whole(tab, "/queues", NAMES[0][:30])
-    assert len(tab.find("tbody tr")) >= len(NAMES)
+    assert len(tab.find("tbody tr")) >= len(NAMES) - 2  # two names are those of tasks that an agent has: they ran
     whole(tab, f"/tasks/{result}", *(text for text in NAMES if '"' not in text and "\\" not in text))
     whole(tab, f"/tasks/{failed}", NAMES[0], NAMES[-1][:60])
     waiting = site.ask("GET", "/api/v1/tasks?filter=state:ready&limit=3")["tasks"]

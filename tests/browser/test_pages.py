@@ -46,11 +46,25 @@ def test_the_overview_shows_what_happens_while_it_happens(site: Site) -> None:
         site.submit("shop.thumbnail", f"{number}.png", queue="images")
     tab.wait(lambda: figure(tab, "Running") == "0" and figure(tab, "Ready") == "0")
     tab.wait(lambda: len(tab.find(".chart canvas")) == 5)
+    tab.wait(lambda: tab.run(_COLOURS) > 100)
     tab.click("As a table", "summary")
     tab.wait(lambda: tab.find("details[open] tbody tr"))
     tab.click("1 h")
     tab.wait(lambda: tab.path == "/?range=1h")
     tab.see("Throughput")
+
+
+_COLOURS = """
+    const canvas = document.querySelector('.chart canvas');
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+    let coloured = 0;
+    for (let at = 0; at < data.length; at += 4) {
+      if (data[at + 3] > 200 && Math.abs(data[at] - data[at + 2]) > 60) coloured += 1;
+    }
+    return coloured;
+"""
 
 
 def figure(tab: Tab, name: str) -> str:
@@ -186,6 +200,16 @@ def test_a_task_is_cancelled_while_it_runs(site: Site) -> None:
     tab.see("Cancel this task?")
     tab.click("Cancel the task")
     tab.wait(lambda: [chip.text for chip in tab.find(".head .chip")] == ["cancelled"])
+
+
+def test_what_is_to_run_later_runs_now(site: Site) -> None:
+    """When somebody says so; the result is there without a reload."""
+    tab = site.tab
+    task_id = site.submit("shop.echo", "at last", delay_ms=3_600_000)
+    tab.open(f"/tasks/{task_id}")
+    tab.see("scheduled")
+    tab.click("Run now")
+    tab.see("Succeeded", "at last", "Its wait is over")
 
 
 def test_what_waits_says_why(site: Site) -> None:

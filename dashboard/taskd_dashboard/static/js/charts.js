@@ -46,8 +46,10 @@ export class Chart {
   make() {
     if (this.closed || !globalThis.uPlot) return;
     this.plot?.destroy();
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(name).trim();
+    const colour = (name) => {
+      this.box.style.setProperty("color", `var(${name})`); // a canvas knows no variables, and none that depend on the theme
+      return getComputedStyle(this.box).color;
+    };
     const told = FORMS[this.form];
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     this.plot = new globalThis.uPlot({
@@ -60,7 +62,6 @@ export class Chart {
       ],
       series: [{}, ...this.series.map((name, at) => ({
         label: name, stroke: colour(COLOURS[at % COLOURS.length]), width: 1.5, points: { show: false }, spanGaps: false,
-        fill: this.series.length === 1 ? `${colour(COLOURS[0])}22` : undefined,
       }))],
     }, this.data, this.box);
   }

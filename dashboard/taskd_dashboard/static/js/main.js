@@ -154,6 +154,7 @@ async function countDead() {
   }
 }
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("taskd-theme")));
 api.when("login", () => opened && door());
 api.when("lost", () => { lostSince = Date.now(); frame(); });
 api.when("back", () => { lostSince = 0; frame(); });

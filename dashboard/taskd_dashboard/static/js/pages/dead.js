@@ -15,7 +15,7 @@ export default {
     const { groups, groups_count: all, tasks_count: tasks } = screen.data;
     const most = Math.max(1, ...groups.map((group) => group.count));
     return [
-      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", null, "Dead letters"), h("p", { class: "muted" }, `${plural(tasks, "task")} died of ${plural(all, "kind")} of error.`)),
+      h("div", { class: "head" }, h("div", { class: "grow" }, h("h1", null, "Dead letters"), h("p", { class: "muted" }, tasks ? `${plural(tasks, "task")} died of ${plural(all, "kind")} of error.` : "Tasks whose attempts are spent.")),
         tasks ? action("Retry all…", () => bulk("retry", "state:dead", () => screen.load()), { sign: "retry" }) : null),
       h("section", { class: "card", "aria-label": "Groups" }, groups.length ? table("What tasks died of", [
         { name: "Error", first: true, wide: true, cell: (group) => h("div", null, h("a", { class: "clip strong", title: group.type, href: to(`/dead/${group.group}`) }, group.type || "No exception"),

@@ -2,8 +2,9 @@
 
 import { get } from "../api.js";
 import { Chart } from "../charts.js";
-import { brief, bytes, count, length } from "../format.js";
+import { brief, bytes, count, length, plural } from "../format.js";
 import { setQuery, to } from "../router.js";
+import { note } from "./agents.js";
 import { bar, card, choice, chip, empty, h, sparkline } from "../parts.js";
 
 const RANGES = [["15m", "15 min"], ["1h", "1 h"], ["6h", "6 h"], ["24h", "24 h"]];
@@ -69,7 +70,7 @@ function tiles(screen) {
     tile("Running", count(stand("running", "cancelling")), slots ? `of ${count(slots)} slots` : "no slots", to("/tasks", { filter: "state:running" })),
     tile("Ready", count(stand("ready")), last && last.waits_ms[1] !== null ? `p95 wait ${length(last.waits_ms[1])}` : "", to("/tasks", { filter: "state:ready" })),
     tile("Scheduled", count(stand("scheduled")), tasks.blocked ? `${count(tasks.blocked)} blocked` : "", to("/tasks", { filter: "state:scheduled" })),
-    tile("Dead letters", count(dead.tasks_count), dead.groups_count ? `${count(dead.groups_count)} kinds of error` : "", to("/dead"), dead.tasks_count > 0),
+    tile("Dead letters", count(dead.tasks_count), dead.groups_count ? plural(dead.groups_count, "kind of error", "kinds of error") : "", to("/dead"), dead.tasks_count > 0),
     tile("Agents", count(live), !agents.length ? "none is connected" : off ? `${count(off)} not live` : "all live", to("/agents"), agents.length === 0 || off > 0 && live === 0));
 }
 
@@ -108,7 +109,10 @@ export default {
   news(screen, topic, told) {
     const { data } = screen;
     if (topic === "queues") data.queues = told.queues;
-    else if (topic === "agents") data.agents = told.agents;
+    else if (topic === "agents") {
+      data.agents = told.agents;
+      note(told.agents);
+    }
     else if (topic === "overview") {
       data.tasks = told.tasks;
       const [newest] = pointsOf(told.newest);
@@ -138,7 +142,7 @@ export default {
     const made = charts(screen);
     const { points } = screen.data;
     return [
-      h("div", { class: "row" }, h("h1", { class: "sr" }, "Overview"), h("span", { class: "grow muted" }, "What the server does, and did"), choice("Range", RANGES, range(screen), (value) => setQuery({ range: value }, { replace: true }))),
+      h("div", { class: "row" }, h("h1", { class: "sr" }, "Overview"), h("span", { class: "grow muted only-wide" }, "What the server does, and did"), choice("Range", RANGES, range(screen), (value) => setQuery({ range: value }, { replace: true }))),
       tiles(screen),
       points.length ? null : h("p", { class: "muted" }, "The first figures come within seconds of the server's start."),
       h("div", { class: "grid" },

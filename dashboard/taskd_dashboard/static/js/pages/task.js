@@ -51,6 +51,7 @@ function waitedFor(spans) {
 function explain(told) {
   if (!told || OVER.has(told.state)) return null;
   const reason = told.waits_for;
+  if (!reason && !told.place && !told.impossible && !told.agents.length) return null;
   const rows = [
     reason ? ["Waits for", reason.text] : null,
     told.place ? ["Place in line", told.place.exact ? `${count(told.place.ahead)} ahead of ${count(told.place.ready)} ready` : `at least ${count(told.place.ahead_at_least)} ahead`] : null,
