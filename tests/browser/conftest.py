@@ -1,6 +1,7 @@
 """What the tests in the browser share: a real server with real agents, and a tab that has logged in."""
 
 import json
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -74,7 +75,8 @@ class Site:
         said = {"authorization": f"Bearer {token or self.home.profile()['token']}", "content-type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.at + path, data, said, method=method)  # noqa: S310 - our own server
-        with urllib.request.urlopen(request) as answer:  # noqa: S310 - likewise
+        context = ssl.create_default_context(cadata=self.home.profile()["ca_pem"])
+        with urllib.request.urlopen(request, context=context) as answer:  # noqa: S310 - likewise
             return dict(json.load(answer))
 
     def submit(self, name: str, *args: object, **more: object) -> str:
@@ -108,12 +110,12 @@ class Site:
         self.tab.see("Overview", role)
 
 
-def open_site(home: House, tab: Callable[[str], Tab]) -> Site:
-    """Start everything."""
+def open_site(home: House, tab: Callable[[str], Tab], *words: str) -> Site:
+    """Start everything, the server with these words more."""
     (home.work / "shop.py").write_text(MODULE)
-    server = home.serve()
-    words = ("--processes", "2", "--label", "zone=a")
-    agents = {name: home.start("agent", "shop", "--name", name, *words) for name in ("ash", "birch")}
+    server = home.serve(*words)
+    given = ("--processes", "2", "--label", "zone=a")
+    agents = {name: home.start("agent", "shop", "--name", name, *given) for name in ("ash", "birch")}
     site = Site(home, server, tab(home.profile()["http"]), agents)
     site.tab.size(DESKTOP)
     wait_until(lambda: {"ash", "birch"} <= home.agents().keys())

@@ -247,6 +247,31 @@ def test_a_workflow_is_drawn_and_goes_on_by_a_signal(site: Site, workflow: str) 
     tab.wait(lambda: tab.path.startswith("/tasks/"))
 
 
+def test_a_large_workflow_is_drawn_by_groups(site: Site) -> None:
+    """Above five hundred nodes those of one name are one; a group leads to its nodes."""
+    tab = site.tab
+    (site.home.work / "large.py").write_text(
+        "from shop import app, add, echo\n"
+        "with app.workflow('large') as wf:\n"
+        "    first = echo.node(1, name='fetch')\n"
+        "    parts = [add.node(first, n, name=f'part-{n}') for n in range(600)]\n"
+        "    last = add.node(1, name='total', after=parts)\n"
+        "print(wf.submit().id)\n"
+    )
+    tab.open(f"/workflows/{site.python('large.py')}")
+    tab.see("602 nodes in 3 groups by name.")
+    tab.wait(
+        lambda: (
+            [node.text.splitlines()[0].strip() for node in tab.find(".dag a.node")]
+            == ["fetch", "part \N{MULTIPLICATION SIGN} 600", "total"]
+        )
+    )
+    tab.find(".dag a.node")[1].click()
+    tab.wait(lambda: tab.path.endswith("?node=part"))
+    tab.see("Only part", "500 more nodes fit.")
+    tab.wait(lambda: [chip.text for chip in tab.find(".head .chip")] == ["succeeded"], within_s=60)
+
+
 def test_a_queue_is_paused_weighed_and_limited(site: Site) -> None:
     """And goes on."""
     tab = site.tab

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from e2e.house import House, house, wait_until, words_of
+from taskd_dashboard.assets import load_assets
 
 pytestmark = pytest.mark.binary
 
@@ -113,6 +115,19 @@ def test_server_agent_and_a_command_need_nothing_else(home: House) -> None:
     (program,) = cached(home)
     assert {process.exe() for process in home.processes()} == {str(program / "taskd")}
     assert sorted(path.name for path in home.work.iterdir()) == ["data"]
+
+
+def test_the_dashboard_is_in_it(home: House) -> None:
+    """Its document and every file that a page asks for, as they lie in the checkout."""
+    home.serve("--data-dir", "data")
+    link = home.ask("dashboard")
+    at = home.profile()["http"]
+    assert link.startswith(f"{at}/login#")
+    assets = load_assets()
+    files = {f"static/{assets.digest}/{path}": asset for path, asset in assets.by_path.items()}
+    for path, asset in {"": assets.document_at(""), **files}.items():
+        with urllib.request.urlopen(f"{at}/{path}") as answer:  # noqa: S310 - our own server
+            assert answer.read() == asset.content, path
 
 
 def test_tasks_in_python_run_in_the_users_own(home: House) -> None:

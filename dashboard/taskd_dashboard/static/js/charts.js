@@ -53,7 +53,7 @@ export class Chart {
     const told = FORMS[this.form];
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     this.plot = new globalThis.uPlot({
-      width: this.box.clientWidth || 400, height: this.height, legend: { show: false }, padding: [8, 8, 0, 0],
+      width: this.box.clientWidth || 400, height: this.height, legend: { show: false }, padding: [8, 26, 0, 0],
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } }, scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.08] } },
       hooks: { setCursor: [(plot) => this.pointed(plot.cursor.idx)] },
       axes: [

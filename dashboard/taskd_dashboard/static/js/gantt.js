@@ -6,19 +6,20 @@ import { h, s, tone } from "./parts.js";
 const ROWS_MAX = 200;
 const ROW = 20;
 const NAMES = 190;
-const WIDTH = 860;
+const LEAST_WIDTH = 520;
 
 export function gantt(nodes, href) {
+  const width = Math.max(LEAST_WIDTH, document.getElementById("main").clientWidth - 82);
   const begun = nodes.filter((node) => node.started_at && node.task).sort((a, b) => millis(a.started_at) - millis(b.started_at));
   if (!begun.length) return h("p", { class: "muted" }, "Nothing has begun yet.");
   const shown = begun.slice(0, ROWS_MAX);
   const from = millis(begun[0].started_at);
   const until = Math.max(from + 1, ...begun.map((node) => millis(node.finished_at) ?? Date.now()));
-  const scale = (WIDTH - NAMES - 70) / (until - from);
+  const scale = (width - NAMES - 70) / (until - from);
   const height = shown.length * ROW + 22;
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * (until - from));
   return h("div", { class: "gantt", tabindex: "0", role: "region", "aria-label": "When each node ran" },
-    s("svg", { width: WIDTH, height, viewBox: `0 0 ${WIDTH} ${height}` },
+    s("svg", { width, height, viewBox: `0 0 ${width} ${height}` },
       ticks.map((tick) => [s("line", { class: "rule", x1: NAMES + tick * scale, x2: NAMES + tick * scale, y1: 0, y2: height - 18 }), s("text", { x: NAMES + tick * scale, y: height - 5, "text-anchor": "middle" }, length(tick))]),
       shown.map((node, row) => {
         const start = millis(node.started_at);

@@ -74,11 +74,10 @@ export default {
         h("div", { class: "row" }, flow.state === "failed" ? action("Resume", () => order(screen, "resume", "The workflow goes on."), { kind: "primary", sign: "play" }) : null, over ? null : action("Cancel", () => cancel(screen), { kind: "danger", sign: "stop" }))),
       flow.reason ? h("p", { class: "bad-text" }, flow.reason) : null,
       card("Graph", { flush: true, tools: h("span", { class: "small muted" }, flow.nodes.length > NODES_MAX ? "grouped by name" : `${count(flow.nodes.length)} nodes`) }, picture(flow, leads, () => screen.redraw())),
-      h("div", { class: "grid" },
-        card("Facts", {}, facts([["Nodes", progress(flow)], ["On failure", flow.policy], flow.failed_node ? ["Failed at", flow.failed_node] : null, ["Submitted", time(flow.created_at, instant)], flow.finished_at ? ["Finished", time(flow.finished_at, instant)] : null,
+      card("Facts", {}, facts([["Nodes", progress(flow)], ["On failure", flow.policy.replaceAll("_", " ")], flow.failed_node ? ["Failed at", flow.failed_node] : null, ["Submitted", time(flow.created_at, instant)], flow.finished_at ? ["Finished", time(flow.finished_at, instant)] : null,
           ["Took", length(between(flow.created_at, flow.finished_at))], flow.schedule ? ["Schedule", h("a", { href: to(`/schedules/${part(flow.schedule)}`) }, flow.schedule)] : null,
           flow.trace_id ? ["Trace", h("span", { class: "row tight" }, h("code", { class: "wrap" }, flow.trace_id), copyButton(flow.trace_id, "Copy the trace id"))] : null])),
-        card("When nodes ran", {}, gantt(flow.nodes, (node) => to(`/tasks/${node.id}`)))),
+      card("When nodes ran", {}, gantt(flow.nodes, (node) => to(`/tasks/${node.id}`))),
       nodes(screen),
     ];
   },
