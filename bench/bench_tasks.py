@@ -35,6 +35,20 @@ def nap(seconds: float) -> None:
 
 
 @app.task
+def talk(seconds: int, rate_bytes: int, line_bytes: int) -> int:
+    """Print numbered lines at a rate; return how many."""
+    number, began = 0, time.monotonic()
+    pad = "x" * (line_bytes - 14)
+    while (elapsed := time.monotonic() - began) < seconds:
+        due = int(elapsed * rate_bytes / line_bytes)
+        for count in range(number, due):
+            print(f"{count:012} {pad}")
+        number = max(number, due)
+        time.sleep(0.02)
+    return number
+
+
+@app.task
 def first(value: int) -> int:
     """Do nothing, after others."""
     return value

@@ -237,6 +237,7 @@ class ClientRole:
 
     def close(self) -> None:
         """See ``Role``."""
+        self._following.close()
         self._services.hub.leave(self._session, self._outcomes.known_to_hub, self._following.followed)
 
     # -- changes ------------------------------------------------------------------------

@@ -27,8 +27,12 @@ ENTRIES_LARGE = 8
 PAGE_BYTES = 256 * 1024
 """What a page comes to is to stay about this."""
 
-PACE_S = 0.1
-"""Between two pages of one follower that has all that is stored: what comes in between comes together."""
+PACE_S = 0.05
+PACE_EACH_S = 0.0035
+PACE_MAX_S = 0.4
+"""Between two pages of one follower that has all that is stored, the longer the more follow: what comes in between comes
+together, and all of them cost a bounded share of the loop, 60 ms of a second. What comes after a silence is told at
+once."""
 
 FOLLOWS_MAX = 64
 """Of one connection."""
@@ -64,23 +68,30 @@ class Reading:
             TaskUnknown: The task is not stored.
         """
         task_id, limit = self._wanted.id, self._limit
-        # The state first: what the task said before its end is then on disk already.
-        found = await services.reader.read([(records.SPEC, task_id), (records.STATE, task_id)])
+        # First: what the task said before its end is then on disk already.
+        is_over = await self._is_over(services) or self._wanted.stored
         after = log_id(task_id, self.sequence - 1) if self.sequence else b""
         rows = await services.store.scan(records.LOG, task_id, after=after, limit=limit)
         await services.loop.until_durable()
-        if found[records.SPEC, task_id] is None:
-            raise TaskUnknown("no task of that id is stored")
         entries = [_entry(record_id, value) for record_id, value in rows]
         self.has_more = len(rows) == limit
-        state = found[records.STATE, task_id]
-        is_over = self._wanted.stored or (isinstance(state, StateRecord) and state.state in TERMINAL)
         self.ended = is_over and not self.has_more
         if entries:
             self.sequence = entries[-1].sequence + 1
             mean_bytes = sum([len(value) for _, value in rows]) // len(rows)
             self._limit = min(max(PAGE_BYTES // (mean_bytes + 1), ENTRIES_LARGE), ENTRIES_MAX)
         return self._chosen(entries)
+
+    async def _is_over(self, services: Services) -> bool:
+        task_id = self._wanted.id
+        if task_id in services.working.tasks:
+            return False
+        found = await services.reader.read([(records.SPEC, task_id), (records.STATE, task_id)])
+        if found[records.SPEC, task_id] is None:
+            await services.loop.until_durable()
+            raise TaskUnknown("no task of that id is stored")
+        state = found[records.STATE, task_id]
+        return isinstance(state, StateRecord) and state.state in TERMINAL
 
     def _chosen(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
         wanted = self._wanted
@@ -127,6 +138,7 @@ class Following:
         if len(self._by_request) >= FOLLOWS_MAX or message.request_id in self._by_request:
             raise BadRequest(f"a connection follows at most {FOLLOWS_MAX} tasks, each under its own request id")
         self._by_request[message.request_id] = _Followed(message)
+        self._services.hub.follows += 1
         self.followed.add(message.id)
         self._services.hub.follow(self._session, message.id)
         self._go_on(message.request_id)
@@ -142,6 +154,11 @@ class Following:
         """Follow no more."""
         if request_id in self._by_request:
             self._forget(request_id)
+
+    def close(self) -> None:
+        """Follow nothing any more: the session is over."""
+        self._services.hub.follows -= len(self._by_request)
+        self._by_request.clear()
 
     def tell(self, task_id: bytes) -> None:
         """Note that there is more to read, or that the task has ended."""
@@ -159,7 +176,7 @@ class Following:
     async def _read(self, request_id: int, followed: _Followed) -> None:
         reading = followed.reading
         if not reading.has_more:
-            await trio.sleep_until(followed.paged_s + PACE_S)
+            await trio.sleep_until(followed.paged_s + pace_s(self._services.hub.follows))
         followed.news = False
         try:
             entries = await reading.page(self._services)
@@ -189,9 +206,15 @@ class Following:
 
     def _forget(self, request_id: int) -> None:
         followed = self._by_request.pop(request_id)
+        self._services.hub.follows -= 1
         if all(other.task_id != followed.task_id for other in self._by_request.values()):
             self.followed.discard(followed.task_id)
             self._services.hub.stop_following(self._session, followed.task_id)
+
+
+def pace_s(follows: int) -> float:
+    """Return the least time between two pages of one of so many followers."""
+    return min(PACE_S + PACE_EACH_S * follows, PACE_MAX_S)
 
 
 def _entry(record_id: bytes, value: bytes) -> LogEntry:

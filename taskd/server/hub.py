@@ -74,6 +74,7 @@ class Hub:
     """The sessions.
 
     Attributes:
+        follows: How many follow a task's output.
         hosts: What each connected agent measured last; by connection.
         jobs_moved: Set, and replaced, when bulk jobs have come further.
     """
@@ -82,6 +83,7 @@ class Hub:
         self._peers: dict[int, Peer] = {}
         # Tuples, as nearly all hold one peer, and those can be one and the same.
         self._waiters: dict[bytes, tuple[Peer, ...]] = {}
+        self.follows = 0
         self._followers: dict[bytes, tuple[Peer, ...]] = {}
         self.hosts: dict[int, HostStats] = {}
         self.jobs_moved = trio.Event()

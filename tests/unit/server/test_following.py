@@ -4,7 +4,7 @@ import trio
 
 from harness.peer import Peer
 from harness.server import Server, leased, report
-from taskd.server.following import ENTRIES_MAX, FOLLOWS_MAX
+from taskd.server.following import ENTRIES_MAX, FOLLOWS_MAX, PACE_MAX_S, pace_s
 from taskd_protocol.agent_messages import Ack, Logs, LogsRecorded, Nack, Recorded
 from taskd_protocol.connection_messages import Error
 from taskd_protocol.messages import Follow, FollowMore, FollowStop, LogEntry, LogPage
@@ -164,7 +164,17 @@ async def test_a_follower_that_has_all_is_told_at_a_pace(server: Server) -> None
         if client.inbox:
             assert isinstance(await client.take(LogPage), LogPage)
             await client.send(FollowMore(50))
-    assert 1 <= pages <= 12
+    assert 1 <= pages <= 20
+    assert server.hub.follows == 1
+    await client.stream.aclose()
+    await agent.settle()
+    assert server.hub.follows == 0
+
+
+def test_the_more_follow_the_less_often_each_is_told() -> None:
+    assert pace_s(1) < 0.06
+    assert pace_s(100) == PACE_MAX_S
+    assert max(count / pace_s(count) for count in range(1, 101)) <= 260
 
 
 async def test_follows_are_bounded(server: Server) -> None:
