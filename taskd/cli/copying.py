@@ -12,7 +12,6 @@ from taskd.cli.output import hint
 from taskd.cli.terminal import copy, show
 from taskd.client.client import Client
 from taskd.client.lines import TEXTS, OutputLine, lines_of
-from taskd.text import Json
 from taskd_protocol.errors import TimedOut
 from taskd_protocol.messages import Follow, LogEntry
 from taskd_protocol.streams import CUT, LOG, STDOUT
@@ -53,21 +52,6 @@ class Output:
             self._attempt = entry.attempt
             _show(entry)
             self._wanted = replace(self._wanted, sequence=entry.sequence + 1)
-
-
-def line_document(line: OutputLine) -> dict[str, Json]:
-    """Return a line as scripts see it."""
-    return {
-        "at": line.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "attempt": line.attempt,
-        "stream": line.stream,
-        "text": line.text,
-        "level": line.level or None,
-        "logger": line.logger or None,
-        "fields": {**line.fields},
-        "traceparent": line.traceparent or None,
-        "cursor": line.cursor,
-    }
 
 
 def _show(entry: LogEntry) -> None:

@@ -8,20 +8,20 @@ from msgspec.structs import replace
 from taskd.cli.blocked import nodes_that_wait
 from taskd.cli.bulk import are_words, bulk_options, carry_out, chosen_filter, filter_options, is_filtered
 from taskd.cli.connection import reach, server
-from taskd.cli.copying import Output, line_document
+from taskd.cli.copying import Output
 from taskd.cli.endings import say_end, view_of
 from taskd.cli.explain import explain
 from taskd.cli.options import duration_ms, json_option, server_options
 from taskd.cli.output import hint, say, say_document, say_json, say_rows
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
-from taskd.client.lines import lines_of
 from taskd.text.documents import (
     error_text,
     job_document,
     task_detail,
     task_document,
 )
+from taskd.text.lines import line_documents
 from taskd.text.values import arguments_text, iso, result_text
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
@@ -138,12 +138,12 @@ def logs(*, task_id: str, follow: bool, attempt: int | None, since_ms: int | Non
         if not as_json:
             output.show()
             return
-        documents = (line_document(line) for entry in output.entries() for line in lines_of(entry))
+        documents = (line for entry in output.entries() for line in line_documents(entry))
         if not follow:
-            say_json(list(documents))
+            say_document(list(documents))
             return
         for document in documents:
-            say_json(document)
+            say_document(document)
 
 
 @json_option

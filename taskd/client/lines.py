@@ -45,6 +45,8 @@ TIMEOUT_S: Final = 30.0
 Since = str | dt.datetime | dt.timedelta
 """A cursor; an instant; or so long ago."""
 
+CURSOR_CHARS_MAX: Final = 24
+
 TEXTS: Final = (STDOUT, STDERR, STACKS, LOG, CUT)
 """Streams that people read."""
 
@@ -115,7 +117,7 @@ class Reader(Generic[T]):
         Raises:
             BadRequest: ``since`` is no cursor.
         """
-        self._from, self._skip = _cursor(since) if isinstance(since, str) else (0, -1)
+        self._from, self._skip = read_cursor(since) if isinstance(since, str) else (0, -1)
         self._since_ms = _since_ms(since) if isinstance(since, dt.datetime) else 0
         self._ago = since if isinstance(since, dt.timedelta) else None
         wanted = Follow(0, task_id, self._from, attempt or 0, self._since_ms, list(streams), stored=not follow)
@@ -170,7 +172,7 @@ class Reader(Generic[T]):
                 self._over = True
                 break
             for entry in page:
-                for index, line in enumerate(_lines(entry.data)):
+                for index, line in enumerate(data_lines(entry.data)):
                     if entry.sequence != self._from or index > self._skip:
                         self._ready.extend(self._read(entry, line, f"{entry.sequence}.{index}"))
         return bool(self._ready)
@@ -208,7 +210,7 @@ class EmittedValues(Reader[Emitted]):
 
 def lines_of(entry: LogEntry) -> Iterator[OutputLine]:
     """Yield the lines of a piece of output, as people read them."""
-    for index, line in enumerate(_lines(entry.data)):
+    for index, line in enumerate(data_lines(entry.data)):
         yield output_line(entry, line, f"{entry.sequence}.{index}")
 
 
@@ -238,16 +240,22 @@ def cut_text(cut: CutLine) -> str:
     return f"[taskd: {cut.lines:,} lines, {cut.bytes:,} bytes were left out here: {why}]"
 
 
-def _lines(data: bytes) -> list[bytes]:
+def data_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a piece of output, without their ends."""
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
 
 
-def _cursor(text: str) -> tuple[int, int]:
+def read_cursor(text: str) -> tuple[int, int]:
+    """Return the piece that a cursor names, and the line in it.
+
+    Raises:
+        BadRequest: It is none.
+    """
     sequence, _, index = text.partition(".")
-    if not (sequence.isdecimal() and index.isdecimal()):
+    if not (text.isascii() and sequence.isdecimal() and index.isdecimal() and len(text) <= CURSOR_CHARS_MAX):
         raise BadRequest(f"{text[:40]!r} is no cursor: take that of a line, such as '12.0'")
     return int(sequence), int(index)
 

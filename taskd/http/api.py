@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from taskd.http.auth import Way, who_asks
 from taskd.http.errors import JSON, MethodRefused, ServerFault, refusal
 from taskd.http.rates import REFUSED_COST, Rates
-from taskd.http.routes import API, AnyRoute
+from taskd.http.routes import API, AnyRoute, wants_stream
 from taskd.http.traffic import Traffic
 from taskd.server.inner import Who, open_inner
 from taskd.server.services import Services
@@ -81,7 +81,7 @@ class Api:
             raise RoleRefused(f"a token of role {who.role} may not do this; one of these may: {needed}")
         asking = await route.read(request, self.services.limits.payload_bytes_max)
         async with open_inner(self.services, who) as session:
-            if route.streams:
+            if route.streams and (not route.pages or wants_stream(request)):
                 with self.rates.stream_of(who.key_id):
                     stream = await asking(session)
                     assert isinstance(stream, Response)

@@ -67,7 +67,7 @@ def _operation(route: AnyRoute, body: Schema, answer: Schema, error: Schema) -> 
         "responses": {
             str(route.status): {
                 "description": "Done.",
-                "content": {MEDIA_TYPE if route.streams else "application/json": {"schema": answer}},
+                "content": {kind: {"schema": answer} for kind in _kinds(route)},
             },
             "default": {"description": "Refused.", "content": {"application/json": {"schema": error}}},
         },
@@ -83,6 +83,13 @@ def _operation(route: AnyRoute, body: Schema, answer: Schema, error: Schema) -> 
             content[FORM] = {"schema": form, "encoding": {JSON_FIELD: {"contentType": "application/json"}}}
         told["requestBody"] = {"content": content}
     return told
+
+
+def _kinds(route: AnyRoute) -> list[str]:
+    """Return what it may answer."""
+    if not route.streams:
+        return ["application/json"]
+    return ["application/json", MEDIA_TYPE] if route.pages else [MEDIA_TYPE]
 
 
 def _parameters(route: AnyRoute) -> Iterable[Schema]:

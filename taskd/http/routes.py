@@ -18,6 +18,7 @@ from starlette.responses import Response
 from taskd.http.bodies import BODY_BYTES_MAX, check_json, from_json, from_words, media_type, read_body
 from taskd.http.forms import FORM, Form, read_form
 from taskd.http.guard import READS
+from taskd.http.sse import MEDIA_TYPE
 from taskd.server.inner import InnerSession, ReplyT
 from taskd.server.platform import Offload
 from taskd_protocol.handshake import ALLOWED, HELLO_AGENT
@@ -130,6 +131,11 @@ class AnyRoute(Protocol):
         ...
 
     @property
+    def pages(self) -> bool:
+        """One that streams answers a document, too: to who does not ask for a stream."""
+        ...
+
+    @property
     def status(self) -> int:
         """Of its answer."""
         ...
@@ -156,6 +162,7 @@ class Route(Generic[AskedT, BodyT, AnswerT]):
     status: int = 200
     takes_payload: bool = False
     streams: bool = False
+    pages: bool = False
 
     @property
     def types(self) -> tuple[object, object, object]:
@@ -195,10 +202,19 @@ def get(
     answer: type[AnswerT],
     *sends: type[ToServer],
     streams: bool = False,
+    pages: bool = False,
 ) -> Route[AskedT, Nothing, AnswerT]:
     """Return the row of a read."""
     return Route(
-        method="GET", path=path, handler=handler, asked=asked, body=Nothing, answer=answer, sends=sends, streams=streams
+        method="GET",
+        path=path,
+        handler=handler,
+        asked=asked,
+        body=Nothing,
+        answer=answer,
+        sends=sends,
+        streams=streams,
+        pages=pages,
     )
 
 
@@ -224,6 +240,11 @@ def post(
         status=status,
         takes_payload=takes_payload,
     )
+
+
+def wants_stream(request: Request) -> bool:
+    """Tell whether the reader would have a stream, where there is a document as well."""
+    return MEDIA_TYPE in request.headers.get("accept", "")
 
 
 def _words(request: Request) -> dict[str, str | list[str]]:

@@ -30,9 +30,9 @@ PAGE_BYTES = 256 * 1024
 PACE_S = 0.05
 PACE_EACH_S = 0.0035
 PACE_MAX_S = 0.4
-"""Between two pages of one follower that has all that is stored, the longer the more follow: what comes in between comes
-together, and all of them cost a bounded share of the loop, 60 ms of a second. What comes after a silence is told at
-once."""
+"""Between two pages of one follower that has all that is stored, the longer the more follow: what comes in between
+comes together, and all of them cost a bounded share of the loop, 60 ms of a second. What comes after a silence is told
+at once."""
 
 FOLLOWS_MAX = 64
 """Of one connection."""

@@ -10,6 +10,7 @@ from taskd.http.resources import (
     happenings,
     jobs,
     limits,
+    logs,
     queues,
     schedules,
     server,
@@ -20,6 +21,7 @@ from taskd.http.routes import AnyRoute
 
 ROUTES: Final[Sequence[AnyRoute]] = (
     *tasks.ROUTES,
+    *logs.ROUTES,
     *jobs.ROUTES,
     *dead.ROUTES,
     *workflows.ROUTES,

@@ -372,6 +372,8 @@ def test_lines_are_listed_for_scripts(taskd: Taskd, client: FakeClient) -> None:
         "fields": {},
         "traceparent": None,
         "cursor": "4.0",
+        "done": None,
+        "total": None,
     }
     assert [line["cursor"] for line in lines] == ["4.0", "4.1", "5.0"]
     assert lines[2]["fields"] == {"order": "7"}
