@@ -109,6 +109,18 @@ class Session:
         if isinstance(taken, Following) and self._live and self._connection is not None:
             self._connection.send(FollowStop(request.number))
 
+    @property
+    def followed(self) -> Following | None:
+        """Output that is followed live and of which nothing is here to be taken; None: there is none."""
+        for request in self._asked.every():
+            if isinstance(request, Following) and not request.pages:
+                return request
+        return None
+
+    def stop_following(self, following: Following, why: TaskdError) -> None:
+        """Tell whoever follows that nothing more will come."""
+        self._fail(following, why)
+
     def await_ends(self, ids: Iterable[bytes]) -> None:
         """Wait for these tasks, in addition to those waited for already."""
         fresh = self._waits.add(ids)

@@ -175,7 +175,7 @@ class Following:
 
     async def _read(self, request_id: int, followed: _Followed) -> None:
         reading = followed.reading
-        if not reading.has_more:
+        if not reading.has_more and self._services.hub.paces:
             await trio.sleep_until(followed.paged_s + pace_s(self._services.hub.follows))
         followed.news = False
         try:

@@ -75,6 +75,7 @@ class Hub:
 
     Attributes:
         follows: How many follow a task's output.
+        paces: They are told of it at a pace; False: at once, since the clock stands still.
         hosts: What each connected agent measured last; by connection.
         jobs_moved: Set, and replaced, when bulk jobs have come further.
     """
@@ -84,6 +85,7 @@ class Hub:
         # Tuples, as nearly all hold one peer, and those can be one and the same.
         self._waiters: dict[bytes, tuple[Peer, ...]] = {}
         self.follows = 0
+        self.paces = True
         self._followers: dict[bytes, tuple[Peer, ...]] = {}
         self.hosts: dict[int, HostStats] = {}
         self.jobs_moved = trio.Event()

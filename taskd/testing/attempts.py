@@ -1,5 +1,6 @@
 """Attempts in this process: the same reading of arguments, packing of results and telling of errors as in a worker."""
 
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -16,7 +17,7 @@ from taskd_protocol.streams import DataLine
 from taskd_protocol.task import Checkpoint, Failure, Grant, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 End = bytes | Failure | calls.Thrown
 """How an attempt ended: its packed result, or why there is none."""
@@ -31,13 +32,17 @@ class Signs:
         beats: Signs that it goes on, so far.
         beat_s: When the last one came, by the server's loop; None: it came from a thread, or there was none.
         said: Lines of data that it said, each with its stream, and 0 for the time.
+        pieces: Of that, taken so far.
+        spoke: Called in whatever thread it said one.
         spawned: What it has spawned, in order, each time with the number of the first.
     """
 
     def __init__(self, details: bytes = b"") -> None:
         self.told = False
         self.details = details
-        self.said: list[tuple[int, DataLine]] = []
+        self.said: deque[tuple[int, DataLine]] = deque()
+        self.pieces = 0
+        self.spoke: Callable[[], None] = lambda: None
         self.beats = 0
         self.beat_s: float | None = None
         self.spawned: list[tuple[int, list[TaskSpec]]] = []
@@ -61,6 +66,7 @@ class Signs:
         """See ``Port``."""
         del token
         self.said.append((stream, line))
+        self.spoke()
 
     def spawn(self, token: int, first: int, tasks: list[TaskSpec]) -> None:
         """See ``Port``."""

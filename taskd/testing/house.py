@@ -57,6 +57,7 @@ class House:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.hub = Hub()
+        self.hub.paces = False
         self.token = ""
         rng = random.Random(0)  # noqa: S311 - the same in each run: jitter, and secrets that no stranger can try
         # Nobody falls silent in one process: however far the clock is moved, the agent is not given up.

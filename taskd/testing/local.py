@@ -193,7 +193,8 @@ class LocalServer:
             self._watched.set()
 
     def _is_watched(self) -> bool:
-        return self._pump is not None and self._pump.ends.watched is not None
+        pump = self._pump
+        return pump is not None and (pump.ends.watched is not None or pump.session.followed is not None)
 
     def _time_moved(self) -> None:
         """Have new ids made from the server's time."""
@@ -223,16 +224,21 @@ class LocalServer:
     async def _tell_stuck(self, posts: int) -> None:
         """Tell who still waits that it is in vain, unless something was asked since."""
         pump = self._pump
+        following = None if pump is None else pump.session.followed
         task_id = None if pump is None else pump.ends.watched
+        if following is not None and task_id is None:
+            task_id = following.task_id
         if posts != self._posts or pump is None or task_id is None:
             return
         view = await self._house.view(task_id)
         why = (
             "is not stored" if view is None else f"({view.name}) is {view.state}; {view.waits_for or 'nothing is due'}"
         )
-        pump.ends.give_up(
-            TimedOut(f"nothing is left to happen that could end task {format_task_id(task_id)}, which {why}")
-        )
+        stuck = TimedOut(f"nothing is left to happen that could end task {format_task_id(task_id)}, which {why}")
+        pump.ends.give_up(stuck)
+        if following is not None:
+            pump.session.stop_following(following, stuck)
+            pump.post(lambda: None)  # it is told with what was asked
 
 
 class _LinkOfAttempts(Link):

@@ -14,12 +14,13 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
+from msgspec import structs
 
 from taskd.agent.inputs import Inputs, refers
 from taskd.agent.worker import calls
 from taskd.agent.worker.verdict import FINAL
 from taskd.client.app import App
-from taskd.core.agent_commands import AckAttempts, AddCredit, KeepCheckpoints, NackAttempts, OfferAgent
+from taskd.core.agent_commands import AckAttempts, AddCredit, AppendLogs, KeepCheckpoints, NackAttempts, OfferAgent
 from taskd.core.commands import Answer
 from taskd.core.workflow_commands import SpawnTasks
 from taskd.server.hub import Hub
@@ -30,7 +31,8 @@ from taskd_protocol.connection_messages import Error
 from taskd_protocol.errors import TaskCodes, TaskdError
 from taskd_protocol.limits import PROTOCOL_VERSION_MAX
 from taskd_protocol.messages import Message
-from taskd_protocol.task import Failure, FailureReport, Grant, Outcome, Pool, Report
+from taskd_protocol.streams import encode_line
+from taskd_protocol.task import Failure, FailureReport, Grant, LogPiece, Outcome, Pool, Report
 from taskd_protocol.workflow_messages import InputPage, InputQuery
 
 if TYPE_CHECKING:
@@ -191,7 +193,7 @@ class Runner:
     async def _run(self, grant: Grant) -> None:
         started_at_ms = self._loop.now().wall_ms
         token, task_id, number = grant.token, grant.spec.id, grant.attempt
-        signs, is_async = Signs(), self._app.tasks[grant.spec.name].is_async
+        signs, is_async = self._signs(grant), self._app.tasks[grant.spec.name].is_async
         scope = self.running[token]
         end: End | None = None
         limit, soft = time_limit(grant), soft_limit(grant)
@@ -216,6 +218,7 @@ class Runner:
         self.waits.pop(token, None)
         self._off_clock.discard(token)
         self._changed.set()
+        self._tell_said(grant, signs)
         if checkpoints := signs.checkpoints(grant):
             self._loop.ask(KeepCheckpoints(NAME, checkpoints))
         refusal = await self._spawn(token, signs)
@@ -234,6 +237,23 @@ class Runner:
             self._loop.ask(NackAttempts(NAME, [report]))
         if self._open:
             self._loop.ask(AddCredit(NAME, self.connection, 0, 1))
+
+    def _signs(self, grant: Grant) -> Signs:
+        signs = Signs()
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
+        signs.spoke = lambda: _tell(soon, lambda: self._tell_said(grant, signs))
+        return signs
+
+    def _tell_said(self, grant: Grant, signs: Signs) -> None:
+        """Have kept what an attempt has said."""
+        pieces, at_ms = [], self._loop.now().wall_ms
+        while signs.said:
+            stream, line = signs.said.popleft()
+            signs.pieces += 1
+            data = encode_line(structs.replace(line, at_ms=at_ms))
+            pieces.append(LogPiece(grant.token, grant.spec.id, stream, at_ms, data, signs.pieces))
+        if pieces:
+            self._loop.ask(AppendLogs(NAME, pieces))
 
     async def _spawn(self, token: int, signs: Signs) -> Failure | None:
         """Have made what an attempt has spawned; return why the server refused, None: it did not."""

@@ -28,6 +28,7 @@ from taskd.client.session import Session
 from taskd.testing import LocalServer, inline, recording, server
 from taskd_protocol.errors import BadRequest, ConnectionLost, PayloadUnpackable, SubmitConflict, WorkflowInvalid
 from taskd_protocol.ids import format_task_id, parse_task_id, task_id_unix_ms
+from taskd_protocol.payload import pack_arguments
 from taskd_protocol.task import TaskSpec
 from unit.client.faces import wait_until
 from unit.testing.shop import USER, Shop
@@ -472,3 +473,36 @@ def test_arguments_out_of_range(shop: Shop, wrong: dict[str, int]) -> None:
 def test_time_passes_forward_and_so_far(shop: Shop, seconds: float) -> None:
     with server(shop.app) as local, pytest.raises(BadRequest, match="seconds"):
         local.advance(seconds)
+
+
+def test_what_tasks_say_is_read_as_from_any_server(shop: Shop) -> None:
+    """Values, records and progress that go by ``current()``; from a cursor, and by who comes late."""
+
+    @shop.app.task(name="shop.says")
+    def says(count: int) -> int:
+        for number in range(count):
+            current().emit({"part": number})
+            current().log(f"part {number}", level="warning", of=count)
+        current().progress(1, "done")
+        return count
+
+    with server(shop.app):
+        handle = says.submit(3)
+        assert [emitted.value for emitted in handle.stream()] == [{"part": number} for number in range(3)]
+        lines = list(handle.logs())
+        assert [(line.level, line.text, line.fields) for line in lines] == [
+            ("WARNING", f"part {number}", {"of": "3"}) for number in range(3)
+        ]
+        assert list(handle.logs(since=lines[0].cursor)) == lines[1:]
+        assert list(handle.logs(since=dt.timedelta(minutes=1))) == lines
+        assert handle.result() == 3
+
+
+def test_who_follows_a_task_that_can_never_run_is_told(shop: Shop) -> None:
+    with server(shop.app):
+        client = shop.app.client
+        spec = TaskSpec(client.make_ids(1)[0], "shop.nowhere", pack_arguments([], {}))
+        handle = shop.app.handle(format_task_id(client.submit([spec])[0]))
+        assert list(handle.logs()) == []
+        with pytest.raises(TimedOut, match="nothing is left to happen"):
+            list(handle.stream())
