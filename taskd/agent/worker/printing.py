@@ -70,6 +70,9 @@ class Printing:
         self.touched = False
         self._link = link
         self._reads = 0
+        for kept in (sys.stdout, sys.stderr):  # as sys.__stdout__ and its like, which user code may use
+            if isinstance(kept, io.TextIOWrapper):
+                kept.reconfigure(line_buffering=True)
         self._texts = [_Text(1, self, "strict"), _Text(2, self, "backslashreplace")]
         sys.stdout, sys.stderr = self._texts
         self._usual: Sequence[int] = ()
