@@ -150,6 +150,16 @@ async def test_a_long_head_is_refused(browser: Browser) -> None:
         assert (await browser.get(f"/queues?{query}", **headers)).error[:2] == (431, "http.head_too_large")
 
 
+async def test_a_body_that_does_not_come_is_waited_for_so_long(browser: Browser) -> None:
+    """Ten seconds, and more where a payload may come."""
+    browser.is_silent = True
+    for path, seconds in (("/queues/q/weight", 10), ("/tasks", 170)):
+        began_s = trio.current_time()
+        answer = await browser.post(path, {})
+        assert answer.error[:2] == (408, "http.timeout")
+        assert trio.current_time() - began_s == pytest.approx(seconds)
+
+
 async def test_unknown_words_of_the_query_are_refused(browser: Browser) -> None:
     """A mistyped one would be passed over, and more be shown, or done, than was asked for."""
     assert "unknown field `limt`" in (await browser.get("/queues?limt=1")).error[2]
