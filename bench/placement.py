@@ -1,10 +1,12 @@
 """Placement under measurement: the core alone, without disk or network.
 
-    python bench/placement.py pass [--agents N] [--classes N]
+    python bench/placement.py pass|stalls [--agents N] [--classes N]
     python bench/placement.py quality
 
 pass      Lines of many kinds wait for many agents; milliseconds that one turn takes: with all idle, with all
           full, and while some leases end in each turn.
+stalls    The same load for minutes of played time: what ends is submitted anew, one class in ten asks for nothing, one
+          in ten may be stopped for one in ten of a higher priority. Milliseconds of a turn, with its commands.
 quality   Makespan of workloads, against a list scheduler that knows each run time and against first fit in the order
           of submits; see ``workloads``.
 """
@@ -18,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
-from taskd.core.agent_commands import AckAttempts, AddCredit, OfferAgent
+from taskd.core.agent_commands import AckAttempts, AddCredit, HearAgent, OfferAgent
 from taskd.core.commands import Now, SubmitTasks
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import SendLease
@@ -34,6 +36,12 @@ GC_THRESHOLD = 50_000
 ENDING = 50
 """Leases that end in each turn of the steady state: at two hundred turns a second ten thousand tasks."""
 TURNS = 200
+STALL_TURNS = 1_000
+HEARD = 40
+"""Agents that are heard of in each turn of those: played time goes on by a ms for each task that is submitted."""
+
+KINDS = ["plain", "preemptible", "urgent", *[""] * 7]
+"""Of the classes of the mixed load."""
 
 
 @dataclass
@@ -43,6 +51,8 @@ class Bench:
     coordinator: Coordinator = field(default_factory=lambda: Coordinator(Settings(), random.Random(1)))  # noqa: S311
     held: list[tuple[str, Grant]] = field(default_factory=list)
     now: Now = field(default_factory=lambda: Now(1, 1_764_000_000_000))
+    mixed: bool = False
+    """Some classes ask for nothing, some may be stopped for others."""
     rng: random.Random = field(default_factory=lambda: random.Random(2))  # noqa: S311 - the same run each time
 
     def offer(self, count: int) -> None:
@@ -76,9 +86,11 @@ class Bench:
         if i % 10 == 9:  # noqa: PLR2004 - one kind in ten
             needs.append(Need("gpu", 1000))
         labels = [LabelRule("zone", "=", ["abc"[i % 3]])] if i % 5 == 0 else []
-        where = Where([Request(needs)], labels)
+        kind = KINDS[i // 10 % 10] if self.mixed else ""
+        where = None if kind == "plain" else Where([Request(needs)], labels)
+        rules = Rules(where=where, preemptible=kind == "preemptible")
         ids = make_task_ids(each, self.now.wall_ms, self.rng.randbytes(each * RANDOM_BYTES_PER_TASK_ID))
-        specs = [TaskSpec(task_id, f"m.f{i % 10}", given=Rules(where=where)) for task_id in ids]
+        specs = [TaskSpec(task_id, f"m.f{i % 10}", priority=int(kind == "urgent"), given=rules) for task_id in ids]
         self.coordinator.apply(SubmitTasks("bench", specs), self.now)
         self.now = Now(self.now.mono_ms + 1, self.now.wall_ms + 1)
 
@@ -133,15 +145,49 @@ def measure_pass(agents: int, classes: int) -> dict[str, float]:
     }
 
 
+def measure_stalls(agents: int, classes: int) -> dict[str, float]:
+    """Measure whole turns of a steady state, of which none should stall the loop."""
+    bench = Bench(mixed=True)
+    bench.offer(agents)
+    bench.turn()
+    bench.submit(classes, 20)
+    while bench.turn()[1]:
+        pass
+    gc.freeze()
+    spent: list[float] = []
+    granted = 0
+    for turn in range(STALL_TURNS):
+        start = perf_counter_ns()
+        for i in range(turn * HEARD, (turn + 1) * HEARD):
+            bench.coordinator.apply(HearAgent(f"a{i % agents}", i % agents + 1), bench.now)
+        bench.end_some(ENDING)
+        for _ in range(ENDING):
+            bench.submit_one(bench.rng.randrange(classes), 1)
+        bench.coordinator.tick(bench.now)
+        granted += bench.turn()[1]
+        spent.append((perf_counter_ns() - start) / 1e6)
+    spent.sort()
+    return {
+        "agents": agents,
+        "classes": classes,
+        "p50_ms": round(spent[len(spent) // 2], 2),
+        "p99_ms": round(spent[int(len(spent) * 0.99)], 2),
+        "p99.9_ms": round(spent[int(len(spent) * 0.999)], 2),
+        "max_ms": round(spent[-1], 2),
+        "granted": round(granted / STALL_TURNS, 1),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print, one JSON object a line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("what", choices=["pass", "quality"])
+    parser.add_argument("what", choices=["pass", "stalls", "quality"])
     parser.add_argument("--agents", type=int, default=2_000)
     parser.add_argument("--classes", type=int, default=1_000)
     options = parser.parse_args(arguments)
     gc.set_threshold(GC_THRESHOLD)
-    print(json.dumps(measure_pass(options.agents, options.classes)))
+    measure = measure_stalls if options.what == "stalls" else measure_pass
+    print(json.dumps(measure(options.agents, options.classes)))
 
 
 if __name__ == "__main__":

@@ -69,10 +69,12 @@ class Choosing:
         self._may_keep = now.mono_ms >= w.rooms.next_keep_mono_ms and len(w.rooms.held) < max(
             1, len(w.agents) // KEPT_FREE_SHARE
         )
-        self._fresh: Final[Left] = []
+        self._fresh: Final[Left] = w.rooms.fresh
+        w.rooms.fresh = []
         self.released = False
         """An agent that was kept free is so no longer: lines that were looked at before may have it."""
         for name in w.rooms.grown:
+            self._take_out(self._fresh, name)
             self._note(name)
             if name in w.rooms.cpu_left:
                 insort(self._fresh, (w.rooms.cpu_left[name], name))
@@ -171,6 +173,14 @@ class Choosing:
             insort(self._fresh, (agent.cpu_left, agent.name))
         self._note(agent.name)
 
+    def _take_out(self, left: Left, name: str) -> None:
+        """Take an agent out of some of which is known what they have left, if it is one of them."""
+        at = self._w.rooms.cpu_left.get(name)
+        if left and at is not None:
+            index = bisect_left(left, (at, name))
+            if index < len(left) and left[index] == (at, name):
+                del left[index]
+
     def _note(self, name: str) -> None:
         """Put an agent in its place among all."""
         w = self._w
@@ -252,7 +262,7 @@ class Choosing:
             if is_complete or shelf > self.reach:
                 rooms.stuck_as_of[shelf] = rooms.looked_at
         if not is_complete:  # those that were not looked at want to know of the same agents in the next pass
-            rooms.grown.update(dict.fromkeys([name for _, name in self._fresh]))
+            rooms.fresh = self._fresh
             rooms.looked_at = self._before
         if not self._may_keep:
             return

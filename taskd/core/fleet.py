@@ -164,6 +164,7 @@ class Rooms:
         growth: Rises whenever some agent has, or may have, room that it had not before.
         grown: Which, since they were last looked at.
         looked_at: ``growth`` then.
+        fresh: Those that a pass which was cut short had not told all lines of, by what they have left of their CPUs.
         cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
         by_cpu_left: The same, sorted.
         stuck: Lines that need more room than any agent has, by id, in the order in which that began; and some others.
@@ -176,6 +177,7 @@ class Rooms:
         self.growth = 0
         self.grown: dict[str, None] = {}
         self.looked_at = 0
+        self.fresh: list[tuple[int, str]] = []
         self.cpu_left: dict[str, int] = {}
         self.by_cpu_left: list[tuple[int, str]] = []
         self.stuck: dict[bytes, Line] = {}

@@ -11,7 +11,7 @@ An agent ends an attempt as one that is cancelled, by stages, and reports when i
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -23,6 +23,7 @@ from taskd.core.fitting import never, not_now
 from taskd.core.fleet import Agent
 from taskd.core.lines import ORDER_MASK, Line, Task, lease_record, place_of, rank_of
 from taskd.core.working import Working
+from taskd_protocol.resources import CPU, MEMORY
 
 LOOK_MS: Final = 500
 """Between two looks."""
@@ -32,6 +33,10 @@ STOPS_MAX: Final = 8
 
 COMPARED: Final = 16
 """Agents, of those where it can be done, among which whom to stop is chosen for a task."""
+
+TRIED: Final = 32
+"""Agents that are asked in one look for one task whether stopping some makes room there: some three milliseconds for
+all tasks. The next look goes on behind them."""
 
 PREEMPTED_MAX: Final = 5
 
@@ -68,11 +73,14 @@ def look(w: Working, now: Now) -> None:
         and not task.preempted
         and (task.past or attempts.NO_PAST).preempted < PREEMPTED_MAX
     ]
+    by_agent: dict[str, list[Task]] = {}
+    for task in sorted(victims, key=_by_token, reverse=True):
+        by_agent.setdefault(task.agent, []).append(task)
     for line in waiting[:STOPS_MAX]:
-        choice = _choose(w, line, victims, now)
+        choice = _choose(w, line, by_agent, now)
         if choice is not None:
             _stop(w, line, choice, now)
-            victims = [task for task in victims if not task.preempted]
+            del by_agent[choice.agent.name]  # that is kept for this one
 
 
 def ready(w: Working, now: Now) -> list[tuple[Line, Agent]]:
@@ -121,28 +129,37 @@ def _rank(w: Working, task: Task, *, fair: bool) -> int:
     return rank_of(place_of(task.created_at_ms, task.spec, w.settings.ageing_ms), task.rank & ORDER_MASK)
 
 
-def _choose(w: Working, line: Line, victims: Sequence[Task], now: Now) -> Choice | None:
-    """Return whom to stop for the first task of a line; None: nobody, be it that there is room."""
-    by_agent: dict[str, list[Task]] = {}
-    for task in victims:
-        if task.spec.priority < line.head().spec.priority:
-            by_agent.setdefault(task.agent, []).append(task)
+def _choose(w: Working, line: Line, by_agent: Mapping[str, Sequence[Task]], now: Now) -> Choice | None:
+    """Return whom to stop for the first task of a line; None: nobody, be it that there is room.
+
+    Args:
+        w: The working set.
+        line: The line.
+        by_agent: Those that may be stopped, the latest first.
+        now: This instant.
+    """
+    names, priority = list(by_agent), line.head().spec.priority
+    able: dict[bytes, bool] = {}
     best: Choice | None = None
-    compared = 0
-    for name, some in by_agent.items():
+    compared = tried = 0
+    start = w.yielding.tried_to % len(names) if names else 0
+    for name in names[start:] + names[:start]:
         agent = w.agents[name]
-        if not _may_have(agent, line, now):
+        some = [task for task in by_agent[name] if task.spec.priority < priority]
+        if not (some and _may_have(agent, line, able, now) and _may_suffice(agent, line, some)):
             continue
-        chosen = _fewest(agent, line, sorted(some, key=_by_token, reverse=True))
+        tried += 1
+        chosen = _fewest(agent, line, some)
         if chosen == []:
             return None
-        if chosen is None:
-            continue
-        choice = Choice(agent, chosen)
-        if best is None or choice.cost() < best.cost():
-            best = choice
-        compared += 1
-        if compared == COMPARED:
+        if chosen is not None:
+            choice = Choice(agent, chosen)
+            if best is None or choice.cost() < best.cost():
+                best = choice
+            compared += 1
+        if compared == COMPARED or tried == TRIED:
+            if best is None:
+                w.yielding.tried_to = names.index(name) + 1
             break
     return best
 
@@ -151,15 +168,35 @@ def _by_token(task: Task) -> int:
     return task.token
 
 
-def _may_have(agent: Agent, line: Line, now: Now) -> bool:
+def _may_have(agent: Agent, line: Line, able: dict[bytes, bool], now: Now) -> bool:
     where = line.wants
-    return (
-        agent.takes_leases
-        and agent.held_for in {b"", line.id}
-        and never(agent, line) is None
-        and not (where is None and agent.room.is_pressed)
-        and (where is None or not where.life_ms or agent.lives_for(where.life_ms, now))
-    )
+    if (
+        not agent.takes_leases
+        or agent.held_for not in {b"", line.id}
+        or (where is None and agent.room.is_pressed)
+        or (where is not None and where.life_ms and not agent.lives_for(where.life_ms, now))
+    ):
+        return False
+    sort = agent.name.encode() if line.names_agents else agent.sort
+    if sort not in able:
+        able[sort] = never(agent, line) is None
+    return able[sort]
+
+
+def _may_suffice(agent: Agent, line: Line, victims: Sequence[Task]) -> bool:
+    """Tell at little cost whether there may be enough CPUs and memory if all of these were gone."""
+    if not line.requests:
+        return True
+    cpu, memory = agent.cpu_left, agent.room.memory_left
+    for task in victims:
+        if task.granted is None:
+            cpu += agent.pools[task.pool].slot_cpu if task.pool >= 0 else 0
+        else:
+            for hold in task.granted.holds:
+                cpu += hold.amount if hold.name == CPU else 0
+                memory += hold.amount if hold.name == MEMORY else 0
+    least_cpu, least_memory = line.least
+    return cpu >= least_cpu and memory >= least_memory
 
 
 def _fewest(agent: Agent, line: Line, victims: Sequence[Task]) -> list[Task] | None:
