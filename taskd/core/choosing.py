@@ -96,7 +96,7 @@ class Choosing:
             line.stuck = max(line.stuck, self._w.rooms.stuck_as_of.get(line.shelf, -1))
         if line.stuck < self._before or line.head_rank() < line.stuck_rank or self.reach >= line.least[0]:
             return False
-        line.stuck = self._w.rooms.growth
+        line.stuck = self._w.rooms.looked_at
         return True
 
     def best(self, line: Line) -> Agent | None:
@@ -146,7 +146,8 @@ class Choosing:
     def note_stuck(self, line: Line) -> None:
         """Note that no agent has room for the line's first task."""
         rooms = self._w.rooms
-        line.stuck, line.stuck_rank = rooms.growth, line.head_rank()
+        # As of the pass's beginning: what was given up in its midst is not among the fresh ones, and still to be seen.
+        line.stuck, line.stuck_rank = rooms.looked_at, line.head_rank()
         if not line.stuck_since_ms:
             line.stuck_since_ms = self._now.mono_ms
         if line.requests or (line.wants is not None and line.wants.exclusive_host):

@@ -259,6 +259,10 @@ class Placement(RuleBasedStateMachine):
         for agent in self.agents.values():
             for grant in agent.receive():
                 self._check(agent, grant)
+        self.shell.settle()  # what a pass has given up in its midst is looked at by the next one
+        for agent in self.agents.values():
+            for grant in agent.receive():
+                self._check(agent, grant)
         check_invariants(self.shell.working)
         check_placed(self.shell.working, [], self.shell.now)
 

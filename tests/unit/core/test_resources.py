@@ -324,6 +324,29 @@ def test_an_agent_that_is_away_speaks_for_no_other_of_its_sort(shell: Shell, sti
     assert len(other.receive()) == 2
 
 
+def test_an_agent_that_a_pass_gives_up_is_seen_by_the_lines_after_it(shell: Shell) -> None:
+    """They had been stuck, and are looked at in the same pass: for them the agent is still to come."""
+    kept, other = machine(shell), machine(shell, "a2")
+    shell.do(other.credit(0))
+    shell.submit(wish(shell, cpu(1)))
+    shell.do(other.credit(9))
+    shell.do(kept.credit(0))
+    shell.submit(wish(shell, cpu(1), Need("memory", ALL)))
+    [_], [first] = kept.receive(), other.receive()
+    shell.do(kept.credit(9))
+    large = wish(shell, cpu(4), Need("memory", ALL))
+    shell.submit(large)
+    shell.pass_ms(2_500)
+    assert list(shell.working.rooms.held.values()) == ["a1"]
+    small = shell.spec(queue="other", where=Where([Request([Need("memory", GIB)])]))
+    shell.submit(small)
+    assert not kept.receive()
+    shell.do(other.ack(first))
+    shell.settle()
+    assert [grant.spec.id for grant in other.receive()] == [large.id]
+    assert [grant.spec.id for grant in kept.receive()] == [small.id]
+
+
 def test_what_no_agent_could_ever_do_is_told(shell: Shell) -> None:
     agent = machine(shell)
     shell.submit(wish(shell, cpu(64)), wish(shell, Need("fpga", 1_000)))
