@@ -34,7 +34,10 @@ class Peer(Adapter):
         return self.queue.enqueue(f"peers.bodies.{body}", value)
 
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
-        return [job.latest_result(timeout=round(within_s)).return_value for job in handles]
+        ended = [job.latest_result(timeout=round(within_s)) for job in handles]
+        if None in ended:
+            raise TimeoutError(f"not all had ended {within_s:.0f} s after they were asked for")
+        return [result.return_value for result in ended]
 
     def run_graph(self, layers: int, width: int, within_s: float) -> None:
         before: list[object] = []
