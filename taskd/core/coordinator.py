@@ -272,7 +272,8 @@ class Coordinator:
         drafts.tick(w, now)
         fair.tick(w, now)
         schedule_looks.tick(w, now)
-        stillness.tick(w, now)
+        if w.gates.watched or w.gates.still:
+            stillness.tick(w, now)
 
     def next_deadline_mono_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
@@ -284,7 +285,7 @@ class Coordinator:
             w.next_purge_mono_ms,
             w.next_lapse_mono_ms,
             w.limits_wake_mono_ms,
-            stillness.next_look_mono_ms(w),
+            stillness.next_look_mono_ms(w) if w.gates.watched or w.gates.still else timers.NEVER_MONO_MS,
             w.fair.next_sweep_mono_ms if w.fair.paces else timers.NEVER_MONO_MS,
         )
 
