@@ -107,7 +107,9 @@ def test_a_word_that_is_not_understood_is_pointed_at(site: Site) -> None:
 def test_keys_move_through_the_list(site: Site) -> None:
     """As they do in Oban: down, select, open, away."""
     tab = site.tab
-    tab.open("/tasks?filter=queue:images")
+    for name in "ab":
+        site.submit("shop.thumbnail", name, queue="keys")
+    tab.open("/tasks?filter=queue:keys")
     tab.see("shop.thumbnail")
     tab.press("j", "j", "k", "x")
     tab.see("1 selected")
@@ -200,6 +202,21 @@ def test_a_task_is_cancelled_while_it_runs(site: Site) -> None:
     tab.see("Cancel this task?")
     tab.click("Cancel the task")
     tab.wait(lambda: [chip.text for chip in tab.find(".head .chip")] == ["cancelled"])
+
+
+def test_what_a_task_says_is_read_while_it_says_it(site: Site) -> None:
+    """Live, to its end; colours of terminals are left out, and all of it is there again after a reload."""
+    tab = site.tab
+    task_id = site.submit("shop.talk", 40)
+    tab.open(f"/tasks/{task_id}")
+    tab.see("line 1 in red", "following")
+    tab.see("WARNING shop: line 39", "line 39 in red", "emitted", "Succeeded")
+    assert "\x1b" not in tab.text
+    assert "[31m" not in tab.text
+    tab.driver.refresh()
+    tab.see("line 0 in red", "line 39 in red")
+    tab.not_see("following")
+    assert tab.text.count("line 5 in red") == 1
 
 
 def test_what_is_to_run_later_runs_now(site: Site) -> None:

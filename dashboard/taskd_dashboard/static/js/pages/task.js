@@ -3,6 +3,7 @@
 import { BASE, get, post } from "../api.js";
 import { word } from "../filter.js";
 import { between, bytes, count, instant, laidOut, length, tail, time } from "../format.js";
+import { Logs } from "../logs.js";
 import { part, to } from "../router.js";
 import { action, ask, attempt, card, chip, copyButton, facts, h, tone } from "../parts.js";
 
@@ -79,6 +80,11 @@ async function deed(screen, path, done) {
   screen.load();
 }
 
+function logs(screen) {
+  screen.state.logs ??= new Logs(screen.params.id, () => screen.redraw());
+  return screen.state.logs;
+}
+
 export default {
   title: (screen) => screen.data?.task.name ?? "Task",
   crumb: (screen) => screen.data?.task.name ?? tail(screen.params.id),
@@ -88,8 +94,10 @@ export default {
     const path = `/api/v1/tasks/${encodeURIComponent(screen.params.id)}`;
     const task = await get(path, screen.abort.signal);
     const explained = await get(`${path}/explain`, screen.abort.signal).catch(() => null);
+    logs(screen).follow(task);
     return { task, explained };
   },
+  leave: (screen) => screen.state.logs?.close(),
   view(screen) {
     const { task, explained } = screen.data;
     const over = OVER.has(task.state);
@@ -115,6 +123,7 @@ export default {
         value(screen, "Arguments", task.arguments, "arguments"),
         task.result_value ? value(screen, "Result", task.result_value, "result") : null,
         explain(explained)),
+      logs(screen).element(),
     ];
   },
 };
