@@ -29,6 +29,8 @@ COMMANDS: Final = (
     Later("agent", "taskd.cli.agent:agent", "Run an agent: it does the tasks of your modules."),
     Later("dashboard", "taskd.cli.dashboard:dashboard", "Print a link that opens the dashboard, and logs in once."),
     Later("submit", "taskd.cli.submit:submit", "Submit a task by its name."),
+    Later("watch", "taskd.cli.watch:watch", "Print what happens, as it happens."),
+    Later("top", "taskd.cli.top:top", "Show throughput, waits, queues and agents, live; Ctrl-C ends it."),
     Later("run", "taskd.cli.run:run", "Run a command on an agent, as if it ran here."),
     Later("task", "taskd.cli.tasks:task", "List, show, explain, wait for, cancel and retry tasks."),
     Later("schedule", "taskd.cli.schedules:schedule", "Look at schedules; make, pause, resume and trigger them."),

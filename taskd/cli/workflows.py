@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from taskd.cli.connection import server
 from taskd.cli.exits import Exit
+from taskd.cli.flow_watch import watch_workflow
 from taskd.cli.options import duration_ms, json_option, json_value, server_options
 from taskd.cli.output import hint, say, say_document, say_json, say_pieces, say_rows
 from taskd.cli.timings import timing_text
@@ -52,6 +53,9 @@ FAILURES_SHOWN: Final = 10
 @click.group
 def workflow() -> None:
     """List, show, draw, submit and steer workflows."""
+
+
+workflow.add_command(watch_workflow)
 
 
 @json_option

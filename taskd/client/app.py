@@ -1,8 +1,8 @@
 """The App: where a program declares its tasks, and through which it submits them."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, Unpack, cast, overload
@@ -11,6 +11,7 @@ from taskd.client.batch_task import AsyncBatchTask, BatchDecorator, BatchTask
 from taskd.client.batching import WAIT_S, Batching, check_takes_list, read_batching
 from taskd.client.client import TIMEOUT_S, Client
 from taskd.client.handle import Batch, TaskHandle
+from taskd.client.happening import Event, events_of, wanted_events
 from taskd.client.limits import UNBOUND, Bound, check_agreed, limits_said
 from taskd.client.middleware import Chain, Middleware
 from taskd.client.naming import task_name
@@ -377,6 +378,50 @@ class App:
             BadRequest: That is no task id.
         """
         return TaskHandle(parse_task_id(task_id), Batch(self.client.link))
+
+    def events(
+        self,
+        topics: Iterable[str] = (),
+        *,
+        queue: str = "",
+        name: str = "",
+        tasks: Iterable[str] = (),
+        workflow: str = "",
+        after: int | None = None,
+    ) -> Iterator[Event]:
+        """Read what happens as it happens, over lost connections and restarts of the server; it does not end by itself.
+
+        Args:
+            topics: How the words of wanted events begin: ``"task.dead"``, ``"agent."``; empty: all.
+            queue: Those of this queue.
+            name: Those of tasks of this name, or, with ``*`` at its end, of all that begin so.
+            tasks: Ids: those of these tasks.
+            workflow: An id: those of this workflow and its tasks.
+            after: ``number`` of the last event that was seen; 0: from the oldest that is kept; None: from now on.
+
+        Raises:
+            TaskdError: It is refused, or the server is not there at the first connection.
+        """
+        wanted = wanted_events(topics=topics, queue=queue, name=name, tasks=tasks, workflow=workflow, after=after)
+        for page in self.client.events(wanted):
+            yield from events_of(page)
+
+    async def aevents(
+        self,
+        topics: Iterable[str] = (),
+        *,
+        queue: str = "",
+        name: str = "",
+        tasks: Iterable[str] = (),
+        workflow: str = "",
+        after: int | None = None,
+    ) -> AsyncGenerator[Event]:
+        """Read what happens; see ``events``."""
+        wanted = wanted_events(topics=topics, queue=queue, name=name, tasks=tasks, workflow=workflow, after=after)
+        async with aclosing(self.client.aevents(wanted)) as pages:
+            async for page in pages:
+                for event in events_of(page):
+                    yield event
 
     def workflow(self, name: str, *, policy: Policy = "finish_what_you_can") -> Workflow:
         """Begin a workflow: within its ``with`` block, ``task.node(…)`` writes nodes; then ``submit`` it.

@@ -6,7 +6,7 @@ What users of tasks want is the App; this is what it, the command line and tests
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,11 +18,12 @@ from taskd.client.ends import Awaited
 from taskd.client.line import Line
 from taskd.client.misfits import texts_of
 from taskd.client.operations import ReplyT
-from taskd.client.promise import Following
+from taskd.client.promise import Following, Looking
 from taskd.client.trace import make_traceparents
 from taskd.client.waiting import Steps, arun, run
 from taskd_protocol import limits
 from taskd_protocol.errors import ConnectionLost
+from taskd_protocol.event_messages import EventPage, EventsFollow
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import Follow, LogEntry, ToServer
 from taskd_protocol.task import Outcome, TaskSpec, check_specs
@@ -181,6 +182,31 @@ class Client:
         finally:
             if not following.ended:
                 self.link.give_up(following)
+
+    def events(self, wanted: EventsFollow, timeout: float | None = None) -> Iterator[EventPage]:
+        """Read what happens, page by page, over lost connections and restarts of the server; it never ends by itself.
+
+        Args:
+            wanted: From where on, and what; give 0 as its request id.
+            timeout: Seconds that may pass without a page; None: any.
+        """
+        looking = Looking(wanted)
+        self.link.ask(looking)
+        try:
+            while True:
+                yield run(operations.next_events(self.link, looking, timeout))
+        finally:
+            self.link.give_up(looking)
+
+    async def aevents(self, wanted: EventsFollow, timeout: float | None = None) -> AsyncGenerator[EventPage]:  # noqa: ASYNC109
+        """Read what happens; see ``events``."""
+        looking = Looking(wanted)
+        self.link.ask(looking)
+        try:
+            while True:
+                yield await arun(operations.next_events(self.link, looking, timeout))
+        finally:
+            self.link.give_up(looking)
 
     def submit_workflow(
         self, name: str, nodes: Sequence[Node], policy: str, timeout: float | None = TIMEOUT_S

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taskd.client.ends import Awaited, Watch
-from taskd.client.promise import Following, Request, Signal
+from taskd.client.promise import Following, Looking, Request, Signal
 
 if TYPE_CHECKING:
     from taskd.client.profile import Profile
@@ -37,7 +37,7 @@ class Line(Protocol):
         """Forget a request."""
         ...
 
-    def take_more(self, following: Following) -> None:
+    def take_more(self, following: Following | Looking) -> None:
         """Have the next page of output sent."""
         ...
 

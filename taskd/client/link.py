@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from taskd.client.dial import tls_context
 from taskd.client.ends import Awaited, Ends, Watch
 from taskd.client.profile import Profile
-from taskd.client.promise import Following, Request, Signal
+from taskd.client.promise import Following, Looking, Request, Signal
 from taskd.client.pump import Pump
 from taskd.client.session import Session
 from taskd_protocol.handshake import BOOT_ID_BYTES
@@ -105,7 +105,7 @@ class Link:
         """Forget a request."""
         self._post_if_running(lambda pump: pump.session.give_up(request))
 
-    def take_more(self, following: Following) -> None:
+    def take_more(self, following: Following | Looking) -> None:
         """Have the next page of output sent."""
         self._post_if_running(lambda pump: pump.session.take_more(following))
 

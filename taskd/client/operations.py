@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from taskd.client.ends import Awaited, Watch
 from taskd.client.line import Line
-from taskd.client.promise import Following, Request
+from taskd.client.promise import Following, Looking, Request
 from taskd.client.waiting import Pause, Steps, deadline
 from taskd_protocol.access_messages import CertRenew, Invite, TokenCreate
 from taskd_protocol.connection_messages import Welcome
 from taskd_protocol.errors import BadRequest, CannotConnect, ConnectionLost, TaskdError, TimedOut, UnexpectedMessage
+from taskd_protocol.event_messages import EventPage
 from taskd_protocol.ids import format_task_id
 from taskd_protocol.messages import Accepted, LogEntry, Submit, ToPeer, ToServer
 from taskd_protocol.task import Outcome, TaskSpec
@@ -194,6 +195,22 @@ def next_page(link: Line, following: Following, timeout_s: float | None) -> Step
     page = following.pages.popleft()
     if not following.ended:
         link.take_more(following)
+    return page
+
+
+def next_events(link: Line, looking: Looking, timeout_s: float | None) -> Steps[EventPage]:
+    """Take the next page of events, and ask for the one after it."""
+    until_s = deadline(timeout_s)
+    while not looking.pages:
+        looking.signal.rearm()
+        if looking.pages:
+            break
+        if looking.error is not None:
+            raise looking.error
+        if not (yield Pause(looking.signal, until_s)) and not looking.pages:
+            raise _too_late(link, looking, timeout_s)
+    page = looking.pages.popleft()
+    link.take_more(looking)
     return page
 
 

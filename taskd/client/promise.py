@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from taskd_protocol.event_messages import EventPage, EventsFollow
 from taskd_protocol.messages import Follow, LogEntry, ToPeer, ToServer
 
 if TYPE_CHECKING:
@@ -104,3 +105,17 @@ class Following(Request):
         self.sequence = wanted.sequence
         self.pages: deque[list[LogEntry]] = deque()
         self.ended = False
+
+
+class Looking(Request):
+    """An EVENTS_FOLLOW: its signal fires with each page, and when no more will come.
+
+    Attributes:
+        pages: Came in and were not taken yet.
+    """
+
+    __slots__ = ("pages",)
+
+    def __init__(self, wanted: EventsFollow) -> None:
+        super().__init__(wanted)
+        self.pages: deque[EventPage] = deque()

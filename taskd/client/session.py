@@ -20,7 +20,7 @@ from taskd.client.asked import Asked
 from taskd.client.events import Abandoned, Answered, Ended, Event, HangUp
 from taskd.client.older import refusal_in_version_1
 from taskd.client.patience import PING_AFTER_S, PONG_WITHIN_S, WELCOME_WITHIN_S, Chance, Reconnects, Silence
-from taskd.client.promise import Following, Request
+from taskd.client.promise import Following, Looking, Request
 from taskd.client.waits import Waits, wait_requests
 from taskd_protocol import limits
 from taskd_protocol.agent_messages import Drain
@@ -39,6 +39,7 @@ from taskd_protocol.errors import (
     VersionUnsupported,
     error_from_code,
 )
+from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore
 from taskd_protocol.handshake import HELLO_CLIENT, newest_mark
 from taskd_protocol.messages import (
     Accepted,
@@ -127,10 +128,11 @@ class Session:
         if self._live:
             self._send_waits(fresh)
 
-    def take_more(self, following: Following) -> None:
-        """Ask for the next page of output; the one before was taken."""
+    def take_more(self, following: Following | Looking) -> None:
+        """Ask for the next page of output, or of events; the one before was taken."""
         if self._live and self._connection is not None and self._asked.find(following.number) is following:
-            self._connection.send(FollowMore(following.number))
+            more = FollowMore if isinstance(following, Following) else EventsMore
+            self._connection.send(more(following.number))
 
     # -- the connection -----------------------------------------------------------------
 
@@ -252,6 +254,8 @@ class Session:
                 self._refused(message, now_s)
             case LogPage():
                 self._page(message)
+            case EventPage():
+                self._event_page(message)
             case Ping():
                 self._reply(Pong(message.nonce))
             case Pong():
@@ -326,6 +330,13 @@ class Session:
             following.ended = True
             self._asked.take(page.request_id)
         self._events.append(Answered(following))
+
+    def _event_page(self, page: EventPage) -> None:
+        looking = self._asked.find(page.request_id)
+        if isinstance(looking, Looking) and isinstance(looking.message, EventsFollow):
+            looking.pages.append(page)
+            looking.message = replace(looking.message, after=page.after)
+            self._events.append(Answered(looking))
 
     def _unknown(self, message: UnknownMessage) -> None:
         request = self._asked.find(message.request_id)

@@ -117,13 +117,17 @@ def _is_wanted(wanted: Wanted, noted: Noted) -> bool:
 
 
 class Reader:
-    """One who looks on; ``Bus.read`` makes them."""
+    """One who looks on; ``Bus.read`` makes them.
+
+    Attributes:
+        after: Its place: the number of the last event that it has seen.
+    """
 
     def __init__(self, journal: Journal, tally: Tally, wanted: Wanted, after: int) -> None:
         self._journal = journal
         self._tally = tally
         self.wanted = wanted
-        self._after = after
+        self.after = after
         self._keeps_up = False
         self._pending: deque[EventView] = deque()
         self._handed = after  # the last record that was looked through for it while it kept up
@@ -152,30 +156,30 @@ class Reader:
             return None
         events = list(self._pending)
         self._pending.clear()
-        self._after = self._handed
-        return Page(self._after, events, missed=False)
+        self.after = self._handed
+        return Page(self.after, events, missed=False)
 
     async def _catch_up(self) -> Page | None:
         journal = self._journal
-        missed = self._after + 1 < journal.oldest and journal.told > 0
-        self._after = max(self._after, journal.oldest - 1)
-        read = await journal.read(self._after)
-        if self._after >= journal.told:
+        missed = self.after + 1 < journal.oldest and journal.told > 0
+        self.after = max(self.after, journal.oldest - 1)
+        read = await journal.read(self.after)
+        if self.after >= journal.told:
             self._keeps_up = True
-            self._handed = self._after
+            self._handed = self.after
         if not read:
-            return Page(self._after, [], missed=True) if missed else None
+            return Page(self.after, [], missed=True) if missed else None
         events: list[EventView] = []
         ids_count = 0
         for one in read:
             views = pick(self.wanted, one)
             events += views
             ids_count += sum([len(view.ids) for view in views])
-            self._after = one.number
+            self.after = one.number
             if ids_count > PAGE_IDS_MAX:
                 break
         await trio.lowlevel.checkpoint()
-        return Page(self._after, events, missed) if events or missed else None
+        return Page(self.after, events, missed) if events or missed else None
 
     def hand(self, new: Sequence[Numbered], picked: Iterable[EventView]) -> None:
         """Hand over what was looked through for it; what it has seen is left out."""
@@ -184,7 +188,7 @@ class Reader:
         fresh = [view for view in picked if view.number > self._handed]
         self._handed = max(self._handed, new[-1].number)
         if not fresh and not self._pending:
-            self._after = self._handed
+            self.after = self._handed
             return
         self._pending += fresh
         if len(self._pending) > PENDING_MAX:

@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from taskd.server.bus import Reader, Wanted
+from taskd.server.bus import Page, Reader, Wanted
 from taskd.server.onlooker import Watch
 from taskd.server.session import Talk, error_message
 from taskd_protocol.errors import BadRequest, TaskdError
@@ -72,11 +72,12 @@ class Watching:
                 del self._credit[message.request_id]
 
     async def _send_pages(self, reader: Reader, request_id: int) -> None:
+        page = Page(reader.after, [], missed=False)  # who begins at the newest learns which that is
         while True:
-            page = await reader.page()
             credit = self._credit[request_id] = trio.Event()
             self._session.send(EventPage(request_id, page.after, page.events, page.missed))
             await credit.wait()
+            page = await reader.page()
 
 
 def _wanted(message: EventsFollow) -> Wanted:

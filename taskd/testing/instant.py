@@ -9,7 +9,7 @@ from typing import Final
 from taskd.client.clock import mono_s
 from taskd.client.ends import Awaited, Watch
 from taskd.client.profile import Profile
-from taskd.client.promise import Following, Request, Signal
+from taskd.client.promise import Following, Looking, Request, Signal
 from taskd.client.session import Session
 from taskd.core.claims import claim_id
 from taskd_protocol.errors import BadRequest, SubmitConflict, TaskdError, TaskUnknown, TimedOut
@@ -90,7 +90,7 @@ class InstantLine:
     def give_up(self, request: Request) -> None:
         """See ``Line``: nothing is unanswered."""
 
-    def take_more(self, following: Following) -> None:
+    def take_more(self, following: Following | Looking) -> None:
         """See ``Line``: nobody follows."""
 
     def watch(self, wanted: Sequence[Awaited], targets: Sequence[Awaited], watch: Watch) -> None:

@@ -1,6 +1,7 @@
 """What happens, as a stream that can be resumed; and how the server stood over the last while."""
 
 from collections.abc import AsyncGenerator, Sequence
+from itertools import zip_longest
 from typing import Final, Literal
 
 import msgspec
@@ -11,6 +12,9 @@ from taskd.http.sse import Event, EventStream
 from taskd.text.happenings import EventDocument, Overview, event_document, overview_document
 from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, EventView, OverviewPage, OverviewQuery
 from taskd_protocol.ids import parse_task_id
+
+BEGIN: Final = "begin"
+"""Kind of the first event, which tells the place from which on events follow."""
 
 MISSED: Final = "missed"
 """Kind of the event that says that some before the next are not kept any more."""
@@ -62,9 +66,11 @@ async def follow_events(call: Call[Wanted, Nothing]) -> EventStream:
         with call.session.open(message) as answers:
             while True:
                 page = await answers.take(EventPage)
+                if not page.events and not page.missed:
+                    yield Event(b"{}", BEGIN, str(page.after))
                 if page.missed:
                     yield Event(b"{}", MISSED, str(page.events[0].number - 1 if page.events else page.after))
-                for view, following in zip(page.events, [*page.events[1:], None], strict=True):
+                for view, following in zip_longest(page.events, page.events[1:]):
                     yield _event(view, following, page.after)
                 call.session.tell(EventsMore(page.request_id))
 

@@ -66,7 +66,10 @@ async def follow(server: Server, **wanted: object) -> Follower:
     request_id = peer.number()
     await peer.send(EventsFollow(request_id, **wanted))  # type: ignore[arg-type]  # as each test says
     await peer.settle()
-    return Follower(peer, request_id)
+    follower = Follower(peer, request_id)
+    if not any(isinstance(message, Error) for message in peer.inbox):
+        assert (await follower.page()).events == []
+    return follower
 
 
 async def work(server: Server, client: Peer, agent: Peer, count: int = 2, **fields: object) -> list[bytes]:
@@ -159,6 +162,8 @@ async def test_a_slow_reader_holds_up_nobody_and_misses_nothing(
     monkeypatch.setattr(bus, "PENDING_MAX", 5)
     client = await server.client()
     slow, quick = await follow(server, topics=["task."]), await follow(server, topics=["task."])
+    await slow.peer.send(EventsMore(slow.request_id))  # for one page, of thirty that follow
+    slow.owes = False
     ids = []
     for _ in range(30):
         ids += [spec.id for spec in await server.submit(client, 1)]

@@ -29,7 +29,11 @@ async def work(server: Server, client: Peer, agent: Peer, count: int = 2) -> lis
 
 
 async def take(live: Stream, count: int) -> list[Sent]:
-    return [await live.next() for _ in range(count)]
+    found: list[Sent] = []
+    while len(found) < count:
+        sent = await live.next()
+        found += [sent] if sent.kind != "begin" else []
+    return found
 
 
 # -- events -------------------------------------------------------------------------------------

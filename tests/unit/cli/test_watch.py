@@ -1,0 +1,79 @@
+"""`taskd watch`, `top` and `workflow watch`: what is asked, and what people read."""
+
+import pytest
+from rich.console import Console
+
+from taskd.cli.flow_watch import progress_text
+from taskd.cli.top import draw, sparkline
+from taskd.cli.watch import read_filter
+from taskd_protocol.agent_messages import HostStats
+from taskd_protocol.errors import BadRequest
+from taskd_protocol.event_messages import EventsFollow
+from taskd_protocol.house_messages import AgentView, QueueView
+from taskd_protocol.ids import TaskId, format_task_id
+from taskd_protocol.point import Point, Shares
+from taskd_protocol.workflow_messages import WorkflowView
+
+TASK_ID = TaskId(bytes.fromhex("0197c1a07d3c7c4e9f000123456789ab"))
+
+
+def test_a_filter_is_words() -> None:
+    words = ["what:agent.", "state:dead", "queue:images", "name:thumb*", f"task:{format_task_id(TASK_ID)}"]
+    assert read_filter(words, 7) == EventsFollow(
+        0, after=7, topics=["agent.", "task.dead"], queue="images", name="thumb*", ids=[TASK_ID]
+    )
+    assert read_filter([], None) == EventsFollow(0)
+
+
+@pytest.mark.parametrize("word", ["images", "colour:red", "queue:", "queue:a queue:b", "task:7"])
+def test_a_word_that_is_none_is_named(word: str) -> None:
+    with pytest.raises(BadRequest, match=word.rpartition(" ")[2].partition(":")[0 if word != "task:7" else 2]):
+        read_filter(word.split(), None)
+
+
+def test_bars_are_as_high_as_their_share() -> None:
+    assert sparkline([0.0, 4.0, 8.0]) == " ▄█"
+    assert sparkline([0.0, 0.0]) == "  "
+    assert sparkline([]) == ""
+    assert len(sparkline([1.0] * 450)) <= 60
+
+
+def point(at_ms: int, succeeded: int, p50: int) -> Point:
+    return Point(
+        *(at_ms, 2_000, 5, 5, succeeded, 1, 0, 2, 1_200, 7, 0, 3, 1),
+        waits_ms=Shares(p50, p50, p50),
+        runs_ms=Shares(-1, -1, -1),
+        queues=[],
+    )
+
+
+def test_top_shows_how_things_stand() -> None:
+    queues = [QueueView(f"q{number}", ready=number, scheduled=0, running=0) for number in range(20)]
+    agents = [AgentView("[bold]a1", b"", "live", 4, 3, HostStats(42.0, 0.1, 1 << 30, 4 << 30), {}, [], [], "", 0)]
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
+    console.print(draw([point(1, 10, 5), point(2, 40, 12_000)], queues, agents, "127.0.0.1:7070", "15m"))
+    text = console.export_text()
+    console.file.close()
+    assert "20.0/s" in text
+    assert "1,200 ready, 7 scheduled, 0 blocked, 3 running" in text
+    assert "12 s" in text
+    assert "q19" in text
+    assert "q0 " not in text
+    assert "and 8 more" in text
+    assert "[bold]a1" in text
+    assert "3 of 4" in text
+    assert "42 %" in text
+
+
+def test_top_of_a_new_server_says_that_it_has_nothing_to_show() -> None:
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
+    console.print(draw([], [], [], "127.0.0.1:7070", "15m"))
+    assert "no figures yet" in console.export_text()
+    console.file.close()
+
+
+def test_a_workflow_has_come_so_far() -> None:
+    view = WorkflowView(bytes(16), "report", "running", 8, {"succeeded": 4}, 0, None, "fail_fast", "")
+    assert progress_text(view) == (
+        "report  [###############...............]  4 of 8 nodes have ended: 4 succeeded; running"
+    )
