@@ -39,6 +39,8 @@ from taskd_protocol.errors import ConfigInvalid
 @click.option(
     "--ageing", metavar="TIME", help="After so long a wait a task is level with new ones of one priority more; else 1m."
 )
+@click.option("--otlp", metavar="URL", help="Send spans to this collector: http://127.0.0.1:4318/v1/traces.")
+@click.option("--trace-ratio", metavar="SHARE", help="Of so many traces, 0 to 1; else 0.01.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; else info.")
 @click.option("--log-form", metavar="FORM", help="people or json; else by whether standard error is a terminal.")
 @click.option(

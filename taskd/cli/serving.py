@@ -25,7 +25,9 @@ from taskd.server.lag import watch_lag
 from taskd.server.logs import configure_logs
 from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
+from taskd.server.otlp import SpanExporter
 from taskd.server.platform import Platform, system_platform
+from taskd.server.tracing import Tracer
 from taskd_dashboard.pages import Dashboard
 
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
@@ -55,6 +57,8 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         # From the first moment on: who asks for the end while the log is being read is heard when that is done.
         asked = await nursery.start(_receive_signals)
         serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
+        if config.otlp:
+            await nursery.start(_send_spans, config, serving, platform)
         http = await nursery.start(_serve_http, config.http, config.url_prefix, serving, platform)
         await _write_profile(serving, http, config.url_prefix)
         say(f"serving {SCHEME if serving.tls else SCHEME_PLAIN}://{serving.address} {http}")
@@ -70,6 +74,19 @@ async def _serve(
 ) -> None:
     await serve(plan, platform, task_status=task_status)
     all_of_it.cancel()
+
+
+async def _send_spans(
+    config: ServerConfig, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Have spans made of what happens, and sent on."""
+    services = serving.services
+    dropped = services.loop.tally.dropped
+    exporter = SpanExporter(config.otlp, services.software, platform.offload, dropped)
+    assert services.watch is not None, "the program's server keeps what happens"
+    services.watch.tracer = Tracer(services.working, config.trace_ratio, exporter.put)
+    task_status.started()
+    await exporter.run()
 
 
 async def _serve_http(

@@ -1,7 +1,7 @@
 """Trace contexts of submits, in W3C form: ``00-<32 hex>-<16 hex>-<flags>``.
 
-A submit from within a task continues that task's trace; one under an OpenTelemetry span is its
-child; any other begins a trace of its own.
+A submit under an OpenTelemetry span is its child; one from within a task continues that task's trace;
+any other begins a trace of its own.
 """
 
 import os
@@ -18,11 +18,11 @@ _BOTH_HEX = _TRACE_HEX + _SPAN_HEX
 
 def make_traceparents(count: int) -> list[str]:
     """Make the trace contexts of ``count`` submits, each a span of its own."""
+    span = _open_telemetry_parent()
+    if span is not None:  # within a task, too: its attempt's, or one of its code's own
+        return [span] * count
     parent = _task_parent()
     if parent is None:
-        span = _open_telemetry_parent()
-        if span is not None:
-            return [span] * count
         digits = os.urandom(count * _BOTH_HEX // 2).hex()
         return [
             f"00-{digits[at : at + _TRACE_HEX]}-{digits[at + _TRACE_HEX : at + _BOTH_HEX]}-01"

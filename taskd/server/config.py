@@ -36,6 +36,8 @@ _Heartbeat = Annotated[Milliseconds, msgspec.Meta(ge=500, le=_MINUTE, descriptio
 
 _Ageing = Annotated[Milliseconds, msgspec.Meta(ge=1, le=365 * _DAY, description="it goes from 1ms to 365d")]
 
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1, description="it goes from 0 to 1")]
+
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One server's settings; the names in quotes are those that people write."""
@@ -66,6 +68,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often agents give a sign of life; three missed and their tasks go to others."""
     ageing_ms: _Ageing = msgspec.field(default=Milliseconds(AGEING_MS), name="ageing")
     """After so long a wait a task is on a level with new ones of one priority more."""
+    otlp: str = ""
+    """Where spans of tasks are sent, over HTTP; empty: nowhere."""
+    trace_ratio: _Share = 0.01
+    """The share of traces of which spans are sent."""
     log_level: Level = "info"
     log_form: Form = "auto"
     """``auto``: for people on a terminal, JSON elsewhere."""

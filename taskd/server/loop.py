@@ -94,7 +94,7 @@ class Onlooker(Protocol):
         """Return what a turn is to write for who looks on, and what to ``release`` when that is durable; 0: nothing."""
         ...
 
-    def release(self, mark: int) -> None:
+    def release(self, mark: int, now: Now) -> None:
         """What was looked at up to this mark is durable."""
         ...
 
@@ -107,7 +107,7 @@ class Nobody:
         del events, now
         return (), 0
 
-    def release(self, mark: int) -> None:
+    def release(self, mark: int, now: Now) -> None:
         """See ``Onlooker``."""
 
 
@@ -389,7 +389,7 @@ class CommitLoop:
         for effect in told:
             self._deliver(effect)
         if mark:
-            self.onlooker.release(mark)
+            self.onlooker.release(mark, self.now())
 
     async def _end(self, failure: TaskdError) -> NoReturn:
         """Tell nobody anything any more: what the disk holds is unknown."""

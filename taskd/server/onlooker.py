@@ -5,6 +5,7 @@ own, and is there after a crash as far as what it tells of.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from taskd.core.commands import Now
 from taskd.core.events import Event
@@ -16,6 +17,9 @@ from taskd.server.journal import Journal
 from taskd.server.tally import Tally
 from taskd.store.interface import Store
 
+if TYPE_CHECKING:
+    from taskd.server.tracing import Tracer
+
 
 class Watch:
     """See the module's docstring.
@@ -24,12 +28,14 @@ class Watch:
         journal: Of what turns have told.
         history: Of how the server stood.
         bus: Tells who looks on; ``run`` it.
+        tracer: Makes spans; None: nobody wants them.
     """
 
     def __init__(self, store: Store, working: Working, tally: Tally) -> None:
         self.journal = Journal(store)
         self.history = History(store, working, tally)
         self.bus = Bus(self.journal, tally)
+        self.tracer: Tracer | None = None
 
     async def open(self, now: Now) -> None:
         """Read what is kept.
@@ -44,9 +50,14 @@ class Watch:
         """See ``loop.Onlooker``."""
         kept = self.journal.write(events, now)
         kept += self.history.look(now)
-        return kept, self.journal.newest if events else 0
+        mark = self.journal.newest if events else 0
+        if mark and self.tracer is not None:
+            self.tracer.look(events, now, mark)
+        return kept, mark
 
-    def release(self, mark: int) -> None:
+    def release(self, mark: int, now: Now) -> None:
         """See ``loop.Onlooker``."""
+        if self.tracer is not None:
+            self.tracer.release(mark, now)
         self.journal.release(mark)
         self.bus.note()

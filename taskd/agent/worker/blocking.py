@@ -15,6 +15,7 @@ from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls, together
 from taskd.agent.worker.holding import having
+from taskd.agent.worker.joining import join_trace
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.printing import BRIEF_NS, Printing
 from taskd.agent.worker.speech import Speech
@@ -130,6 +131,7 @@ def attempt(
         return calls.unknown(spec.name)
     context = TaskContext(grant, port, None if grant.spawned is None else wire.found_of(grant))
     running.set(context)
+    join_trace(context)
     arguments = calls.read_arguments(spec)
     if isinstance(arguments, Failure):
         return arguments

@@ -13,6 +13,7 @@ from msgspec import structs
 from taskd.agent import wire
 from taskd.agent.clock import Clock
 from taskd.agent.worker import calls, together
+from taskd.agent.worker.joining import join_trace
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.printing import SharedPrinting
 from taskd.agent.worker.speech import Speech
@@ -116,6 +117,7 @@ class Floor:
         end: bytes | Failure | calls.Thrown
         context = TaskContext(grant, None, None if grant.spawned is None else wire.found_of(grant))
         running.set(context)
+        join_trace(context)
         try:
             function = self._functions.get(spec.name)
             arguments = calls.read_arguments(spec)
