@@ -1,6 +1,6 @@
 """Messages about what happens, as it happens, and what has happened; they belong to the unions of ``messages``.
 
-Type numbers: 160-164. They follow the rules of change that ``messages`` tells.
+Type numbers: 160-169. They follow the rules of change that ``messages`` tells.
 """
 
 import msgspec
@@ -80,3 +80,65 @@ class OverviewPage(msgspec.Struct, array_like=True, frozen=True, tag=164):
 
     request_id: int
     points: list[Point]
+
+
+class WebhookSet(msgspec.Struct, array_like=True, frozen=True, tag=165):
+    """Post these events to this address from now on; another webhook of the name is replaced, its secret kept."""
+
+    request_id: int
+    name: str
+    url: str
+    topics: list[str] = []
+    """As in EVENTS_FOLLOW; the same below."""
+    queue: str = ""
+    task_name: str = ""
+
+
+class WebhookMade(msgspec.Struct, array_like=True, frozen=True, tag=166):
+    """It is kept."""
+
+    request_id: int
+    secret: str
+    """What its posts are signed with; empty: it had one."""
+
+
+class WebhookView(msgspec.Struct, array_like=True, frozen=True):
+    """A webhook."""
+
+    name: str
+    url: str
+    topics: list[str]
+    queue: str
+    task_name: str
+    created_at_ms: int
+    paused: bool
+    after: int
+    """The number of the last event that was delivered, or is a dead letter."""
+    failures: int
+    """In a row."""
+    error: str
+    """Of the last of them."""
+    letters: int
+    """Dead letters."""
+
+
+class WebhookList(msgspec.Struct, array_like=True, frozen=True, tag=167):
+    """Show me the webhooks."""
+
+    request_id: int
+
+
+class WebhookPage(msgspec.Struct, array_like=True, frozen=True, tag=168):
+    """All of them, by name; without their secrets."""
+
+    request_id: int
+    webhooks: list[WebhookView]
+
+
+class WebhookOrder(msgspec.Struct, array_like=True, frozen=True, tag=169):
+    """Do something to a webhook."""
+
+    request_id: int
+    name: str
+    order: str
+    """``pause``, ``resume``, ``remove``, ``redrive`` (send its dead letters once more) or ``drop`` (these)."""

@@ -23,7 +23,7 @@ from taskd_protocol.access_messages import CaRequest, CertQuery, CertRenew, Invi
 from taskd_protocol.agent_messages import Ack, Checkpoints, Drain, Heartbeat, LeaseCredit, Logs, Nack, Offer, Started
 from taskd_protocol.connection_messages import Hello, Ping, Pong
 from taskd_protocol.errors import BadRequest, RoleRefused, ServerRolledBack, UnexpectedMessage, VersionUnsupported
-from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery, WebhookList, WebhookOrder, WebhookSet
 from taskd_protocol.house_messages import (
     AgentDrain,
     AgentList,
@@ -109,7 +109,9 @@ _WORK: Messages = (
 _ORDERS: Messages = frozenset(
     {QueueDrain, QueueWeigh, FairKeyWeigh, AgentDrain, Backup, lm.QueuePause, lm.LimitSet, lm.LimitRemove}
 )
-_ACCESS: Messages = frozenset({TokenCreate, TokenList, TokenRevoke, Invite, CertRenew})
+_ACCESS: Messages = frozenset(
+    {WebhookSet, WebhookList, WebhookOrder, TokenCreate, TokenList, TokenRevoke, Invite, CertRenew}
+)
 
 ALLOWED: Final[Mapping[str, Messages]] = {
     "viewer": _READS,

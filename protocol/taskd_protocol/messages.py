@@ -46,7 +46,18 @@ from taskd_protocol.agent_messages import (
     StartRecorded,
 )
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
-from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, OverviewPage, OverviewQuery
+from taskd_protocol.event_messages import (
+    EventPage,
+    EventsFollow,
+    EventsMore,
+    OverviewPage,
+    OverviewQuery,
+    WebhookList,
+    WebhookMade,
+    WebhookOrder,
+    WebhookPage,
+    WebhookSet,
+)
 from taskd_protocol.explanation import Explanation, Misfit
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import (
@@ -513,6 +524,9 @@ ToServer = (
     | EventsFollow
     | EventsMore
     | OverviewQuery
+    | WebhookSet
+    | WebhookList
+    | WebhookOrder
 )
 """What a server may receive."""
 
@@ -569,6 +583,8 @@ ToPeer = (
     | ChildrenPage
     | EventPage
     | OverviewPage
+    | WebhookMade
+    | WebhookPage
 )
 """What a client or an agent may receive."""
 

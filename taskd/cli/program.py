@@ -41,6 +41,11 @@ COMMANDS: Final = (
     Later("queue", "taskd.cli.queues:queue", "Look at the queues; pause, drain and resume them, weigh them."),
     Later("limit", "taskd.cli.limits:limit", "Limit how many tasks run at a time, or begin in a time, on all agents."),
     Later("agents", "taskd.cli.agents:agents", "Look at the agents; drain and resume them; invite new ones."),
+    Later(
+        "webhook",
+        "taskd.cli.webhooks:webhook",
+        "Have what happens posted to other programs; look at that, pause and end it.",
+    ),
     Later("token", "taskd.cli.tokens:token", "Create, list and revoke access tokens."),
     Later("cert", "taskd.cli.certs:cert", "Show and renew the server's certificate."),
     Later("context", "taskd.cli.contexts:context", "Choose which server the commands talk to."),

@@ -39,6 +39,13 @@ from taskd_protocol.errors import ConfigInvalid
 @click.option(
     "--ageing", metavar="TIME", help="After so long a wait a task is level with new ones of one priority more; else 1m."
 )
+@click.option(
+    "--webhook-network",
+    "webhook_networks",
+    metavar="NETWORK",
+    multiple=True,
+    help="Webhooks may post there though it is not public, and in the clear: 10.0.0.0/8.",
+)
 @click.option("--otlp", metavar="URL", help="Send spans to this collector: http://127.0.0.1:4318/v1/traces.")
 @click.option("--trace-ratio", metavar="SHARE", help="Of so many traces, 0 to 1; else 0.01.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error; else info.")

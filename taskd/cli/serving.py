@@ -7,6 +7,7 @@ whatever reason, ends the others.
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from taskd.cli.exits import Exit
 from taskd.cli.output import say
 from taskd.client import profile as profiles
 from taskd.client.profile import SCHEME, SCHEME_PLAIN, Profile
+from taskd.core.webhook_records import WebhookRecord
 from taskd.http.app import make_app, path_prefix
 from taskd.http.serve import HttpAddress, serve_http
 from taskd.server.addresses import Address
@@ -27,7 +29,9 @@ from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
 from taskd.server.otlp import SpanExporter
 from taskd.server.platform import Platform, system_platform
+from taskd.server.posting import Network, post, read_network
 from taskd.server.tracing import Tracer
+from taskd.text.happenings import webhook_body
 from taskd_dashboard.pages import Dashboard
 
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
@@ -45,6 +49,7 @@ def run(config: ServerConfig) -> int:
 
 
 async def _run(config: ServerConfig, platform: Platform) -> None:
+    networks = [read_network(text) for text in config.webhook_networks]
     plan = ServerPlan(
         data_dir=config.data_dir,
         listen=config.listen,
@@ -57,6 +62,7 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         # From the first moment on: who asks for the end while the log is being read is heard when that is done.
         asked = await nursery.start(_receive_signals)
         serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
+        nursery.start_soon(_post_webhooks, networks, serving, platform)
         if config.otlp:
             await nursery.start(_send_spans, config, serving, platform)
         http = await nursery.start(_serve_http, config.http, config.url_prefix, serving, platform)
@@ -74,6 +80,17 @@ async def _serve(
 ) -> None:
     await serve(plan, platform, task_status=task_status)
     all_of_it.cancel()
+
+
+async def _post_webhooks(networks: Sequence[Network], serving: Serving, platform: Platform) -> None:
+    """Have webhooks told of what happens."""
+
+    async def send(hook: WebhookRecord, delivery: str, body: bytes) -> str:
+        now_s = platform.clock.wall_ms() // 1000
+        return await platform.offload(lambda: post(hook.url, hook.secret, delivery, now_s, body, networks))
+
+    assert serving.services.watch is not None, "the program's server keeps what happens"
+    await serving.services.watch.webhooks.run(send, webhook_body)
 
 
 async def _send_spans(

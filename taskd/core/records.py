@@ -24,6 +24,7 @@ import msgspec
 from taskd.core.events import EventsHeadRecord, EventsRecord
 from taskd.core.points import HistoryRecord
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.webhook_records import LetterRecord, WebhookRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd_protocol.explanation import Waited
 from taskd_protocol.filtering import TaskFilter
@@ -115,6 +116,11 @@ EVENTS = Kind(b"E")
 """id: number (8 bytes). What each turn has told, see ``taskd.core.events``: the newest, up to a size and an age."""
 HISTORY = Kind(b"R")
 """id: level (1 byte) + place in its ring (4 bytes). How the server stood and what it did, see ``taskd.core.points``."""
+
+WEBHOOK = Kind(b"K")
+"""id: the webhook's name in UTF-8. All of them are read at a start."""
+LETTER = Kind(b"L")
+"""id: the webhook's name + byte 0 + number of the last event (8 bytes). Events that could not be delivered."""
 
 INLINE_RESULT_BYTES = 512
 """Results up to this stand in the state record and spare a second write; larger would slow listings."""
@@ -472,6 +478,8 @@ Record = (
     | AttemptRecord
     | EventsRecord
     | HistoryRecord
+    | WebhookRecord
+    | LetterRecord
     | CountersRecord
     | EpochRecord
     | EventsHeadRecord
@@ -505,6 +513,8 @@ READERS: dict[Kind, type[Record]] = {
     ATTEMPT: AttemptRecord,
     EVENTS: EventsRecord,
     HISTORY: HistoryRecord,
+    WEBHOOK: WebhookRecord,
+    LETTER: LetterRecord,
 }
 """How a value of a kind is read. READY, TIMER, RESULT, DEAD, DETAILS, LAPSE, OPEN, SIGNAL, PARKED and HELD hold bare
 bytes; META is read by name."""

@@ -47,6 +47,7 @@ from taskd.server.views import (
     with_attempts,
 )
 from taskd.server.watching import Watching
+from taskd.server.webhook_role import WebhookRole
 from taskd.server.workflow_role import WorkflowRole, list_workflows, show_children, show_workflow
 from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
@@ -68,7 +69,7 @@ from taskd_protocol.access_messages import (
 )
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import BadRequest, FrameTooLarge, ServerBusy, TaskdError, UnexpectedMessage
-from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery, WebhookList, WebhookOrder, WebhookSet
 from taskd_protocol.handshake import HELLO_AGENT, HELLO_JOIN
 from taskd_protocol.house_messages import (
     AgentDrain,
@@ -110,6 +111,7 @@ class ClientRole:
         self._following = Following(session)
         self._workflows = WorkflowRole(session)
         self._watching = Watching(session)
+        self._webhooks = WebhookRole(session)
         self._limiting = Limiting(session, session.services)
         self._scheduling = Scheduling(session, session.services, self._read)
         self._reads_count = 0
@@ -220,6 +222,8 @@ class ClientRole:
                 self._scheduling.receive(message)
             case EventsFollow() | EventsMore() | OverviewQuery():
                 self._watching.receive(message)
+            case WebhookSet() | WebhookList() | WebhookOrder():
+                self._webhooks.receive(message)
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} is no message of a client")
 

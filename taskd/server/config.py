@@ -68,6 +68,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often agents give a sign of life; three missed and their tasks go to others."""
     ageing_ms: _Ageing = msgspec.field(default=Milliseconds(AGEING_MS), name="ageing")
     """After so long a wait a task is on a level with new ones of one priority more."""
+    webhook_networks: tuple[str, ...] = ()
+    """Networks that are not public, and that webhooks may post to all the same."""
     otlp: str = ""
     """Where spans of tasks are sent, over HTTP; empty: nowhere."""
     trace_ratio: _Share = 0.01

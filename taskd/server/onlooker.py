@@ -4,6 +4,7 @@ The commit loop asks it in each turn; what it wants written goes with the turn's
 own, and is there after a crash as far as what it tells of.
 """
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from taskd.server.bus import Bus
 from taskd.server.history import History
 from taskd.server.journal import Journal
 from taskd.server.tally import Tally
+from taskd.server.webhooks import Webhooks
 from taskd.store.interface import Store
 
 if TYPE_CHECKING:
@@ -28,14 +30,17 @@ class Watch:
         journal: Of what turns have told.
         history: Of how the server stood.
         bus: Tells who looks on; ``run`` it.
+        webhooks: Post what happens; ``run`` them.
         tracer: Makes spans; None: nobody wants them.
     """
 
-    def __init__(self, store: Store, working: Working, tally: Tally) -> None:
+    def __init__(self, store: Store, working: Working, tally: Tally, rng: random.Random) -> None:
         self.journal = Journal(store)
         self.history = History(store, working, tally)
         self.bus = Bus(self.journal, tally)
         self.tracer: Tracer | None = None
+        self._kept: list[Mutation] = []
+        self.webhooks = Webhooks(self.bus, store, self._kept.extend, rng)
 
     async def open(self, now: Now) -> None:
         """Read what is kept.
@@ -45,11 +50,15 @@ class Watch:
         """
         await self.journal.open()
         await self.history.open(now)
+        await self.webhooks.open()
 
     def look(self, events: Sequence[Event], now: Now) -> tuple[Sequence[Mutation], int]:
         """See ``loop.Onlooker``."""
         kept = self.journal.write(events, now)
         kept += self.history.look(now)
+        if self._kept:
+            kept += self._kept
+            self._kept.clear()
         mark = self.journal.newest if events else 0
         if mark and self.tracer is not None:
             self.tracer.look(events, now, mark)

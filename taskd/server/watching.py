@@ -55,7 +55,7 @@ class Watching:
                 self._services.loop.after_durable(partial(self._session.send, page))
 
     def _follow(self, watch: Watch, message: EventsFollow) -> None:
-        wanted = _wanted(message)
+        wanted = check_wanted(message)
         if len(self._credit) >= FOLLOWS_MAX or message.request_id in self._credit:
             raise BadRequest(f"a connection follows at most {FOLLOWS_MAX} streams, each under its own request id")
         assert self._session.nursery is not None
@@ -80,7 +80,12 @@ class Watching:
             page = await reader.page()
 
 
-def _wanted(message: EventsFollow) -> Wanted:
+def check_wanted(message: EventsFollow) -> Wanted:
+    """Return what a reader wants.
+
+    Raises:
+        BadRequest: It is out of range.
+    """
     words = (*message.topics, message.queue, message.name)
     if len(message.topics) > TOPICS_MAX or any(not topic for topic in message.topics):
         raise BadRequest(

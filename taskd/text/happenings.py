@@ -113,3 +113,15 @@ def _known(ms: int) -> int | None:
 
 def _depth(depth: Depth) -> DepthDocument:
     return DepthDocument(depth.queue, depth.ready, depth.running)
+
+
+class WebhookBody(msgspec.Struct):
+    """What a webhook posts."""
+
+    webhook: str
+    events: list[EventDocument]
+
+
+def webhook_body(name: str, events: Sequence[EventView]) -> bytes:
+    """Return what a webhook posts of these events."""
+    return msgspec.json.encode(WebhookBody(name, [event_document(view) for view in events]))

@@ -224,7 +224,7 @@ class Server:
             fail=self.faults.failed.append,
             flusher=self.disk,
         )
-        self.watch = Watch(self.disk, self.coordinator.working, self.loop.tally) if watched else None
+        self.watch = Watch(self.disk, self.coordinator.working, self.loop.tally, self.platform.rng) if watched else None
         told = self.coordinator.working.settings
         self.services = Services(
             platform=self.platform,

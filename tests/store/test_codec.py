@@ -13,6 +13,7 @@ from taskd.core.events import EventsHeadRecord, EventsRecord, Noted, TasksMoved
 from taskd.core.points import HistoryRecord
 from taskd.core.records import Key, Record
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.webhook_records import LetterRecord, WebhookRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec, keys
 from taskd_protocol.errors import StoreCorrupt
@@ -51,6 +52,25 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "events head": (
         (records.META, b"events"),
         EventsHeadRecord([(1, 1_763_760_000_000, 2_000_000), (901, 1_763_760_600_000, 0)]),
+    ),
+    "webhook": (
+        (records.WEBHOOK, b"chat"),
+        WebhookRecord(
+            "https://example.org/hook",
+            b"secret",
+            ["task.dead"],
+            "images",
+            "thumb*",
+            1_763_760_000_000,
+            7,
+            paused=True,
+            failures=2,
+            error="it answered 500",
+        ),
+    ),
+    "letter": (
+        (records.LETTER, b"chat\x00" + (7).to_bytes(8, "big")),
+        LetterRecord(1_763_760_000_000, 12, "it answered 500", 3, b"{}"),
     ),
     "history": ((records.HISTORY, b"\x00" + (3).to_bytes(4, "big")), HistoryRecord([POINT])),
     "spec, all fields": (

@@ -49,7 +49,7 @@ from taskd_protocol.agent_messages import (
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
 from taskd_protocol.errors import DiskFull
-from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery
+from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery, WebhookList, WebhookOrder, WebhookSet
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.framing import frame
 from taskd_protocol.handshake import ALLOWED, TOKEN_ROLES, make_mark
@@ -391,6 +391,9 @@ EVERY_MESSAGE: Sequence[m.Message] = [
     EventsFollow(5),
     EventsMore(5),
     OverviewQuery(5),
+    WebhookSet(5, "mine", "https://example.org/"),
+    WebhookList(5),
+    WebhookOrder(5, "mine", "pause"),
 ]
 
 

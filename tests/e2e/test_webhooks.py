@@ -1,0 +1,97 @@
+"""A webhook from the command line to a program that listens: signed, tried again, and not to where it may not go."""
+
+import base64
+import hashlib
+import hmac
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from e2e.house import House, house, wait_until
+
+NETWORK = ("--webhook-network", "127.0.0.0/8")
+
+
+class Listener:
+    """Takes posts, or answers 503."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[dict[str, str], bytes]] = []
+        self.status = 204
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if listener.status == 204:
+                    listener.posts.append((dict(self.headers.items()), body))
+                self.send_response(listener.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook?from=taskd"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def told(self) -> list[tuple[str, list[str]]]:
+        return [(event["what"], event["ids"]) for _, body in self.posts for event in json.loads(body)["events"]]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[House]:
+    with house(tmp_path / "home") as made:
+        yield made
+
+
+def test_events_are_posted_signed_and_again_over_a_killed_server(home: House, listener: Listener) -> None:
+    server = home.serve(*NETWORK)
+    secret = home.ask("webhook", "add", "chat", listener.url, "what:task.")
+    first = home.ask("submit", "shop.add", "[1]")
+    wait_until(lambda: listener.told() == [("task.submitted", [first])])
+    headers, body = listener.posts[0]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    assert headers["webhook-signature"] == "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    listener.status = 503
+    second = home.ask("submit", "shop.add", "[2]")
+    [shown] = wait_until(lambda: [hook for hook in json.loads(home.ask("webhook", "ls", "--json")) if hook["failures"]])
+    assert shown["error"] == "it answered 503"
+    server.end(signal.SIGKILL)
+    listener.status = 204
+    home.serve(*NETWORK)
+    wait_until(lambda: listener.told() == [("task.submitted", [first]), ("task.submitted", [second])])
+    home.ask("webhook", "rm", "chat")
+    assert json.loads(home.ask("webhook", "ls", "--json")) == []
+
+
+def test_this_machine_is_not_posted_to_unless_it_is_allowed(home: House, listener: Listener) -> None:
+    home.serve()
+    home.ask("webhook", "add", "chat", listener.url)
+    home.ask("submit", "shop.add", "[1]")
+    [shown] = wait_until(lambda: [hook for hook in json.loads(home.ask("webhook", "ls", "--json")) if hook["failures"]])
+    assert "no public address" in shown["error"]
+    assert listener.posts == []
+    assert "no public address" in home.ask("webhook", "ls")
+    refused = home.run("webhook", "add", "chat", "ftp://x/")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
