@@ -15,6 +15,7 @@ from taskd.http.resources import (
     schedules,
     server,
     tasks,
+    webhooks,
     workflows,
 )
 from taskd.http.routes import AnyRoute
@@ -32,4 +33,5 @@ ROUTES: Final[Sequence[AnyRoute]] = (
     *access.ROUTES,
     *server.ROUTES,
     *happenings.ROUTES,
+    *webhooks.ROUTES,
 )

@@ -163,11 +163,13 @@ async def test_a_slow_reader_holds_up_nobody_and_misses_nothing(
     client = await server.client()
     slow, quick = await follow(server, topics=["task."]), await follow(server, topics=["task."])
     await slow.peer.send(EventsMore(slow.request_id))  # for one page, of thirty that follow
+    await slow.peer.settle()
     slow.owes = False
     ids = []
     for _ in range(30):
         ids += [spec.id for spec in await server.submit(client, 1)]
         assert told(await quick.events(1)) == [("task.submitted", ids[-1:])]
+        await trio.sleep(2 * bus.GATHER_SECONDS)
     assert server.loop.tally.dropped == {"events": 1}
     assert [event.ids[0] for event in await slow.events(30)] == ids
     ids = [spec.id for spec in await server.submit(client, 1)]

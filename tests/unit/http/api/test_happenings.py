@@ -204,3 +204,21 @@ async def test_nothing_is_done_when_no_tab_is_open(server: Server, browser: Brow
         await live.next()
     assert server.watch is not None
     assert not server.watch.bus.is_watched
+
+
+# -- webhooks -----------------------------------------------------------------------------------
+
+
+async def test_a_webhook_is_made_shown_and_ended(browser: Browser) -> None:
+    """Its secret is told once; it is an admin's."""
+    hook = {"name": "chat", "url": "https://example.org/hook", "topics": ["task.dead"], "queue": "images"}
+    assert (await browser.post("/webhooks", hook, role="operator")).error[:2] == (403, "auth.role")
+    assert (await browser.post("/webhooks", hook)).json["secret"].startswith("whsec_")
+    assert (await browser.post("/webhooks", hook)).json == {"secret": None}
+    [shown] = (await browser.get("/webhooks", role="admin")).json["webhooks"]
+    assert {name: shown[name] for name in hook} == hook
+    [paused] = (await browser.post("/webhooks/chat/pause")).json["webhooks"]
+    assert paused["paused"]
+    assert (await browser.post("/webhooks/chat/remove")).json == {"webhooks": []}
+    assert (await browser.post("/webhooks/chat/remove")).error[:2] == (400, "request.invalid")
+    assert (await browser.post("/webhooks", hook | {"url": "http://"})).error[:2] == (400, "request.invalid")
