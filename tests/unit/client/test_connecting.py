@@ -281,7 +281,7 @@ def submitted(submit: object, number: int) -> bool:
 
 def test_a_submit_that_was_given_up_is_not_sent_later(server: FakeServer) -> None:
     """Who was told that it failed does not want it to happen after all."""
-    app = App(server.url, submit_timeout=0.05)
+    app = App(server.url, submit_timeout=0.5)
     task = app.task(double)
     task.submit(1)
     server.stop()
