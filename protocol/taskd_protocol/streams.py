@@ -43,6 +43,7 @@ FIELDS_CHARS_MAX: Final = 8 * 1024
 
 RATE: Final = "rate"
 SIZE: Final = "size"
+RETENTION: Final = "retention"
 
 
 class LogLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -85,7 +86,8 @@ class CutLine(msgspec.Struct, frozen=True):
     bytes: int
     lines: int
     reason: str
-    """``rate``: more in a time than is carried; ``size``: more than is kept of one attempt."""
+    """``rate``: more in a time than is carried; ``size``: more than is kept of one attempt; ``retention``: all that was
+    said before has been taken away since, and is counted no more."""
 
 
 DataLine = LogLine | ValueLine | ProgressLine | CutLine

@@ -29,6 +29,7 @@ from taskd.agent.link import FINAL, ServerLink
 from taskd.agent.platform import Platform
 from taskd.agent.publishing import publish
 from taskd.agent.spawner import open_spawner
+from taskd.agent.streams import MARKS_BYTES, Bounds
 from taskd.agent.supplies import find_machine, supplies
 from taskd.client.marks import KEEP_EVERY_S, MarkKeeper
 from taskd_protocol.errors import ConfigInvalid, TaskdError
@@ -103,6 +104,7 @@ class Agent:
             supplies=supplies(machine, config.resources, cpus=config.cpus, memory_bytes=config.memory_bytes),
             life_until_ms=start_ms + config.life_ms if config.life_ms else 0,
             pinned=machine.cpu_numbers if config.pin_cpus else (),
+            bounds=Bounds(config.log_rate_bytes, config.log_bytes - MARKS_BYTES),
         )
         for slots in core.pools:
             slots.gathering.rules = self._together

@@ -6,9 +6,11 @@ import socket
 import sys
 from dataclasses import dataclass, field
 
+from taskd.agent.metering import RATE_BYTES_PER_S
 from taskd.agent.supplies import Pool, usable_cpus
 from taskd.client.profile import Profile
 from taskd_protocol.errors import BadRequest, ConfigInvalid
+from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX
 from taskd_protocol.resources import ONE
 from taskd_protocol.task import check_name
 
@@ -40,6 +42,8 @@ class AgentConfig:
         resources: What else it has, by name.
         life_ms: The machine is there for so long from the agent's start; 0: no end is known.
         pin_cpus: Attempts that hold whole CPUs run on these alone.
+        log_rate_bytes: One attempt may say a second; what is more is left out.
+        log_bytes: And in all.
         code_version: Of what the modules hold; empty: as their App says.
         python: Interpreter that runs the workers; empty: this one, ``python3`` for the frozen program.
         loop: Event loop for coroutines: ``asyncio`` or ``trio``.
@@ -60,6 +64,8 @@ class AgentConfig:
     resources: dict[str, Pool] = field(default_factory=dict)
     life_ms: int = 0
     pin_cpus: bool = False
+    log_rate_bytes: int = RATE_BYTES_PER_S
+    log_bytes: int = LOG_BYTES_PER_ATTEMPT_MAX
     code_version: str = ""
     python: str = ""
     loop: str = "asyncio"

@@ -24,6 +24,7 @@ from taskd.agent.reports import Ended, Reports
 from taskd.agent.share import Share
 from taskd.agent.slots import Slots
 from taskd.agent.spawns import Spawns
+from taskd.agent.streams import BOUNDS, Bounds
 from taskd.agent.wire import Raised, Returned
 from taskd_protocol.agent_messages import (
     Ack,
@@ -124,6 +125,7 @@ class AgentCore:
         supplies: Sequence[Supply] = (),
         life_until_ms: int = 0,
         pinned: Sequence[int] = (),
+        bounds: Bounds = BOUNDS,
     ) -> None:
         """Begin with nothing held.
 
@@ -134,10 +136,11 @@ class AgentCore:
             supplies: What tasks may ask for.
             life_until_ms: Until when the machine is there, by a clock that never steps; 0: no end is known.
             pinned: Numbers of the CPUs to which attempts are pinned; none: they are not.
+            bounds: How much one attempt may say.
         """
         self.share: Final = Share(sum([supply.amount for supply in supplies if supply.name == CPU]), pinned)
         self.pools: Final = [Slots(pool.slots, self.share, weighs=pool.kind != "async") for pool in pools]
-        self.reports: Final = Reports()
+        self.reports: Final = Reports(bounds)
         self.streams: Final = self.reports.streams
         self.limits: Final = Limits()
         self.footprints: Final = Footprints()

@@ -9,19 +9,24 @@ BURST_BYTES: Final = 4 * 1024 * 1024
 """At once, after a silence: what was held up in a pipe, or a listing that is long and over."""
 
 
+BURST_S: Final = BURST_BYTES // RATE_BYTES_PER_S
+"""For so long a silence an attempt may say it all at once."""
+
+
 class Meter:
     """A bucket that fills with time, and is drawn from."""
 
-    __slots__ = ("_at_ms", "_level")
+    __slots__ = ("_at_ms", "_level", "_rate")
 
-    def __init__(self, now_ms: int) -> None:
-        self._level: float = BURST_BYTES
+    def __init__(self, now_ms: int, bytes_per_s: int = RATE_BYTES_PER_S) -> None:
+        self._rate = bytes_per_s
+        self._level: float = bytes_per_s * BURST_S
         self._at_ms = now_ms
 
     def room(self, now_ms: int) -> int:
         """Return how many bytes may be said now."""
         if now_ms > self._at_ms:
-            self._level = min(self._level + (now_ms - self._at_ms) * RATE_BYTES_PER_S / 1_000, BURST_BYTES)
+            self._level = min(self._level + (now_ms - self._at_ms) * self._rate / 1_000, self._rate * BURST_S)
             self._at_ms = now_ms
         return max(0, int(self._level))
 
@@ -32,4 +37,4 @@ class Meter:
     def wait_s(self, now_ms: int, count: int) -> float:
         """Return how long it takes until there is room for so much."""
         self.room(now_ms)
-        return max(0.0, (count - self._level) / RATE_BYTES_PER_S)
+        return max(0.0, (count - self._level) / self._rate)

@@ -11,7 +11,7 @@ Pure: knows neither workers nor connections.
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from taskd.agent.streams import Streams
+from taskd.agent.streams import BOUNDS, Bounds, Streams
 from taskd_protocol.agent_messages import Ack, Logs, Nack
 from taskd_protocol.errors import TaskCodes
 from taskd_protocol.task import Failure, FailureReport, Held, Report
@@ -36,12 +36,12 @@ class Reports:
         streams: What attempts say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.unrecorded: dict[int, Ended] = {}
         self.unrecorded_bytes = 0
         self._held_up: set[int] = set()  # tokens of those that are not to be sent yet
         self._unsent: deque[Ended] = deque()
-        self.streams = Streams()
+        self.streams = Streams(bounds)
 
     def add(self, reports: Iterable[Ended]) -> None:
         """Report attempts that have ended."""

@@ -13,8 +13,10 @@ Pure: knows neither workers nor connections, and is told the time.
 
 from collections import deque
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from taskd.agent.metering import Meter
+from taskd.agent.metering import RATE_BYTES_PER_S, Meter
 from taskd_protocol.agent_messages import Logs
 from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX, LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
 from taskd_protocol.streams import CUT, RATE, SIZE, CutLine, encode_line
@@ -38,13 +40,28 @@ MARK_LOOKS = 20
 ENTRY_BYTES = 64
 """What a piece weighs beside its data, as the server counts."""
 
-SIZE_BYTES_MAX = LOG_BYTES_PER_ATTEMPT_MAX - 128 * 1024
-"""Of one attempt: below what the server keeps, so that the marks find room."""
+MARKS_BYTES = 128 * 1024
+"""Room for the marks, in what the server keeps of one attempt."""
+
+SIZE_BYTES_MAX = LOG_BYTES_PER_ATTEMPT_MAX - MARKS_BYTES
+"""Of one attempt: below what the server keeps."""
 
 MARKS_MAX = 200
 """Of one attempt, before its last."""
 
 Ended = Report | FailureReport
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one attempt may say; what is over it is left out."""
+
+    bytes_per_s: int = RATE_BYTES_PER_S
+    bytes_max: int = SIZE_BYTES_MAX
+    """Weighed with what each piece costs beside its data; the marks have room beyond it."""
+
+
+BOUNDS: Final = Bounds()
 
 
 class _Part:
@@ -63,6 +80,7 @@ class _Attempt:
 
     Attributes:
         at_ms: When it said something last.
+        bytes_max: To be kept of it.
         parts: By stream.
         ready: Pieces to be sent, in order.
         number: Of the last piece.
@@ -75,6 +93,7 @@ class _Attempt:
 
     __slots__ = (
         "at_ms",
+        "bytes_max",
         "cut_bytes",
         "cut_lines",
         "cut_looks",
@@ -92,11 +111,12 @@ class _Attempt:
         "token",
     )
 
-    def __init__(self, token: int, task_id: bytes, now_ms: int) -> None:
+    def __init__(self, token: int, task_id: bytes, now_ms: int, bounds: Bounds) -> None:
         self.token = token
         self.id = task_id
         self.at_ms = 0
-        self.meter = Meter(now_ms)
+        self.meter = Meter(now_ms, bounds.bytes_per_s)
+        self.bytes_max = bounds.bytes_max
         self.parts: dict[int, _Part] = {}
         self.ready: deque[LogPiece] = deque()
         self.number = self.kept_bytes = 0
@@ -111,10 +131,12 @@ class Streams:
     """What the attempts of one agent say.
 
     Attributes:
+        bounds: Of each attempt.
         attempts: Those that have said something, and whose reports are to go after it, by token.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
+        self.bounds = bounds
         self.attempts: dict[int, _Attempt] = {}
         self._gathering: dict[int, _Attempt] = {}  # with parts, or with something left out
         self._turns: dict[int, _Attempt] = {}  # with pieces, in the order of their turns
@@ -162,7 +184,7 @@ class Streams:
         """
         attempt = self.attempts.get(token)
         if attempt is None:
-            attempt = self.attempts[token] = _Attempt(token, task_id, now_ms)
+            attempt = self.attempts[token] = _Attempt(token, task_id, now_ms, self.bounds)
         attempt.at_ms = at_ms
         start, end, reason = _within(attempt, stream, data, now_ms, paced=paced)
         self._leave_out(attempt, data[:start], reason)
@@ -177,13 +199,13 @@ class Streams:
         """Take note of what was left out before it came here."""
         attempt = self.attempts.get(token)
         if attempt is None:
-            attempt = self.attempts[token] = _Attempt(token, task_id, now_ms)
+            attempt = self.attempts[token] = _Attempt(token, task_id, now_ms, self.bounds)
         self._count_cut(attempt, cut_bytes, cut_lines, RATE)
 
     def wait_s(self, token: int, now_ms: int) -> float:
         """Return how long a speaker that can wait has to until it may say another piece."""
         attempt = self.attempts.get(token)
-        if attempt is None or attempt.kept_bytes >= SIZE_BYTES_MAX:
+        if attempt is None or attempt.kept_bytes >= attempt.bytes_max:
             return 0.0
         return attempt.meter.wait_s(now_ms, LOG_DATA_BYTES_MAX)
 
@@ -238,7 +260,7 @@ class Streams:
             piece = self._underway.pop()
             attempt = self.attempts.get(piece.token)
             if attempt is None:
-                attempt = self.attempts[piece.token] = _Attempt(piece.token, piece.id, 0)
+                attempt = self.attempts[piece.token] = _Attempt(piece.token, piece.id, 0, self.bounds)
                 attempt.is_over = True
             attempt.ready.appendleft(piece)
             self._waiting_bytes += len(piece.data)
@@ -349,7 +371,7 @@ class Streams:
 
 def _within(attempt: _Attempt, stream: int, data: bytes, now_ms: int, *, paced: bool) -> tuple[int, int, str]:
     """Return from where to where this may be kept, in whole lines where it may not all be, and what bounds it."""
-    room, reason = SIZE_BYTES_MAX - attempt.kept_bytes, SIZE
+    room, reason = attempt.bytes_max - attempt.kept_bytes, SIZE
     rate_room = attempt.meter.room(now_ms)
     if rate_room < room and not paced:
         room, reason = rate_room, RATE

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from taskd.agent.metering import RATE_BYTES_PER_S
 from taskd.client.family import Found
 from taskd_protocol.framing import frame
 from taskd_protocol.limiting import Limit
@@ -64,6 +65,8 @@ class Setup(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """``process``, ``asyncio`` or ``trio``."""
     concurrency: int
     """Coroutines at the same time."""
+    bytes_per_s: int = RATE_BYTES_PER_S
+    """One attempt may say."""
 
 
 class Handed(Grant, array_like=True, frozen=True, gc=False):

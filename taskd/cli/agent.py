@@ -35,6 +35,8 @@ from taskd.cli.output import hint
 )
 @click.option("--life", metavar="TIME", help="This machine is there for no longer than this: 2h.")
 @click.option("--pin-cpus", is_flag=True, default=None, help="Keep tasks that hold whole CPUs on CPUs of their own.")
+@click.option("--log-rate", metavar="SIZE", help="What one attempt may say a second; more is left out; else 1MiB.")
+@click.option("--log-size", metavar="SIZE", help="And in all; else 64MiB, which is the most.")
 @click.option("--code-version", metavar="V", help="Of the modules; else as their App says.")
 @click.option("--python", metavar="PATH", help="The interpreter that runs the workers; taskd must be installed for it.")
 @click.option("--loop", metavar="LOOP", help="What runs async tasks: asyncio or trio; else asyncio.")

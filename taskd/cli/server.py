@@ -28,6 +28,8 @@ from taskd_protocol.errors import ConfigInvalid
 @click.option("--tls/--no-tls", default=None, help="Plain TCP is for loopback only.")
 @click.option("--retention-age", metavar="TIME", help="Keep finished tasks so long; else 7d.")
 @click.option("--retention-size", metavar="SIZE", help="And while they weigh no more than this in all; else 4GiB.")
+@click.option("--log-retention-age", metavar="TIME", help="Keep what finished tasks have said so long; else 7d.")
+@click.option("--log-retention-size", metavar="SIZE", help="And while it weighs no more than this in all; else 2GiB.")
 @click.option("--key-retention", metavar="TIME", help="Keep idempotency keys so long after the submit; else 24h.")
 @click.option("--payload-max", metavar="SIZE", help="Largest arguments or result of one task; else 16MiB.")
 @click.option("--workflow-nodes-max", metavar="NUMBER", help="Largest workflow that is taken; else 10000 nodes.")

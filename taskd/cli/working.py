@@ -3,25 +3,34 @@
 import hashlib
 import ssl
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from taskd.agent.agent import run_agent
 from taskd.agent.config import CPUS_MAX, PROCESSES_MAX, AgentConfig
 from taskd.agent.join import join
+from taskd.agent.metering import RATE_BYTES_PER_S
 from taskd.cli import loop
 from taskd.cli.exits import Exit
 from taskd.client import profile as profiles
 from taskd.client.amounts import read_bytes
 from taskd.client.profile import Profile
 from taskd.server.logs import Form, Level, configure_logs
-from taskd.server.settings import Milliseconds
+from taskd.server.settings import ByteCount, Milliseconds
 from taskd_protocol.errors import BadRequest, ConfigInvalid
 from taskd_protocol.join import parse_join_code
+from taskd_protocol.limits import LOG_BYTES_PER_ATTEMPT_MAX
+
+_KIB: Final = 1 << 10
+_MIB: Final = 1 << 20
 
 _Processes = Annotated[int, msgspec.Meta(ge=1, le=PROCESSES_MAX, description=f"it goes from 1 to {PROCESSES_MAX:,}")]
 _Cpus = Annotated[float, msgspec.Meta(ge=0.001, le=CPUS_MAX, description=f"it goes from 0.001 to {CPUS_MAX:,}")]
+_LogRate = Annotated[ByteCount, msgspec.Meta(ge=64 * _KIB, le=64 * _MIB, description="it goes from 64KiB to 64MiB")]
+_LogSize = Annotated[
+    ByteCount, msgspec.Meta(ge=_MIB, le=LOG_BYTES_PER_ATTEMPT_MAX, description="it goes from 1MiB to 64MiB")
+]
 _Life = Annotated[Milliseconds, msgspec.Meta(ge=1, description="it goes from 1ms up")]
 
 
@@ -39,6 +48,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float | str | list[str]] = {}
     life: _Life = Milliseconds(0)
     pin_cpus: bool = False
+    log_rate: _LogRate = ByteCount(RATE_BYTES_PER_S)
+    log_size: _LogSize = ByteCount(LOG_BYTES_PER_ATTEMPT_MAX)
     code_version: str = ""
     python: str = ""
     loop: str = "asyncio"
@@ -101,6 +112,8 @@ def run(settings: AgentSettings, server: Profile, client: Profile | None = None)
         resources=settings.resources,
         life_ms=settings.life,
         pin_cpus=settings.pin_cpus,
+        log_rate_bytes=settings.log_rate,
+        log_bytes=settings.log_size,
         code_version=settings.code_version,
         python=settings.python,
         loop=settings.loop,

@@ -24,6 +24,7 @@ from taskd_protocol.streams import (
     CUT,
     LOG,
     NAMES,
+    RETENTION,
     SIZE,
     STACKS,
     STDERR,
@@ -236,7 +237,9 @@ def output_line(entry: LogEntry, line: bytes, cursor: str) -> OutputLine:
 
 def cut_text(cut: CutLine) -> str:
     """Say what was left out."""
-    why = "the attempt has said as much as is kept of one" if cut.reason == SIZE else "it said more than 1 MiB a second"
+    if cut.reason == RETENTION:
+        return "[taskd: what was said before is no longer kept]"
+    why = "the attempt has said as much as is kept of one" if cut.reason == SIZE else "it said too much in a time"
     return f"[taskd: {cut.lines:,} lines, {cut.bytes:,} bytes were left out here: {why}]"
 
 

@@ -353,6 +353,15 @@ class PurgeFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepLogs:
+    """Take away what one FINISHED record's tasks have said, if all that ended before has been gone through."""
+
+    finished_id: bytes
+    after: bytes
+    """The id before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DropLapsed:
     """Take away records that count no longer."""
 
@@ -411,6 +420,7 @@ Command = (
     | RefillTimers
     | ReleaseDue
     | PurgeFinished
+    | SweepLogs
     | DropLapsed
     | SweepFair
     | SubmitWorkflow

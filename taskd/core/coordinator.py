@@ -29,6 +29,7 @@ from taskd.core import (
     jobs,
     lapses,
     limiting,
+    log_retention,
     moves,
     placement,
     preemption,
@@ -84,6 +85,7 @@ from taskd.core.commands import (
     StoreToken,
     SubmitTasks,
     SweepFair,
+    SweepLogs,
     SyncLimits,
     TakeGate,
     TakeGates,
@@ -226,6 +228,8 @@ class Coordinator:
                 jobs.step(w, command, now, loaded)
             case PurgeFinished():
                 retention.purge(w, command, now, loaded)
+            case SweepLogs():
+                log_retention.sweep(w, command, now, loaded)
             case DropLapsed():
                 for bucket_id, record in lapses.drop(w, command, now, loaded):
                     buckets.lapse(w, bucket_id, record, now)

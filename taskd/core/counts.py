@@ -17,6 +17,8 @@ class Counters:
     purged_to_ms: int = 0
     latest_wall_ms: int = 0
     parked: dict[str, int] = field(default_factory=dict)
+    logs_bytes: int = 0
+    swept_to: bytes = b""
 
     def move(self, queue: str, start: State | None, end: State | None, count: int = 1) -> None:
         """Count tasks of a queue from one state to another; None: not stored, or ended."""
@@ -47,4 +49,6 @@ class Counters:
             self.purged_to_ms,
             self.latest_wall_ms,
             dict(self.parked),
+            self.logs_bytes,
+            self.swept_to,
         )

@@ -138,10 +138,16 @@ class WantTimers(NamedTuple):
 
 
 class WantFinished(NamedTuple):
-    """Read the oldest FINISHED ids; answered with ``PurgeFinished`` for each from before the instant."""
+    """Read the oldest FINISHED ids.
+
+    Answered with ``PurgeFinished`` for each from before the instant; with ``SweepLogs`` if only output is to go.
+    """
 
     before_ms: int
     limit: int
+    after: bytes = b""
+    """Only ids beyond it."""
+    logs_only: bool = False
 
 
 class WantLapsed(NamedTuple):

@@ -40,7 +40,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
     mutate = w.mutations.append
     tell = w.ended.append
     state, wall_ms, end_order = State.SUCCEEDED, now.wall_ms, w.counters.next_order
-    weight = 0
+    weight = said = 0
     moved: dict[tuple[str, str, int, bool, str], TasksMoved] = {}
     for report, task in reported:
         spec = task.spec
@@ -82,6 +82,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
         tell(Outcome(task_id, state, attempt, packed))
         del w.tasks[task_id]
         weight += RECORD_BYTES + len(spec.payload) + log_bytes + len(packed)
+        said += log_bytes
         key = (spec.queue, spec.name, attempt, task.cancelling, task.agent)
         same = moved.get(key)
         if same is None:
@@ -93,6 +94,7 @@ def succeed(w: Working, reported: Sequence[tuple[Report, Task]], now: Now) -> No
     w.events += moved.values()
     w.counters.ended[state] = w.counters.ended.get(state, 0) + len(reported)
     w.ended_bytes += weight
+    w.counters.logs_bytes += said
     w.counters_dirty = w.counters_dirty or bool(reported)
 
 
@@ -407,6 +409,7 @@ def _note_ended(w: Working, spec: TaskSpec, record: StateRecord) -> None:
     weight = weight_of(spec, record)
     w.ended_otherwise_bytes += weight
     w.counters.finished_bytes += weight
+    w.counters.logs_bytes += record.log_bytes
     if spec.rules.member is not None:
         w.happened.append(Happened(spec.id, FAILED))
     if record.past is not None and record.past.family:
@@ -420,6 +423,7 @@ def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:
     known for void by its order. That of a success weighs what it did until it is taken away.
     """
     w.counters.ended[last.state] -= 1
+    w.counters.logs_bytes -= last.log_bytes
     if last.state == State.SUCCEEDED:
         assert last.end_order < w.first_order, "its workflow has noted it in an earlier turn"
         return
@@ -429,5 +433,5 @@ def forget_end(w: Working, spec: TaskSpec, last: StateRecord) -> None:
 
 
 def weight_of(spec: TaskSpec, record: StateRecord) -> int:
-    """Return what a task that ended without success weighs: as long as it stays so, that is the same."""
+    """Return what a task that ended without success weighs: as long as its output is kept, that is the same."""
     return RECORD_BYTES + len(spec.payload) + record.log_bytes

@@ -203,6 +203,8 @@ class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1)
     """``attempt`` when it was last retried after its end; 0 if it never was, or had not been leased."""
     gates: int = 0
     """Of its gates, in order, it has passed so many; a lease has passed them all."""
+    logs_swept: int = 0
+    """Its first entries in LOG that retention has taken away; in place of the last of them a mark says so."""
 
 
 class LeaseRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):
@@ -439,6 +441,10 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """The latest time that the wall clock has shown when a task or a timer was stored, whatever it shows now."""
     parked: dict[str, int] = {}
     """Ready tasks that are in no line, since they wait at a gate, by queue."""
+    logs_bytes: int = 0
+    """What ended tasks have said, as their ``log_bytes`` tell: a part of ``finished_bytes``."""
+    swept_to: bytes = b""
+    """The last FINISHED id of which the tasks' output was taken away before them."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

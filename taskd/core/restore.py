@@ -171,6 +171,7 @@ def _restore_counters(w: Working, stored: CountersRecord) -> None:
     counters.purged_to_ms = stored.purged_to_ms
     counters.latest_wall_ms = stored.latest_wall_ms
     counters.parked = dict(stored.parked)
+    counters.logs_bytes, counters.swept_to = stored.logs_bytes, stored.swept_to
     if stored.parked:
         gates.walk(w)
     w.first_order = counters.next_order

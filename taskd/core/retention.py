@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from taskd.core import dead, records
+from taskd.core import dead, log_retention, records
 from taskd.core.attempts import kept_ids
 from taskd.core.commands import Loaded, Now, PurgeFinished
 from taskd.core.effects import WantFinished
@@ -49,6 +49,7 @@ def tick(w: Working, now: Now) -> None:
     before_ms = ANY_MS if too_large else now.wall_ms - w.settings.retention_age_ms
     if any(w.counters.ended.values()) or w.counters.finished_bytes:
         w.effects.append(WantFinished(before_ms, STEPS))
+        log_retention.tick(w, now)
 
 
 def purge(w: Working, command: PurgeFinished, now: Now, loaded: Loaded) -> None:
@@ -172,13 +173,15 @@ def take_away_some(w: Working, ended: Sequence[Ended]) -> list[bytes]:
     for index, (spec, state) in enumerate(ended):
         task_id = spec.spec.id
         logs_left = max(0, state.logs - room)
-        for sequence in range(logs_left, state.logs):
+        if logs_left <= state.logs_swept:
+            logs_left = 0  # of what is left there is only the mark
+        for sequence in range(max(logs_left, state.logs_swept - 1), state.logs):
             w.delete(records.LOG, log_id(task_id, sequence))
         if logs_left:
             w.put(records.STATE, task_id, msgspec.structs.replace(state, logs=logs_left))
         else:
             _take_away(w, spec, state)
-        room -= state.logs - logs_left + 1 + (state.past.kept if state.past is not None else 0)
+        room -= state.logs - max(logs_left, state.logs_swept) + 1 + (state.past.kept if state.past is not None else 0)
         if room <= 0:
             return [left.spec.id for left, _ in ended[index if logs_left else index + 1 :]]
     return []
@@ -195,5 +198,6 @@ def _take_away(w: Working, spec: SpecRecord, state: StateRecord) -> None:
         w.delete(records.RESULT, task_id)
     dead.leave(w, task_id, state)
     w.counters.ended[state.state] -= 1
+    w.counters.logs_bytes -= state.log_bytes
     if state.state != State.SUCCEEDED:
         w.counters.finished_bytes -= weight_of(spec.spec, state)

@@ -90,6 +90,10 @@ class Settings:
     """Finished tasks and their results are kept so long."""
     retention_bytes: int = 4 * 1024**3
     """And while they weigh less in all than this."""
+    log_retention_age_ms: int = 7 * DAY_MS
+    """What ended tasks have said is kept so long: no longer than the tasks."""
+    log_retention_bytes: int = 2 * 1024**3
+    """And while it weighs less in all than this."""
     key_retention_ms: int = KEY_RETENTION_MS
     """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
     workflow_nodes_max: int = limits.WORKFLOW_NODES_MAX

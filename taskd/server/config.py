@@ -60,6 +60,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Finished tasks and their results are kept so long."""
     retention_bytes: _RetentionSize = msgspec.field(default=ByteCount(4 * _GIB), name="retention_size")
     """And while they weigh less in all than this."""
+    log_retention_age_ms: _Retention = msgspec.field(default=Milliseconds(7 * _DAY), name="log_retention_age")
+    """What finished tasks have said is kept so long, and no longer than they are."""
+    log_retention_bytes: _RetentionSize = msgspec.field(default=ByteCount(2 * _GIB), name="log_retention_size")
+    """And while it weighs less in all than this."""
     key_retention_ms: _KeyRetention = msgspec.field(default=Milliseconds(_DAY), name="key_retention")
     """Idempotency keys are kept so long after the submit, whatever becomes of their tasks."""
     workflow_nodes_max: _Nodes = limits.WORKFLOW_NODES_MAX
@@ -84,6 +88,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             payload_bytes_max=self.payload_bytes_max,
             retention_age_ms=self.retention_age_ms,
             retention_bytes=self.retention_bytes,
+            log_retention_age_ms=self.log_retention_age_ms,
+            log_retention_bytes=self.log_retention_bytes,
             key_retention_ms=self.key_retention_ms,
             workflow_nodes_max=self.workflow_nodes_max,
             heartbeat_ms=self.heartbeat_ms,

@@ -98,7 +98,7 @@ class Reading:
         return [
             entry
             for entry in entries
-            if wanted.attempt in {0, entry.attempt}
+            if (wanted.attempt in {0, entry.attempt} or not entry.attempt)
             and entry.at_ms >= wanted.since_ms
             and (not wanted.streams or entry.stream in wanted.streams)
         ]

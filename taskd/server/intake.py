@@ -26,6 +26,7 @@ from taskd.core.commands import (
     RetryTasks,
     StepJob,
     SubmitTasks,
+    SweepLogs,
     SyncLimits,
     TakeGate,
 )
@@ -173,7 +174,7 @@ def weight_of(command: Command) -> int:  # noqa: C901, PLR0912 - one case a kind
             weight = len(nodes)
         case RerunTasks(tasks):
             weight = len(tasks)
-        case PurgeFinished():
+        case PurgeFinished() | SweepLogs():
             weight = FINISHED_IDS_MAX  # at most: how many it names is known when it is loaded
         case StepJob():
             weight = len(command.found)

@@ -298,7 +298,7 @@ class Loader:
 
     async def read_finished(self, want: WantFinished) -> list[bytes]:
         """Read the oldest FINISHED ids that are from before the instant."""
-        found = await self._store.scan(records.FINISHED, limit=want.limit)
+        found = await self._store.scan(records.FINISHED, after=want.after, limit=want.limit)
         return [finished for finished, _ in found if int.from_bytes(finished[:8], "big") < want.before_ms]
 
     async def read_lapsed(self, want: WantLapsed) -> DropLapsed:

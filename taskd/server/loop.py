@@ -27,6 +27,7 @@ from taskd.core.commands import (
     PurgeFinished,
     SubmitTasks,
     Submitted,
+    SweepLogs,
 )
 from taskd.core.coordinator import Coordinator
 from taskd.core.effects import (
@@ -470,8 +471,10 @@ class CommitLoop:
         self.ask(await self.loader.read_timers(want))
 
     async def _read_finished(self, want: WantFinished) -> None:
+        after = want.after
         for finished_id in await self.loader.read_finished(want):
-            self.ask(PurgeFinished(finished_id))
+            self.ask(SweepLogs(finished_id, after) if want.logs_only else PurgeFinished(finished_id))
+            after = finished_id
 
     async def _read_lapsed(self, want: WantLapsed) -> None:
         lapsed = await self.loader.read_lapsed(want)

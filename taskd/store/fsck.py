@@ -161,6 +161,7 @@ class _Check:
         self._ended_sum = 0  # of ids, modulo 2^128: two sets of equal count and sum are taken to be equal
         self._epoch = 0
         self._finished_bytes = 0  # of tasks that did not succeed
+        self._logs_bytes = 0
 
     def run(self) -> Report:
         report = self.report
@@ -263,6 +264,7 @@ class _Check:
         if task.has_ended:
             assert task.last is not None
             self._ended[task.state] += 1
+            self._logs_bytes += task.last.log_bytes
             if task.state != State.SUCCEEDED:
                 self._finished_bytes += weight_of(task.spec.spec, task.last)
             self._ended_sum += int.from_bytes(task.id, "big")
@@ -405,6 +407,9 @@ class _Check:
             self._note("counters", key, f"the next order is {counters.next_order}, {self._order_max} is taken")
         if counters.finished_bytes != self._finished_bytes:
             text = f"finished tasks are counted with {counters.finished_bytes} bytes and weigh {self._finished_bytes}"
+            self._note("counters", key, text)
+        if counters.logs_bytes != self._logs_bytes:
+            text = f"their output is counted with {counters.logs_bytes} bytes and weighs {self._logs_bytes}"
             self._note("counters", key, text)
 
     def _finished_by_order(self) -> Iterator[tuple[int, FinishedRecord]]:

@@ -142,19 +142,24 @@ def _weigh_finished(database: Rdict, entries: Entries) -> list[Mutation]:
     changed: list[Mutation] = []
     for record_id, value in entries:
         if record_id == b"counters":
-            weight = 0
+            weight = said = 0
             for finished in _chunks(database, FINISHED, b""):
                 weight += sum([decode_as(FinishedRecord, FINISHED, *entry).stored_bytes for entry in finished])
             for states in _chunks(database, STATE, b""):
                 weight += _weight_of_unsuccessful(database, states)
+                said += sum([state.log_bytes for _, state in _ended_of(states)])
             counters = decode_as(CountersRecord, META, record_id, value)
-            changed.append((META, record_id, replace(counters, finished_bytes=weight)))
+            changed.append((META, record_id, replace(counters, finished_bytes=weight, logs_bytes=said)))
     return changed
 
 
-def _weight_of_unsuccessful(database: Rdict, entries: Entries) -> int:
+def _ended_of(entries: Entries) -> list[tuple[bytes, StateRecord]]:
     states = [(task_id, decode_as(StateRecord, STATE, task_id, value)) for task_id, value in entries]
-    ended = [(i, state) for i, state in states if state.state in TERMINAL and state.state != State.SUCCEEDED]
+    return [(task_id, state) for task_id, state in states if state.state in TERMINAL]
+
+
+def _weight_of_unsuccessful(database: Rdict, entries: Entries) -> int:
+    ended = [(task_id, state) for task_id, state in _ended_of(entries) if state.state != State.SUCCEEDED]
     specs = engine.get_many(database, [make_key(SPEC, task_id) for task_id, _ in ended])
     return sum(
         weight_of(decode_as(SpecRecord, SPEC, task_id, spec).spec, state)

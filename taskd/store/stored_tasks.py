@@ -18,6 +18,7 @@ from taskd.core.claims import claim_id, is_held
 from taskd.core.dead import dead_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import is_fair, line_id, rank_before, rank_in, ready_id, where_of
+from taskd.core.log_retention import is_swept_mark
 from taskd.core.records import (
     ATTEMPT,
     DEAD,
@@ -65,7 +66,7 @@ class StoredTask(NamedTuple):
     has_details: bool = False
     """DETAILS."""
     logs: int = 0
-    """Entries in LOG; -1: they are not numbered from 0 without a gap."""
+    """Entries in LOG, with those that retention took away; -1: of others some are missing."""
     attempts: tuple[int, ...] = ()
     """The ordinals in ATTEMPT, in order."""
 
@@ -209,6 +210,8 @@ def _assemble(task_id: bytes, entries: Iterable[_Entry]) -> StoredTask:
             decode_as(AttemptRecord, kind, task_id + rest, value)
             attempts.append(int.from_bytes(rest, "big"))
         else:
-            decode_as(LogRecord, kind, task_id + rest, value)
-            logs = logs + 1 if logs >= 0 and int.from_bytes(rest, "big") == logs else -1
+            said = decode_as(LogRecord, kind, task_id + rest, value)
+            sequence = int.from_bytes(rest, "big")
+            follows = sequence == logs or (sequence > logs and is_swept_mark(said))
+            logs = sequence + 1 if logs >= 0 and follows else -1
     return task._replace(logs=logs, attempts=tuple(attempts))

@@ -30,6 +30,7 @@ from taskd.core.commands import (
     SubmitTasks,
     Submitted,
     SweepFair,
+    SweepLogs,
 )
 from taskd.core.coordinator import Coordinator, Turn
 from taskd.core.effects import (
@@ -499,7 +500,7 @@ class Shell:
                 ids = self.disk.scan(records.TIMER, after=wanted.after)[: wanted.limit]
                 return [(i, self.disk.raw(records.TIMER, i)) for i in ids if i <= wanted.until]
             case WantFinished():
-                ids = self.disk.scan(records.FINISHED)[: wanted.limit]
+                ids = self.disk.scan(records.FINISHED, after=wanted.after)[: wanted.limit]
                 return [(i, b"") for i in ids if int.from_bytes(i[:8], "big") < wanted.before_ms]
             case WantLapsed():
                 ids = self.disk.scan(records.LAPSE)[: wanted.limit]
@@ -521,7 +522,10 @@ class Shell:
                 timers = [(timer, int.from_bytes(length, "big")) for timer, length in found]
                 return [RefillTimers(timers, last=len(found) < wanted.limit)]
             case WantFinished():
-                return [PurgeFinished(i) for i, _ in found]
+                ids = [i for i, _ in found]
+                if wanted.logs_only:
+                    return [SweepLogs(i, after) for i, after in zip(ids, [wanted.after, *ids], strict=False)]
+                return [PurgeFinished(i) for i in ids]
             case WantLapsed():
                 return [DropLapsed([i for i, _ in found])] if found else []
             case WantFair():

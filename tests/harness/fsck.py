@@ -13,6 +13,7 @@ from taskd.core.endings import weight_of
 from taskd.core.lapses import lapse_id, record_of
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import is_fair, line_id, rank_before, rank_in, ready_id, where_of
+from taskd.core.log_retention import is_swept_mark
 from taskd.core.records import (
     AttemptRecord,
     BucketRecord,
@@ -23,6 +24,7 @@ from taskd.core.records import (
     KeyRecord,
     LeaseRecord,
     LineRecord,
+    LogRecord,
     PaceRecord,
     SpecRecord,
     StateRecord,
@@ -196,6 +198,7 @@ def _check_ends(
     assert counters.ended == {state: list(ended.values()).count(state) for state in set(ended.values())}
     otherwise = sum(weight_of(specs[i].spec, states[i]) for i, state in ended.items() if state != State.SUCCEEDED)
     assert counters.finished_bytes == sum(record.stored_bytes for record in finished.values()) + otherwise
+    assert counters.logs_bytes == sum(states[i].log_bytes for i in ended)
     orders = [spec.order for spec in specs.values()]
     assert len(orders) == len(set(orders))
     assert counters.next_order > max(orders, default=0)
@@ -212,8 +215,10 @@ def _check_dead(disk: Disk, states: dict[bytes, StateRecord]) -> None:
 def _check_logs(disk: Disk, states: dict[bytes, StateRecord], leases: dict[bytes, LeaseRecord]) -> None:
     counts = {task_id: state.logs for task_id, state in states.items()}
     counts |= {task_id: lease.logs for task_id, lease in leases.items()}
-    expected = [log_id(task_id, sequence) for task_id, count in counts.items() for sequence in range(count)]
-    assert disk.scan(records.LOG) == sorted(expected)
+    marks = {log: said for log, said in disk.of(records.LOG, LogRecord).items() if is_swept_mark(said)}
+    swept = {log[:16]: int.from_bytes(log[16:], "big") for log in sorted(marks)}
+    expected = [log_id(i, sequence) for i, count in counts.items() for sequence in range(swept.get(i, 0), count)]
+    assert disk.scan(records.LOG) == sorted(expected), "only what a mark stands for is missing"
 
 
 def _check_attempts(

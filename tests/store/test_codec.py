@@ -383,7 +383,15 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "counters": (
         (records.META, b"counters"),
         records.CountersRecord(
-            {"default": {"ready": 3, "running": 1}}, {"succeeded": 9, "dead": 1}, 14, 5000, 77, 88, {"default": 2}
+            {"default": {"ready": 3, "running": 1}},
+            {"succeeded": 9, "dead": 1},
+            14,
+            5000,
+            77,
+            88,
+            {"default": 2},
+            2000,
+            b"fin",
         ),
     ),
     "epoch": ((records.META, b"epoch"), records.EpochRecord(1_763_760_000, [(1_763_750_000, 0), (1_763_760_000, 77)])),

@@ -76,7 +76,7 @@ class CoroutineExecutor:
         self._core = core
         self._pool = pool
         self._slots = core.pools[pool]
-        self._seat = Seat(platform, self, wire.Setup(loop, self._slots.count))
+        self._seat = Seat(platform, self, wire.Setup(loop, self._slots.count, core.streams.bounds.bytes_per_s))
         self._first = first
         self._ring = ring
         self._gate = Gate(core)

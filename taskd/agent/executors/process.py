@@ -54,7 +54,8 @@ class ProcessExecutor:
         self._members: dict[Hand, Member] = {}
         self._hands: dict[Member, Hand] = {}
         self._prints: dict[Hand, Prints] = {}
-        self._seats = [Seat(platform, self, wire.Setup("process", 1)) for _ in range(self._slots.count)]
+        setup = wire.Setup("process", 1, core.streams.bounds.bytes_per_s)
+        self._seats = [Seat(platform, self, setup) for _ in range(self._slots.count)]
         self._first = first
         self._ring = ring
         self._gate = Gate(core)

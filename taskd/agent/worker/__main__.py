@@ -31,7 +31,7 @@ def main(modules: Sequence[str]) -> None:
         return
     clock = SystemClock()
     one_at_a_time = setup.kind not in {"asyncio", "trio"}
-    port = Port(link, clock, may_block=one_at_a_time)
+    port = Port(link, clock, may_block=one_at_a_time, bytes_per_s=setup.bytes_per_s)
     TaskContext.port = port
     Recorder(link, port.speech, (lambda: link.page[wire.PAGE_RUNNING]) if one_at_a_time else lambda: 0).install()
     faulthandler.register(wire.STACKS_SIGNAL, file=link.stacks, all_threads=True)

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from taskd.agent import wire
 from taskd.agent.clock import Clock
+from taskd.agent.metering import RATE_BYTES_PER_S
 from taskd.agent.worker.link import Link
 from taskd.agent.worker.speech import ROOM_LOOK_S, Speech
 from taskd_protocol.errors import ServerBusy
@@ -28,10 +29,12 @@ class Port:
         speech: What attempts say.
     """
 
-    def __init__(self, link: Link, clock: Clock, *, may_block: bool = True) -> None:
+    def __init__(
+        self, link: Link, clock: Clock, *, may_block: bool = True, bytes_per_s: int = RATE_BYTES_PER_S
+    ) -> None:
         self.may_block = may_block
         self.told: set[int] = set()
-        self.speech = Speech(link, clock, self.is_cancelled)
+        self.speech = Speech(link, clock, self.is_cancelled, bytes_per_s)
         self._link = link
         self._clock = clock
         self._sent_ns: dict[int, int] = {}  # latest signs by token, in the order sent; older than SIGN_NS: no matter

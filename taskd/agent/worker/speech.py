@@ -30,8 +30,8 @@ class _Speaker:
 
     __slots__ = ("cut_bytes", "cut_lines", "meter", "progress", "progress_ns")
 
-    def __init__(self, now_ms: int) -> None:
-        self.meter = Meter(now_ms)
+    def __init__(self, now_ms: int, bytes_per_s: int) -> None:
+        self.meter = Meter(now_ms, bytes_per_s)
         self.cut_bytes = self.cut_lines = 0
         self.progress = b""  # not said yet
         self.progress_ns = 0
@@ -45,11 +45,12 @@ class Speech:
         speakers: Who has said something, and has not ended.
     """
 
-    def __init__(self, link: Link, clock: Clock, is_cancelled: Callable[[int], bool]) -> None:
+    def __init__(self, link: Link, clock: Clock, is_cancelled: Callable[[int], bool], bytes_per_s: int) -> None:
         self.ahead_ms = 0
         self._link = link
         self._clock = clock
         self._is_cancelled = is_cancelled
+        self._bytes_per_s = bytes_per_s
         self.speakers: dict[int, _Speaker] = {}
 
     def now_ms(self) -> int:
@@ -96,7 +97,7 @@ class Speech:
     def _speaker(self, token: int) -> _Speaker:
         speaker = self.speakers.get(token)
         if speaker is None:
-            speaker = self.speakers[token] = _Speaker(self._clock.mono_ns() // 1_000_000)
+            speaker = self.speakers[token] = _Speaker(self._clock.mono_ns() // 1_000_000, self._bytes_per_s)
             if len(self.speakers) > SPEAKERS_MAX:
                 del self.speakers[next(iter(self.speakers))]
         return speaker

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.agent import streams as module
-from taskd.agent.metering import BURST_BYTES, RATE_BYTES_PER_S
-from taskd.agent.streams import SIZE_BYTES_MAX, Streams
+from taskd.agent.metering import BURST_BYTES, BURST_S, RATE_BYTES_PER_S
+from taskd.agent.streams import SIZE_BYTES_MAX, Bounds, Streams
 from taskd_protocol.limits import LOG_BYTES_UNRECORDED_MAX, LOG_DATA_BYTES_MAX
 from taskd_protocol.streams import CUT, LOG, STDERR, STDOUT, CutLine
 from taskd_protocol.task import LogPiece, Report
@@ -216,3 +216,16 @@ def test_speakers_wait_while_too_much_is_not_recorded() -> None:
     assert streams.is_full
     taken(streams)
     assert not streams.is_full
+
+
+def test_an_agent_may_keep_less_of_each_attempt() -> None:
+    """The rate, what may be said at once and the whole are as they were chosen."""
+    line = b"x" * 1_023 + b"\n"
+    streams = Streams(Bounds(bytes_per_s=64 * 1_024, bytes_max=512 * 1_024))
+    say(streams, line * 300)
+    kept = b"".join(piece.data for piece in taken(streams) if piece.stream == STDOUT)
+    assert kept == line * (64 * BURST_S), "four seconds' worth at once"
+    for second in range(1, 100):
+        say(streams, line * 64, now_ms=second * 1_000)
+    kept += b"".join(piece.data for piece in taken(streams) if piece.stream == STDOUT)
+    assert 400 * 1_024 < len(kept) <= 512 * 1_024
