@@ -24,6 +24,8 @@ def placed(
 def test_it_is_all_there(placed: Site) -> None:
     """Files, login, links, live updates and changes; and back by the browser's own button."""
     tab = placed.tab
+    tab.driver.get(tab.at)
+    tab.driver.delete_all_cookies()  # of other servers here: a browser has one jar for all ports
     tab.driver.get(placed.home.ask("dashboard"))
     tab.see("Throughput", "admin")
     assert tab.at.endswith("/ops/taskd") or tab.at.startswith("https://")
