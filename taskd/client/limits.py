@@ -78,6 +78,9 @@ def keys_of(options: Options, binder: Binder, name: str) -> Keys | None:
     Raises:
         BadRequest: A key is no template.
     """
+    for each in options.limits:
+        if not isinstance(each.key, str):  # as it was written
+            raise BadRequest(f"key of a limit of task {name!r} is {each.key!r:.40}, and no text: write str(…)")
     if not any("{" in each.key or "}" in each.key for each in options.limits):
         return None
     return Keys(options.limits, binder, name)

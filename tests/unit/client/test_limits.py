@@ -124,6 +124,7 @@ def test_what_code_says_of_limits_is_kept_by_task() -> None:
         ({"rate": "often"}, "write it as 100/s"),
         ({"rate": 5}, 'write it as "100/s"'),
         ({"burst": 5}, "limits nothing"),
+        ({"limits": [Limit("card", key=5)]}, "key of a limit of task 'charge' is 5, and no text"),  # type: ignore[arg-type]
         ({"limits": [Limit(key="{c}", burst=5)]}, "limits nothing"),
         ({"limits": [Limit("queue:q", concurrency=5)]}, "by itself"),
         ({"limits": [Limit("card", concurrency=3)]}, "two tasks say different things of limit 'card'"),
