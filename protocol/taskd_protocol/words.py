@@ -77,7 +77,8 @@ def duration_text(ms: int) -> str:
 def _short(waited: Waited) -> str:
     if waited.code in {Obstacle.RESOURCE, Obstacle.PRESSURE, Obstacle.TOTAL}:
         return waited.subject
-    return _SHORT.get(waited.code, reason_text(Reason(waited.code, waited.subject)))
+    short = _SHORT.get(waited.code)
+    return reason_text(Reason(waited.code, waited.subject)) if short is None else short.format(subject=waited.subject)
 
 
 def _resource(reason: Reason) -> str:
@@ -201,5 +202,7 @@ _SHORT: Final[dict[str, str]] = {
     Obstacle.BUSY: "a slot",
     Reasons.NO_AGENT: "an agent to connect",
     Reasons.PAUSED: "a paused queue",
+    Reasons.CONCURRENCY: "limit {subject}",
+    Reasons.RATE: "the rate of limit {subject}",
 }
-"""What was waited for, where that is shorter."""
+"""What was waited for, where that is shorter, or would tell of the present."""

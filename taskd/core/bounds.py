@@ -82,6 +82,8 @@ class Gate:
         reserved: Of these, places of tasks that are not leased: their tokens are set aside.
         bucket: Of its rate; None: not known, or it has none.
         wake_mono_ms: When it is looked at again, as there are tokens then; 0: it is not.
+        full: Of what it turned the last task away for want, a code of ``Reasons``; empty: all that came have passed.
+        full_mono_ms: Since when it has turned tasks away.
         counted_to: The last HELD id that was counted, while not all are.
         empty: Nothing is parked on disk.
         floor: Nothing is parked on disk with a lower rank: what has left from there is not stepped over again.
@@ -99,6 +101,8 @@ class Gate:
         "counted_to",
         "empty",
         "floor",
+        "full",
+        "full_mono_ms",
         "given_back",
         "gone",
         "held",
@@ -115,7 +119,8 @@ class Gate:
     def __init__(self, gate_id: bytes) -> None:
         self.id = gate_id
         self.limit: str | None = None
-        self.held = self.floor = self.reserved = self.wake_mono_ms = 0
+        self.held = self.floor = self.reserved = self.wake_mono_ms = self.full_mono_ms = 0
+        self.full = ""
         self.bucket: Bucket | None = None
         self.counted_to = b""
         self.is_counted = self.empty = self.reading = self.stale = False

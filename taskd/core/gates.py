@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from taskd.core import buckets, fair, records, timers
+from taskd.core import buckets, fair, holdups, records, timers
 from taskd.core.bounds import Gate, Still
 from taskd.core.commands import GoOn, Now, TakeGate, TakeGates
 from taskd.core.effects import Continue, WantGate, WantGates
@@ -101,6 +101,11 @@ def ways(spec: TaskSpec) -> Sequence[Way]:
 def kept(spec: TaskSpec) -> int:
     """Return how many gates of a task stay passed when its lease ends and it does not."""
     return 1 if spec.given is not None and spec.given.fifo_key else 0
+
+
+def subject_of(way: Way) -> str:
+    """Return how its limit is named where it is told what is waited for."""
+    return f"{way.limit} {way.key}".rstrip()
 
 
 def parked_id(way: Way, rank: int) -> bytes:
@@ -357,7 +362,7 @@ def waits_at(w: Working, spec: TaskSpec, gates: int, past: Past | None, now: Now
     if still is not None and gates == kept(spec):
         return still.reason
     gate, gauge = w.gates.known.get(way.gate), w.limits.get(way.limit)
-    subject = f"{way.limit} {way.key}".rstrip()
+    subject = subject_of(way)
     if gate is not None and gate.bucket is not None and gauge is not None and gate.held < _most(w, way.limit):
         wait_ms = buckets.wait_ms(gate.bucket, min(way.weight, gauge.limit.burst_tokens), now.mono_ms)
         if gauge.limit.tokens and wait_ms:
@@ -414,6 +419,7 @@ def _open(w: Working, gate: Gate, now: Now) -> None:
             if not _is_passed_over(w, gate, task, state) and not _pass(w, gate, task, state, now):
                 gate.empty = False
                 return
+        gate.full = ""
     elif gate.held < _most(w, gate.limit) and _has_tokens(w, gate, 1, now):
         _read(w, gate)
 
@@ -472,19 +478,30 @@ def _pass(w: Working, gate: Gate, task: Task, state: StateRecord | None, now: No
     way = its[task.gates]
     gate.limit = way.limit
     most = _most(w, way.limit)
-    if gate.held + min(way.weight, most) > most or not _has_tokens(w, gate, way.weight, now):
+    is_laden = gate.held + min(way.weight, most) > most
+    if is_laden or not _has_tokens(w, gate, way.weight, now):
+        _turn_away(gate, Reasons.KEY if is_laden else Reasons.RATE, now)
         return False
+    if gate.full:
+        code, subject = (gate.full, subject_of(way)) if way.limit else (Reasons.FIFO, way.key)
+        task.past = holdups.at_gate(task, gate.full_mono_ms, code, subject, now)
     _unpark(w, way, task.spec, _rank_before(task))
     w.put(records.HELD, held_id(way, task.spec.id), places(way))
     gate.held += way.weight
     gate.reserved += way.weight
     task.gates += 1
-    state = replace(state or _FRESH, gates=task.gates)
+    state = replace(state or _FRESH, gates=task.gates, past=task.past)
     w.put(records.STATE, task.spec.id, state)
     task.fresh = False
     task.ready_mono_ms = w.ticked_mono_ms or 0
     enter(w, task, state)
     return True
+
+
+def _turn_away(gate: Gate, code: str, now: Now) -> None:
+    if not gate.full:
+        gate.full_mono_ms = now.mono_ms
+    gate.full = code
 
 
 def _unpark(w: Working, way: Way, spec: TaskSpec, rank: int) -> None:

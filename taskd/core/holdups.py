@@ -3,7 +3,7 @@
 Looked at twice a second, some lines at a time, and never in a pass of placement: only a
 line whose first task has not moved since, or that a limit holds back, is asked what it waits for. What a task has
 waited for, more than a second in all, it carries away when it is granted; so what
-does not wait costs and writes nothing.
+does not wait costs and writes nothing. What it had waited for at gates it was told as it passed them.
 
 Invariants:
 - Of a line changes are kept, in order, the newest ``CHANGES_KEPT``. In memory only: a start begins anew.
@@ -121,6 +121,8 @@ def carry_away(line: Line, tasks: Sequence[Task], now: Now) -> None:
                 whole = holdups.since(began_ms, now.mono_ms)
                 shared = Past(waited=whole)
             waited = whole
+        if task.gates and task.past is not None and task.past.waited:
+            waited = _added(task.past.waited, waited)
         if waited:
             alike = task.past is None and waited is whole
             task.past = shared if alike else replace(task.past or Past(), waited=waited)
@@ -128,7 +130,31 @@ def carry_away(line: Line, tasks: Sequence[Task], now: Now) -> None:
 
 def so_far(line: Line, task: Task, now: Now) -> list[Waited]:
     """Return what a task has waited for that is in line still."""
-    return [] if line.holdups is None else line.holdups.since(_since_ms(task, now), now.mono_ms)
+    waited = [] if line.holdups is None else line.holdups.since(_since_ms(task, now), now.mono_ms)
+    return _added(task.past.waited, waited) if task.gates and task.past is not None else waited
+
+
+def at_gate(task: Task, full_mono_ms: int, code: str, subject: str, now: Now) -> Past | None:
+    """Return a task's past with what it had waited for at a gate that it passes.
+
+    Args:
+        task: Of a later attempt that was read from disk nobody knows when it came there: nothing is told of it.
+        full_mono_ms: Since when the gate has turned tasks away.
+        code: What for.
+        subject: Of whom.
+        now: The instant.
+    """
+    if task.attempt and not task.ready_mono_ms:
+        return task.past
+    before = [] if task.past is None else task.past.waited
+    if task.ready_mono_ms:
+        here_ms = now.mono_ms - task.ready_mono_ms
+    else:
+        here_ms = now.wall_ms - task.since_ms - task.spec.delay_ms - sum([each.ms for each in before])
+    ms = min(here_ms, now.mono_ms - full_mono_ms)
+    if ms < NOTED_MS:
+        return task.past
+    return replace(task.past or Past(), waited=_added(before, [Waited(code, subject, ms)]))
 
 
 def _since_ms(task: Task, now: Now) -> int:
@@ -177,6 +203,14 @@ def _asked(w: Working, line: Line, now: Now) -> tuple[tuple[str, str] | None, in
             if near >= NEAR:
                 return nearest, asked
     return (nearest if is_connected else (Reasons.NO_AGENT, "")), len(w.agents)
+
+
+def _added(before: list[Waited], waited: list[Waited]) -> list[Waited]:
+    spent: dict[tuple[str, str], int] = {}
+    for each in (*before, *waited):
+        key = each.code, each.subject
+        spent[key] = spent.get(key, 0) + each.ms
+    return [Waited(*key, ms) for key, ms in sorted(spent.items(), key=_by_length)[:WAITS_KEPT_MAX]]
 
 
 def _by_length(entry: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:

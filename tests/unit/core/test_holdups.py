@@ -7,12 +7,14 @@ from harness.core import Shell
 from harness.fsck import check_disk
 from taskd.core import holdups, records
 from taskd.core.attempts import kept_ids
+from taskd.core.commands import SetLimit
 from taskd.core.explain import explain_task, with_ended
 from taskd.core.holdups import CHANGES_KEPT, MOVING, Holdups
 from taskd.core.records import AttemptRecord, LeaseRecord, SpecRecord, StateRecord
 from taskd_protocol.explanation import AttemptWaited, Waited
+from taskd_protocol.limiting import Limit
 from taskd_protocol.resources import Need, Request, Supply, Where
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import TaskSpec, Use
 
 GIB = 1024**3
 HAS = (Supply("cpu", 8_000), Supply("memory", 4 * GIB))
@@ -190,3 +192,56 @@ def test_changes_and_reasons_are_bounded() -> None:
     told = held.since(0, 200_000)
     assert len(told) == 4
     assert sum(one.ms for one in told) == 4_000
+
+
+def test_what_waited_at_gates_tells_for_what(shell: Shell) -> None:
+    """For a place of a key, for its rate, for its turn: while it is in line, and when it has ended."""
+    shell.do(SetLimit(Limit("crew", concurrency=1)))
+    shell.do(SetLimit(Limit("calls", tokens=1, period_ms=20_000, burst=1)))
+    agent = FakeAgent(shell).join(credit=20)
+    crew, calls, turns = (
+        [submit(shell, **rules) for _ in range(2)]
+        for rules in (
+            {"limits": [Use("crew", "a")]},
+            {"limits": [Use("calls", "a")]},
+            {"fifo_key": "k"},
+        )
+    )
+    grants = {grant.spec.id: grant for grant in agent.receive()}
+    assert sorted(grants) == sorted([crew[0].id, calls[0].id, turns[0].id])
+    pass_s(shell, 10, agent)
+    for first in (crew[0], turns[0]):
+        shell.do(agent.ack(grants[first.id]))
+    pass_s(shell, 10, agent)
+    later = {grant.spec.id: grant for grant in agent.receive()}
+    for second, seconds, code, subject in (
+        (crew[1], 10, "limit.key", "crew a"),
+        (calls[1], 20, "limit.rate", "calls a"),
+        (turns[1], 10, "limit.fifo", "k"),
+    ):
+        about(waited(shell, second), seconds, code=code, subject=subject)
+        shell.do(agent.ack(later[second.id]))
+        about(waited(shell, second), seconds, code=code, subject=subject)
+    assert all(waited(shell, first) == [] for first in (crew[0], calls[0], turns[0]))
+    check_disk(shell.disk)
+
+
+def test_what_waited_at_a_gate_and_then_in_line_tells_both(shell: Shell) -> None:
+    """Of a gate that turned nobody away meanwhile nothing is told, however old the task is."""
+    shell.do(SetLimit(Limit("crew", concurrency=1)))
+    agent = FakeAgent(shell, supplies=HAS).join(credit=20)
+    first, holder = submit(shell, limits=[Use("crew")]), submit(shell, memory(3 * GIB))
+    late = submit(shell, memory(2 * GIB), limits=[Use("crew")])
+    grants = {grant.spec.id: grant for grant in agent.receive()}
+    pass_s(shell, 8, agent)
+    shell.do(agent.ack(grants[first.id]))
+    pass_s(shell, 4, agent)
+    about(waited(shell, late), 8, code="limit.key", subject="crew")
+    about(waited(shell, late), 4, code="agent.resource", subject="memory")
+    shell.do(agent.ack(grants[holder.id]))
+    agent.receive()
+    about(waited(shell, late), 8, code="limit.key", subject="crew")
+    about(waited(shell, late), 4, code="agent.resource", subject="memory")
+    newer = submit(shell, limits=[Use("crew", "other")])
+    pass_s(shell, 3, agent)
+    assert waited(shell, newer) == []
