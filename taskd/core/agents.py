@@ -192,6 +192,7 @@ def _have(w: Working, agent: Agent, pools: list[PoolState]) -> None:
         if not w.having[name]:
             del w.having[name]
     agent.pools = pools
+    w.rooms.freed[agent.name] = None  # those that it had are gone
     for pool in pools:
         for name in pool.names:
             w.having.setdefault(name, {})[agent.name] = agent

@@ -164,6 +164,7 @@ class Rooms:
         growth: Rises whenever some agent has, or may have, room that it had not before.
         grown: Which, since they were last looked at.
         looked_at: ``growth`` then.
+        freed: The same, for the order of ``taskd.core.slots``.
         fresh: Those that a pass which was cut short had not told all lines of, by what they have left of their CPUs.
         cpu_left: What each that is granted to had left of its CPUs then; it may have less by now.
         by_cpu_left: The same, sorted.
@@ -177,6 +178,7 @@ class Rooms:
         self.growth = 0
         self.grown: dict[str, None] = {}
         self.looked_at = 0
+        self.freed: dict[str, None] = {}
         self.fresh: list[tuple[int, str]] = []
         self.cpu_left: dict[str, int] = {}
         self.by_cpu_left: list[tuple[int, str]] = []
@@ -189,9 +191,11 @@ class Rooms:
         """Note an agent that has more room than it had, or may have."""
         self.growth += 1
         self.grown[name] = None
+        self.freed[name] = None
 
     def forget(self, name: str) -> None:
         """Note an agent that is gone."""
+        self.freed[name] = None
         if name in self.cpu_left:
             self.grown[name] = None  # its place is taken away when they are looked at
         else:

@@ -38,6 +38,7 @@ def check_invariants(w: Working) -> None:
     assert len(w.lines_by_id) == len(w.lines)
     assert w.active.keys() <= w.lines_by_id.keys()
     assert w.rooms.cpu_left.keys() <= w.agents.keys() | w.rooms.grown.keys(), "no place is kept of who is gone"
+    w.slots.check(w)
     assert w.rooms.by_cpu_left == sorted((left, name) for name, left in w.rooms.cpu_left.items())
     leased = {}
     for name, agent in w.agents.items():

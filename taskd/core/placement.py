@@ -15,7 +15,7 @@ from typing import Final
 from taskd.core import choosing, holdups, limiting, preemption, records
 from taskd.core.choosing import Choosing
 from taskd.core.commands import GoOn, Now
-from taskd.core.dealing import Dealing, Place
+from taskd.core.dealing import Dealing
 from taskd.core.effects import Continue, SendLease
 from taskd.core.fair import UNIT
 from taskd.core.fleet import Agent, PoolState
@@ -40,21 +40,21 @@ PLACES_ASKED_MAX = 10_000
 class _Pass:
     """One pass: what is granted so far."""
 
-    def __init__(self, w: Working, places: list[Place], now: Now) -> None:
+    def __init__(self, w: Working, now: Now) -> None:
         self._w: Final = w
         self._now: Final = now
         self._granting: Final = Granting(w, now)
-        self._dealing: Final = Dealing(w, self._granting, places)
+        self._dealing: Final = Dealing(w, self._granting, has_tasks=bool(w.shares.standing.get(PLAIN)))
         self._choosing: Choosing | None = None
         self._lines: dict[bytes, tuple[Line, int]] = {}  # with what they had at first
-        self._aside: list[tuple[PoolState, int]] = []  # kept free, with their credit
+        self._aside: list[tuple[Agent, PoolState, int]] = []  # kept free, with their credit
         self._limited: Final = bool(w.limits or w.queues)
         self._count = 0  # tasks that were taken out of their lines
         self._granted = 0  # those of them that asked for something
         self._goes_on = True  # there is time
         self._reach = LOOSE  # the most CPUs that an agent has left which has more than before
         self._alone: Final = len(w.shares.queues) == 1
-        self._turn_tasks: Final = _NO_BOUND if self._alone else turn_tasks(self._dealing.room, w.shares.weights)
+        self._turn_tasks: Final = _NO_BOUND if self._alone else turn_tasks(self._dealing.room_up_to, w.shares.weights)
         self._passed: list[tuple[Share, Line, int]] = []  # what was looked at, with the shelves to which it goes back
         self._served: dict[str, Share] = {}  # queues that have nothing more that fits
         self._refused: dict[str, Share] = {}  # those with a line that no agent has room for
@@ -291,9 +291,9 @@ class _Pass:
         """Grant nothing more on the agent in this pass."""
         for pool in agent.pools:
             if pool.credit:
-                self._aside.append((pool, pool.credit))
-                self._dealing.note_used(agent, pool.credit)
-                pool.credit = 0
+                self._aside.append((agent, pool, pool.credit))
+                credit, pool.credit = pool.credit, 0
+                self._dealing.note_used(agent, credit)
         self._dealing.recount()
 
     # -- the end ------------------------------------------------------------------------
@@ -301,9 +301,11 @@ class _Pass:
     def finish(self) -> list[SendLease]:
         """Deal out the rest, put everything back in its place; return what is to be sent."""
         self._dealing.deal_all()
-        for pool, credit in self._aside:
-            pool.credit = credit
         w = self._w
+        for agent, pool, credit in self._aside:
+            pool.credit = credit
+            w.asking[agent.name] = agent  # it may have looked like one that has no credit any more
+            w.rooms.freed[agent.name] = None
         for line, ready_before in self._lines.values():
             w.dirty_lines[line.id] = line
             line.note_granted(ready_before - line.ready, self._now.mono_ms)
@@ -315,18 +317,6 @@ class _Pass:
         if self._choosing is not None:
             self._choosing.finish(is_complete=self._goes_on)
         return self._granting.finish()
-
-
-def _places(w: Working) -> list[Place]:
-    """Return where there is credit to be used; agents that have none any more are asked again when they have."""
-    places: list[Place] = []
-    for name, agent in list(w.asking.items()):
-        credit = [(agent, index, pool) for index, pool in enumerate(agent.pools) if pool.credit]
-        if not credit:
-            del w.asking[name]
-        elif agent.takes_leases and not agent.holder and not agent.is_reserved and not agent.is_laden:
-            places += [place for place in credit if agent.runs_plain(place[2])]
-    return places
 
 
 def place(w: Working, now: Now) -> None:
@@ -341,7 +331,7 @@ def place(w: Working, now: Now) -> None:
         return
     held = list(w.rooms.held)
     reserved = preemption.ready(w, now) if w.yielding.rooms else []
-    this = _Pass(w, _places(w) if w.shares.standing.get(PLAIN) else [], now)
+    this = _Pass(w, now)
     for each in reserved:
         this.serve_reserved(*each)
     this.take_turns()

@@ -18,6 +18,7 @@ Invariants:
 - Between passes each line that has tasks stands here once, or is one of ``unserved``.
 """
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
 
@@ -276,6 +277,7 @@ class Shares:
         return None
 
 
-def turn_tasks(room: int, weights: int) -> int:
+def turn_tasks(room_up_to: Callable[[int], int], weights: int) -> int:
     """Return how many tasks a queue of weight 1 gets in a turn, of the room that is shared by so many weights."""
-    return max(1, min(TURN_TASKS, room // (TURNS * weights)))
+    shares = TURNS * weights
+    return max(1, min(TURN_TASKS, room_up_to(TURN_TASKS * shares) // shares))

@@ -45,6 +45,7 @@ from taskd.core.records import (
     TokenRecord,
 )
 from taskd.core.shares import Shares
+from taskd.core.slots import Slots
 from taskd.core.standing import Schedules
 from taskd.core.yielding import Yielding
 from taskd_protocol import limits
@@ -162,7 +163,7 @@ class Working:
         self.fair = Fairness()
         self.drained_agents: dict[str, AgentRecord] = {}
         self.quarantined: dict[str, Quarantine] = {}
-        self.rooms = Rooms()
+        self.rooms, self.slots = Rooms(), Slots()
         self.yielding, self.affinity = Yielding(), Affinity()
         self.peaks: dict[str, PeaksRecord] = {}
         self.timers = Timers()
