@@ -25,7 +25,7 @@ from taskd.core.commands import Now
 from taskd.core.effects import AgentLost, AgentReplaced
 from taskd.core.events import Noted
 from taskd.core.fleet import Agent, PoolState
-from taskd.core.lines import AGENT_LABEL, OWN_LABELS, Task
+from taskd.core.lines import AGENT_LABEL, CLAMPED_LABEL, OWN_LABELS, Task
 from taskd.core.room import Room
 from taskd.core.working import Working
 from taskd_protocol.errors import AgentDuplicate, BadRequest
@@ -206,7 +206,10 @@ def _deadline_mono_ms(w: Working, agent: Agent) -> int:
 
 def _take_stock(w: Working, agent: Agent, command: OfferAgent) -> None:
     """Count what the agent has, and what its leases hold of it."""
-    supplies = check_supplies(command.supplies or _of_old(command))
+    offered = [*command.supplies] or _of_old(command)
+    supplies = check_supplies(offered)
+    if msgspec.msgpack.encode(supplies) != msgspec.msgpack.encode(offered):
+        agent.labels[CLAMPED_LABEL] = "yes"
     agent.room = Room(supplies, agent.leases.values())
     for pool in agent.pools:
         pool.slot_cpu = agent.room.total.get(CPU, 0) // pool.pool.slots if pool.has_slots else 0

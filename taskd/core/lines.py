@@ -53,6 +53,9 @@ PACE_MS = 20_000
 AGENT_LABEL = "taskd.agent"
 """Every agent's name: no agent says another of itself."""
 
+CLAMPED_LABEL = "taskd.clamped"
+"""Marks an agent that offered what made no sense, of which something was cut down or left out."""
+
 OWN_LABELS = frozenset({AGENT_LABEL, "taskd.host"})
 """Labels in which agents differ that are the same in all else."""
 

@@ -12,6 +12,8 @@ from taskd.core.agents import CREDIT_MAX, POOLS_MAX, SLOTS_MAX
 from taskd.core.effects import AgentLost, AgentReplaced, SendLease
 from taskd.core.lifecycle import State
 from taskd_protocol.errors import AgentDuplicate, BadRequest
+from taskd_protocol.limits import AMOUNT_MAX
+from taskd_protocol.resources import Supply
 from taskd_protocol.task import Grant, Pool
 
 SILENCE_MS = 15_000
@@ -327,3 +329,18 @@ def test_a_slow_start_is_a_stall_too(shell: Shell) -> None:
     shell.crash()
     shell.jump_ms(40_000)  # the first tick comes late
     assert states(shell) == [State.RUNNING]
+
+
+def test_an_offer_that_makes_no_sense_is_cut_down_and_marked(shell: Shell) -> None:
+    """Until the agent offers what does; a rule may keep tasks off it."""
+    sound = [Supply("cpu", 4_000), Supply("gpu", 2_000, ["0", "1"], ["a100", "a100"])]
+    agent = FakeAgent(shell, supplies=sound).join(credit=1)
+    assert "taskd.clamped" not in shell.working.agents[agent.name].labels
+    agent.supplies = [Supply("cpu", -5), Supply("license", 1 << 62), Supply("gpu", 9_000, ["0", "0"])]
+    agent.join(credit=1)
+    odd = shell.working.agents[agent.name]
+    assert odd.labels["taskd.clamped"] == "yes"
+    assert odd.room.total == {"license": AMOUNT_MAX, "gpu": 1_000}
+    agent.supplies = sound
+    agent.join(credit=1)
+    assert "taskd.clamped" not in shell.working.agents[agent.name].labels
