@@ -394,6 +394,8 @@ def test_updates_are_paused_and_go_on(site: Site) -> None:
 def paths(site: Site, workflow: str) -> dict[str, str]:
     dead = site.ask("GET", "/api/v1/dead")["groups"]
     tasks = site.ask("GET", "/api/v1/tasks?limit=1&filter=name:shop.send")["tasks"]
+    done = site.submit("shop.echo", 1)
+    site.ended(done)
     assert isinstance(dead, list)
     assert isinstance(tasks, list)
     return {
@@ -401,12 +403,40 @@ def paths(site: Site, workflow: str) -> dict[str, str]:
         "overview": "/",
         "refused": "/tasks?filter=quue:x",
         "task": f"/tasks/{tasks[0]['id']}",
+        "succeeded": f"/tasks/{done}",
         "workflow": f"/workflows/{workflow}",
         "agent": "/agents/ash",
         "schedule": "/schedules/shop.report",
         "group": f"/dead/{dead[0]['group']}",
         "gone": "/tasks/none",
     }
+
+
+def test_a_chart_shows_a_value_that_has_no_neighbour(site: Site) -> None:
+    """One value, to which no line leads, is a dot: all that is known of a day that has just begun."""
+    tab = site.tab
+    tab.open("/")
+    tab.see("Throughput")
+    tab.run("""
+        const main = [...document.querySelectorAll('script[type=module]')].find((each) => each.src.includes('main'));
+        import(new URL('charts.js', main.src).href).then(({ Chart }) => {
+          const chart = window.__chart = new Chart('one', ['only']);
+          document.body.append(chart.box);
+          chart.set([{ at_ms: Date.now(), span_ms: 300000 }], () => [1]);
+        });
+    """)
+    drawn = """
+        const canvas = window.__chart.box.querySelector('canvas');
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        let coloured = 0;
+        for (let at = 0; at < pixels.length; at += 4) {
+          const [red, green, blue, opaque] = pixels.slice(at, at + 4);
+          coloured += opaque > 200 && Math.max(red, green, blue) - Math.min(red, green, blue) > 80;
+        }
+        return coloured;
+    """
+    tab.wait(lambda: tab.run(drawn) > 4, "a dot")
+    tab.run("window.__chart.close()")
 
 
 def test_every_page_can_be_used_by_everybody(site: Site, workflow: str) -> None:

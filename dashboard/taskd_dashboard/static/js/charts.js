@@ -17,6 +17,13 @@ function load() {
 
 const FORMS = { number: brief, rate: (value) => `${brief(value)}/s`, ms: length };
 
+const ALONE_S = 600; // to both sides of a time that is the only one
+
+/** Where a value has no neighbour: no line leads there, so it is a dot. */
+function alone(values) {
+  return [...values.keys()].filter((at) => (values[at] ?? null) !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null);
+}
+
 /** One chart, which lives on while its page is shown. Series are [name, form]; a gap in time is a gap in the line. */
 export class Chart {
   constructor(title, series, { form = "number", height = 180 } = {}) {
@@ -54,14 +61,15 @@ export class Chart {
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     this.plot = new globalThis.uPlot({
       width: this.box.clientWidth || 400, height: this.height, legend: { show: false }, padding: [8, 26, 0, 0],
-      cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } }, scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.08] } },
+      cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } }, scales: { x: { time: true, range: (_, low, high) => (low !== null && low === high ? [low - ALONE_S, high + ALONE_S] : [low, high]) }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.08] } },
       hooks: { setCursor: [(plot) => this.pointed(plot.cursor.idx)] },
       axes: [
         { ...axis, space: 70, values: (_, ticks) => ticks.map((each) => (ticks[1] - ticks[0] < 60 ? clock : short)(each * 1000)), size: 28 },
         { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map((each) => (this.form === "ms" ? tick(each) : told(each))) },
       ],
       series: [{}, ...this.series.map((name, at) => ({
-        label: name, stroke: colour(COLOURS[at % COLOURS.length]), width: 1.5, points: { show: false }, spanGaps: false,
+        label: name, stroke: colour(COLOURS[at % COLOURS.length]), width: 1.5, spanGaps: false,
+        points: { show: true, size: 5, width: 0, fill: colour(COLOURS[at % COLOURS.length]), filter: (plot, index) => alone(plot.data[index]) },
       }))],
     }, this.data, this.box);
   }
