@@ -86,7 +86,7 @@ def _resource(reason: Reason) -> str:
     asked = amount_text(name, wants) if wants else "all of it"
     if reason.code == Obstacle.TOTAL:
         has = f"there is {amount_text(name, total)}" if total else "there is none"
-        has = f"{has}, of another kind" if total >= wants > 0 else has
+        has = f"{has}, not enough of that kind or name" if total >= wants > 0 else has
         return f"{name}: needs {asked}, {has}"
     left = f"{amount_text(name, free)} free of {amount_text(name, total)}"
     if 0 < wants <= free:

@@ -186,7 +186,10 @@ def test_each_reason_has_words(code: str) -> None:
     [
         (Reason("agent.too_small", "gpu", 1_000), "gpu: needs 1, there is none"),
         (Reason("agent.too_small", "memory", 8 * GIB, 1, 4 * GIB), "memory: needs 8 GiB, there is 4 GiB"),
-        (Reason("agent.too_small", "gpu", 1_000, 2_000, 2_000), "gpu: needs 1, there is 2, of another kind"),
+        (
+            Reason("agent.too_small", "gpu", 1_000, 2_000, 2_000),
+            "gpu: needs 1, there is 2, not enough of that kind or name",
+        ),
         (Reason("agent.resource", "cpu", 0, 500, 4_000), "cpu: needs all of it, 0.5 free of 4"),
         (
             Reason("agent.resource", "gpu", 800, 800, 2_000),
