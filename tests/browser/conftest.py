@@ -122,7 +122,7 @@ def open_site(home: House, tab: Callable[[str], Tab], *words: str) -> Site:
     return site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Tab]]:
     """One Chromium for all tests; each module has a server of its own."""
     with chromium(tmp_path_factory.mktemp("chromium")) as driver:
