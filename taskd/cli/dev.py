@@ -27,7 +27,7 @@ RESTART_S: Final = 1.0
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
 @click.option("--data-dir", metavar="DIR", type=click.Path(path_type=Path), help="Where tasks are kept.")
 @click.option("--listen", metavar="HOST:PORT", help="Where clients and agents connect; port 0 takes a free one.")
-@click.option("--http", metavar="HOST:PORT", help="Where its health checks are (HTTP).")
+@click.option("--http", metavar="HOST:PORT", help="Where browsers and probes connect (HTTP).")
 @click.option("--processes", metavar="N", type=click.IntRange(min=1), help="Worker processes of the agent.")
 @click.option("--concurrency", metavar="N", type=click.IntRange(min=1), help="Async tasks one worker runs at a time.")
 def dev(
