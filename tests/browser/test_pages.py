@@ -136,6 +136,7 @@ def test_some_are_retried_and_all_that_fit_are_after_a_count(site: Site) -> None
     tab.click("Retry")
     tab.click("Retry 1")
     tab.wait(lambda: sorted(int(str(attempt(site, each))) for each in ids) == [1, 1, 2])
+    assert [site.ended(each)["state"] for each in ids] == ["dead"] * 3  # the one that was tried again, too
     tab.click("Purge…")
     tab.see("Purge 3 tasks?")
     tab.click("Cancel")

@@ -152,7 +152,7 @@ async def fail_once(kind: str, rng: random.Random, home: Path, found: Found, dis
             else:
                 await _fail(rig, kind, found, disk)
             nursery.cancel_scope.cancel()
-        standings = await rig.standings(rig.accepted())
+        standings = await rig.standings()
         rig.ledger.check(standings.get)
         found.ops += len(standings)
         assert await rig.stop_server() == 0

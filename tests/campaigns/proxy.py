@@ -113,7 +113,7 @@ async def rage(rng: random.Random, home: Path, found: Found) -> None:
             await trio.sleep(STORM_SECONDS)
             rig.calm = proxy.calm = True
             await until(lambda: not (client.unanswered or client.waiting), CALM_SECONDS)
-            standings = await rig.standings(rig.accepted())
+            standings = await rig.standings()
             rig.check(standings)
             nursery.cancel_scope.cancel()
         assert await rig.stop_server() == 0

@@ -77,6 +77,18 @@ FIELDS = [
     "error",
     "trace_id",
 ]
+DETAILS = [
+    "attempts",
+    "arguments",
+    "result_value",
+    "waits_for",
+    "due_at",
+    "failures",
+    "crashes",
+    "crash_limit",
+    "key",
+    "traceparent",
+]
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -103,7 +115,7 @@ def test_an_id_finds_its_task_from_another_command(home: House) -> None:
     assert ID.fullmatch(task_id)
     assert json.loads(home.ask("task", "wait", task_id)) == task_id
     shown = home.task(task_id)
-    assert list(shown) == [*FIELDS, "attempts"]
+    assert list(shown) == [*FIELDS, *DETAILS]
     expected = {"id": task_id, "name": "shop.whoami", "queue": "q7", "state": "succeeded", "priority": 3, "attempt": 1}
     assert {name: shown[name] for name in expected} == expected
     assert (shown["agent"], shown["result"], shown["error"]) == ("ash", task_id, None)
