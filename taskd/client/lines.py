@@ -239,7 +239,9 @@ def cut_text(cut: CutLine) -> str:
     """Say what was left out."""
     if cut.reason == RETENTION:
         return "[taskd: what was said before is no longer kept]"
-    why = "the attempt has said as much as is kept of one" if cut.reason == SIZE else "it said too much in a time"
+    why = (
+        "as much as is kept of one attempt had been said" if cut.reason == SIZE else "its agent takes less in a second"
+    )
     return f"[taskd: {cut.lines:,} lines, {cut.bytes:,} bytes were left out here: {why}]"
 
 
