@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import cast
 
 import pytest
 
@@ -154,13 +155,14 @@ def test_figures_agree_with_a_ledger_under_load(own: Site) -> None:
     total = int(ledger[-1]["succeeded"])
     tab.wait(lambda: own.ask("GET", "/api/v1/tasks/count?filter=queue:flood%20state:succeeded")["count"] == total)
     tab.wait(lambda: [figure(tab, name) for name in ("Ready", "Running")] == ["0", "0"])
-    told = own.ask("GET", "/api/v1/overview?range=15m")
-    submitted = told["submitted"]
-    assert isinstance(submitted, list)
-    assert sum(submitted) == total
-    spans = told["span_ms"]
-    assert isinstance(spans, list)
-    rates = [1_000 * count / span for count, span in zip(submitted, spans, strict=True) if count]
+
+    def told() -> dict[str, list[int]]:
+        return cast("dict[str, list[int]]", own.ask("GET", "/api/v1/overview?range=15m"))
+
+    tab.wait(lambda: sum(told()["submitted"]) >= total, "the last span ends")
+    last = told()
+    assert sum(last["submitted"]) == total
+    rates = [1_000 * count / span for count, span in zip(last["submitted"], last["span_ms"], strict=True) if count]
     steady = sorted(rates)[len(rates) // 2]
     begun, ended = ledger[0], ledger[-2]
     assert steady == pytest.approx((ended["submitted"] - begun["submitted"]) / (ended["at"] - begun["at"]), rel=0.05)
