@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter
 
-from peers.interface import Adapter, Broker, Place, missing
+from peers.interface import Adapter, Broker, GraphAdapter, Place, missing
 
 READY_S = 30.0
 TRY = 500
@@ -43,11 +43,12 @@ def load(name: str, place: Place) -> Adapter:
 def tell(adapter: Adapter) -> Answer:
     """Return what the runner must know of an adapter."""
     broker: Broker = adapter.broker()
+    cannot = {*adapter.without, *([] if isinstance(adapter, GraphAdapter) else ["dag"])}
     return {
         "versions": {name: importlib.metadata.version(name) for name in adapter.packages},
         "modes": adapter.modes,
         "durable": list(adapter.durable),
-        "works": [work for work in _WORKS if work not in adapter.without and (work != "dag" or adapter.has_dag)],
+        "works": [work for work in _WORKS if work not in cannot],
         "differs": adapter.differs,
         "broker": asdict(broker),
         "workers": adapter.workers(),
@@ -124,7 +125,7 @@ def mixed_times(count: int) -> list[int]:
     return [round(low * (high / low) ** rng.random()) for _ in range(count)]
 
 
-def dag(adapter: Adapter, *, layers: int, width: int, seconds: float) -> Answer:
+def dag(adapter: GraphAdapter, *, layers: int, width: int, seconds: float) -> Answer:
     """Measure a graph in layers, from its submit to its end."""
     began = perf_counter()
     adapter.run_graph(layers, width, seconds)

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 VARIABLE = "BENCH_PLACE"
-WORKS = ("noop", "roundtrip", "mixed", "queued", "crash", "fsyncs")
-"""Every peer is asked for these, and for ``dag`` if it says so."""
 
 Argv = list[str]
 
@@ -51,7 +50,7 @@ class Broker:
     """Run once, when it listens."""
 
 
-class Adapter:
+class Adapter(ABC):
     """One peer. Methods of the client run in a process that did ``open``; the others only tell."""
 
     packages: ClassVar[Sequence[str]] = ()
@@ -60,7 +59,6 @@ class Adapter:
     """How it can be run, and what that means, in words."""
     durable: ClassVar[Sequence[str]] = ("durable",)
     """Modes in which a submit that was acknowledged is on disk."""
-    has_dag: ClassVar[bool] = False
     without: ClassVar[Sequence[str]] = ()
     """Works that it cannot do."""
     differs: ClassVar[str] = ""
@@ -69,35 +67,39 @@ class Adapter:
     def __init__(self, place: Place) -> None:
         self.place = place
 
+    @abstractmethod
     def broker(self) -> Broker:
         """Return the broker's program."""
-        raise NotImplementedError
 
+    @abstractmethod
     def workers(self) -> list[Argv]:
         """Return the programs that do the work."""
-        raise NotImplementedError
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - who needs no connection does nothing
         """Connect."""
 
+    @abstractmethod
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
         """Submit one task for each value, in the fastest way that is recommended; return when all are acknowledged."""
-        raise NotImplementedError
 
     def submit(self, body: str, value: int) -> object:
         """Submit one task; return when it is acknowledged."""
         return self.submit_many(body, [value])[0]
 
+    @abstractmethod
     def results(self, handles: Sequence[object], within_s: float) -> list[int] | None:
         """Wait until all have ended; return what they returned, None where results are not kept."""
-        raise NotImplementedError
 
+    def close(self) -> None:  # noqa: B027 - who has nothing to hang up does nothing
+        """Hang up."""
+
+
+class GraphAdapter(Adapter):
+    """A peer whose tasks can come after others."""
+
+    @abstractmethod
     def run_graph(self, layers: int, width: int, within_s: float) -> None:
         """Run a graph in layers: each no-op comes after two of the layer before. Return when all have ended."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Hang up."""
 
 
 def tool(name: str) -> str:

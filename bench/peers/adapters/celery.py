@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from celery import Celery, chain, group
 
 from peers import bodies
-from peers.interface import REDIS_MODES, Adapter, Argv, Broker, Place, redis, tool
+from peers.interface import REDIS_MODES, Argv, Broker, GraphAdapter, Place, redis, tool
 
 place = Place.here()
 app = Celery(
@@ -22,7 +22,7 @@ app.conf.update(
 tasks = {name: app.task(getattr(bodies, name), name=name) for name in ("noop", "burn", "told")}
 
 
-class Peer(Adapter):
+class Peer(GraphAdapter):
     """Celery."""
 
     packages = ("celery", "kombu", "redis", "hiredis")
@@ -30,7 +30,6 @@ class Peer(Adapter):
         "fast": f"prefork, prefetch multiplier 64, no gossip, mingle or heartbeats; {REDIS_MODES['fast']}",
         "durable": f"the same with acks_late and reject_on_worker_lost; {REDIS_MODES['durable']}",
     }
-    has_dag = True
     differs = "Submits one by one; its graph is a chain of groups, so each layer waits for all of the one before."
 
     def broker(self) -> Broker:

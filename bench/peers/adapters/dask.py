@@ -6,16 +6,15 @@ from time import monotonic, sleep
 from distributed import Client, wait
 
 from peers import bodies
-from peers.interface import Adapter, Argv, Broker, tool
+from peers.interface import Argv, Broker, GraphAdapter, tool
 
 
-class Peer(Adapter):
+class Peer(GraphAdapter):
     """Dask distributed."""
 
     packages = ("distributed", "dask")
     modes = {"fast": "a worker process of one thread each"}
     durable = ()
-    has_dag = True
     differs = "Keeps everything in memory, and says nothing when it has taken a task: a submit returns at once."
 
     def broker(self) -> Broker:

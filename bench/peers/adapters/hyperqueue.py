@@ -13,16 +13,15 @@ from hyperqueue.cluster import LocalCluster, WorkerConfig
 from hyperqueue.task.function import PythonEnv
 
 from peers import bodies
-from peers.interface import Adapter, Argv, Broker, Place, python
+from peers.interface import Argv, Broker, GraphAdapter, Place, python
 
 
-class Peer(Adapter):
+class Peer(GraphAdapter):
     """HyperQueue."""
 
     packages = ("hyperqueue",)
     modes = {"fast": "a process for each task: a command for no-ops, Python for those that burn"}
     durable = ()
-    has_dag = True
     without = ("crash",)
     differs = (
         "Each task is a process of its own, which is what it is for. No results are kept but files and exit codes."

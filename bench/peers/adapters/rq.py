@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from redis import Redis
 from rq import Queue
 
-from peers.interface import REDIS_MODES, Adapter, Argv, Broker, redis, tool
+from peers.interface import REDIS_MODES, Argv, Broker, GraphAdapter, redis, tool
 
 
-class Peer(Adapter):
+class Peer(GraphAdapter):
     """RQ."""
 
     packages = ("rq", "redis", "hiredis")
     modes = {mode: f"SimpleWorker, which forks for no job; {words}" for mode, words in REDIS_MODES.items()}
-    has_dag = True
 
     def broker(self) -> Broker:
         return redis(self.place)

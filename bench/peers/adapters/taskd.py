@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from peers import bodies
 from peers.adapters import running
-from peers.interface import Adapter, Argv, Broker, tool
+from peers.interface import Argv, Broker, GraphAdapter, tool
 from taskd import App
 
 app = App()
@@ -18,7 +18,7 @@ def after(value: int) -> int:
     return bodies.noop(value)
 
 
-class Peer(Adapter):
+class Peer(GraphAdapter):
     """taskd."""
 
     packages = ("taskd",)
@@ -27,7 +27,6 @@ class Peer(Adapter):
         "coroutines": "the same with coroutines on a worker's event loop",
     }
     durable = ("functions", "coroutines")
-    has_dag = True
 
     def broker(self) -> Broker:
         words = ["server", "--data-dir", f"{self.place.directory}/data", "--listen", f"127.0.0.1:{self.place.port}"]

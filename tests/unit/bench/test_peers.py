@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from peers import client, figures, page, plots, run, session
 from peers.figures import Bar, Case, Document
-from peers.interface import Adapter, Place
+from peers.interface import Adapter, Argv, Broker, Place
 
 
 def case(peer: str, mode: str, *rates: float, durable: bool = False, **work: dict[str, float | int | str]) -> Case:
@@ -95,6 +95,12 @@ def test_syncs_are_counted_in_what_strace_writes() -> None:
 
 class Hand(Adapter):
     """A peer that does everything at once, in the client."""
+
+    def broker(self) -> Broker:
+        return Broker([], [])
+
+    def workers(self) -> list[Argv]:
+        return []
 
     def submit_many(self, body: str, values: list[int] | range) -> list[object]:  # type: ignore[override]
         return [getattr(self, body)(value) for value in values]
