@@ -125,11 +125,15 @@ ROWS: Sequence[tuple[str, Sequence[tuple[str, str, Sequence[Query]]]]] = (
                 ),
             ),
             (
-                "Loop: late, and turns",
+                "Loop: late, turns, collections",
                 SECONDS,
                 tuple(
                     (f"histogram_quantile(0.95, sum by (le) (rate({name}_bucket{HERE}[$__rate_interval])))", word)
-                    for name, word in (("taskd_loop_lag_seconds", "late, p95"), ("taskd_turn_seconds", "a turn, p95"))
+                    for name, word in (
+                        ("taskd_loop_lag_seconds", "late, p95"),
+                        ("taskd_turn_seconds", "a turn, p95"),
+                        ("taskd_collector_seconds", "a collection, p95"),
+                    )
                 ),
             ),
             (

@@ -23,7 +23,7 @@ from taskd.http.app import make_app, path_prefix
 from taskd.http.serve import HttpAddress, serve_http
 from taskd.server.addresses import Address
 from taskd.server.config import ServerConfig
-from taskd.server.lag import watch_lag
+from taskd.server.lag import noting_collections, watch_lag
 from taskd.server.logs import configure_logs
 from taskd.server.main import ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
@@ -73,6 +73,8 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         nursery.start_soon(notifier.keep_watchdog)
         nursery.start_soon(watch_lag, serving.services.loop.tally.lag_us, platform.clock)
         nursery.start_soon(_stop_when, asked, serving, notifier)
+        with noting_collections(serving.services.loop.tally.collector_us, platform.clock):
+            await trio.sleep_forever()
 
 
 async def _serve(

@@ -57,6 +57,7 @@ TEXTS: Final = {
     "taskd_commit_seconds": "How long the fsyncs took that let answers go.",
     "taskd_turn_seconds": "How long turns of the commit loop took.",
     "taskd_loop_lag_seconds": "By how much the server's loop came late to a timer.",
+    "taskd_collector_seconds": "How long Python's collections of garbage took, while all threads waited.",
     "taskd_loop_cpu_seconds": "Processor time of the loop, by stage.",
     "taskd_turns": "Turns of the commit loop.",
     "taskd_commits": "Fsyncs.",
@@ -265,6 +266,7 @@ def _of_loop(f: Figures) -> Iterator[Metric]:
     yield _histogram("taskd_commit_seconds", {(): f.flush_us}, US)
     yield _histogram("taskd_turn_seconds", {(): f.turn_us}, US)
     yield _histogram("taskd_loop_lag_seconds", {(): f.lag_us}, US)
+    yield _histogram("taskd_collector_seconds", {(): f.collector_us}, US)
     stages = {(stage,): spent / NS for stage, spent in f.stages_ns.items()}
     yield _counter("taskd_loop_cpu_seconds", stages, "stage")
     yield _counter("taskd_turns", {(): f.counts["turns"]})

@@ -62,6 +62,7 @@ class Figures:
     flush_us: Histogram
     turn_us: Histogram
     lag_us: Histogram
+    collector_us: Histogram
     stages_ns: Mapping[str, int]
     counts: Mapping[str, int]
     dropped: Mapping[str, int]
@@ -90,6 +91,7 @@ def figures(loop: CommitLoop, hub: Hub, now: Now, cpu_ns: int) -> Figures:
         flush_us=tally.flush_us.copy(),
         turn_us=tally.turn_us.copy(),
         lag_us=tally.lag_us.copy(),
+        collector_us=tally.collector_us.copy(),
         stages_ns=dict(loop.stages.ns),
         counts=dict(loop.stages.counts),
         dropped=dict(tally.dropped),

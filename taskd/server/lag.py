@@ -1,6 +1,12 @@
-"""Lag: by how much the loop comes late to who asked to be woken; what everybody waits behind shows here."""
+"""Lag: by how much the loop comes late to who asked to be woken; what everybody waits behind shows here.
 
-from typing import Final
+So does the interpreter's collector of garbage, behind which every thread waits.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
 
 import trio
 
@@ -17,3 +23,22 @@ async def watch_lag(lag_us: Histogram, clock: Clock) -> None:
         due_ns = clock.mono_ns() + round(EVERY_SECONDS * 1e9)
         await trio.sleep(EVERY_SECONDS)
         lag_us.note((clock.mono_ns() - due_ns) // 1_000)
+
+
+@contextmanager
+def noting_collections(collector_us: Histogram, clock: Clock) -> Iterator[None]:
+    """Note how long each collection of garbage takes, whichever thread it falls upon, until left."""
+    began_ns = 0
+
+    def note(phase: Literal["start", "stop"], _info: dict[str, int]) -> None:
+        nonlocal began_ns
+        if phase == "start":
+            began_ns = clock.mono_ns()
+        else:
+            collector_us.note((clock.mono_ns() - began_ns) // 1_000)
+
+    gc.callbacks.append(note)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(note)

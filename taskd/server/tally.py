@@ -65,6 +65,7 @@ class Tally:
         turn_us: How long turns took, from what was gathered to what was staged.
         dropped: Of streams: what was left out for somebody who reads slowly, by stream.
         lag_us: By how much the loop was late to come back to somebody who had asked for that.
+        collector_us: How long collections of garbage took.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Tally:
         self.flush_us = Histogram(QUICK_US)
         self.turn_us = Histogram(QUICK_US)
         self.lag_us = Histogram(QUICK_US)
+        self.collector_us = Histogram(QUICK_US)
         self.dropped: dict[str, int] = {}
         self._next_look_ms = 0
 

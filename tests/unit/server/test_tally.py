@@ -1,5 +1,6 @@
 """The tally: what happened is counted by queue, and names that nobody bounds take no room that nobody bounds."""
 
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from harness.server import VirtualClock
 from taskd.core.events import Noted, TasksMoved
+from taskd.server.clock import SystemClock
 from taskd.server.histogram import COARSE_MS, FINE_MS, Histogram, quantile
-from taskd.server.lag import EVERY_SECONDS, watch_lag
+from taskd.server.lag import EVERY_SECONDS, noting_collections, watch_lag
 from taskd.server.tally import IDLE_MS, LOOK_MS, OTHER, QUEUES_MAX, QUICK_US, Tally
 
 ID = bytes(16)
@@ -102,3 +104,14 @@ async def test_a_loop_that_is_held_up_comes_late(autojump_clock: trio.testing.Mo
         nursery.cancel_scope.cancel()
     assert sum(lag_us.counts) == 4
     assert abs(lag_us.total - 875_000) < 5
+
+
+def test_collections_of_garbage_are_noted_while_somebody_asks() -> None:
+    collector_us = Histogram(QUICK_US)
+    with noting_collections(collector_us, SystemClock()):
+        gc.collect()
+    noted = sum(collector_us.counts)
+    assert noted >= 1
+    assert collector_us.total > 0
+    gc.collect()
+    assert sum(collector_us.counts) == noted
