@@ -30,6 +30,8 @@ class EventView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Of attempts that begin: how long each has waited in line; of attempts that have ended: how long each has run."""
     code: str = ""
     """Of the failure."""
+    trace_id: str = ""
+    """Of a task that it happened to by itself, 32 hexadecimal digits."""
 
 
 class EventsFollow(msgspec.Struct, array_like=True, frozen=True, tag=160):

@@ -172,6 +172,11 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Those that were given, or the defaults."""
         return NO_RULES if self.given is None else self.given
 
+    @property
+    def trace_id(self) -> str:
+        """Of its trace context, 32 hexadecimal digits: what all that is told of the task has in common."""
+        return self.traceparent[3:35]
+
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Why an attempt did not succeed."""

@@ -106,6 +106,7 @@ class Agent:
             pinned=machine.cpu_numbers if config.pin_cpus else (),
             bounds=Bounds(config.log_rate_bytes, config.log_bytes - MARKS_BYTES),
         )
+        core.reports.traces_all = config.tells_all
         for slots in core.pools:
             slots.gathering.rules = self._together
         marks = MarkKeeper(config.server)

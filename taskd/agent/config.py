@@ -49,6 +49,7 @@ class AgentConfig:
         loop: Event loop for coroutines: ``asyncio`` or ``trio``.
         client: The same server with a client's token, to make the schedules known that the code defines; None: nobody
             does that here.
+        tells_all: Its log tells of every attempt.
         drain_s: Grace for what runs when the agent is asked to go, in seconds.
     """
 
@@ -70,6 +71,7 @@ class AgentConfig:
     python: str = ""
     loop: str = "asyncio"
     client: Profile | None = None
+    tells_all: bool = False
     drain_s: float = DRAIN_S
 
     @property

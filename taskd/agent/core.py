@@ -389,6 +389,7 @@ class AgentCore:
         """Report attempts that returned."""
         held, ordered, spoke = self.pools[pool].held, self._ordered, self.streams.attempts
         reports: list[Ended] = []
+        traces_all = self.reports.traces_all
         name, runs, sum_us = "", 0, 0.0  # of the latest that are of one name: mostly all
         for end in returned:
             token = end.token
@@ -398,6 +399,8 @@ class AgentCore:
             if grant is None or (ordered and ordered.pop(token, "") == "forget"):
                 continue
             spec = grant.spec
+            if traces_all:
+                self.reports.traces[token] = spec.trace_id
             peak_bytes = 0 if grant.granted is None else self.footprints.take_peak(token, end.peak_bytes)
             report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms, peak_bytes)
             if len(end.result) >= KEPT_RESULT_BYTES_MIN:
@@ -520,6 +523,7 @@ class AgentCore:
             told = Failure(order.code, order.message, failure.type, failure.traceback, failure.exit_code)
             if order.code != TaskCodes.WORKER_OUT_OF_MEMORY:  # which is told as when the kernel had done it
                 outcome = "failed"
+        self.reports.traces[token] = grant.spec.trace_id
         ids = token, grant.spec.id, grant.attempt
         return FailureReport(*ids, outcome, told, started_at_ms, peak_bytes=peak_bytes)
 
@@ -564,6 +568,8 @@ class AgentCore:
             order = self._ordered.pop(grant.token, "")
             if order != "forget":
                 outcome = "cancelled" if order == "cancel" else "released"
+                if self.reports.traces_all:
+                    self.reports.traces[grant.token] = grant.spec.trace_id
                 self._report(FailureReport(grant.token, grant.spec.id, grant.attempt, outcome, unstarted=unstarted))
 
     def shed(self) -> None:

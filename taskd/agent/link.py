@@ -14,9 +14,9 @@ import trio
 
 from taskd import __version__
 from taskd.agent.core import AgentCore, Kill
+from taskd.agent.diary import Diary
 from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
-from taskd.agent.failures import Failures
 from taskd.agent.platform import Platform
 from taskd.agent.streams import GATHER_S
 from taskd_protocol import limits
@@ -25,7 +25,6 @@ from taskd_protocol.agent_messages import (
     HeartbeatSeen,
     Lease,
     LogsRecorded,
-    Nack,
     Offered,
     Recorded,
     Revoke,
@@ -121,7 +120,7 @@ class ServerLink:
         self._offered_ms = 0  # when the last OFFER was sent
         self._beats_ms: dict[int, int] = {}  # and heartbeats that were not answered yet
         self._measured_ms = 0
-        self._failures = Failures()
+        self._diary = Diary(core.reports)
         self._tries = 0
         self._heard_s = 0.0
         self._heartbeat_s = limits.HEARTBEAT_MS / 1_000
@@ -233,8 +232,7 @@ class ServerLink:
             while True:
                 for message in self._core.messages():
                     wire.send(message)
-                    if type(message) is Nack:
-                        self._failures.see(message.failures, trio.current_time())
+                    self._diary.sent(message, trio.current_time())
                 data = wire.data_to_send()
                 if not data:
                     break
@@ -280,6 +278,7 @@ class ServerLink:
         core = self._core
         match message:
             case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded() | InputPage() | Done():
+                self._diary.received(message)
                 self._end(core.receive(message))
             case Offered():
                 core.answered(self._offered_ms)

@@ -34,11 +34,15 @@ class Reports:
     Attributes:
         unrecorded: Reports by fencing token.
         streams: What attempts say.
+        traces: The trace ids of unrecorded reports that the log tells of, by fencing token.
+        traces_all: It tells of all, not of failures alone.
     """
 
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.unrecorded: dict[int, Ended] = {}
         self.unrecorded_bytes = 0
+        self.traces: dict[int, str] = {}
+        self.traces_all = False
         self._held_up: set[int] = set()  # tokens of those that are not to be sent yet
         self._unsent: deque[Ended] = deque()
         self.streams = Streams(bounds)
@@ -90,6 +94,9 @@ class Reports:
         pop = self.unrecorded.pop
         gone = [report for report in [pop(token, None) for token in tokens] if report is not None]
         self.unrecorded_bytes -= _sizes(gone)
+        if self.traces:
+            for report in gone:
+                self.traces.pop(report.token, None)
 
     def connect(self, result_bytes_max: int) -> None:
         """Send everything again that is not recorded: a new connection is about to be used.

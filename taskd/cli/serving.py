@@ -62,6 +62,8 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
         # From the first moment on: who asks for the end while the log is being read is heard when that is done.
         asked = await nursery.start(_receive_signals)
         serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
+        assert serving.services.watch is not None, "the program's server keeps what happens"
+        serving.services.watch.chronicle.tells_all = config.log_level == "debug"
         nursery.start_soon(_post_webhooks, networks, serving, platform)
         if config.otlp:
             await nursery.start(_send_spans, config, serving, platform)

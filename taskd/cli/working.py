@@ -118,6 +118,7 @@ def run(settings: AgentSettings, server: Profile, client: Profile | None = None)
         python=settings.python,
         loop=settings.loop,
         client=client,
+        tells_all=settings.log_level == "debug",
     )
     loop.run(partial(run_agent, config))
     return Exit.DONE

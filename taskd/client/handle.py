@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Generic, Self, TypeVar, cast
 
-from taskd.client import operations
+from taskd.client import diary, operations
 from taskd.client.attempts import Attempt, attempt_of
 from taskd.client.client import TIMEOUT_S
 from taskd.client.ends import Awaited, Watch
@@ -52,17 +52,26 @@ class Batch:
 class TaskHandle(Awaited, Generic[R_co]):
     """A task that was submitted. The names with an ``a`` are for asyncio and trio."""
 
-    __slots__ = ("_batch",)
+    __slots__ = ("_batch", "_traceparent")
 
-    def __init__(self, raw_id: bytes, batch: Batch) -> None:
+    def __init__(self, raw_id: bytes, batch: Batch, traceparent: str = "") -> None:
         self.raw_id = raw_id
         self.outcome = None
         self._batch = batch
+        self._traceparent = traceparent
 
     @property
     def id(self) -> str:
         """The task's id, a UUID as text; ``App.handle`` finds the task again by it."""
         return format_task_id(self.raw_id)
+
+    @property
+    def trace_id(self) -> str:
+        """What all logs, records and spans of the task have in common, 32 hexadecimal digits.
+
+        Empty: the task was found by its id, or by its key, and not submitted here; ``taskd task show`` tells it.
+        """
+        return self._traceparent[3:35]
 
     @property
     def warnings(self) -> list[str]:
@@ -89,6 +98,7 @@ class TaskHandle(Awaited, Generic[R_co]):
         outcome = self.outcome
         if outcome is None:
             outcome = run(operations.end_of(self._batch.link, self, self._siblings(), timeout))
+        diary.ended(outcome, self._traceparent)
         return cast("R_co", value_of(outcome))
 
     async def aresult(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - one name in both faces
@@ -96,6 +106,7 @@ class TaskHandle(Awaited, Generic[R_co]):
         outcome = self.outcome
         if outcome is None:
             outcome = await arun(operations.end_of(self._batch.link, self, self._siblings(), timeout))
+        diary.ended(outcome, self._traceparent)
         return cast("R_co", value_of(outcome))
 
     def state(self) -> str:

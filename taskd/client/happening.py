@@ -29,6 +29,7 @@ class Event:
         ids: Of the tasks, or of the workflow.
         seconds: How long each has waited in line, if attempts begin; how long each has run, if they have ended.
         code: Of the failure.
+        trace_id: Of a task that it happened to by itself; empty when several share the event.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Event:
     ids: Sequence[str] = ()
     seconds: Sequence[float] = ()
     code: str = ""
+    trace_id: str = ""
 
 
 def wanted_events(
@@ -86,4 +88,5 @@ def _event(view: EventView) -> Event:
         ids=tuple(format_task_id(each) for each in view.ids),
         seconds=tuple(span_ms / 1000 for span_ms in view.spans_ms),
         code=view.code,
+        trace_id=view.trace_id,
     )

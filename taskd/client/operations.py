@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from taskd.client import diary
 from taskd.client.ends import Awaited, Watch
 from taskd.client.line import Line
 from taskd.client.promise import Following, Looking, Request
@@ -36,6 +37,9 @@ _NOT_REPEATABLE = (TokenCreate, Invite, CertRenew)
 """Asked twice, these do twice."""
 
 ReplyT = TypeVar("ReplyT", bound=ToPeer)
+
+_UnderWay = tuple[Request, float | None]
+"""A SUBMIT, and until when its answer is waited for."""
 
 
 def connect(link: Line, timeout_s: float | None) -> "Steps[Session]":
@@ -71,27 +75,36 @@ def submit(link: Line, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | 
         TaskdError: A chunk was refused. Those before it are accepted, of those after it some may be.
     """
     accepted: list[Accepted] = []
-    unanswered: deque[tuple[Request, float | None]] = deque()
+    unanswered: deque[_UnderWay] = deque()
     try:
         for specs in chunks:
             if len(unanswered) >= SUBMITS_UNANSWERED_MAX:
-                accepted.append((yield from _settle(link, *unanswered[0], Accepted, timeout_s)))
-                unanswered.popleft()
+                accepted.append((yield from _oldest(link, unanswered, timeout_s)))
             request, until_s = Request(Submit(0, list(specs))), deadline(timeout_s)
             unanswered.append((request, until_s))
             flushed = link.ask_and_flush(request)
             # Who packs without a break keeps the sending thread from the interpreter: 5 ms at each of its calls.
             if len(specs) > 1 and not (yield Pause(flushed, until_s)):
-                accepted.append(
-                    (yield from _settle(link, *unanswered[0], Accepted, timeout_s))
-                )  # raises, with the reason
-                unanswered.popleft()
+                accepted.append((yield from _oldest(link, unanswered, timeout_s)))  # raises, with the reason
         while unanswered:
-            accepted.append((yield from _settle(link, *unanswered[0], Accepted, timeout_s)))
-            unanswered.popleft()
+            accepted.append((yield from _oldest(link, unanswered, timeout_s)))
     finally:
         for request, _ in unanswered:
             link.give_up(request)
+    return accepted
+
+
+def _oldest(link: Line, unanswered: deque[_UnderWay], timeout_s: float | None) -> Steps[Accepted]:
+    """Wait for the answer of the SUBMIT that was sent first, and take it out; a refused one stays."""
+    request, until_s = unanswered[0]
+    assert isinstance(request.message, Submit)
+    try:
+        accepted = yield from _settle(link, request, until_s, Accepted, timeout_s)
+    except TaskdError as why:
+        diary.refused(request.message.tasks, why)
+        raise
+    unanswered.popleft()
+    diary.submitted(request.message.tasks)
     return accepted
 
 

@@ -247,7 +247,7 @@ class Submitter(Generic[P, R]):
         existing = accepted[0].existing
         batch = Batch(client.link)
         self._warn(batch, accepted)
-        return TaskHandle(existing[0][1] if existing else ids[0], batch)
+        return TaskHandle(existing[0][1], batch) if existing else TaskHandle(ids[0], batch, specs[0].traceparent)
 
     def _warn(self, batch: Batch, accepted: Sequence[Accepted]) -> None:
         """Keep, and log, what the server said of what no agent could ever run."""
@@ -315,8 +315,8 @@ class Submitter(Generic[P, R]):
             # the order of the ids is the order of the calls, so each chunk is of a later millisecond
             ids, last_ms = client.make_ids_nowait(len(payloads), last_ms + 1)
             starts.append(len(handles))
-            handles.extend([TaskHandle(task_id, batch) for task_id in ids])
             specs = self._specs(ids, payloads, headers)
+            handles.extend([TaskHandle(spec.id, batch, spec.traceparent) for spec in specs])
             yield (
                 [
                     structs.replace(spec, given=structs.replace(spec.rules, limits=each))

@@ -14,7 +14,7 @@ import msgspec
 
 from taskd.core import records
 from taskd.core.commands import Now
-from taskd.core.events import ATTEMPT, TasksMoved
+from taskd.core.events import ATTEMPT
 from taskd.core.lines import Task
 from taskd.core.records import AttemptRecord, Past
 from taskd.core.working import Working
@@ -91,9 +91,7 @@ def keep(w: Working, task: Task, outcome: str, now: Now, *, started_at_ms: int, 
     ordinal = task.attempt - past.passed_over
     spec, code = task.spec, "" if failure is None else failure.code
     span_ms = now.wall_ms - started_at_ms
-    w.events.append(
-        TasksMoved(ATTEMPT + outcome, spec.queue, spec.name, task.agent, task.attempt, [spec.id], [span_ms], code)
-    )
+    w.tell(ATTEMPT + outcome, spec, task.agent, task.attempt, code, spans_ms=[span_ms])
     w.put(records.ATTEMPT, attempt_id(task.spec.id, ordinal), record)
     kept = past.kept + 1
     if kept > ATTEMPTS_KEPT:

@@ -41,6 +41,9 @@ class TasksMoved(NamedTuple):
     Empty for all else."""
     code: str = ""
     """Of the failure, if there is one."""
+    trace_id: str = ""
+    """Of one task that it happened to by itself, 32 hexadecimal digits; empty for those that share an event: their
+    ids would make it twice as large."""
 
 
 class Noted(NamedTuple):

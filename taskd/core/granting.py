@@ -116,9 +116,7 @@ class Granting:
         """Tell of a lease of a task that has been through something before."""
         now, spec = self._now, task.spec
         wait_ms = now.mono_ms - task.ready_mono_ms if task.ready_mono_ms else now.wall_ms - task.created_at_ms
-        self._w.events.append(
-            TasksMoved(RUNNING, spec.queue, spec.name, task.agent, task.attempt, [spec.id], [wait_ms])
-        )
+        self._w.tell(RUNNING, spec, task.agent, task.attempt, spans_ms=[wait_ms])
 
     def _stop_waiting(self, task: Task, rules: Rules, agent: str) -> int:
         """Undo what its rules had a task have while it waited; return what is left until its deadline, or 0."""

@@ -13,7 +13,7 @@ Invariants:
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -203,9 +203,20 @@ class Working:
 
     # -- events -------------------------------------------------------------------------
 
-    def tell(self, what: str, spec: TaskSpec, agent: str = "", attempt: int = 0, code: str = "") -> None:
+    def tell(
+        self,
+        what: str,
+        spec: TaskSpec,
+        agent: str = "",
+        attempt: int = 0,
+        code: str = "",
+        *,
+        spans_ms: Sequence[int] = (),
+    ) -> None:
         """Note what has happened to one task."""
-        self.events.append(TasksMoved(what, spec.queue, spec.name, agent, attempt, [spec.id], [], code))
+        self.events.append(
+            TasksMoved(what, spec.queue, spec.name, agent, attempt, [spec.id], list(spans_ms), code, spec.trace_id)
+        )
 
     # -- records ------------------------------------------------------------------------
 

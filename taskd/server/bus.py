@@ -69,6 +69,7 @@ def pick(wanted: Wanted, one: Numbered) -> list[EventView]:
                         ids,
                         spans_ms,
                         event.code,
+                        event.trace_id,
                     )
                 )
     views += [

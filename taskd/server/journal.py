@@ -44,8 +44,8 @@ RECENT_TASKS_MAX: Final = 50_000
 TASK_BYTES: Final = 22
 """What one told of weighs: an id, a span, and what msgpack puts around them."""
 
-GROUP_BYTES: Final = 80
-"""What all of one kind in a turn have in common: words, names."""
+GROUP_BYTES: Final = 100
+"""What all of one kind in a turn have in common: words, names; or the trace of one."""
 
 PAGE: Final = 200
 """Records read at once."""

@@ -13,6 +13,7 @@ from taskd.core.events import Event
 from taskd.core.records import Mutation
 from taskd.core.working import Working
 from taskd.server.bus import Bus
+from taskd.server.chronicle import Chronicle
 from taskd.server.history import History
 from taskd.server.journal import Journal
 from taskd.server.tally import Tally
@@ -31,6 +32,7 @@ class Watch:
         history: Of how the server stood.
         bus: Tells who looks on; ``run`` it.
         webhooks: Post what happens; ``run`` them.
+        chronicle: Has it in the log.
         tracer: Makes spans; None: nobody wants them.
     """
 
@@ -38,6 +40,7 @@ class Watch:
         self.journal = Journal(store)
         self.history = History(store, working, tally)
         self.bus = Bus(self.journal, tally)
+        self.chronicle = Chronicle(working)
         self.tracer: Tracer | None = None
         self._kept: list[Mutation] = []
         self.webhooks = Webhooks(self.bus, store, self._kept.extend, rng)
@@ -60,13 +63,16 @@ class Watch:
             kept += self._kept
             self._kept.clear()
         mark = self.journal.newest if events else 0
-        if mark and self.tracer is not None:
-            self.tracer.look(events, now, mark)
+        if mark:
+            self.chronicle.look(events, mark)
+            if self.tracer is not None:
+                self.tracer.look(events, now, mark)
         return kept, mark
 
     def release(self, mark: int, now: Now) -> None:
         """See ``loop.Onlooker``."""
         if self.tracer is not None:
             self.tracer.release(mark, now)
+        self.chronicle.release(mark, now)
         self.journal.release(mark)
         self.bus.note()

@@ -27,6 +27,8 @@ class EventDocument(msgspec.Struct):
     """How long each has waited in line, if attempts begin; how long each has run, if they have ended."""
     code: str | None
     """Of the failure."""
+    trace_id: str | None
+    """Of a task that it happened to by itself; of those that share an event, each task tells its own."""
 
 
 class DepthDocument(msgspec.Struct):
@@ -78,6 +80,7 @@ def event_document(view: EventView) -> EventDocument:
         ids=[format_task_id(each) for each in view.ids],
         spans_ms=view.spans_ms,
         code=view.code or None,
+        trace_id=view.trace_id or None,
     )
 
 

@@ -35,7 +35,7 @@ FAILURE = Failure("task.raised", "boom", "builtins.ValueError", "Traceback…", 
 
 FIRING = FiringRecord(1_763_760_000_000, 1_763_763_600_000, 61, "coalesced", "missed", b"", 1_763_763_601_000)
 
-MOVED = TasksMoved("task.succeeded", "images", "app.tasks.add", "a1", 2, [TASK_ID], [1_250])
+MOVED = TasksMoved("task.succeeded", "images", "app.tasks.add", "a1", 2, [TASK_ID], [1_250], trace_id="ab" * 16)
 
 POINT = Point(
     *(1_763_760_000_000, 2_000, 50, 40, 30, 2, 1, 3, 900, 12, 1, 8, 2),
