@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from taskd.cli.lazy import import_structlog
 from taskd.cli.options import by_name, chosen_server, name_and_value, server_options
 from taskd.cli.output import hint
 
@@ -65,6 +66,7 @@ def agent(
     runs, a second one ends it at once. Each option is also option_name under [agent] in taskd.toml, and, but for
     labels and resources, TASKD_OPTION_NAME in the environment.
     """
+    import_structlog()
     from taskd.cli import working
     from taskd.server.settings import load_settings
 

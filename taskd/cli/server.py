@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from taskd.cli.folders import state_dir
+from taskd.cli.lazy import import_structlog
 from taskd_protocol.errors import ConfigInvalid
 
 
@@ -66,6 +67,7 @@ def server(*, file: Path | None, **flags: str | bool | tuple[str, ...] | None) -
     this user find it. Once it serves it says so: "serving taskd://HOST:PORT http://HOST:PORT". Each option is also
     TASKD_OPTION_NAME in the environment and option_name under [server] in taskd.toml.
     """
+    import_structlog()
     from taskd.cli import serving
     from taskd.server.config import SECTION, ServerConfig
     from taskd.server.settings import load_settings

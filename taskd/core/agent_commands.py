@@ -1,15 +1,15 @@
 """What agents offer, ask and report; see ``taskd.core.commands``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from taskd_protocol.resources import Supply
 from taskd_protocol.task import Checkpoint, FailureReport, Held, LogPiece, Pool, Report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferAgent:
+class OfferAgent(msgspec.Struct, frozen=True, kw_only=True):
     """An agent is connected and has this. Answer: ``AgentAccepted``."""
 
     agent: str
@@ -19,14 +19,14 @@ class OfferAgent:
     pools: Sequence[Pool]
     queues: frozenset[str]
     """Empty: all."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     holding: Sequence[Held] = ()
     """Leases from before the connection; of its first offer only."""
     software: str = ""
     marks_starts: bool = True
     """It heeds ``mark_start``: agents do that speak version 2 of the protocol, or a later one."""
     supplies: Sequence[Supply] = ()
-    resources: Mapping[str, float] = field(default_factory=dict)
+    resources: Mapping[str, float] = msgspec.field(default_factory=dict)
     """What an agent says that knows no supplies."""
     life_ms: int = 0
     """Its machine is there for so long; 0: no end is known."""
@@ -39,16 +39,14 @@ class AgentAccepted(NamedTuple):
     """Tokens that it holds and that are no longer its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoseConnection:
+class LoseConnection(msgspec.Struct, frozen=True):
     """The agent's connection is gone; its leases stay until its time is up."""
 
     agent: str
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddCredit:
+class AddCredit(msgspec.Struct, frozen=True):
     """The agent's pool can take so many more leases; 0: it takes all its credit back."""
 
     agent: str
@@ -57,24 +55,21 @@ class AddCredit:
     leases: int
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAgent:
+class DrainAgent(msgspec.Struct, frozen=True):
     """Grant the agent nothing more."""
 
     agent: str
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
-class HearAgent:
+class HearAgent(msgspec.Struct, frozen=True):
     """Something came from the agent, whole message or not: it is alive."""
 
     agent: str
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
-class BeatHeart:
+class BeatHeart(msgspec.Struct, frozen=True):
     """The agent is alive and holds this."""
 
     agent: str
@@ -86,24 +81,21 @@ class BeatHeart:
     memory_outside: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AckAttempts:
+class AckAttempts(msgspec.Struct, frozen=True):
     """These attempts succeeded. Answer: ``Recorded``."""
 
     agent: str
     reports: Sequence[Report]
 
 
-@dataclass(frozen=True, slots=True)
-class NackAttempts:
+class NackAttempts(msgspec.Struct, frozen=True):
     """These attempts ended without success. Answer: ``Recorded``."""
 
     agent: str
     reports: Sequence[FailureReport]
 
 
-@dataclass(frozen=True, slots=True)
-class MarkStarted:
+class MarkStarted(msgspec.Struct, frozen=True):
     """These attempts, granted with ``mark_start``, are about to start. Answer: ``StartsRecorded``."""
 
     agent: str
@@ -124,8 +116,7 @@ class ReportsRecorded(NamedTuple):
     stale: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class AppendLogs:
+class AppendLogs(msgspec.Struct, frozen=True):
     """Keep this output. Answer: ``LogsKept``."""
 
     agent: str
@@ -138,8 +129,7 @@ class LogsKept(NamedTuple):
     data_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeepCheckpoints:
+class KeepCheckpoints(msgspec.Struct, frozen=True):
     """Keep how far these attempts have come, for the next ones."""
 
     agent: str

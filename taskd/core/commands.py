@@ -7,8 +7,9 @@ Those of agents, workflows and schedules are in rooms of their own; the unions o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from taskd.core.agent_commands import (
     AckAttempts,
@@ -74,8 +75,7 @@ As it stands now: what was decided since it was read, in this turn too, is laid 
 NOTHING_LOADED: Loaded = {}
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitTasks:
+class SubmitTasks(msgspec.Struct, frozen=True):
     """Keep these tasks. Answer: ``Submitted``."""
 
     owner: str
@@ -92,8 +92,7 @@ class Submitted(NamedTuple):
     """What no agent that is connected could ever run."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTasks:
+class CancelTasks(msgspec.Struct, frozen=True):
     """End these. Answer: ``CancelStates``."""
 
     ids: Sequence[bytes]
@@ -107,8 +106,7 @@ class CancelStates(NamedTuple):
     states: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class RetryTasks:
+class RetryTasks(msgspec.Struct, frozen=True):
     """Give those that ended without success another chance. Answer: ``RetryStates``."""
 
     ids: Sequence[bytes]
@@ -120,8 +118,7 @@ class RetryStates(NamedTuple):
     states: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class HastenTasks:
+class HastenTasks(msgspec.Struct, frozen=True):
     """Put those in line that wait for a time. Answer: ``HastenStates``."""
 
     ids: Sequence[bytes]
@@ -133,8 +130,7 @@ class HastenStates(NamedTuple):
     states: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StartJob:
+class StartJob(msgspec.Struct, frozen=True):
     """Do this to all tasks that fit. Answer: ``JobStarted``."""
 
     owner: str
@@ -149,8 +145,7 @@ class JobStarted(NamedTuple):
     id: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepJob:
+class StepJob(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to the effect ``WantTasks``: the next tasks that a job is to look at."""
 
     job: bytes
@@ -165,8 +160,7 @@ class StepJob:
     """There are no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderQueue:
+class OrderQueue(msgspec.Struct, frozen=True):
     """Have a queue take nothing new, or have nothing of it leased; or neither any more."""
 
     queue: str
@@ -174,22 +168,19 @@ class OrderQueue:
     pause: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetLimit:
+class SetLimit(msgspec.Struct, frozen=True):
     """Have this limit hold from now on."""
 
     limit: Limit
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveLimit:
+class RemoveLimit(msgspec.Struct, frozen=True):
     """Have it hold no longer."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SyncLimits:
+class SyncLimits(msgspec.Struct, frozen=True):
     """Have these limits hold which a module's code says, and none that it said before. Answer: ``LimitsChanged``."""
 
     source: str
@@ -205,16 +196,14 @@ class LimitsChanged(NamedTuple):
     """Those that others have said."""
 
 
-@dataclass(frozen=True, slots=True)
-class WeighQueue:
+class WeighQueue(msgspec.Struct, frozen=True):
     """Give a queue its share of the room that agents have."""
 
     queue: str
     weight: int
 
 
-@dataclass(frozen=True, slots=True)
-class WeighFairKey:
+class WeighFairKey(msgspec.Struct, frozen=True):
     """Give a fair key its share of its queue."""
 
     queue: str
@@ -222,8 +211,7 @@ class WeighFairKey:
     weight: int
 
 
-@dataclass(frozen=True, slots=True)
-class OrderAgent:
+class OrderAgent(msgspec.Struct, frozen=True):
     """Have an agent finish what it runs and stay idle, or work again."""
 
     agent: str
@@ -239,30 +227,26 @@ class Charge(NamedTuple):
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefundTasks:
+class RefundTasks(msgspec.Struct, frozen=True):
     """Give tasks that have not ended back what these attempts on an agent have cost them."""
 
     charges: Sequence[Charge]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreToken:
+class StoreToken(msgspec.Struct, frozen=True):
     """Keep a token or an invitation."""
 
     key_id: str
     record: TokenRecord
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeToken:
+class RevokeToken(msgspec.Struct, frozen=True):
     """Refuse it from now on."""
 
     key_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class UseInvitation:
+class UseInvitation(msgspec.Struct, frozen=True):
     """Turn an invitation, whose secret the shell has compared, into an agent's token."""
 
     invitation: str
@@ -280,8 +264,7 @@ class LineEntry(NamedTuple):
     """DETAILS, if the state has some."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefillWindow:
+class RefillWindow(msgspec.Struct, frozen=True):
     """The answer to the effect ``WantLine``: what stands in the line beyond its window."""
 
     line: bytes
@@ -290,8 +273,7 @@ class RefillWindow:
     """The line ends with these."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeGate:
+class TakeGate(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to the effect ``WantGate``."""
 
     gate: bytes
@@ -311,15 +293,13 @@ class TakeGate:
     """What is left of its rate; None: all."""
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True):
     """These tasks wait in a line that has been granted nothing for a while: they are to hold no places meanwhile."""
 
     tasks: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeGates:
+class TakeGates(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to the effect ``WantGates``."""
 
     walk: int
@@ -328,8 +308,7 @@ class TakeGates:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RefillTimers:
+class RefillTimers(msgspec.Struct, frozen=True):
     """The answer to the effect ``WantTimers``."""
 
     timers: Sequence[tuple[bytes, int]]
@@ -337,23 +316,20 @@ class RefillTimers:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseDue:
+class ReleaseDue(msgspec.Struct, frozen=True):
     """The time of these timers has come."""
 
     timers: Sequence[bytes]
     """TIMER ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeFinished:
+class PurgeFinished(msgspec.Struct, frozen=True):
     """Take away what retention no longer keeps: one FINISHED record's tasks."""
 
     finished_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SweepLogs:
+class SweepLogs(msgspec.Struct, frozen=True):
     """Take away what one FINISHED record's tasks have said, if all that ended before has been gone through."""
 
     finished_id: bytes
@@ -361,16 +337,14 @@ class SweepLogs:
     """The id before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropLapsed:
+class DropLapsed(msgspec.Struct, frozen=True):
     """Take away records that count no longer."""
 
     ids: Sequence[bytes]
     """LAPSE ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class SweepFair:
+class SweepFair(msgspec.Struct, frozen=True):
     """Take away those ends of fair keys that lie behind."""
 
     found: Sequence[tuple[bytes, FairRecord]]
@@ -379,8 +353,7 @@ class SweepFair:
     """There are none beyond these."""
 
 
-@dataclass(frozen=True, slots=True)
-class GoOn:
+class GoOn(msgspec.Struct, frozen=True):
     """Go on with workflows, or with placement, where there is more to do than one turn holds."""
 
 

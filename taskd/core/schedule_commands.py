@@ -1,14 +1,14 @@
 """What is asked of schedules, and what is answered; see ``taskd.core.commands``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from taskd_protocol.schedule import Schedule
 
 
-@dataclass(frozen=True, slots=True)
-class PutSchedule:
+class PutSchedule(msgspec.Struct, frozen=True):
     """Keep this schedule, or change the one of its name, which was made by hand. Answer: ``SchedulesChanged``."""
 
     owner: str
@@ -18,8 +18,7 @@ class PutSchedule:
     """Refuse to change another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncSchedules:
+class SyncSchedules(msgspec.Struct, frozen=True):
     """Have a module's schedules be these; others that it defined fire no more. Answer: ``SchedulesChanged``."""
 
     owner: str
@@ -41,16 +40,14 @@ class SchedulesChanged(NamedTuple):
     """Of those that are kept, what the module of a sync has defined and defines no longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrderSchedule:
+class OrderSchedule(msgspec.Struct, frozen=True):
     """Pause, resume or remove a schedule."""
 
     name: str
     action: str
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerSchedule:
+class TriggerSchedule(msgspec.Struct, frozen=True):
     """Submit a schedule's work now, beside its times. Answer: ``ScheduleTriggered``."""
 
     name: str
@@ -64,8 +61,7 @@ class ScheduleTriggered(NamedTuple):
     id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BackfillSchedule:
+class BackfillSchedule(msgspec.Struct, frozen=True):
     """Submit a schedule's work for its times in the past. Answer: ``ScheduleBackfilled``."""
 
     name: str
@@ -83,8 +79,7 @@ class ScheduleBackfilled(NamedTuple):
     """Up to here; less than was asked if these were as many as one request may be for."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookAtSchedules:
+class LookAtSchedules(msgspec.Struct, frozen=True):
     """Decide on what is due of these schedules."""
 
     names: Sequence[str]

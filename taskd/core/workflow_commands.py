@@ -1,7 +1,6 @@
 """What is asked of workflows, and what was read of them; see ``taskd.core.commands``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -11,8 +10,7 @@ from taskd_protocol.task import Given, TaskSpec
 from taskd_protocol.workflow import Node, WorkflowSpec
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitWorkflow:
+class SubmitWorkflow(msgspec.Struct, frozen=True):
     """Keep these nodes of a workflow, and with the last of them the workflow. Answer: ``NodesTaken``."""
 
     owner: str
@@ -27,8 +25,7 @@ class NodesTaken(NamedTuple):
     nodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class OrderWorkflow:
+class OrderWorkflow(msgspec.Struct, frozen=True):
     """Cancel a workflow, resume it, or run a node of it again."""
 
     id: bytes
@@ -38,8 +35,7 @@ class OrderWorkflow:
     """The same order again is known by it; empty: it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignalWorkflow:
+class SignalWorkflow(msgspec.Struct, frozen=True):
     """Let the nodes of a workflow go on that wait for this, now or later."""
 
     id: bytes
@@ -47,8 +43,7 @@ class SignalWorkflow:
     packed: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeFlow:
+class TakeFlow(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to the effect ``WantFlow``: a workflow's nodes, and what is stored of each."""
 
     id: bytes
@@ -67,8 +62,7 @@ class TakeFlow:
     """Why it cannot be read, and nothing else is told; empty: it was."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapItems:
+class MapItems(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to the effect ``WantItems``."""
 
     id: bytes
@@ -84,8 +78,7 @@ class MapItems:
     """Packed, from ``first`` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnTasks:
+class SpawnTasks(msgspec.Struct, frozen=True):
     """Make what a running task has spawned."""
 
     agent: str
@@ -94,16 +87,14 @@ class SpawnTasks:
     specs: Sequence[TaskSpec]
 
 
-@dataclass(frozen=True, slots=True)
-class WakeTask:
+class WakeTask(msgspec.Struct, frozen=True):
     """Put a task back in line that waited for what it has spawned."""
 
     id: bytes
     family: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RerunTasks:
+class RerunTasks(msgspec.Struct, frozen=True):
     """Run these tasks of workflows again, which have ended, with these inputs; none: with those of before."""
 
     tasks: Sequence[tuple[bytes, Sequence[Given]]]

@@ -155,8 +155,7 @@ async def serve(
             new_lineage=platform.token_bytes(16),
             on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
         )
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # uncollected: to look through all that was imported takes a seventh of a start
         gc.set_threshold(GC_THRESHOLD)
         try:
             await serve_store(plan, platform, data_dir, certificates, store, task_status=task_status)

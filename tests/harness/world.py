@@ -10,7 +10,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypedDict
 
 import msgspec
@@ -326,7 +325,7 @@ class World:
             number = agent.lease_number
             again = agent.offer()
             agent.connection, agent.lease_number = known.connection, number
-            self.ask(replace(again, connection=known.connection, holding=()))
+            self.ask(msgspec.structs.replace(again, connection=known.connection, holding=()))
 
     def credit(self, name: str, leases: int) -> None:
         """Have an agent ask for leases."""
@@ -401,7 +400,7 @@ class World:
         if is_forgetful and agent.held:
             agent.held.pop(next(iter(agent.held)))
         cpu, memory = self.outside.get(name, (0, 0))
-        self.ask(replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
+        self.ask(msgspec.structs.replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
 
     def use(self, name: str, percent: int, memory: int) -> None:
         """Have others use an agent's machine from now on: so much of its CPUs, and of its memory."""

@@ -7,9 +7,9 @@ still hold, by rules that are written here once more.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
+import msgspec
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -223,7 +223,7 @@ class Placement(RuleBasedStateMachine):
         agent = self._one(which)
         outside = self.machines[agent.name].amount("cpu") * cpu // 100
         self.outside[agent.name] = outside, memory
-        self.shell.do(replace(agent.beat(cpu_outside=outside), memory_outside=memory))
+        self.shell.do(msgspec.structs.replace(agent.beat(cpu_outside=outside), memory_outside=memory))
 
     @rule(ms=st.sampled_from([10, 600, 4_000]))
     def wait(self, ms: int) -> None:
@@ -362,7 +362,7 @@ class Placement(RuleBasedStateMachine):
     def _beat(self) -> None:
         for agent in [agent for agent in self.agents.values() if agent.name not in self.away]:
             cpu, memory = self.outside[agent.name]
-            self.shell.do(replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
+            self.shell.do(msgspec.structs.replace(agent.beat(cpu_outside=cpu), memory_outside=memory))
 
     def _one(self, which: int) -> FakeAgent:
         """Return one that is there."""

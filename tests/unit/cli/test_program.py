@@ -33,6 +33,20 @@ def test_help_imports_nothing_that_it_does_not_need() -> None:
     assert "click" in modules
 
 
+def test_a_server_imports_nothing_that_only_paints() -> None:
+    """It is up sooner, and smaller."""
+    script = """
+import sys
+from taskd.cli.lazy import import_structlog
+import_structlog()
+from taskd.cli import serving
+print(*({"rich", "pygments"} & set(sys.modules)))
+import rich.console
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_version(taskd: Taskd) -> None:
     assert taskd("--version").out == f"taskd {__version__}\n"
 

@@ -1,7 +1,5 @@
 """Access: tokens and one-time invitations, as they are stored."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -50,7 +48,7 @@ def test_an_invitation_becomes_a_token_once(shell: Shell) -> None:
     shell.do(use)
     assert list(shell.working.tokens) == ["k1"]
     assert shell.disk.scan(records.TOKEN) == [b"k1"]
-    for again in (use, replace(use, key_id="k2"), UseInvitation("i0", "k2", use.record)):
+    for again in (use, msgspec.structs.replace(use, key_id="k2"), UseInvitation("i0", "k2", use.record)):
         with pytest.raises(InvitationRefused):
             shell.do(again)
     assert list(shell.working.tokens) == ["k1"]

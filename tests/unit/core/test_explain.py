@@ -1,8 +1,8 @@
 """Explaining: each obstacle is named, with what it is about, and so is what a task waits for that is in no line."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from harness.agent import FakeAgent
@@ -106,7 +106,7 @@ def parts_left(shell: Shell) -> TaskSpec:
 def machine_pressed(shell: Shell) -> TaskSpec:
     agent = join(shell)
     for _ in range(CALM_BEATS):
-        shell.do(replace(agent.beat(), cpu_outside=7_000))
+        shell.do(msgspec.structs.replace(agent.beat(), cpu_outside=7_000))
     return submit(shell, Where([Request([Need("cpu", 4_000)])]))
 
 
@@ -115,7 +115,7 @@ def pressed_and_taken(shell: Shell) -> TaskSpec:
     agent = join(shell)
     submit(shell, Where([Request([Need("gpu", 2_000)])]))
     for _ in range(CALM_BEATS):
-        shell.do(replace(agent.beat(), cpu_outside=7_000))
+        shell.do(msgspec.structs.replace(agent.beat(), cpu_outside=7_000))
     return submit(shell, Where([Request([Need("cpu", 4_000), Need("gpu", 1_000)])]))
 
 
@@ -138,7 +138,7 @@ def drained(shell: Shell) -> TaskSpec:
 
 def life_too_short(shell: Shell) -> TaskSpec:
     agent = FakeAgent(shell)
-    shell.do(replace(agent.offer(), life_ms=60_000))
+    shell.do(msgspec.structs.replace(agent.offer(), life_ms=60_000))
     shell.do(agent.credit(1))
     return submit(shell, Where(life_ms=120_000))
 

@@ -1,7 +1,5 @@
 """Resources: what is asked for is granted where it is, one by one, and taken back."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -270,7 +268,7 @@ def test_an_agent_kept_free_that_others_then_use_is_given_up(shell: Shell) -> No
 
 def test_memory_that_others_use_is_not_granted_however_long_it_lasts(shell: Shell) -> None:
     agent = machine(shell)
-    beat = replace(agent.beat(cpu_outside=3_000), memory_outside=4 * GIB)
+    beat = msgspec.structs.replace(agent.beat(cpu_outside=3_000), memory_outside=4 * GIB)
     shell.do(beat)
     shell.submit(wish(shell, cpu(2), Need("memory", 6 * GIB)))
     for _ in range(60):
