@@ -51,6 +51,10 @@ class Dashboard:
             *(Route(f"/{screen}/{{name:path}}", self._show) for screen in SCREENS),
         ]
 
+    def nothing_here(self, request: Request) -> Response:
+        """See ``taskd.http.app.Site``: the document, which says so itself, with the way home."""
+        return _sent(self._document, request, "no-store", 404)
+
     async def _show(self, request: Request) -> Response:
         return _sent(self._document, request, "no-cache")
 
@@ -64,8 +68,8 @@ class Dashboard:
         return _sent(asset, request, _FOREVER)
 
 
-def _sent(asset: Asset, request: Request, caching: str) -> Response:
+def _sent(asset: Asset, request: Request, caching: str, status: int = 200) -> Response:
     headers = {"etag": asset.etag, "cache-control": caching}
-    if asset.etag in request.headers.get("if-none-match", ""):
+    if status == 200 and asset.etag in request.headers.get("if-none-match", ""):  # noqa: PLR2004 - the word for it
         return Response(status_code=304, headers=headers)
-    return Response(asset.content, headers=headers, media_type=asset.media_type)
+    return Response(asset.content, status, headers, media_type=asset.media_type)

@@ -4,6 +4,7 @@ Knows neither sockets nor the server that runs it; what it shows is handed in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -19,7 +20,7 @@ from starlette.routing import Route as Page
 from taskd.http.api import Api
 from taskd.http.auth import Way, bearer
 from taskd.http.errors import JSON, MethodRefused, NotFound, refusal
-from taskd.http.guard import Guard, SecurityHeaders
+from taskd.http.guard import READS, Guard, SecurityHeaders
 from taskd.http.hosts import HostAllowList
 from taskd.http.live import Live
 from taskd.http.metrics import metrics_page
@@ -44,6 +45,10 @@ class Site(Protocol):
     @property
     def routes(self) -> Sequence[BaseRoute]:
         """Where they are."""
+        ...
+
+    def nothing_here(self, request: Request) -> Response:
+        """Return what a person is shown where there is no page."""
         ...
 
 
@@ -85,6 +90,7 @@ def make_app(
     prefix = path_prefix(prefix)
     probes: list[BaseRoute] = [Page("/healthz", healthz), Page("/readyz", readyz)]
     pages: list[BaseRoute] = []
+    site = None
     if services is not None:
         site = None if open_site is None else open_site(services, rates, prefix)
         api = Api(services, WAYS if site is None else (*WAYS, *site.ways), rates)
@@ -100,7 +106,7 @@ def make_app(
             Middleware(HostAllowList, hosts=tuple(hosts)),
             Middleware(Guard, rates=rates),
         ],
-        exception_handlers={HTTPException: _not_here},
+        exception_handlers={HTTPException: partial(_not_here, site)},
     )
 
 
@@ -120,10 +126,18 @@ def _api(api: Api, prefix: str) -> Iterable[BaseRoute]:
     return [Page(f"{API}/openapi.json", openapi), *api.pages(routes)]
 
 
-async def _not_here(request: Request, why: Exception) -> Response:
+async def _not_here(site: Site | None, request: Request, why: Exception) -> Response:
     assert isinstance(why, HTTPException)
     if why.status_code == 405:  # noqa: PLR2004 - the status itself is the word for it
         refused = MethodRefused(f"this page takes no {request.method}")
         refused.headers = why.headers or {}
         return refusal(refused)
+    if site is not None and _is_persons(request):
+        return site.nothing_here(request)
     return refusal(NotFound("there is no such page; see /api/v1/openapi.json"))
+
+
+def _is_persons(request: Request) -> bool:
+    """Tell whether a browser asks for something to be shown, and not a program for something of the API."""
+    shows = request.method in READS and "text/html" in request.headers.get("accept", "")
+    return shows and f"{API}/" not in request.url.path

@@ -182,6 +182,16 @@ def test_a_task_tells_all_and_loses_no_digit(site: Site) -> None:
     tab.see("Copied")
 
 
+def test_where_there_is_no_page_a_link_leads_home(site: Site) -> None:
+    """Also to who comes from outside, by an address that was mistyped."""
+    tab = site.tab
+    for path in ("/nope", "/nope/at/all", "/tasks//x/y"):
+        tab.open(path)
+        tab.see("There is no such page.")
+    tab.click("To the overview")
+    tab.see("Throughput")
+
+
 def test_what_failed_says_why_and_is_tried_again(site: Site) -> None:
     """With the traceback, of each attempt."""
     tab = site.tab

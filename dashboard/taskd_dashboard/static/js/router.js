@@ -41,7 +41,9 @@ export function setQuery(changes, { replace = false } = {}) {
 }
 
 export function here() {
-  return { path: location.pathname.slice(BASE.length) || "/", query: new URLSearchParams(location.search) };
+  const { pathname } = location;
+  const path = `${pathname}/`.startsWith(`${BASE}/`) ? pathname.slice(BASE.length) || "/" : pathname; // beside the prefix there is no page
+  return { path, query: new URLSearchParams(location.search) };
 }
 
 export function match() {

@@ -224,3 +224,25 @@ async def test_a_foreign_host_is_told_nothing(page: Browser) -> None:
     """Neither the page nor a login."""
     for method, path in (("GET", "/"), ("GET", "/session"), ("POST", "/login"), ("POST", "/logout")):
         assert (await page.ask(method, path, b"{}", role=None, host="evil.example")).status == 400
+
+
+async def test_who_reads_is_shown_that_there_is_no_such_page(page: Browser) -> None:
+    """By the page's own document, which leads home; programs, and whoever asks below the API, are told in JSON."""
+    shown = await page.ask("GET", "/nope/at/all", role=None, accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    home = await page.ask("GET", "/", role=None)
+    assert (shown.status, home.status) == (404, 200)
+    assert shown.body == home.body
+    assert shown.headers["content-type"] == home.headers["content-type"]
+    assert shown.headers["cache-control"] == "no-store"
+    again = await page.ask("GET", "/nope/at/all", role=None, accept="text/html", if_none_match=home.headers["etag"])
+    assert again.status == 404
+    for path, accept in [("/nope", "*/*"), ("/nope", "application/json"), ("/api/v1/nope", "text/html")]:
+        told = await page.ask("GET", path, role=None, accept=accept)
+        assert told.error[:2] == (404, "http.not_found")
+    posted = await page.ask("POST", "/nope", b"", role=None, accept="text/html", **OURS)
+    assert posted.error[:2] == (404, "http.not_found")
+
+
+async def test_without_a_page_everybody_is_told_in_json(server: Server) -> None:
+    bare = Browser(server)
+    assert (await bare.ask("GET", "/nope", role=None, accept="text/html")).error[:2] == (404, "http.not_found")
