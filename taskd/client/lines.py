@@ -47,6 +47,7 @@ Since = str | dt.datetime | dt.timedelta
 """A cursor; an instant; or so long ago."""
 
 CURSOR_CHARS_MAX: Final = 24
+SEQUENCE_MAX: Final = 1 << 63
 
 TEXTS: Final = (STDOUT, STDERR, STACKS, LOG, CUT)
 """Streams that people read."""
@@ -260,7 +261,8 @@ def read_cursor(text: str) -> tuple[int, int]:
         BadRequest: It is none.
     """
     sequence, _, index = text.partition(".")
-    if not (text.isascii() and sequence.isdecimal() and index.isdecimal() and len(text) <= CURSOR_CHARS_MAX):
+    is_one = text.isascii() and sequence.isdecimal() and index.isdecimal() and len(text) <= CURSOR_CHARS_MAX
+    if not is_one or int(sequence) >= SEQUENCE_MAX:
         raise BadRequest(f"{text[:40]!r} is no cursor: take that of a line, such as '12.0'")
     return int(sequence), int(index)
 

@@ -71,13 +71,13 @@ async def count_tasks(call: Call[CountAsked, Nothing]) -> Count:
     """Count the tasks that fit a filter, or that an action would change."""
     asked = call.asked
     wanted = _wanted(asked.filter, asked.action, call.wall_ms)
-    count, looked_at, cursor = 0, 0, read_cursor(asked.cursor)
+    count, looked_at, cursor = 0, 0, read_cursor("count", asked.cursor)
     until_s = trio.current_time() + COUNT_SECONDS
     while True:
         counted = await call.ask(TaskCount(0, asked.action, wanted, cursor), TaskCounted)
         count, looked_at, cursor = count + counted.count, looked_at + counted.looked_at, counted.cursor
         if not cursor or trio.current_time() >= until_s:
-            return Count(count, looked_at, cursor_text(cursor))
+            return Count(count, looked_at, cursor_text("count", cursor))
 
 
 async def start_job(call: Call[Nothing, BulkBody]) -> JobDocument:

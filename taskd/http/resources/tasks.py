@@ -123,8 +123,10 @@ async def list_tasks(call: Call[TasksAsked, Nothing]) -> Tasks:
     """List tasks, newest first."""
     asked = call.asked
     wanted = wanted_tasks(asked.filter, call.wall_ms)
-    page = await call.ask(TaskList(0, limit=asked.limit, cursor=read_cursor(asked.cursor), filter=wanted), TaskPage)
-    return Tasks([task_document(view) for view in page.views], cursor_text(page.cursor))
+    page = await call.ask(
+        TaskList(0, limit=asked.limit, cursor=read_cursor("tasks", asked.cursor), filter=wanted), TaskPage
+    )
+    return Tasks([task_document(view) for view in page.views], cursor_text("tasks", page.cursor))
 
 
 async def show_task(call: Call[TaskAsked, Nothing]) -> TaskDetail:

@@ -145,9 +145,9 @@ class SignalBody(msgspec.Struct, forbid_unknown_fields=True):
 async def list_workflows(call: Call[WorkflowsAsked, Nothing]) -> Workflows:
     """List workflows, newest first."""
     asked = call.asked
-    message = WorkflowList(0, asked.state, asked.name, asked.limit, read_cursor(asked.cursor))
+    message = WorkflowList(0, asked.state, asked.name, asked.limit, read_cursor("workflows", asked.cursor))
     page = await call.ask(message, WorkflowPage)
-    return Workflows([workflow_document(view) for view in page.views], cursor_text(page.cursor))
+    return Workflows([workflow_document(view) for view in page.views], cursor_text("workflows", page.cursor))
 
 
 async def show_workflow(call: Call[WorkflowAsked, Nothing]) -> WorkflowDetail:

@@ -128,6 +128,9 @@ async def test_what_cannot_be_is_refused(browser: Browser) -> None:
     task = "/tasks/0197c1a0-7d3c-7c4e-9f00-0123456789ab/logs"
     assert (await browser.get(task)).status == 404
     assert (await browser.get("/tasks/no-id/logs")).status == 400
+    for cursor in ("12", "a.b", "9999999999999999999.0", "9" * 22 + ".0"):
+        refused = await browser.get(f"{task}?after={cursor}")
+        assert (refused.status, refused.json["error"]["path"]) == (400, "$.after")
     for words, path in (
         ("after=x", "$.after"),
         ("after=1.-2", "$.after"),

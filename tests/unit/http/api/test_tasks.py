@@ -251,6 +251,7 @@ async def test_tasks_are_listed_page_by_page_by_a_filter(browser: Browser) -> No
         ("cursor=!!", "$.cursor", "no cursor"),
         ("cursor=" + "A" * 300, "$.cursor", "length <= 200"),
         ("cursor=%C3%A4", "$.cursor", "no cursor"),
+        ("cursor=AaIoJvJJcYiAP4QN36pkzw", "$.cursor", "no cursor"),  # well-formed base64, and nobody's
         ("page=2", "$", "unknown field `page`"),
     ],
 )
