@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+ISSUER: Final = "__issue__"
+"""First word with which it becomes the process that makes certificates."""
+
 PARENT_VARIABLE: Final = "_TASKD_PARENT"
 """Set, to our process id, for one that we start and that must not outlive us."""
 

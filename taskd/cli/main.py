@@ -28,13 +28,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from taskd.agent import warden
 
         warden.main(words[1:])
-    from taskd.program import PARENT_VARIABLE
+    from taskd.program import ISSUER, PARENT_VARIABLE
 
     parent = os.environ.pop(PARENT_VARIABLE, "")
     if parent.isdecimal():
         from taskd.agent.prctl import die_with_parent
 
         die_with_parent(int(parent))
+    if words[:1] == [ISSUER]:
+        from taskd.server import issuing
+
+        issuing.main(words[1:])
     gc.set_threshold(GC_THRESHOLD)
     from taskd.cli import program
 

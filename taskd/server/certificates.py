@@ -5,32 +5,22 @@ Invariants:
 - The certificate and its key stand in one file, which changes by one rename: they always fit.
 - A renewal touches new handshakes only; open connections live on.
 
-Knows no sockets. The clock and the thread are handed in.
+What is in them is read as a peer reads it, by a handshake in memory. Knows no sockets, and no keys. The clock, the
+thread and who issues are handed in.
 """
 
 import datetime as dt
 import functools
+import hashlib
+import ipaddress
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from taskd.server.datadir import write_durably
-from taskd.server.issuing import (
-    HOST_NAMES_MAX,
-    host_names_of,
-    is_host_name,
-    issue,
-    make_ca,
-    merge_host_names,
-    private_pem,
-)
+from taskd.server.host_names import HOST_NAMES_MAX, is_host_name, merge_host_names
+from taskd.server.issuer import Issue, issue_apart
 from taskd.server.platform import Offload
 from taskd_protocol.errors import ConfigInvalid
 
@@ -38,6 +28,11 @@ _ADDRESSES_MAX: Final = 64
 """Of the machine's own that are taken in: more belong to containers."""
 RENEW_BELOW_DAYS: Final = 30
 """A start renews a certificate that has less left."""
+_DAY_MS: Final = 24 * 3600 * 1000
+_ANY_TIME: Final = ssl.VerifyFlags(0x200000)
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: a certificate that has expired is read, too."""
+_FLIGHTS_MAX: Final = 4
+"""Of a handshake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +57,18 @@ class Certificates:
         ca_sha256: Of the CA certificate in DER.
     """
 
-    def __init__(self, root: Path, ca: x509.Certificate) -> None:
+    def __init__(self, root: Path, ca: "_Ca", issue: Issue) -> None:
         self._root = root
         self._ca = ca
+        self._issue = issue
         self.context = _server_context()
-        self.ca_pem = ca.public_bytes(serialization.Encoding.PEM).decode()
-        self.ca_sha256 = ca.fingerprint(hashes.SHA256())
-        self._leaf = self._load()
+        self.ca_pem = ca.pem
+        self.ca_sha256 = ca.sha256
+        self._facts = self._load()
 
     def facts(self) -> CertificateFacts:
         """Return the facts of the certificate that new connections are shown."""
-        return CertificateFacts(
-            host_names=tuple(host_names_of(self._leaf)),
-            not_before_ms=_unix_ms(self._leaf.not_valid_before_utc),
-            not_after_ms=_unix_ms(self._leaf.not_valid_after_utc),
-            sha256=self._leaf.fingerprint(hashes.SHA256()),
-            ca_sha256=self.ca_sha256,
-        )
+        return self._facts
 
     async def renew(self, host_names: Sequence[str], now_ms: int, offload: Offload) -> None:
         """Issue a new certificate and show it from now on, without touching open connections.
@@ -93,46 +83,48 @@ class Certificates:
         Raises:
             ConfigInvalid: A name is none, or the CA's key is missing.
         """
-        names = merge_host_names(host_names_of(self._leaf), host_names)
-        await offload(functools.partial(_issue, self._root, self._ca, names, _instant(now_ms)))
+        names = merge_host_names(self._facts.host_names, host_names)
+        await offload(functools.partial(self._issue, self._root, names, now_ms))
         # On the loop: a handshake begun between the loading of certificate and of key would see half of each.
-        self._leaf = self._load()
+        self._facts = self._load()
 
-    def _load(self) -> x509.Certificate:
-        path = self._root / "server.pem"
-        self.context.load_cert_chain(path)
-        return x509.load_pem_x509_certificate(path.read_bytes())
+    def _load(self) -> CertificateFacts:
+        self.context.load_cert_chain(self._root / "server.pem", password="")
+        return _shown(self.context, self._ca)
 
 
-def open_certificates(root: Path, host_names: Sequence[str], now_ms: int) -> Certificates:
-    """Load what the data directory holds; make or renew what is missing, short of life, or short of a name.
+def open_certificates(root: Path, host_names: Sequence[str], now_ms: int, issue: Issue = issue_apart) -> Certificates:
+    """Load what the data directory holds; have made or renewed what is missing, short of life, or short of a name.
 
-    Blocks: makes keys and syncs files.
+    Blocks: keys are made and files synced.
 
     Args:
         root: The data directory, ours alone.
         host_names: Names and addresses under which peers reach this server.
         now_ms: UTC milliseconds.
+        issue: Makes them.
 
     Raises:
         ConfigInvalid: A host name is none; or the CA is damaged, expired, or lacks its key when it is needed.
     """
-    now = _instant(now_ms)
     wanted = merge_host_names(host_names)
-    ca = _load_ca(root) or _make_ca(root, now)
-    if ca.not_valid_after_utc <= now:
+    ca = _read_ca(root)
+    if ca is not None and ca.not_after_ms <= now_ms:
+        ended = dt.datetime.fromtimestamp(ca.not_after_ms // 1000, dt.UTC)
         raise ConfigInvalid(
-            f"the CA in {root / 'ca.pem'} expired on {ca.not_valid_after_utc:%Y-%m-%d}: remove ca.pem, ca.key and"
+            f"the CA in {root / 'ca.pem'} expired on {ended:%Y-%m-%d}: remove ca.pem, ca.key and"
             " server.pem to make a new one, then give every peer its new profile"
         )
-    leaf = _load_leaf(root, ca)
-    known = host_names_of(leaf) if leaf is not None else []
-    expiring = leaf is None or leaf.not_valid_after_utc - now < dt.timedelta(days=RENEW_BELOW_DAYS)
+    leaf = None if ca is None else _read_leaf(root, ca)
+    known = () if leaf is None else leaf.host_names
+    expiring = leaf is None or leaf.not_after_ms - now_ms < RENEW_BELOW_DAYS * _DAY_MS
     if expiring or not set(wanted) <= set(known):
         # Addresses come and go with the networks a machine is in: those it had before stay while there is room.
         kept = [name for name in known if name not in wanted]
-        _issue(root, ca, [*wanted, *kept][:HOST_NAMES_MAX], now)
-    return Certificates(root, ca)
+        issue(root, [*wanted, *kept][:HOST_NAMES_MAX], now_ms)
+        ca = ca or _read_ca(root)
+    assert ca is not None
+    return Certificates(root, ca, issue)
 
 
 def names_for(listen_host: str, hostname: str, addresses: Iterable[str], host_names: Sequence[str]) -> list[str]:
@@ -164,59 +156,73 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _load_ca(root: Path) -> x509.Certificate | None:
+@dataclass(frozen=True, slots=True)
+class _Ca:
+    """A CA's certificate."""
+
+    pem: str
+    sha256: bytes
+    not_after_ms: int
+
+
+def _read_ca(root: Path) -> _Ca | None:
     """Return the CA; None when none was made, or its making was cut short before anyone could see it."""
     path = root / "ca.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        context.load_verify_locations(cadata=path.read_text(encoding="ascii"))
+        ca, der = context.get_ca_certs()[0], context.get_ca_certs(binary_form=True)[0]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         raise ConfigInvalid(f"{path} is damaged; restore it from a backup: peers know this server by it") from None
+    return _Ca(ssl.DER_cert_to_PEM_cert(der), hashlib.sha256(der).digest(), _unix_ms(ca["notAfter"]))
 
 
-def _make_ca(root: Path, now: dt.datetime) -> x509.Certificate:
-    ca, key = make_ca(now)
-    # The key first: a CA that is there without it would look like one that was lost.
-    write_durably(root / "ca.key", private_pem(key), mode=0o600)
-    write_durably(root / "ca.pem", ca.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    return ca
-
-
-def _load_leaf(root: Path, ca: x509.Certificate) -> x509.Certificate | None:
+def _read_leaf(root: Path, ca: _Ca) -> CertificateFacts | None:
     """Return the certificate, unless it is missing, damaged, or of another CA: it can always be issued anew."""
+    context = _server_context()
     try:
-        data = (root / "server.pem").read_bytes()
-        leaf = x509.load_pem_x509_certificate(data)
-        key = serialization.load_pem_private_key(data, password=None)
-        leaf.verify_directly_issued_by(ca)
-        host_names_of(leaf)
-    except (OSError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        context.load_cert_chain(root / "server.pem", password="")
+        return _shown(context, ca)
+    except (OSError, ValueError, KeyError):
         return None
-    return leaf if key.public_key() == leaf.public_key() else None
 
 
-def _issue(root: Path, ca: x509.Certificate, host_names: Sequence[str], now: dt.datetime) -> None:
-    """Write a new certificate and key, signed by the CA."""
-    leaf, key = issue(ca, _load_ca_key(root, ca), host_names, now)
-    pem = leaf.public_bytes(serialization.Encoding.PEM) + private_pem(key)
-    write_durably(root / "server.pem", pem, mode=0o600)
+def _shown(context: ssl.SSLContext, ca: _Ca) -> CertificateFacts:
+    """Return what a peer that pins the CA is shown.
+
+    Raises:
+        SSLError: It would not trust that.
+        KeyError: It is good for no name.
+    """
+    pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    pinned.check_hostname = False
+    pinned.verify_flags |= _ANY_TIME
+    pinned.load_verify_locations(cadata=ca.pem)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = pinned.wrap_bio(down, up)
+    ends = peer, context.wrap_bio(up, down, server_side=True)
+    for end in ends * _FLIGHTS_MAX:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    shown, der = peer.getpeercert(), peer.getpeercert(binary_form=True)
+    assert shown is not None
+    assert der is not None
+    return CertificateFacts(
+        host_names=tuple(_host_name(*map(str, each)) for each in shown["subjectAltName"]),
+        not_before_ms=_unix_ms(shown["notBefore"]),
+        not_after_ms=_unix_ms(shown["notAfter"]),
+        sha256=hashlib.sha256(der).digest(),
+        ca_sha256=ca.sha256,
+    )
 
 
-def _load_ca_key(root: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
-    path = root / "ca.key"
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
-        raise ConfigInvalid(f"a new server certificate is due and {path} is not the CA's key; restore it from a backup")
-    return key
+def _host_name(kind: str, name: str) -> str:
+    return str(ipaddress.ip_address(name)) if kind == "IP Address" else name
 
 
-def _instant(unix_ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(unix_ms // 1000, tz=dt.UTC)
-
-
-def _unix_ms(instant: dt.datetime) -> int:
-    return int(instant.timestamp()) * 1000
+def _unix_ms(instant: object) -> int:
+    return ssl.cert_time_to_seconds(str(instant)) * 1000

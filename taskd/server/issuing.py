@@ -1,34 +1,67 @@
-"""Issuing: makes CAs and server certificates out of names and instants.
+"""Issuing: makes CAs and server certificates out of names and instants, and puts them into a data directory.
+
+A server has it done by a process of its own (``taskd.server.issuer``).
 
 Invariants:
 - A certificate never outlives the CA that signed it.
-- A host name has one canonical form; none is signed that a TLS library could not match.
+- A CA that is there is never replaced.
 
-Knows no files, no clock and no TLS.
+Knows no clock and no TLS.
 """
 
 import datetime as dt
 import ipaddress
-import re
-from collections.abc import Iterable, Sequence
-from typing import Final
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from taskd.server.datadir import write_durably
+from taskd.server.host_names import merge_host_names
 from taskd_protocol.errors import ConfigInvalid
 
 CA_DAYS: Final = 3650
 SERVER_DAYS: Final = 365
 _SKEW: Final = dt.timedelta(days=1)
 """Certificates are good from a day before they are made, for peers whose clocks lag."""
-HOST_NAMES_MAX: Final = 200
-"""A certificate goes to every peer in every handshake."""
-_DNS_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-_DNS_CHARS_MAX: Final = 253
 _ORGANIZATION: Final = "taskd"
+
+
+def main(words: Sequence[str]) -> NoReturn:
+    """Issue into a data directory, then exit: with 0, or 1 and a line that says why not.
+
+    Args:
+        words: The directory, the instant (UTC milliseconds), and names.
+    """
+    root, now_ms, *host_names = words
+    try:
+        issue_files(Path(root), host_names, int(now_ms))
+    except ConfigInvalid as error:
+        sys.exit(error.message)
+    sys.exit()
+
+
+def issue_files(root: Path, host_names: Sequence[str], now_ms: int) -> None:
+    """Write a new certificate and its key; before, the CA and its key, if there are none. See ``issuer.Issue``."""
+    now = dt.datetime.fromtimestamp(now_ms // 1000, tz=dt.UTC)
+    path = root / "ca.pem"
+    if path.exists():
+        ca = x509.load_pem_x509_certificate(path.read_bytes())
+        ca_key = _load_key(root / "ca.key", ca)
+    else:
+        ca, ca_key = make_ca(now)
+        # The key first: a CA that is there without it would look like one that was lost.
+        write_durably(root / "ca.key", private_pem(ca_key), mode=0o600)
+        write_durably(path, ca.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    leaf, key = issue(ca, ca_key, merge_host_names(host_names), now)
+    pem = leaf.public_bytes(serialization.Encoding.PEM) + private_pem(key)
+    write_durably(root / "server.pem", pem, mode=0o600)
 
 
 def make_ca(now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -81,47 +114,14 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def host_names_of(leaf: x509.Certificate) -> list[str]:
-    """Return the names and addresses that a certificate is good for."""
-    return [str(name.value) for name in leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
-
-
-def merge_host_names(*groups: Iterable[str]) -> list[str]:
-    """Return each name once, in its canonical form, in order of first mention.
-
-    Raises:
-        ConfigInvalid: One is no name and no address, or they are too many for one certificate.
-    """
-    names = list(dict.fromkeys(_canonical(name) for group in groups for name in group))
-    if len(names) > HOST_NAMES_MAX:
-        raise ConfigInvalid(f"{len(names)} host names are too many for one certificate; {HOST_NAMES_MAX} fit")
-    return names
-
-
-def is_host_name(host: str) -> bool:
-    """Tell whether a certificate could carry it."""
+def _load_key(path: Path, ca: x509.Certificate) -> ec.EllipticCurvePrivateKey:
     try:
-        _canonical(host)
-    except ConfigInvalid:
-        return False
-    return True
-
-
-def _canonical(host: str) -> str:
-    name = host.strip().removeprefix("[").removesuffix("]").rstrip(".")
-    try:
-        return str(ipaddress.ip_address(name.partition("%")[0]))
-    except ValueError:
-        pass
-    try:
-        name = name.encode("idna").decode().lower()
-    except UnicodeError:
-        name = ""
-    labels = name.removeprefix("*.").split(".")
-    # All digits in the last label is an address mistyped, which no peer would ever match.
-    if len(name) > _DNS_CHARS_MAX or labels[-1].isdigit() or not all(map(_DNS_LABEL.fullmatch, labels)):
-        raise ConfigInvalid(f"host name {host[:64]!r} is neither a name nor an IP address; correct --host-name")
-    return name
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise ConfigInvalid(f"a new server certificate is due and {path} is not the CA's key; restore it from a backup")
+    return key
 
 
 def _general_name(host: str) -> x509.GeneralName:

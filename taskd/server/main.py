@@ -147,7 +147,7 @@ async def serve(
         log.warning("data_dir_in_memory", data_dir=str(data_dir.root), loses="everything, when the machine restarts")
     try:
         names = names_for(plan.listen.host, socket.gethostname(), machine_addresses(), plan.host_names)
-        certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms())
+        certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms(), platform.issue)
         store = open_store(
             data_dir.store,
             offload=platform.offload,

@@ -19,6 +19,7 @@ from taskd.server.addresses import Listen, open_sockets
 from taskd.server.checking import CheckStore, check_store
 from taskd.server.clock import Clock, SystemClock
 from taskd.server.flusher import Flusher
+from taskd.server.issuer import Issue, issue_apart
 from taskd.server.threads import Threads
 from taskd.store.disk import Space, read_space
 
@@ -50,6 +51,8 @@ class Platform:
     listen: Listen
     check_store: CheckStore = check_store
     """Checks a store that is not served, without the loop."""
+    issue: Issue = issue_apart
+    """Makes certificates."""
     space: Callable[[Path], Space] = read_space
     """What is left of the disk under a path."""
     exit: Callable[[int], object] = os._exit

@@ -2,6 +2,8 @@
 
 import ssl
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -192,3 +194,17 @@ def test_a_host_name_that_is_none_is_refused(name: str) -> None:
     """At the start, not in some peer's handshake."""
     with pytest.raises(ConfigInvalid, match="correct --host-name"):
         names_for("127.0.0.1", "box", [], [name])
+
+
+def test_a_server_never_holds_what_makes_certificates(tmp_path: Path) -> None:
+    """Neither the library nor the CA's key: both are in a process that ends."""
+    script = f"""
+import sys
+from pathlib import Path
+from taskd.cli import serving
+from taskd.server.certificates import open_certificates
+print(open_certificates(Path({str(tmp_path)!r}), ["localhost"], {NOW_MS}).facts().host_names)
+print([name for name in sys.modules if name.startswith("cryptography")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["('localhost',)", "[]"]
