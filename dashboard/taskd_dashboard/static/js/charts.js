@@ -113,7 +113,7 @@ export class Chart {
     return h("details", { class: "twin", key: `twin-${this.title}` }, h("summary", null, "As a table"),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${this.title} as a table` }, h("table", null, h("caption", { class: "sr" }, this.title),
         h("thead", null, h("tr", null, h("th", { scope: "col" }, "Time"), this.series.map((name) => h("th", { scope: "col", class: "num" }, name)))),
-        h("tbody", null, rows.map(([x, at]) => h("tr", null, h("th", { scope: "row" }, clock(x * 1000)),
+        h("tbody", null, rows.map(([x, at]) => h("tr", null, h("th", { scope: "row" }, h("time", { datetime: new Date(Math.round(x * 1000)).toISOString() }, clock(x * 1000))),
           this.series.map((_, index) => h("td", { class: "num" }, told(this.data[index + 1][at] ?? null)))))))));
   }
 

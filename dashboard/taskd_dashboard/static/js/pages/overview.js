@@ -133,7 +133,9 @@ export default {
     ]);
     const points = pointsOf(overview);
     const tasks = screen.data?.tasks ?? { ready: sum(queues.queues, "ready"), running: sum(queues.queues, "running"), scheduled: sum(queues.queues, "scheduled") };
-    screen.data = { points, queues: queues.queues, agents: agents.agents, dead, tasks, newest: screen.data?.newest ?? null };
+    const [before, last] = [screen.data?.newest ?? null, range(screen) === "15m" ? points.at(-1) ?? null : null];
+    const newest = (last?.at_ms ?? 0) > (before?.at_ms ?? 0) ? last : before;
+    screen.data = { points, queues: queues.queues, agents: agents.agents, dead, tasks, newest };
     fill(screen);
     return screen.data;
   },

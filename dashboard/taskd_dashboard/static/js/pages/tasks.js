@@ -2,11 +2,12 @@
 
 import { get, mayWork, post } from "../api.js";
 import { FilterBox, learn, pointAt, STATES, withWord } from "../filter.js";
+import { Found } from "../found.js";
 import { between, count, length, middle, plural, tail, time } from "../format.js";
+import { isWatched } from "../live.js";
 import { go, setQuery, to } from "../router.js";
 import { action, ask, attempt, button, card, chip, choice, cut, empty, h, keep, notice, table } from "../parts.js";
 
-const LIMIT = 50;
 const SAVED = "taskd.filters";
 
 function saved() {
@@ -152,6 +153,23 @@ function head(screen, fault = null) {
   ];
 }
 
+function finder(screen) {
+  const { state } = screen;
+  const [filter, begin] = [filterOf(screen), cursorOf(screen)];
+  const asked = `${filter}\n${begin}`;
+  if (state.found?.asked === asked) return state.found;
+  const read = (limit, cursor) => get(`/api/v1/tasks?filter=${encodeURIComponent(filter)}&limit=${limit}&cursor=${encodeURIComponent(cursor || begin)}`, screen.abort.signal);
+  state.found = new Found(asked, read, () => screen.redraw(), () => isWatched() && !screen.over && state.found.asked === asked);
+  return state.found;
+}
+
+/** Why no row is there. */
+function none(screen) {
+  if (screen.data.reading) return empty("Looking further back…");
+  if (screen.data.cursor) return empty("None of the newest fits.", "Older looks further back.");
+  return empty(filterOf(screen) ? "No task fits." : "There are no tasks yet.", filterOf(screen) ? null : h("code", null, "taskd submit NAME '[1, 2]'"));
+}
+
 function init(screen) {
   screen.state.chosen ??= new Set();
   screen.state.trail ??= [];
@@ -168,16 +186,11 @@ export default {
       screen.state.learned = true;
       learn().catch(() => {});
     }
-    const query = `filter=${encodeURIComponent(filterOf(screen))}&limit=${LIMIT}&cursor=${encodeURIComponent(cursorOf(screen))}`;
-    let told = await get(`/api/v1/tasks?${query}`, screen.abort.signal);
-    // A page may be short of rows when much was looked at for few: go on until there are some.
-    for (let more = 0; told.tasks.length < LIMIT && told.cursor && more < 8; more += 1) {
-      const next = await get(`/api/v1/tasks?filter=${encodeURIComponent(filterOf(screen))}&limit=${LIMIT - told.tasks.length}&cursor=${encodeURIComponent(told.cursor)}`, screen.abort.signal);
-      told = { tasks: [...told.tasks, ...next.tasks], cursor: next.cursor };
-    }
-    const here = new Set(told.tasks.map((task) => task.id));
+    const found = finder(screen);
+    await found.refresh();
+    const here = new Set(found.tasks.map((task) => task.id));
     for (const id of screen.state.chosen) if (!here.has(id)) screen.state.chosen.delete(id);
-    return told;
+    return found;
   },
   refused: (screen, error) => head(screen, error),
   view(screen) {
@@ -189,7 +202,8 @@ export default {
       ...head(screen, fault),
       h("section", { class: "card", "aria-label": "Tasks" },
         tasks.length ? table("Tasks, newest first", columns(screen), tasks, { selected: (task) => (screen.state.chosen.has(task.id) ? "true" : null), cursor: (task) => tasks.indexOf(task) === screen.state.row })
-          : empty(filterOf(screen) ? "No task fits." : "There are no tasks yet.", filterOf(screen) ? null : h("code", null, "taskd submit NAME '[1, 2]'")),
+          : none(screen),
+        tasks.length && screen.data.reading ? h("p", { class: "faint small", role: "status" }, "Looking further back…") : null,
         tasks.length ? bulkBar(screen) : null),
       pager(screen),
     ];
