@@ -151,6 +151,12 @@ class Prometheus:
         assert isinstance(result, list)
         return sum(float(sample["value"][1]) for sample in result) if result else None
 
+    def health(self) -> dict[str, str]:
+        """Return of each rule whether it could be evaluated; unknown: it was not, yet."""
+        groups = self.get("rules")["groups"]
+        assert isinstance(groups, list)
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(20)
@@ -180,9 +186,8 @@ def test_prometheus_scrapes_a_running_server(home: House, prometheus: Prometheus
     assert memory is not None
     assert memory > 1 << 28
     assert wait_until(lambda: prometheus.value("taskd:waiting") == 0)
-    groups = prometheus.get("rules")["groups"]
-    assert isinstance(groups, list)
-    health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    wait_until(lambda: "unknown" not in prometheus.health().values())
+    health = prometheus.health()
     assert set(health.values()) == {"ok"}, health
     for expr in expressions():
         asked = expr.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$queue", ".*")

@@ -110,6 +110,14 @@ def nasty():
     sys.stdout.buffer.write(b"\\xff\\xfe binary\\n")
 
 @app.task
+def gated(path):
+    """Emit numbers, the first before the file is there."""
+    for n in range(4):
+        current().emit(n)
+        while not os.path.exists(path):
+            time.sleep(0.02)
+
+@app.task
 def steps():
     for n in range(4):
         current().progress(n / 4, f"step {n}")
@@ -216,11 +224,13 @@ def test_the_last_words_of_a_worker_that_dies_are_kept(shop: House) -> None:
 
 def test_values_and_lines_are_read_live_from_a_cursor_and_by_time(shop: House) -> None:
     app = app_of(shop)
-    handle = app.task(name="shop.steps")(_stub).submit()
+    gate = shop.work / "gate"
+    handle = app.task(name="shop.gated")(_stub).submit(str(gate))
     values = handle.stream(timeout=30)
     first = next(values)
     assert (first.value, first.attempt) == (0, 1)
     assert handle.state() == "running"
+    gate.touch()
     assert [value.value for value in values] == [1, 2, 3]
     assert [value.value for value in handle.stream(since=first.cursor)] == [1, 2, 3]
     talk = app.task(name="shop.lines")(_stub).submit(100)

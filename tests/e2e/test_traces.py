@@ -141,11 +141,12 @@ def test_a_trace_goes_from_the_program_to_the_tasks_own_spans(home: House, recei
     )
     assert program.returncode == 0, program.stderr
     task_id, trace_id = program.stdout.split()
-    wait_until(lambda: len(receiver.named("taskd.attempt")) == 3)
+    names = {"taskd.submit", "taskd.queue", "taskd.place", "taskd.commit", "taskd.attempt"}
+    wait_until(lambda: all(len(receiver.named(name)) == 3 for name in names))
     [asking], [adding], [waiting] = receiver.named("asking"), receiver.named("adding"), receiver.named("waiting")
     assert {span.trace_id.hex() for span in receiver.spans} == {trace_id}
     mine = {span.name: span for span in receiver.spans if attributes(span).get("taskd.task.id") == task_id}
-    assert mine.keys() == {"taskd.submit", "taskd.queue", "taskd.place", "taskd.commit", "taskd.attempt"}
+    assert mine.keys() == names
     assert mine["taskd.submit"].parent_span_id == asking.span_id
     assert mine["taskd.attempt"].parent_span_id == mine["taskd.submit"].span_id
     assert adding.parent_span_id == mine["taskd.attempt"].span_id

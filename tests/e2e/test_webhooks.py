@@ -27,10 +27,10 @@ class Listener:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if listener.status == 204:
+                body, status = self.rfile.read(int(self.headers["content-length"])), listener.status
+                if status == 204:
                     listener.posts.append((dict(self.headers.items()), body))
-                self.send_response(listener.status)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
