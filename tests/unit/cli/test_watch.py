@@ -1,5 +1,9 @@
 """`taskd watch`, `top` and `workflow watch`: what is asked, and what people read."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -32,10 +36,11 @@ def test_a_word_that_is_none_is_named(word: str) -> None:
 
 
 def test_bars_are_as_high_as_their_share() -> None:
-    assert sparkline([0.0, 4.0, 8.0]) == " ▄█"
-    assert sparkline([0.0, 0.0]) == "  "
-    assert sparkline([]) == ""
-    assert len(sparkline([1.0] * 450)) <= 60
+    assert sparkline([0.0, 4.0, 8.0], 60) == " ▄█"
+    assert sparkline([0.0, 0.0], 60) == "  "
+    assert sparkline([], 60) == ""
+    assert len(sparkline([1.0] * 450, 60)) <= 60
+    assert len(sparkline([1.0] * 450, 8)) <= 8
 
 
 def point(at_ms: int, succeeded: int, p50: int) -> Point:
@@ -50,10 +55,7 @@ def point(at_ms: int, succeeded: int, p50: int) -> Point:
 def test_top_shows_how_things_stand() -> None:
     queues = [QueueView(f"q{number}", ready=number, scheduled=0, running=0) for number in range(20)]
     agents = [AgentView("[bold]a1", b"", "live", 4, 3, HostStats(42.0, 0.1, 1 << 30, 4 << 30), {}, [], [], "", 0)]
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
-    console.print(draw([point(1, 10, 5), point(2, 40, 12_000)], queues, agents, "127.0.0.1:7070", "15m"))
-    text = console.export_text()
-    console.file.close()
+    text = drawn([point(1, 10, 5), point(2, 40, 12_000)], queues, agents, 120, 40)
     assert "20.0/s" in text
     assert "1,200 ready, 7 scheduled, 0 blocked, 3 running" in text
     assert "12 s" in text
@@ -66,10 +68,32 @@ def test_top_shows_how_things_stand() -> None:
 
 
 def test_top_of_a_new_server_says_that_it_has_nothing_to_show() -> None:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123 - ends with the test
-    console.print(draw([], [], [], "127.0.0.1:7070", "15m"))
-    assert "no figures yet" in console.export_text()
-    console.file.close()
+    assert "no figures yet" in drawn([], [], [], 120, 40)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_top_fits_its_screen(columns: int) -> None:
+    """However narrow, low and full: no number is cut, no row is broken, and all lines are seen."""
+    queues = [QueueView(f"{'q' * 50}{number}", ready=9_999_999, scheduled=0, running=0) for number in range(20)]
+    stats = HostStats(42.0, 0.1, 1 << 30, 4 << 30)
+    agents = [AgentView(f"{'a' * 50}{n}", b"", "quarantined", 4, 3, stats, {}, [], [], "", 0) for n in range(20)]
+    text = drawn([point(n, 40, 12_000) for n in range(450)], queues, agents, columns, 24)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert len(lines) <= 24
+    assert sum("9,999,999" in line for line in lines) == sum("3 of 4" in line for line in lines) >= 3
+    assert text.count("more") == 2
+    assert ("█" in text) == (columns >= 80)
+
+
+def drawn(
+    points: Sequence[Point], queues: Sequence[QueueView], agents: Sequence[AgentView], columns: int, lines: int
+) -> str:
+    """Return what a screen of that size shows."""
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(width=columns, height=lines, record=True, file=nowhere)
+        console.print(draw(points, queues, agents, address="127.0.0.1:7070", span="in 15m", size=(columns, lines)))
+        return console.export_text()
 
 
 def test_a_workflow_has_come_so_far() -> None:
