@@ -5,7 +5,8 @@ import ssl
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +15,7 @@ from e2e.house import House, Running, house, wait_until
 
 MODULE = r"""
 import logging
+import os
 import time
 from taskd import App, Cron, Retry, current
 
@@ -35,16 +37,28 @@ def nap(seconds=30):
     return "awake"
 
 @app.task
-def talk(lines):
-    for number in range(lines):
+def talk(heard):
+    # until the file is there
+    number = 0
+    while not os.path.exists(heard):
         print(f"\x1b[31mline {number} in red\x1b[0m")
         logging.getLogger("shop").warning("line %d", number)
+        number += 1
         time.sleep(0.1)
-    current().emit({"lines": lines})
+    print("line of the end")
+    current().emit({"heard": True})
 
 @app.task
 def echo(value):
     return value
+
+@app.task
+def stamp(_):
+    return time.time()
+
+@app.task(retry=Retry(max_attempts=1))
+def refuse():
+    raise ValueError("nobody wants it")
 
 @app.task
 def add(*numbers):
@@ -104,35 +118,65 @@ class Site:
     def log_in(self, role: str = "admin") -> None:
         """Log the tab in, as whoever it was before no more."""
         self.tab.driver.delete_all_cookies()
-        self.tab.open("/login")
-        self.tab.open(self.link(role))
-        self.tab.driver.refresh() if "#" in self.tab.path else None
+        self.tab.follow(self.link(role))
         self.tab.see("Overview", role)
 
+    def start_agent(self, name: str) -> None:
+        """Have an agent more."""
+        words = ("shop", "--name", name, "--processes", "2", "--label", "zone=a")
+        self.agents[name] = self.home.start("agent", *words)
 
-def open_site(home: House, tab: Callable[[str], Tab], *words: str) -> Site:
+    def live(self) -> set[str]:
+        """Return the names of the agents that are there."""
+        agents = self.ask("GET", "/api/v1/agents")["agents"]
+        assert isinstance(agents, list)
+        return {agent["name"] for agent in agents if agent["state"] == "live"}
+
+    def count(self, words: str) -> int:
+        """Return how many tasks fit a filter."""
+        counted, cursor = 0, ""
+        while True:
+            told = self.ask("GET", f"/api/v1/tasks/count?filter={quote(words)}&cursor={cursor}")
+            counted += int(str(told["count"]))
+            if told["cursor"] is None:
+                return counted
+            cursor = str(told["cursor"])
+
+    def waiting(self) -> int:
+        """Return how many tasks are ready."""
+        queues = self.ask("GET", "/api/v1/queues")["queues"]
+        assert isinstance(queues, list)
+        return sum(int(queue["ready"]) for queue in queues)
+
+
+def open_site(home: House, tab: Callable[[str], Tab], *words: str, agents: Sequence[str] = ("ash",)) -> Site:
     """Start everything, the server with these words more."""
     (home.work / "shop.py").write_text(MODULE)
-    server = home.serve(*words)
-    given = ("--processes", "2", "--label", "zone=a")
-    agents = {name: home.start("agent", "shop", "--name", name, *given) for name in ("ash", "birch")}
-    site = Site(home, server, tab(home.profile()["http"]), agents)
+    site = Site(home, home.serve(*words), tab(home.profile()["http"]), {})
+    for name in agents:
+        site.start_agent(name)
     site.tab.size(DESKTOP)
-    wait_until(lambda: {"ash", "birch"} <= home.agents().keys())
+    wait_until(lambda: site.live() >= set(agents))
     return site
 
 
 @pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Tab]]:
-    """One Chromium for all tests; each module has a server of its own."""
+    """One Chromium for all tests."""
     with chromium(tmp_path_factory.mktemp("chromium")) as driver:
         yield lambda at: Tab(driver, at)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, browser: Callable[[str], Tab]) -> Iterator[Site]:
-    """A server that has work of all kinds."""
+@pytest.fixture(scope="package")
+def shared(tmp_path_factory: pytest.TempPathFactory, browser: Callable[[str], Tab]) -> Iterator[Site]:
+    """A server and two agents for all tests: each leaves them at work; what it has stored stays."""
     with house(tmp_path_factory.mktemp("site")) as home:
-        made = open_site(home, browser)
-        made.log_in()
-        yield made
+        yield open_site(home, browser, agents=("ash", "birch"))
+
+
+@pytest.fixture(scope="module")
+def site(shared: Site) -> Site:
+    """That server, with an admin before the screen."""
+    shared.tab.size(DESKTOP)
+    shared.log_in()
+    return shared

@@ -30,8 +30,16 @@ _WATCH: Final = """
     window.alert = window.prompt = window.confirm = (said) => { window.__run.push(String(said)); };
     const note = (e) => window.__csp.push(`${e.violatedDirective} ${e.blockedURI}`);
     document.addEventListener('securitypolicyviolation', note);
+    window.__drawn = 0;
+    const drawn = new MutationObserver(() => {
+      if (!document.querySelector('#main h1, form h1') || document.querySelector('#main .skeleton')) return;
+      drawn.disconnect();
+      requestAnimationFrame(() => setTimeout(() => { window.__drawn = performance.now(); }));
+    });
+    drawn.observe(document, {subtree: true, childList: true});
 """
-"""Before anything of a page: what runs though it is text calls ``alert``, and what the policy stops is told."""
+"""Before anything of a page: what runs though it is text calls ``alert``, what the policy stops is told, and when the
+page first shows what it is about."""
 
 _NAMED: Final = """
     const [selector, name] = arguments;
@@ -70,6 +78,11 @@ class Tab:
         """Load a page anew."""
         self.driver.get(self.at + path)
 
+    def follow(self, link: str) -> None:
+        """Load a link that differs from what is open by its last part alone, too: that alone would load nothing."""
+        self.driver.get("about:blank")
+        self.open(link)
+
     @property
     def path(self) -> str:
         """What the address says, below the server."""
@@ -94,8 +107,8 @@ class Tab:
         def met() -> T | None:
             try:
                 return condition()
-            except (StaleElementReferenceException, WebDriverException):
-                return None  # it was drawn anew meanwhile
+            except (StaleElementReferenceException, WebDriverException, IndexError):
+                return None  # it is not there yet, or was drawn anew meanwhile
 
         try:
             return cast("T", wait_until(met, within_s))
@@ -125,6 +138,19 @@ class Tab:
             return True
 
         self.wait(clicked, f"{name!r} to click on")
+
+    def first_link(self, css: str) -> str:
+        """Return where the first of what a selector finds leads, once there is one."""
+        return self.wait(lambda: self.find(css)[0].get_attribute("href") or "", f"{css} to be there")
+
+    def click_first(self, css: str) -> None:
+        """Click on the first of what a selector finds, once there is one."""
+
+        def clicked() -> bool:
+            self.find(css)[0].click()
+            return True
+
+        self.wait(clicked, f"{css} to click on")
 
     def fill(self, name: str, text: str, *, enter: bool = False) -> None:
         """Write into the field of this name, in place of what is there."""

@@ -82,9 +82,9 @@ def filled(site: Site) -> Site:
     return site
 
 
-def is_past(tab: Tab, link: str | None) -> bool:
+def is_past(tab: Tab, link: str) -> bool:
     """Whether the list begins with another task now."""
-    return tab.find("tbody td.first a")[0].get_attribute("href") != link
+    return tab.first_link("tbody td.first a") != link
 
 
 def whole(tab: Tab, path: str, *words: str) -> None:
@@ -118,7 +118,7 @@ def test_no_text_runs_anywhere(filled: Site) -> None:
         names.update(tab.run("return [...document.querySelectorAll('tbody td.first a')].map((a) => a.title)"))
         assert tab.ran() == ([], [])
         if not names.issuperset(NAMES):
-            oldest = tab.find("tbody td.first a")[0].get_attribute("href")
+            oldest = tab.first_link("tbody td.first a")
             tab.click("Older")
             tab.wait(partial(is_past, tab, oldest))
     whole(tab, "/queues", NAMES[0][:30])
@@ -144,7 +144,7 @@ def test_no_text_runs_anywhere(filled: Site) -> None:
     tab.wait(lambda: len(tab.find(".gantt rect")) >= 30)
     assert tab.ran() == ([], [])
     whole(tab, "/dead", NAMES[0][:30])
-    tab.find("tbody td.first a")[0].click()
+    tab.click_first("tbody td.first a")
     tab.see("The newest")
     assert tab.ran() == ([], [])
     assert tab.said_wrong() == []
@@ -216,14 +216,13 @@ def test_a_login_link_works_once(site: Site) -> None:
     tab.driver.delete_all_cookies()
     tab.open("/queues")
     tab.see("Log in", "Token")
-    tab.open(link)
-    tab.driver.refresh()
-    tab.wait(lambda: "#" not in tab.driver.current_url)
+    tab.follow(link)
+    tab.see("Overview", "operator")
+    assert "#" not in tab.driver.current_url
     tab.driver.delete_all_cookies()
-    tab.open("/queues")
-    tab.open(link)
-    tab.driver.refresh()
-    tab.see("Log in")
+    tab.follow(link)
+    tab.see("Log in", "Token")
+    assert "#" not in tab.driver.current_url
 
 
 def test_a_token_is_asked_for_and_a_wrong_one_refused(site: Site) -> None:
