@@ -1,13 +1,13 @@
 """The server as a program: started, known to its user, told to the service manager, stopped by a signal.
 
-The nursery tree: the server, HTTP beside it, and who waits for signals. The server's end, for
-whatever reason, ends the others.
+The nursery tree: the server, HTTP beside it, which answers before the store is read, and who waits for signals. The
+server's end, for whatever reason, ends the others.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -20,12 +20,13 @@ from taskd.client import profile as profiles
 from taskd.client.profile import SCHEME, SCHEME_PLAIN, Profile
 from taskd.core.webhook_records import WebhookRecord
 from taskd.http.app import make_app, path_prefix
+from taskd.http.door import Door
 from taskd.http.serve import HttpAddress, serve_http
 from taskd.server.addresses import Address
 from taskd.server.config import ServerConfig
 from taskd.server.lag import noting_collections, watch_lag
 from taskd.server.logs import configure_logs
-from taskd.server.main import ServerPlan, Serving, serve
+from taskd.server.main import Opening, ServerPlan, Serving, serve
 from taskd.server.notify import Notifier, open_notifier
 from taskd.server.otlp import SpanExporter
 from taskd.server.platform import Platform, system_platform
@@ -53,6 +54,7 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
     plan = ServerPlan(
         data_dir=config.data_dir,
         listen=config.listen,
+        http=config.http,
         host_names=config.host_names,
         tls=config.tls,
         settings=config.settings(),
@@ -61,13 +63,14 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
     async with trio.open_nursery() as nursery:
         # From the first moment on: who asks for the end while the log is being read is heard when that is done.
         asked = await nursery.start(_receive_signals)
-        serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform)
+        front = _Front(config, platform, nursery)
+        serving = await nursery.start(_serve, nursery.cancel_scope, plan, platform, front.open)
         assert serving.services.watch is not None, "the program's server keeps what happens"
         serving.services.watch.chronicle.tells_all = config.log_level == "debug"
         nursery.start_soon(_post_webhooks, networks, serving, platform)
         if config.otlp:
             await nursery.start(_send_spans, config, serving, platform)
-        http = await nursery.start(_serve_http, config.http, config.url_prefix, serving, platform)
+        http = front.let_in(serving)
         await _write_profile(serving, http, config.url_prefix)
         say(f"serving {SCHEME if serving.tls else SCHEME_PLAIN}://{serving.address} {http}")
         sys.stdout.flush()
@@ -80,9 +83,14 @@ async def _run(config: ServerConfig, platform: Platform) -> None:
 
 
 async def _serve(
-    all_of_it: trio.CancelScope, plan: ServerPlan, platform: Platform, *, task_status: trio.TaskStatus[Serving]
+    all_of_it: trio.CancelScope,
+    plan: ServerPlan,
+    platform: Platform,
+    opens: Callable[[Opening], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[Serving],
 ) -> None:
-    await serve(plan, platform, task_status=task_status)
+    await serve(plan, platform, opens=opens, task_status=task_status)
     all_of_it.cancel()
 
 
@@ -110,20 +118,48 @@ async def _send_spans(
     await exporter.run()
 
 
-async def _serve_http(
-    address: Address, prefix: str, serving: Serving, platform: Platform, *, task_status: trio.TaskStatus[HttpAddress]
-) -> None:
-    hosts = (*serving.host_names, address.host)
-    app = make_app(
-        ready=serving.ready,
-        hosts=hosts,
-        services=serving.services,
-        data_dir=serving.data_dir,
-        prefix=prefix,
-        open_site=Dashboard,
-    )
-    tls = serving.tls_context if serving.tls else None
-    await serve_http(app, address, tls, platform, until=serving.wait_stopping, task_status=task_status)
+class _Front:
+    """HTTP: from the moment on at which there is a certificate, and all of it once the server serves."""
+
+    def __init__(self, config: ServerConfig, platform: Platform, nursery: trio.Nursery) -> None:
+        self._config = config
+        self._platform = platform
+        self._nursery = nursery
+        self._door: Door | None = None
+        self._address: HttpAddress | None = None
+        self._serving: Serving | None = None
+        self._served = trio.Event()
+
+    async def open(self, opening: Opening) -> None:
+        """Say from now on that the server is alive and not ready."""
+        config = self._config
+        self._door = Door((*opening.host_names, config.http.host), config.url_prefix)
+        tls = opening.tls_context if config.tls else None
+        self._address = await self._nursery.start(
+            partial(serve_http, self._door, config.http, tls, self._platform, until=self._until_stopping)
+        )
+
+    def let_in(self, serving: Serving) -> HttpAddress:
+        """Serve; return where."""
+        assert self._door is not None
+        assert self._address is not None
+        app = make_app(
+            ready=serving.ready,
+            hosts=(*serving.host_names, self._config.http.host),
+            services=serving.services,
+            data_dir=serving.data_dir,
+            prefix=self._config.url_prefix,
+            open_site=Dashboard,
+        )
+        self._serving = serving
+        self._door.open(app)
+        self._served.set()
+        return self._address
+
+    async def _until_stopping(self) -> None:
+        await self._served.wait()
+        assert self._serving is not None
+        await self._serving.wait_stopping()
 
 
 async def _receive_signals(*, task_status: trio.TaskStatus[trio.Event]) -> None:

@@ -83,8 +83,8 @@ def make_app(
         return PlainTextResponse("ok\n", 200)
 
     async def readyz(_request: Request) -> Response:
-        """The server takes work; it does not while it starts or stops."""
-        return PlainTextResponse("ready\n", 200) if ready() else PlainTextResponse("not ready\n", 503)
+        """The server takes work; it does not while it stops. Until it serves, see ``Door``."""
+        return PlainTextResponse("ready\n", 200) if ready() else PlainTextResponse("not ready: stopping\n", 503)
 
     rates = rates or Rates()
     prefix = path_prefix(prefix)
@@ -132,12 +132,12 @@ async def _not_here(site: Site | None, request: Request, why: Exception) -> Resp
         refused = MethodRefused(f"this page takes no {request.method}")
         refused.headers = why.headers or {}
         return refusal(refused)
-    if site is not None and _is_persons(request):
+    if site is not None and is_persons(request):
         return site.nothing_here(request)
     return refusal(NotFound("there is no such page; see /api/v1/openapi.json"))
 
 
-def _is_persons(request: Request) -> bool:
+def is_persons(request: Request) -> bool:
     """Tell whether a browser asks for something to be shown, and not a program for something of the API."""
     shows = request.method in READS and "text/html" in request.headers.get("accept", "")
     return shows and f"{API}/" not in request.url.path

@@ -102,6 +102,14 @@ class TooManyRequests(HttpRefusal):
     retryable = True
 
 
+class Starting(HttpRefusal):
+    """The server reads its store, and decides nothing yet."""
+
+    code = "http.starting"
+    status = 503
+    retryable = True
+
+
 class ServerFault(HttpRefusal):
     """A fault of this server; its log tells."""
 

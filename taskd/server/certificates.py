@@ -127,13 +127,13 @@ def open_certificates(root: Path, host_names: Sequence[str], now_ms: int, issue:
     return Certificates(root, ca, issue)
 
 
-def names_for(listen_host: str, hostname: str, addresses: Iterable[str], host_names: Sequence[str]) -> list[str]:
+def names_for(hosts: Iterable[str], hostname: str, addresses: Sequence[str], host_names: Sequence[str]) -> list[str]:
     """Return every name under which peers may reach this machine.
 
     Args:
-        listen_host: Where the server listens.
+        hosts: Where the server listens, for all that it speaks.
         hostname: The machine's own name; left out when no certificate could carry it.
-        addresses: The machine's own; they count when the server listens on all of them.
+        addresses: The machine's own; they count when the server listens on all of them somewhere.
         host_names: What the user added.
 
     Raises:
@@ -142,10 +142,11 @@ def names_for(listen_host: str, hostname: str, addresses: Iterable[str], host_na
     names = ["localhost", "127.0.0.1", "::1"]
     if is_host_name(hostname):
         names.append(hostname)
-    if listen_host in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        names += list(filter(is_host_name, addresses))[:_ADDRESSES_MAX]
-    else:
-        names.append(listen_host)
+    for host in hosts:
+        if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            names += list(filter(is_host_name, addresses))[:_ADDRESSES_MAX]
+        else:
+            names.append(host)
     return merge_host_names(names, host_names)
 
 

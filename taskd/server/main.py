@@ -77,6 +77,8 @@ class ServerPlan:
 
     data_dir: Path
     listen: Address
+    http: Address | None = None
+    """Where the caller serves HTTP; the certificate is good for it."""
     host_names: tuple[str, ...] = ()
     tls: bool = True
     settings: Settings = field(default_factory=Settings)
@@ -85,7 +87,17 @@ class ServerPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
+class Opening:
+    """A server whose store is about to be opened, which may take a while."""
+
+    tls_context: ssl.SSLContext
+    """With the certificate of now; follows renewals."""
+    host_names: tuple[str, ...]
+    """What the certificate is good for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving(Opening):
     """A server that serves."""
 
     address: Address
@@ -93,10 +105,6 @@ class Serving:
     ca_pem: str
     data_dir: Path
     tls: bool
-    tls_context: ssl.SSLContext
-    """With the certificate of now; follows renewals."""
-    host_names: tuple[str, ...]
-    """What the certificate is good for."""
     services: Services
     """What HTTP opens its sessions with."""
     ready: Callable[[], bool]
@@ -135,9 +143,19 @@ class _Ending:
 
 
 async def serve(
-    plan: ServerPlan, platform: Platform, *, task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED
+    plan: ServerPlan,
+    platform: Platform,
+    *,
+    opens: Callable[[Opening], Awaitable[None]] | None = None,
+    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``Serving.stop`` is called; all that was acknowledged is on disk whenever this ends, however.
+
+    Args:
+        plan: What to serve, where.
+        platform: The machine.
+        opens: Awaited before the store is opened; the loop goes on meanwhile, but for what RocksDB itself does.
+        task_status: Told what serves.
 
     Raises:
         TaskdError: It cannot start, or had to stop; the code tells the exit code.
@@ -146,14 +164,20 @@ async def serve(
     if data_dir.volatile:
         log.warning("data_dir_in_memory", data_dir=str(data_dir.root), loses="everything, when the machine restarts")
     try:
-        names = names_for(plan.listen.host, socket.gethostname(), machine_addresses(), plan.host_names)
+        hosts = [address.host for address in (plan.listen, plan.http) if address is not None]
+        names = names_for(hosts, socket.gethostname(), machine_addresses(), plan.host_names)
         certificates = open_certificates(data_dir.root, names, platform.clock.wall_ms(), platform.issue)
-        store = open_store(
-            data_dir.store,
-            offload=platform.offload,
-            flush=platform.flush,
-            new_lineage=platform.token_bytes(16),
-            on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
+        if opens is not None:
+            await opens(Opening(tls_context=certificates.context, host_names=certificates.facts().host_names))
+        store = await platform.offload(
+            partial(
+                open_store,
+                data_dir.store,
+                offload=platform.offload,
+                flush=platform.flush,
+                new_lineage=platform.token_bytes(16),
+                on_migration=lambda older: log.info("migrating_store", stored=older, to=FORMAT),
+            )
         )
         gc.freeze()  # uncollected: to look through all that was imported takes a seventh of a start
         gc.set_threshold(GC_THRESHOLD)

@@ -16,7 +16,7 @@ def placed(
 ) -> Iterator[Site]:
     """A site that is not where it is by default."""
     at = next(address for address in machine_addresses() if ":" not in address and not address.startswith("127."))
-    words = {"prefix": ("--url-prefix", "/ops/taskd/"), "tls": ("--http", f"{at}:0", "--host-name", at)}[request.param]
+    words = {"prefix": ("--url-prefix", "/ops/taskd/"), "tls": ("--http", f"{at}:0")}[request.param]
     with house(tmp_path_factory.mktemp("placed")) as home:
         yield open_site(home, browser, *words)
 

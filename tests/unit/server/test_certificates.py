@@ -179,9 +179,9 @@ def test_no_certificate_outlives_its_ca(tmp_path: Path) -> None:
 
 def test_names_of_a_machine() -> None:
     """Loopback always, the machine's own name, where it listens, and what the user says."""
-    assert names_for("127.0.0.1", "box", ["10.0.0.5"], ["a.example"]) == [*LOCAL, "box", "a.example"]
-    assert names_for("0.0.0.0", "a b", ["10.0.0.5", "fe80::1%eth0"], []) == [*LOCAL, "10.0.0.5", "fe80::1"]  # noqa: S104
-    assert names_for("192.0.2.1", "box", ["10.0.0.5"], ["bücher.example"]) == [
+    assert names_for(["127.0.0.1"], "box", ["10.0.0.5"], ["a.example"]) == [*LOCAL, "box", "a.example"]
+    assert names_for(["0.0.0.0"], "a b", ["10.0.0.5", "fe80::1%eth0"], []) == [*LOCAL, "10.0.0.5", "fe80::1"]  # noqa: S104
+    assert names_for(["192.0.2.1"], "box", ["10.0.0.5"], ["bücher.example"]) == [
         *LOCAL,
         "box",
         "192.0.2.1",
@@ -193,7 +193,7 @@ def test_names_of_a_machine() -> None:
 def test_a_host_name_that_is_none_is_refused(name: str) -> None:
     """At the start, not in some peer's handshake."""
     with pytest.raises(ConfigInvalid, match="correct --host-name"):
-        names_for("127.0.0.1", "box", [], [name])
+        names_for(["127.0.0.1"], "box", [], [name])
 
 
 def test_a_server_never_holds_what_makes_certificates(tmp_path: Path) -> None:
