@@ -152,8 +152,7 @@ def enter(w: Working, task: Task, state: StateRecord | None) -> bool:
     rank = _rank(way, before)
     w.put(records.PARKED, parked_id(way, before), parked_value(task.spec, task.gates, task.past))
     w.tasks.pop(task.spec.id, None)  # it was leased
-    parked = w.counters.parked
-    parked[task.spec.queue] = parked.get(task.spec.queue, 0) + 1
+    w.counters.park(task.spec.queue, 1)
     w.counters_dirty = True
     if task.gates == kept(task.spec) and (still := still_of(w, task)) is not None:
         still.note(way.gate)
@@ -506,7 +505,7 @@ def _turn_away(gate: Gate, code: str, now: Now) -> None:
 
 def _unpark(w: Working, way: Way, spec: TaskSpec, rank: int) -> None:
     w.delete(records.PARKED, parked_id(way, rank))
-    w.counters.parked[spec.queue] -= 1
+    w.counters.park(spec.queue, -1)
     w.counters_dirty = True
     at = _rank(way, rank)
     parking = w.gates.parking.get(way.gate)

@@ -75,6 +75,8 @@ ATTEMPT = Kind(b"e")
 of one that succeeded the state record tells."""
 QUEUE = Kind(b"q")
 """id: the queue's name in UTF-8. Queues of which something was ordered."""
+COUNTS = Kind(b"Q")
+"""id: the queue's name in UTF-8. Queues that have tasks which have not ended: all of them are read at a start."""
 LIMIT = Kind(b"b")
 """id: the limit's name in UTF-8. All of them are read at a start."""
 BUCKET = Kind(b"B")
@@ -428,7 +430,7 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """META ``counters``: true as of the commit that carries it. A start trusts it, fsck proves it."""
 
     by_queue: dict[str, dict[str, int]]
-    """Tasks that have not ended, by queue and state."""
+    """Of queues, as they once were kept here; now they are in COUNTS."""
     ended: dict[str, int]
     """Tasks that have, by state."""
     next_order: int
@@ -440,11 +442,20 @@ class CountersRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     latest_wall_ms: int = 0
     """The latest time that the wall clock has shown when a task or a timer was stored, whatever it shows now."""
     parked: dict[str, int] = {}
-    """Ready tasks that are in no line, since they wait at a gate, by queue."""
+    """As ``by_queue``."""
     logs_bytes: int = 0
     """What ended tasks have said, as their ``log_bytes`` tell: a part of ``finished_bytes``."""
     swept_to: bytes = b""
     """The last FINISHED id of which the tasks' output was taken away before them."""
+
+
+class CountsRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """How many tasks a queue has; true as ``CountersRecord`` is, and written when it has changed."""
+
+    states: dict[str, int]
+    """Tasks that have not ended, by state."""
+    parked: int = 0
+    """Ready tasks that are in no line, since they wait at a gate."""
 
 
 class EpochRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -473,6 +484,7 @@ Record = (
     | StandingRecord
     | FiringRecord
     | QueueRecord
+    | CountsRecord
     | LimitRecord
     | AgeRecord
     | BucketRecord
@@ -509,6 +521,7 @@ READERS: dict[Kind, type[Record]] = {
     STANDING: StandingRecord,
     FIRING: FiringRecord,
     QUEUE: QueueRecord,
+    COUNTS: CountsRecord,
     LIMIT: LimitRecord,
     BUCKET: BucketRecord,
     PACE: PaceRecord,

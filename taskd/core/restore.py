@@ -22,6 +22,7 @@ from taskd.core.records import (
     AgeRecord,
     BucketRecord,
     CountersRecord,
+    CountsRecord,
     DeadGroupRecord,
     EpochRecord,
     JobRecord,
@@ -65,6 +66,7 @@ class Stored:
     dead_groups: Sequence[tuple[bytes, DeadGroupRecord]] = ()
     jobs: Sequence[tuple[bytes, JobRecord]] = ()
     queues: Sequence[tuple[bytes, QueueRecord]] = ()
+    counts: Sequence[tuple[bytes, CountsRecord]] = ()
     paces: Sequence[tuple[bytes, PaceRecord]] = ()
     peaks: Sequence[tuple[bytes, PeaksRecord]] = ()
     limits: Sequence[tuple[bytes, LimitRecord]] = ()
@@ -114,7 +116,7 @@ def restore(w: Working, stored: Stored, now: Now) -> None:
             jobs.go_on(w, job_id, job)
     _restore_flows(w, stored)
     if stored.counters is not None:
-        _restore_counters(w, stored.counters)
+        _restore_counters(w, stored.counters, stored.counts)
     # An id that was purged may be younger than all that are stored, and must not pass for a new one.
     newest_purged = w.counters.purged_to_ms.to_bytes(6, "big") + b"\xff" * 10 if w.counters.purged_to_ms else b""
     w.recent = RecentIds(max(stored.newest_id, newest_purged))
@@ -161,18 +163,19 @@ def _latest_wall_ms(stored: Stored) -> int:
     return max(epoch_ms, timers_ms, int.from_bytes(stored.newest_id[:6], "big"))
 
 
-def _restore_counters(w: Working, stored: CountersRecord) -> None:
+def _restore_counters(w: Working, stored: CountersRecord, of_queues: Sequence[tuple[bytes, CountsRecord]]) -> None:
     counters = w.counters
-    for queue, states in stored.by_queue.items():
-        counters.by_queue[queue] = {State(state): count for state, count in states.items()}
+    for queue, counts in of_queues:
+        counters.by_queue[queue.decode()] = {State(state): count for state, count in counts.states.items()}
+        if counts.parked:
+            counters.parked[queue.decode()] = counts.parked
     counters.ended = {State(state): count for state, count in stored.ended.items()}
     counters.next_order = stored.next_order
     counters.finished_bytes = stored.finished_bytes
     counters.purged_to_ms = stored.purged_to_ms
     counters.latest_wall_ms = stored.latest_wall_ms
-    counters.parked = dict(stored.parked)
     counters.logs_bytes, counters.swept_to = stored.logs_bytes, stored.swept_to
-    if stored.parked:
+    if counters.parked:
         gates.walk(w)
     w.first_order = counters.next_order
 

@@ -427,7 +427,7 @@ class Working:
         if self.ended:
             self._note_finished(wall_ms)
         if self.counters_dirty:
-            self.put(records.META, b"counters", self.counters.record())
+            self.counters.write(self.mutations)
             self.counters_dirty = False
         self.first_order = self.counters.next_order
 

@@ -22,6 +22,7 @@ from taskd.core.gates import WAKE, is_parked
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
 from taskd.core.records import (
+    COUNTS,
     DEAD,
     DEAD_GROUP,
     FINISHED,
@@ -35,6 +36,7 @@ from taskd.core.records import (
     TIMER,
     UNIQUE,
     CountersRecord,
+    CountsRecord,
     DeadGroupRecord,
     EpochRecord,
     FairRecord,
@@ -391,15 +393,7 @@ class _Check:
         key = make_key(META, b"counters")
         stored = engine.get_many(self._database, [key])[0]
         counters = decode_as(CountersRecord, META, b"counters", stored) if stored else CountersRecord({}, {}, 1, 0)
-        found = {queue: _nonzero(states) for queue, states in self._by_queue.items()}
-        counted = {queue: _nonzero(states) for queue, states in counters.by_queue.items() if _nonzero(states)}
-        for queue in sorted(found.keys() | counted.keys()):
-            if found.get(queue) != counted.get(queue):
-                text = f"queue {queue!r} counts {counted.get(queue, {})}, there are {found.get(queue, {})}"
-                self._note("counters", key, text)
-        if _nonzero(counters.parked) != _nonzero(self._parked):
-            text = f"{_nonzero(counters.parked)} are counted as parked, there are {_nonzero(self._parked)}"
-            self._note("counters", key, text)
+        self._check_counts()
         if _nonzero(counters.ended) != _nonzero(self._ended):
             text = f"{_nonzero(counters.ended)} are counted as ended, there are {_nonzero(self._ended)}"
             self._note("counters", key, text)
@@ -411,6 +405,17 @@ class _Check:
         if counters.logs_bytes != self._logs_bytes:
             text = f"their output is counted with {counters.logs_bytes} bytes and weighs {self._logs_bytes}"
             self._note("counters", key, text)
+
+    def _check_counts(self) -> None:
+        found = {
+            queue.encode(): CountsRecord(_nonzero(states), self._parked[queue])
+            for queue, states in self._by_queue.items()
+        }
+        counted = {queue: decode_as(CountsRecord, COUNTS, queue, value) for queue, value in self._walk(COUNTS)}
+        for queue in sorted(found.keys() | counted.keys()):
+            if found.get(queue) != counted.get(queue):
+                text = f"it is counted as {_told(counted.get(queue))}, there are {_told(found.get(queue))}"
+                self._note("counters", make_key(COUNTS, queue), text)
 
     def _finished_by_order(self) -> Iterator[tuple[int, FinishedRecord]]:
         for record_id, value in self._walk(FINISHED):
@@ -430,6 +435,12 @@ class _Check:
 
 def _nonzero(counts: dict[str, int]) -> dict[str, int]:
     return {str(name): count for name, count in sorted(counts.items()) if count}
+
+
+def _told(counts: CountsRecord | None) -> str:
+    if counts is None:
+        return "no tasks"
+    return f"{counts.states}, {counts.parked} of them parked"
 
 
 def _part_of(task_id: bytes) -> int:

@@ -9,7 +9,7 @@ from taskd.store import engine
 from taskd.store.keys import FORMAT_KEY, LINEAGE_KEY
 from taskd_protocol.errors import StoreCorrupt, StoreTooNew, StoreTooOld
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of keys and records. A store of a higher one is refused; one of a lower is brought here by ``migrate``, which is
 where the procedure for the next one stands."""
 

@@ -25,6 +25,7 @@ from taskd.core.lapses import lapse_id
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.lines import LINE_ID_BYTES, rank_in, ready_id
 from taskd.core.records import (
+    COUNTS,
     DEAD_GROUP,
     FINISHED,
     KEY,
@@ -34,6 +35,7 @@ from taskd.core.records import (
     SPEC,
     STATE,
     CountersRecord,
+    CountsRecord,
     DeadGroupRecord,
     FinishedRecord,
     KeyRecord,
@@ -190,8 +192,21 @@ def _widen_ranks(database: Rdict, entries: Entries) -> list[Mutation]:
     return changed
 
 
+def _split_counters(_database: Rdict, entries: Entries) -> list[Mutation]:
+    """Give the counts of each queue a record of their own. Run again, there are none left to be given one."""
+    changed: list[Mutation] = []
+    for record_id, value in entries:
+        if record_id == b"counters":
+            counters = decode_as(CountersRecord, META, record_id, value)
+            for queue, states in counters.by_queue.items():
+                changed.append((COUNTS, queue.encode(), CountsRecord(states, counters.parked.get(queue, 0))))
+            changed.append((META, record_id, replace(counters, by_queue={}, parked={})))
+    return changed
+
+
 STEPS: Final[Mapping[int, Sequence[Step]]] = {
     1: (Step(KEY, _date_keys), Step(STATE, _list_dead), Step(META, _weigh_finished)),
     2: (Step(READY, _widen_ranks),),
+    3: (Step(META, _split_counters),),
 }
 """By the format that they lead away from, in the order in which they are taken."""

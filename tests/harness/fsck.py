@@ -18,6 +18,7 @@ from taskd.core.records import (
     AttemptRecord,
     BucketRecord,
     CountersRecord,
+    CountsRecord,
     DeadGroupRecord,
     FairRecord,
     FinishedRecord,
@@ -79,8 +80,8 @@ def _check_gates(disk: Disk, specs: dict[bytes, SpecRecord], found: dict[bytes, 
             counts[record.spec.queue] += 1
     assert {i: disk.raw(records.HELD, i) for i in disk.scan(records.HELD)} == held
     assert {i: disk.raw(records.PARKED, i) for i in disk.scan(records.PARKED)} == parked
-    counters = disk.find(records.META, b"counters", CountersRecord)
-    assert (counters.parked if counters else {}) == counts
+    counted = {queue.decode(): record.parked for queue, record in disk.of(records.COUNTS, CountsRecord).items()}
+    assert {queue: parked for queue, parked in counted.items() if parked} == counts
 
 
 def check_beside(shell: Shell) -> None:
@@ -194,7 +195,10 @@ def _check_ends(
         if state not in TERMINAL:
             counts = by_queue.setdefault(specs[task_id].spec.queue, {})
             counts[state] = counts.get(state, 0) + 1
-    assert counters.by_queue == by_queue
+    counted = disk.of(records.COUNTS, CountsRecord)
+    assert {queue.decode(): record.states for queue, record in counted.items()} == by_queue
+    assert not counters.by_queue
+    assert not counters.parked
     assert counters.ended == {state: list(ended.values()).count(state) for state in set(ended.values())}
     otherwise = sum(weight_of(specs[i].spec, states[i]) for i, state in ended.items() if state != State.SUCCEEDED)
     assert counters.finished_bytes == sum(record.stored_bytes for record in finished.values()) + otherwise

@@ -761,6 +761,7 @@ def _standing(w: Working) -> object:
     """Return what must be the same after a start: all that is not a window of something longer."""
     return (
         w.counters.record(),
+        {queue: counts for queue in sorted(w.counters.by_queue) if (counts := w.counters.of_queue(queue)) is not None},
         dict(sorted(w.tokens.items())),
         dict(sorted(w.dead_groups.items())),
         dict(sorted(w.jobs.items())),

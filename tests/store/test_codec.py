@@ -380,6 +380,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
     "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
+    "counts": ((records.COUNTS, b"images"), records.CountsRecord({"ready": 3, "running": 1}, 2)),
     "counters": (
         (records.META, b"counters"),
         records.CountersRecord(

@@ -16,6 +16,7 @@ from taskd.core.records import (
     AttemptRecord,
     BucketRecord,
     CountersRecord,
+    CountsRecord,
     DeadGroupRecord,
     EpochRecord,
     FairRecord,
@@ -152,6 +153,7 @@ class Sample(NamedTuple):
     group_id: bytes
     group: DeadGroupRecord
     counters: CountersRecord
+    counts: CountsRecord
     workflow: WorkflowRecord
 
 
@@ -164,8 +166,9 @@ async def take_sample(store: Store) -> Sample:
     leased, lease = await first(records.LEASE, LeaseRecord)
     [(timer, _)] = await store.scan(records.TIMER, limit=1)
     scheduled = timer[8:]
-    [state, counters] = await store.load([(records.STATE, scheduled), (records.META, b"counters")])
+    [state, counters, counts] = await store.load([(records.STATE, scheduled), COUNTERS, COUNTS])
     assert state is not None
+    assert counts is not None
     assert counters is not None
     line_id, line = await first(records.LINE, LineRecord)
     key_id, key = await first(records.KEY, KeyRecord)
@@ -202,6 +205,7 @@ async def take_sample(store: Store) -> Sample:
         group_id=group_id,
         group=group,
         counters=decode_as(CountersRecord, records.META, b"counters", counters),
+        counts=decode_as(CountsRecord, *COUNTS, counts),
         workflow=(await first(records.WORKFLOW, WorkflowRecord))[1],
     )
 
@@ -213,6 +217,7 @@ async def _limit(store: Store) -> bytes:
 
 
 COUNTERS = records.META, b"counters"
+COUNTS = records.COUNTS, b"default"
 ODD = b"\xee"
 
 # What is put into the store, and the rule that finds it.
@@ -234,7 +239,6 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "held entry of another weight": ("held", lambda s: (records.HELD, s.held, (77).to_bytes(4, "big"))),
     "bucket without its lapse": ("missing-entry", lambda _: (records.BUCKET, ODD * 16, BUCKET)),
     "held entry too many": ("stray-entry", lambda s: (records.HELD, ODD * 16 + s.leased, bytes(4))),
-    "parked miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, parked={}))),
     "undecodable limit": ("unreadable", lambda _: (records.LIMIT, b"stripe", b"\xc1")),
     "timer lost": ("missing-entry", lambda s: (records.TIMER, s.timer, None)),
     "timer too many": ("stray-entry", lambda s: (records.TIMER, bytes(8) + s.leased, bytes(8))),
@@ -302,8 +306,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {
     "signal of nobody": ("orphan", lambda _: (records.SIGNAL, ODD * 16 + b"go", b"\xc0")),
     "undecodable node": ("unreadable", lambda _: (records.NODE, member_id(WORKFLOW, 0), b"\xc1")),
     "weight": ("counters", lambda s: (*COUNTERS, replace(s.counters, finished_bytes=1))),
-    "queue miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={"default": {"ready": 1}}))),
-    "queue uncounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, by_queue={}))),
+    "queue miscounted": ("counters", lambda s: (*COUNTS, replace(s.counts, states={"ready": 1}))),
+    "queue uncounted": ("counters", lambda _: (*COUNTS, None)),
+    "queue of no tasks counted": ("counters", lambda s: (records.COUNTS, b"odd", s.counts)),
+    "parked miscounted": ("counters", lambda s: (*COUNTS, replace(s.counts, parked=s.counts.parked + 1))),
     "ended miscounted": ("counters", lambda s: (*COUNTERS, replace(s.counters, ended={}))),
     "order taken": ("counters", lambda s: (*COUNTERS, replace(s.counters, next_order=1))),
     "counters lost": ("counters", lambda _: (*COUNTERS, None)),

@@ -14,7 +14,7 @@ from taskd.core.commands import CancelTasks, Now
 from taskd.core.invariants import check_invariants
 from taskd.core.lifecycle import State
 from taskd.core.lines import line_id
-from taskd.core.records import CountersRecord, EpochRecord, LineRecord
+from taskd.core.records import CountsRecord, EpochRecord, LineRecord
 from taskd.core.restore import LIVES_MAX, Stored, restore
 from taskd.core.working import Settings, Working
 from taskd_protocol.errors import StoreCorrupt
@@ -115,9 +115,8 @@ def test_a_lease_without_its_spec_is_refused(shell: Shell) -> None:
 def test_wrong_counters_are_found_by_the_invariants(shell: Shell) -> None:
     """The checker itself: an index that disagrees with the tasks does not pass."""
     shell.submit(shell.spec())
-    counters = shell.disk.get(records.META, b"counters", CountersRecord)
-    wrong = msgspec.structs.replace(counters, by_queue={"default": {"ready": 2}})
-    shell.disk.values[records.META, b"counters"] = wrong
+    counted = shell.disk.get(records.COUNTS, b"default", CountsRecord)
+    shell.disk.values[records.COUNTS, b"default"] = msgspec.structs.replace(counted, states={"ready": 2})
     shell.crash()
     with pytest.raises(AssertionError):
         shell.settle()

@@ -43,7 +43,15 @@ def test_what_is_old_is_taken_away_with_all_that_belonged_to_it(aged: Shell) -> 
     aged.pass_ms(CHECK_MS + 1_000)
     assert check_disk(aged.disk) == {waits.id: State.READY}
     kinds = {kind for kind, _ in aged.disk.values}
-    assert kinds == {records.META, records.SPEC, records.READY, records.LINE, records.KEY, records.LAPSE}
+    assert kinds == {
+        records.META,
+        records.COUNTS,
+        records.SPEC,
+        records.READY,
+        records.LINE,
+        records.KEY,
+        records.LAPSE,
+    }
     assert aged.disk.scan(records.KEY) == [b"k"], "a key is kept for its own time"
     counters = aged.disk.get(records.META, b"counters", CountersRecord)
     assert (counters.ended, counters.finished_bytes) == ({}, 0)
