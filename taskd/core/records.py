@@ -117,7 +117,8 @@ PEAKS = Kind(b"M")
 EVENTS = Kind(b"E")
 """id: number (8 bytes). What each turn has told, see ``taskd.core.events``: the newest, up to a size and an age."""
 HISTORY = Kind(b"R")
-"""id: level (1 byte) + place in its ring (4 bytes). How the server stood and what it did, see ``taskd.core.points``."""
+"""id: level (1 byte) + place in its ring (4 bytes). How the server stood and what it did, and what its agents did, see
+``taskd.core.points``."""
 
 WEBHOOK = Kind(b"K")
 """id: the webhook's name in UTF-8. All of them are read at a start."""

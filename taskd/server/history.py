@@ -1,28 +1,31 @@
 """The history: how the server stood and what it did, from the last seconds to a day, coarser the longer ago.
 
 Each level is a ring of points a fixed time apart, made of what the tally counts: a point is what was counted since the
-one before. Rings are kept on disk in pieces under few, fixed keys, so that they take the same room for ever, and are
-there again after a restart: all but the last ten seconds of the finest.
+one before. One ring more tells what agents' machines did over the last while. Rings are kept on disk in pieces under
+few, fixed keys, so that they take the same room for ever, and are there again after a restart: all but the last ten
+seconds of the finest.
 
 Knows nothing of who shows it.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.events import RUNNING, SCHEDULED, SUBMITTED, TASK
 from taskd.core.lifecycle import State
-from taskd.core.points import HistoryRecord
+from taskd.core.points import HistoryRecord, Loads
 from taskd.core.records import Mutation
 from taskd.core.working import Working
 from taskd.server.histogram import FINE_MS, quantile
 from taskd.server.tally import Tally
 from taskd.store import codec
 from taskd.store.interface import Store
+from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.point import Depth, Point, Shares
 
 MINUTE_MS: Final = 60_000
@@ -35,6 +38,11 @@ PIECE: Final = 10
 """Points in one record."""
 
 SHARES: Final = (0.5, 0.95, 0.99)
+
+AGENTS_MAX: Final = 500
+"""Whose loads are kept: 1 MB of memory, and 40 kB written each ten seconds."""
+
+DatedT = TypeVar("DatedT", Point, Loads)
 
 
 class Level(NamedTuple):
@@ -59,6 +67,7 @@ LEVELS: Final = (
     Level("6h", MINUTE_MS, 6 * HOUR_MS),
     Level("24h", 4 * MINUTE_MS, 24 * HOUR_MS),
 )
+LOADS: Final = Level("agents", 10_000, 15 * MINUTE_MS)
 
 
 @dataclass(slots=True)
@@ -71,15 +80,26 @@ class _Counted:
     runs: list[int]
 
 
-class _Ring:
+class _Ring(Generic[DatedT]):
     def __init__(self, number: int, level: Level) -> None:
         self.number = number
         self.level = level
-        self.points: deque[Point] = deque()
+        self.points: deque[DatedT] = deque()
         self.since: _Counted | None = None
         self.unwritten = 0
 
-    def add(self, point: Point) -> None:
+    async def read(self, store: Store) -> list[HistoryRecord]:
+        """Read the pieces that are kept."""
+        found = await store.scan(records.HISTORY, bytes([self.number]), limit=self.level.pieces)
+        return [codec.decode_as(HistoryRecord, records.HISTORY, key, value) for key, value in found]
+
+    def fill(self, points: Sequence[DatedT], now: Now) -> None:
+        """Take over what was kept."""
+        kept = sorted(points, key=lambda point: point.at_ms)
+        self.points = deque(point for point in kept if point.at_ms <= now.wall_ms)
+        self.forget(now.wall_ms)
+
+    def add(self, point: DatedT) -> None:
         while self.points and self.points[-1].at_ms >= point.at_ms:  # the clock was put back
             self.points.pop()
         self.points.append(point)
@@ -94,26 +114,38 @@ class _Ring:
         """Return which piece a point of that instant belongs to."""
         return at_ms // (self.level.step_ms * PIECE)
 
-    def pieces(self) -> list[Mutation]:
-        """Return the pieces that hold what was not written yet."""
+    def pieces(self) -> list[tuple[bytes, list[DatedT]]]:
+        """Return the pieces that hold what was not written yet, with their keys."""
         changed = {self.place(point.at_ms) for point in list(self.points)[-self.unwritten :]}
         self.unwritten = 0
-        made: list[Mutation] = []
-        for place in sorted(changed):
-            points = [point for point in self.points if self.place(point.at_ms) == place]
-            key = bytes([self.number]) + (place % self.level.pieces).to_bytes(4, "big")
-            made.append((records.HISTORY, key, HistoryRecord(points)))
-        return made
+        return [
+            (
+                bytes([self.number]) + (place % self.level.pieces).to_bytes(4, "big"),
+                [point for point in self.points if self.place(point.at_ms) == place],
+            )
+            for place in sorted(changed)
+        ]
 
 
 class History:
     """See the module's docstring."""
 
-    def __init__(self, store: Store, working: Working, tally: Tally) -> None:
+    def __init__(self, store: Store, working: Working, tally: Tally, hosts: Mapping[int, HostStats]) -> None:
+        """Begin one.
+
+        Args:
+            store: Where it is kept.
+            working: How the server stands.
+            tally: What it has counted.
+            hosts: What agents measured last, by connection.
+        """
         self._store = store
         self._working = working
         self._tally = tally
-        self._rings = [_Ring(number, level) for number, level in enumerate(LEVELS)]
+        self._hosts = hosts
+        self._rings = [_Ring[Point](number, level) for number, level in enumerate(LEVELS)]
+        self._loads = _Ring[Loads](len(LEVELS), LOADS)
+        self._looked_mono_ms = 0
 
     async def open(self, now: Now) -> None:
         """Read what is kept.
@@ -122,12 +154,10 @@ class History:
             StoreCorrupt: A record is not what was written.
         """
         for ring in self._rings:
-            found = await self._store.scan(records.HISTORY, bytes([ring.number]), limit=ring.level.pieces)
-            kept = [codec.decode_as(HistoryRecord, records.HISTORY, key, value) for key, value in found]
-            points = sorted([point for record in kept for point in record.points], key=lambda point: point.at_ms)
-            ring.points = deque(point for point in points if point.at_ms <= now.wall_ms)
-            ring.forget(now.wall_ms)
+            ring.fill([point for record in await ring.read(self._store) for point in record.points], now)
             ring.since = self._count(now)
+        self._loads.fill([loads for record in await self._loads.read(self._store) for loads in record.loads], now)
+        self._looked_mono_ms = now.mono_ms
 
     def look(self, now: Now) -> list[Mutation]:
         """Make the points that are due; return what is to be written of them."""
@@ -140,7 +170,12 @@ class History:
                     ring.add(self._point(since, counted, now))
                 ring.since = counted
             if ring.unwritten >= PIECE // 2 or (ring.unwritten and ring.number):
-                made += ring.pieces()
+                made += [(records.HISTORY, key, HistoryRecord(points)) for key, points in ring.pieces()]
+        if now.mono_ms - self._looked_mono_ms >= LOADS.step_ms:
+            self._looked_mono_ms = now.mono_ms
+            if self._working.agents:
+                self._loads.add(self._load(now))
+                made += [(records.HISTORY, key, HistoryRecord([], loads)) for key, loads in self._loads.pieces()]
         return made
 
     def points(self, level: str) -> Sequence[Point]:
@@ -151,6 +186,21 @@ class History:
         """
         [ring] = [ring for ring in self._rings if ring.level.name == level]
         return list(ring.points)
+
+    def loads(self) -> Sequence[Loads]:
+        """Return what agents' machines did over the last while, oldest first."""
+        return list(self._loads.points)
+
+    def _load(self, now: Now) -> Loads:
+        agents = [agent for _, agent in islice(sorted(self._working.agents.items()), AGENTS_MAX)]
+        hosts = [self._hosts.get(agent.connection, _UNKNOWN) for agent in agents]
+        return Loads(
+            at_ms=now.wall_ms,
+            agents=[agent.name for agent in agents],
+            cpu_percent=[round(host.cpu_percent) for host in hosts],
+            memory_mib=[host.memory_used >> 20 for host in hosts],
+            running=[len(agent.leases) for agent in agents],
+        )
 
     def _count(self, now: Now) -> _Counted:
         row = self._tally.all
@@ -189,6 +239,9 @@ class History:
             runs_ms=_shares(since.runs, counted.runs),
             queues=queues[:QUEUES_MAX],
         )
+
+
+_UNKNOWN: Final = HostStats()
 
 
 def _shares(before: Sequence[int], after: Sequence[int]) -> Shares:

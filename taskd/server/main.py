@@ -216,7 +216,7 @@ async def serve_store(
         flusher=platform.flusher,
     )
     restore(coordinator.working, await read_stored(store), loop.now())
-    watch = Watch(store, coordinator.working, loop.tally, platform.rng)
+    watch = Watch(store, coordinator.working, loop.tally, platform.rng, hub.hosts)
     if plan.watched:
         await watch.open(loop.now())
         loop.onlooker = watch

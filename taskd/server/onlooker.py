@@ -5,7 +5,7 @@ own, and is there after a crash as far as what it tells of.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from taskd.core.commands import Now
@@ -19,6 +19,7 @@ from taskd.server.journal import Journal
 from taskd.server.tally import Tally
 from taskd.server.webhooks import Webhooks
 from taskd.store.interface import Store
+from taskd_protocol.agent_messages import HostStats
 
 if TYPE_CHECKING:
     from taskd.server.tracing import Tracer
@@ -36,9 +37,11 @@ class Watch:
         tracer: Makes spans; None: nobody wants them.
     """
 
-    def __init__(self, store: Store, working: Working, tally: Tally, rng: random.Random) -> None:
+    def __init__(
+        self, store: Store, working: Working, tally: Tally, rng: random.Random, hosts: Mapping[int, HostStats]
+    ) -> None:
         self.journal = Journal(store)
-        self.history = History(store, working, tally)
+        self.history = History(store, working, tally, hosts)
         self.bus = Bus(self.journal, tally)
         self.chronicle = Chronicle(working)
         self.tracer: Tracer | None = None

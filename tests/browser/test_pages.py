@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -339,7 +340,18 @@ def test_an_agent_is_drained_and_works_again(site: Site) -> None:
     tab.click("Resume")
     tab.not_see("drained")
     tab.wait(lambda: site.live() >= {"ash", "birch"})
-    tab.wait(lambda: tab.find("td svg.spark"))
+
+
+def test_agents_lines_are_there_at_once(site: Site) -> None:
+    """What the server has kept, before this tab has seen anything."""
+    tab = site.tab
+    tab.wait(lambda: len(cast("list[int]", site.ask("GET", "/api/v1/overview/agents")["at_ms"])) >= 2, within_s=40)
+    for path, lines in (("/agents", "td svg.spark"), ("/agents/ash", ".tile svg.spark")):
+        tab.open(path)
+        tab.see("ash", "Live")
+        tab.driver.refresh()
+        tab.wait(lambda: tab.find("#main h1"))
+        assert len(tab.find(lines)) >= 3, path
 
 
 def test_a_schedule_tells_its_times_and_runs_now(site: Site) -> None:

@@ -224,7 +224,8 @@ class Server:
             fail=self.faults.failed.append,
             flusher=self.disk,
         )
-        self.watch = Watch(self.disk, self.coordinator.working, self.loop.tally, self.platform.rng) if watched else None
+        working, hosts = self.coordinator.working, self.hub.hosts
+        self.watch = Watch(self.disk, working, self.loop.tally, self.platform.rng, hosts) if watched else None
         told = self.coordinator.working.settings
         self.services = Services(
             platform=self.platform,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskd.core import records
 from taskd.core.events import EventsHeadRecord, EventsRecord, Noted, TasksMoved
-from taskd.core.points import HistoryRecord
+from taskd.core.points import HistoryRecord, Loads
 from taskd.core.records import Key, Record
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.core.webhook_records import LetterRecord, WebhookRecord
@@ -73,6 +73,10 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         LetterRecord(1_763_760_000_000, 12, "it answered 500", 3, b"{}"),
     ),
     "history": ((records.HISTORY, b"\x00" + (3).to_bytes(4, "big")), HistoryRecord([POINT])),
+    "history, of agents": (
+        (records.HISTORY, b"\x04" + (3).to_bytes(4, "big")),
+        HistoryRecord([], [Loads(1_763_760_000_000, ["a1", "a2"], [12, 100], [2_048, 512], [3, 0])]),
+    ),
     "spec, all fields": (
         (records.SPEC, TASK_ID),
         records.SpecRecord(

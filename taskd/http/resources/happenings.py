@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from itertools import zip_longest
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -10,7 +10,9 @@ from taskd.http.errors import FieldRefused
 from taskd.http.routes import AnyRoute, Call, Nothing, get
 from taskd.http.sse import Event, EventStream
 from taskd.text.happenings import EventDocument, Overview, event_document, overview_document
+from taskd_protocol.errors import BadRequest
 from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, EventView, OverviewPage, OverviewQuery
+from taskd_protocol.house_messages import AgentList
 from taskd_protocol.ids import parse_task_id
 
 BEGIN: Final = "begin"
@@ -25,6 +27,31 @@ class Range(msgspec.Struct, forbid_unknown_fields=True):
 
     range: Literal["15m", "1h", "6h", "24h"] = "15m"
     """In points of 2 s, 10 s, 1 min or 4 min."""
+
+
+class LoadsAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Of which agents, and how often."""
+
+    agent: str = ""
+    """Its name; empty: all."""
+    every: Annotated[int, msgspec.Meta(ge=1, le=90)] = 1
+    """One of so many points, which are 10 s apart."""
+
+
+class AgentLately(msgspec.Struct):
+    """One agent; null: it was not there."""
+
+    cpu_percent: list[int | None]
+    memory_used: list[int | None]
+    """Bytes, in MiB."""
+    running: list[int | None]
+
+
+class AgentsLately(msgspec.Struct):
+    """Agents by name, each with one entry for each instant."""
+
+    at_ms: list[int]
+    agents: dict[str, AgentLately]
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,6 +74,25 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
 async def overview(call: Call[Range, Nothing]) -> Overview:
     """Show how the server stood and what it did, from its own memory; where it was not running there is nothing."""
     return overview_document((await call.ask(OverviewQuery(0, call.asked.range), OverviewPage)).points)
+
+
+async def agents_lately(call: Call[LoadsAsked, Nothing]) -> AgentsLately:
+    """Show what agents' machines did over the last 15 minutes, from the server's own memory; 500 agents at most."""
+    watch = call.session.services.watch
+    if watch is None:
+        raise BadRequest("this server keeps no history")
+    await call.session.services.loop.until_durable()
+    kept = watch.history.loads()[:: -call.asked.every][::-1]
+    names = {call.asked.agent} if call.asked.agent else {name for loads in kept for name in loads.agents}
+    agents = {name: AgentLately([], [], []) for name in sorted(names)}
+    for loads in kept:
+        places = {name: place for place, name in enumerate(loads.agents)}
+        for name, lately in agents.items():
+            place = places.get(name)
+            lately.cpu_percent.append(None if place is None else loads.cpu_percent[place])
+            lately.memory_used.append(None if place is None else loads.memory_mib[place] << 20)
+            lately.running.append(None if place is None else loads.running[place])
+    return AgentsLately([loads.at_ms for loads in kept], agents)
 
 
 async def follow_events(call: Call[Wanted, Nothing]) -> EventStream:
@@ -98,5 +144,6 @@ def _words(text: str) -> list[str]:
 
 ROUTES: Final[Sequence[AnyRoute]] = (
     get("/overview", overview, Range, Overview, OverviewQuery),
+    get("/overview/agents", agents_lately, LoadsAsked, AgentsLately, AgentList),
     get("/events", follow_events, Wanted, EventDocument, EventsFollow, EventsMore, streams=True),
 )

@@ -7,11 +7,14 @@ import pytest
 from taskd.core import records
 from taskd.core.commands import Now
 from taskd.core.events import TasksMoved
+from taskd.core.fleet import Agent
+from taskd.core.points import Loads
 from taskd.core.working import Settings, Working
-from taskd.server.history import LEVELS, PIECE, History
+from taskd.server.history import AGENTS_MAX, LEVELS, LOADS, PIECE, History
 from taskd.server.tally import Tally
 from taskd.store import codec
 from taskd.store.memory import MemoryStore
+from taskd_protocol.agent_messages import HostStats
 from taskd_protocol.point import Depth, Point, Shares
 
 WALL_MS = 1_763_760_000_000
@@ -30,7 +33,8 @@ class Watched:
         self.working = Working(Settings(), random.Random(0))
         self.mono_ms, self.wall_ms = 5_000, WALL_MS
         self.tally = Tally()
-        self.history = History(self.store, self.working, self.tally)
+        self.hosts = {7: HostStats(cpu_percent=41.6, memory_used=3 << 30)}
+        self.history = History(self.store, self.working, self.tally, self.hosts)
         self.written = 0
 
     async def start(self) -> "Watched":
@@ -41,7 +45,7 @@ class Watched:
         """As after a crash: what was counted is gone, and the clock that never steps begins anew."""
         self.mono_ms, self.wall_ms = 77, self.wall_ms + away_ms
         self.tally = Tally()
-        self.history = History(self.store, self.working, self.tally)
+        self.history = History(self.store, self.working, self.tally, self.hosts)
         await self.history.open(self.now)
 
     @property
@@ -163,3 +167,23 @@ async def test_a_clock_that_was_put_back_leaves_no_point_in_the_future(watched: 
     points = watched.history.points("15m")
     assert points[-1].at_ms == watched.wall_ms
     assert [point.at_ms for point in points] == sorted([point.at_ms for point in points])
+
+
+async def test_what_agents_did_is_kept_in_a_room_of_its_own(watched: Watched) -> None:
+    """Over a restart, too; of agents of which nothing was heard yet, nothing but what they hold."""
+    for _ in range(10):
+        watched.pass_ms(STEP_MS)
+    assert watched.history.loads() == []
+    before = await watched.stored()
+    watched.working.agents = {"b": Agent(name="b", connection=9), "a": Agent(name="a", connection=7)}
+    for _ in range(2_000):
+        watched.pass_ms(STEP_MS)
+    kept = watched.history.loads()
+    assert kept[-1] == Loads(kept[-1].at_ms, ["a", "b"], [42, 0], [3_072, 0], [0, 0])
+    assert len(kept) == LOADS.range_ms // LOADS.step_ms + 1
+    assert await watched.stored() <= before + sum([level.pieces for level in (*LEVELS, LOADS)])
+    await watched.restart(60_000)
+    assert watched.history.loads() == kept[6:]
+    watched.working.agents = {f"{n:04}": Agent(name=f"{n:04}") for n in range(2 * AGENTS_MAX)}
+    watched.pass_ms(LOADS.step_ms)
+    assert watched.history.loads()[-1].agents == [f"{n:04}" for n in range(AGENTS_MAX)]

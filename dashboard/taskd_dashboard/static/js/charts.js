@@ -122,13 +122,12 @@ export class Chart {
   }
 }
 
-/** A line as small as a word; its last value stands beside it in words. */
-export function sparkline(values, label, { top = null, wide = false } = {}) {
-  const known = values.filter((value) => value !== null);
-  if (known.length < 2) return h("span", { class: "faint" }, "–");
-  const high = Math.max(top ?? 0, ...known, 1e-9);
-  const step = 100 / (values.length - 1);
-  const points = values.map((value, at) => [(at * step).toFixed(1), (25 - 23 * ((value ?? 0) / high)).toFixed(1)]);
+/** A line as small as a word; its last value stands beside it in words. `times` are when each was, else they follow evenly. */
+export function sparkline(values, label, { top = null, wide = false, times = [...values.keys()] } = {}) {
+  if (values.length < 2) return h("span", { class: "faint" }, "–");
+  const high = Math.max(top ?? 0, ...values, 1e-9);
+  const step = 100 / Math.max(1, times.at(-1) - times[0]);
+  const points = values.map((value, at) => [((times[at] - times[0]) * step).toFixed(1), (25 - 23 * (value / high)).toFixed(1)]);
   const line = points.map(([x, y], at) => `${at ? "L" : "M"}${x} ${y}`).join("");
   return s("svg", { class: wide ? "spark wide" : "spark", viewBox: "0 0 100 26", preserveAspectRatio: "none", role: "img", "aria-label": label },
     s("path", { class: "area", d: `${line}L100 26L0 26Z` }), s("path", { d: line }));

@@ -5,7 +5,7 @@ import { word } from "../filter.js";
 import { between, bytes, count, length, middle } from "../format.js";
 import { to } from "../router.js";
 import { bar, card, chip, empty, facts, h, table } from "../parts.js";
-import { deed, line, note } from "./agents.js";
+import { deed, learn, line, note } from "./agents.js";
 
 function amount(name, thousandths) {
   return name === "memory" || name.endsWith("memory") ? bytes(thousandths) : String(thousandths / 1000);
@@ -21,7 +21,7 @@ export default {
     const running = encodeURIComponent(`${word("agent", name)} state:running`);
     const ended = encodeURIComponent(word("agent", name));
     const [agent, now, before] = await Promise.all([get(`/api/v1/agents/${encodeURIComponent(name)}`, screen.abort.signal),
-      get(`/api/v1/tasks?limit=50&filter=${running}`, screen.abort.signal), get(`/api/v1/tasks?limit=20&filter=${ended}`, screen.abort.signal)]);
+      get(`/api/v1/tasks?limit=50&filter=${running}`, screen.abort.signal), get(`/api/v1/tasks?limit=20&filter=${ended}`, screen.abort.signal), learn(screen, name)]);
     note([agent]);
     return { agent, running: now.tasks, before: before.tasks.filter((task) => task.state !== "running") };
   },

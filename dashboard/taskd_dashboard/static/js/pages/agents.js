@@ -5,22 +5,43 @@ import { bytes, count, middle } from "../format.js";
 import { part, to } from "../router.js";
 import { action, ask, attempt, bar, chip, cut, empty, h, sparkline, table } from "../parts.js";
 
-const KEPT = 120;
+const RANGE_MS = 15 * 60_000;
+const EVERY_MS = 5_000;
+const LIST_EVERY = 3; // of the server's points, which are 10 s apart, in a list of many
 
-/** What was seen of agents while pages of them were open: heartbeats tell of now, and the line of what came before. */
+/** What agents did over the last 15 minutes: the server's own memory, and what it has told since. */
 const seen = new Map();
+
+function keep(name, points) {
+  const since = Date.now() - RANGE_MS;
+  seen.set(name, points.filter((each) => each.at >= since));
+}
 
 export function note(agents) {
   const now = Date.now();
+  const here = new Set(agents.map((each) => each.name));
   for (const each of agents) {
     const kept = seen.get(each.name) ?? [];
-    if (!kept.length || now - kept.at(-1).at > 1500) kept.push({ at: now, cpu: each.cpu_percent, memory: each.memory_used, running: each.running });
-    seen.set(each.name, kept.slice(-KEPT));
+    if (!kept.length || now - kept.at(-1).at > EVERY_MS) keep(each.name, [...kept, { at: now, cpu: each.cpu_percent, memory: each.memory_used, running: each.running }]);
   }
-  for (const name of seen.keys()) if (!agents.some((each) => each.name === name) && agents.length > 1) seen.delete(name);
+  for (const name of seen.keys()) if (!here.has(name) && agents.length > 1) seen.delete(name);
 }
 
-export const line = (name, field, how) => sparkline((seen.get(name) ?? []).map((each) => each[field]), `${name}: ${field} lately`, how);
+/** Ask the server for what came before, once for a page. */
+export async function learn(screen, name = "") {
+  if (screen.state.learned) return;
+  const told = await get(`/api/v1/overview/agents?every=${name ? 1 : LIST_EVERY}&agent=${encodeURIComponent(name)}`, screen.abort.signal);
+  screen.state.learned = true;
+  for (const [agent, lately] of Object.entries(told.agents)) {
+    const before = told.at_ms.map((at, n) => ({ at, cpu: lately.cpu_percent[n], memory: lately.memory_used[n], running: lately.running[n] })).filter((each) => each.cpu !== null);
+    keep(agent, [...before, ...(seen.get(agent) ?? []).filter((each) => each.at > (before.at(-1)?.at ?? 0))]);
+  }
+}
+
+export function line(name, field, how) {
+  const points = seen.get(name) ?? [];
+  return sparkline(points.map((each) => each[field]), `${name}: ${field}, the last 15 minutes`, { ...how, times: points.map((each) => each.at) });
+}
 
 export async function drain(screen, agent) {
   const yes = await ask(`Drain ${agent.name}?`, h("p", null, `It finishes the ${count(agent.running)} it runs and takes nothing new until it is resumed.`), { yes: "Drain" });
@@ -51,7 +72,7 @@ export default {
   },
   every: 30_000,
   async load(screen) {
-    const { agents } = await get("/api/v1/agents", screen.abort.signal);
+    const [{ agents }] = await Promise.all([get("/api/v1/agents", screen.abort.signal), learn(screen)]);
     note(agents);
     return agents;
   },
