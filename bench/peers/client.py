@@ -22,6 +22,7 @@ TRY = 500
 TASKS_MIN = 200
 CHUNK = 1_000
 TRIPS_S = 3.0
+SUBMITTERS_S = 5.0
 MIXED_SEED = 7
 MIXED_US = (1_000, 100_000)
 ACKS_TOLD = 100
@@ -142,6 +143,17 @@ def queued(adapter: Adapter, *, count: int, seconds: float) -> Answer:
     return {"tasks": done, "tasks_per_s": done / took, "seconds": took}
 
 
+def submitters(adapter: Adapter, *, count: int, at_once: int) -> Answer:
+    """Have many submit at once, a call for each task, while nobody works; with fewer tasks when that takes too long."""
+    began = perf_counter()
+    adapter.submit_at_once("noop", at_once * 2, at_once)  # connects, too
+    count = max(min(count, int(at_once * 2 / (perf_counter() - began) * SUBMITTERS_S)), TASKS_MIN)
+    began = perf_counter()
+    adapter.submit_at_once("noop", count, at_once)
+    took = perf_counter() - began
+    return {"tasks": count, "submitters": at_once, "calls_per_s": count / took, "seconds": took}
+
+
 def crash(adapter: Adapter, *, count: int, seconds: float, say: Callable[[Answer], None]) -> Answer:
     """Submit one by one until the broker is gone; tell how many were acknowledged, every now and then.
 
@@ -170,6 +182,7 @@ _WORKS: dict[str, Callable[..., Answer]] = {
     "mixed": mixed,
     "dag": dag,
     "queued": queued,
+    "submitters": submitters,
     "crash": crash,
     "fsyncs": noop,
 }

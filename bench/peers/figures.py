@@ -90,8 +90,31 @@ PER_S = "tasks_per_s"
 PYTHON_PEERS = frozenset({"arq", "celery", "dask", "dramatiq", "huey", "procrastinate", "rq", "saq", "taskiq"})
 
 
+REDIS_PEERS = frozenset({"arq", "celery", "dramatiq", "huey", "rq", "saq", "taskiq"})
+
+
 def comparisons(cases: Sequence[Case]) -> Mapping[str, float]:
-    """Return how taskd stands to the others, end to end, as far as both were measured."""
+    """Return how taskd stands to the others, as far as both were measured: end to end, then in submits and trips."""
+    return {**_end_to_end(cases), **_beside_the_best(cases)}
+
+
+def _beside_the_best(cases: Sequence[Case]) -> Mapping[str, float]:
+    told = {}
+    for work, name, title, peers in (
+        ("queued", "tasks_per_s", "submits in bulk", REDIS_PEERS),
+        ("submitters", "calls_per_s", "submits from 50 at a time", REDIS_PEERS),
+        ("roundtrip", "p50_ms", "median trip", PYTHON_PEERS),
+    ):
+        least = name.endswith("_ms")
+        ours = ranking((case for case in cases if case.peer == "taskd"), work, name, least=least)
+        theirs = ranking((case for case in cases if case.peer in peers and not case.durable), work, name, least=least)
+        times = ratio(ours[0], theirs[0]) if ours and theirs else None
+        if times is not None:
+            told[f"taskd {ours[0].case.mode} / the best that does not fsync ({theirs[0].case.name}), {title}"] = times
+    return told
+
+
+def _end_to_end(cases: Sequence[Case]) -> Mapping[str, float]:
     ours = {mode: _case(cases, f"taskd {mode}", "noop") for mode in ("functions", "coroutines")}
     others = {
         "the fastest Python peer that does not fsync": best_python(cases, durable=False),

@@ -6,6 +6,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -85,6 +86,23 @@ class Adapter(ABC):
     def submit(self, body: str, value: int) -> object:
         """Submit one task; return when it is acknowledged."""
         return self.submit_many(body, [value])[0]
+
+    def submitter(self) -> "Adapter":
+        """Return what one of many threads submits by; this one, where they may share it."""
+        return self
+
+    def submit_at_once(self, body: str, count: int, submitters: int) -> None:
+        """Have so many submitters at a time submit one task after the other, so many in all, as its users would."""
+        left = iter(range(count))  # its next() is atomic
+
+        def one() -> None:
+            mine = self.submitter()
+            for value in left:
+                mine.submit(body, value)
+
+        with ThreadPoolExecutor(submitters) as threads:
+            for done in [threads.submit(one) for _ in range(submitters)]:
+                done.result()
 
     @abstractmethod
     def results(self, handles: Sequence[object], within_s: float) -> list[int] | None:

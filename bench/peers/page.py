@@ -33,6 +33,8 @@ PICTURES = (
             "tasks a second from the first submit to the last result; more is better", "/s"),
     Picture("enqueue", "queued", "tasks_per_s", "Submits in bulk, nobody working",
             "tasks a second until all are acknowledged; more is better", "/s"),
+    Picture("submitters", "submitters", "calls_per_s", "Submits from 50 at a time, a call each, nobody working",
+            "tasks a second; threads of one process, or coroutines where the client has them; more is better", "/s"),
     Picture("roundtrip", "roundtrip", "p50_ms", "One task after another: submit to result",
             "milliseconds, median; less is better", "ms", least=True),
     Picture("roundtrip-p99", "roundtrip", "p99_ms", "One task after another: the slowest of a hundred",
@@ -123,7 +125,7 @@ def _section(document: Document, picture: Picture) -> Iterator[str]:
 def _ratios(document: Document) -> Iterator[str]:
     compared = figures.comparisons(document.cases)
     if compared:
-        yield from ("", "## End to end, in times", "", "| | times |", "|---|---|")
+        yield from ("", "## taskd beside them, in times", "", "| | times |", "|---|---|")
         yield from (f"| {name} | {times:.2f} |" for name, times in compared.items())
 
 

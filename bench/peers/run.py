@@ -34,6 +34,7 @@ TRIPS = 500
 MIXED = 300
 LAYERS, WIDTH = 50, 100
 ENQUEUE_S = 8.0
+SUBMITTED, SUBMITTERS = 10_000, 50
 NOOP_S = 8.0
 DAG_S = 40.0
 ACKED = 1_000
@@ -41,6 +42,8 @@ SYNCED = 1_000
 FAILED_AFTER_S = 90.0
 EACH_ROUND = ("noop", "roundtrip", "mixed", "dag")
 ONCE = ("queued", "crash", "fsyncs")
+ALONE = ("submitters",)
+"""Of each round, in a session without workers."""
 
 
 def main() -> None:
@@ -53,7 +56,7 @@ def main() -> None:
     where = machine.machine(options.data_dir)
     cases, left_out = _cases(options)
     for number in range(1, options.rounds + 1):
-        works = [work for work in (*EACH_ROUND, *(ONCE if number == 1 else ())) if work in options.works]
+        works = [work for work in (*EACH_ROUND, *ALONE, *(ONCE if number == 1 else ())) if work in options.works]
         for case in cases:
             if time.monotonic() - started > options.minutes * 60:
                 case.failed.setdefault("all", f"not run in round {number}: the {options.minutes} minutes were over")
@@ -83,7 +86,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=20_000, help="no-op tasks; who is slow gets fewer")
     parser.add_argument("--queued", type=int, default=100_000, help="tasks that wait; who is slow gets fewer")
     parser.add_argument("--only", default="", help="cases whose names start so, by commas: 'celery,taskd functions'")
-    parser.add_argument("--works", default=",".join((*EACH_ROUND, *ONCE)), help="by commas")
+    parser.add_argument("--works", default=",".join((*EACH_ROUND, *ALONE, *ONCE)), help="by commas")
     parser.add_argument("--data-dir", type=Path, default=Path("build/bench"), help="on a real disk")
     parser.add_argument(
         "--docs", action="store_true", help="write docs/benchmarks.md, in place of a page beside the JSON"
@@ -125,7 +128,7 @@ def _case(peer: str, mode: str, words: str, told: measure.Facts) -> Case:
     works = cast("list[str]", told["works"])
     case = Case(peer=peer, mode=mode, words=words, durable=mode in cast("list[str]", told["durable"]),
                 versions=versions, differs=str(told["differs"]))  # fmt: skip
-    case.failed = {work: "it cannot" for work in ONCE if work not in works}
+    case.failed = {work: "it cannot" for work in (*ALONE, *ONCE) if work not in works}
     case.runs = {work: [] for work in works}
     return case
 
@@ -152,7 +155,7 @@ def _measure(case: Case, works: list[str], options: argparse.Namespace) -> None:
     while together:
         failed = _try(case, together, partial(_together, case, together, options))
         together = together[together.index(failed) + 1 :] if failed else []
-    for work, alone in (("queued", _queued), ("crash", _crash), ("fsyncs", _fsyncs)):
+    for work, alone in (("submitters", _submitters), ("queued", _queued), ("crash", _crash), ("fsyncs", _fsyncs)):
         if work in wanted:
             _try(case, [work], partial(alone, case, options))
 
@@ -198,6 +201,11 @@ def _queued(case: Case, options: argparse.Namespace) -> Iterator[tuple[str, meas
         facts["memory_bytes_each"] = max(0, running.memory() - memory) / count
         facts["disk_bytes_each"] = max(0, running.disk() - disk) / count
         yield "queued", facts
+
+
+def _submitters(case: Case, options: argparse.Namespace) -> Iterator[tuple[str, measure.Facts]]:
+    with session.session(case.peer, case.mode, options.data_dir, workers=0) as running:
+        yield "submitters", running.ask("submitters", FAILED_AFTER_S, count=SUBMITTED, at_once=SUBMITTERS)
 
 
 def _crash(case: Case, options: argparse.Namespace) -> Iterator[tuple[str, measure.Facts]]:

@@ -1,6 +1,7 @@
 """arq with Redis."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from arq import create_pool
 from arq.connections import RedisSettings
@@ -54,8 +55,11 @@ class Peer(running.AsyncAdapter):
     def open(self) -> None:
         self.pool = self.run(create_pool(settings))
 
+    async def asubmit(self, body: str, value: int) -> object:
+        return await self.pool.enqueue_job(body, value)
+
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
-        return self.run(self.in_bunches(lambda value: self.pool.enqueue_job(body, value), values))
+        return self.run(self.in_bunches(partial(self.asubmit, body), values))
 
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
         async def wait() -> list[int]:

@@ -57,6 +57,11 @@ class Peer(Adapter):
     def submit(self, body: str, value: int) -> object:
         return self.client.put(_pack(body, value))
 
+    def submitter(self) -> Adapter:
+        own = Peer(self.place)  # its connection cannot be shared
+        own.open()
+        return own
+
     def results(self, handles: Sequence[object], within_s: float) -> None:
         if len(handles) == 1:
             self._until_gone(handles[0], within_s)

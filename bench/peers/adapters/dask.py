@@ -15,6 +15,7 @@ class Peer(GraphAdapter):
     packages = ("distributed", "dask")
     modes = {"fast": "a worker process of one thread each"}
     durable = ()
+    without = ("submitters",)  # it acknowledges nothing
     differs = "Keeps everything in memory, and says nothing when it has taken a task: a submit returns at once."
 
     def broker(self) -> Broker:

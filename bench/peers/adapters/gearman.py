@@ -88,6 +88,11 @@ class Peer(Adapter):
             elif kind == COMPLETE:
                 self.ended[parts[0]] = int(parts[1])
 
+    def submitter(self) -> Adapter:
+        own = Peer(self.place)  # its connection cannot be shared
+        own.open()
+        return own
+
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
         self.wire.socket.settimeout(within_s)
         while not all(handle in self.ended for handle in handles):

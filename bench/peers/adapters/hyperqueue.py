@@ -22,7 +22,7 @@ class Peer(GraphAdapter):
     packages = ("hyperqueue",)
     modes = {"fast": "a process for each task: a command for no-ops, Python for those that burn"}
     durable = ()
-    without = ("crash",)
+    without = ("crash", "submitters")  # a submit to it is a job of its own, and waits for the one before
     differs = (
         "Each task is a process of its own, which is what it is for. No results are kept but files and exit codes."
         " Its Python package has server and workers in one process, so the one cannot be killed without the others,"

@@ -68,10 +68,13 @@ class Peer(running.AsyncAdapter):
 
         return self.run(submit())
 
-    def submit(self, body: str, value: int) -> object:
+    async def asubmit(self, body: str, value: int) -> object:
         number, self.next = self.next, self.next + 1
-        self.run(self.stream.publish(SUBJECT, _pack(body, number, value)))
+        await self.stream.publish(SUBJECT, _pack(body, number, value))
         return number
+
+    def submit(self, body: str, value: int) -> object:
+        return self.run(self.asubmit(body, value))
 
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
         async def wait() -> list[int]:

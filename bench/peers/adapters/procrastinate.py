@@ -59,8 +59,11 @@ class Peer(running.AsyncAdapter):
 
         return self.run(submit())
 
+    async def asubmit(self, body: str, value: int) -> object:
+        return await tasks[body].defer_async(value=value)
+
     def submit(self, body: str, value: int) -> object:
-        return self.run(tasks[body].defer_async(value=value))
+        return self.run(self.asubmit(body, value))
 
     def results(self, handles: Sequence[object], within_s: float) -> None:
         async def wait() -> None:

@@ -32,12 +32,31 @@ class AsyncAdapter(Adapter):
             asyncio.set_event_loop(self._loop)
             return self._loop
 
+    async def asubmit(self, body: str, value: int) -> object:
+        """Submit one task; return when it is acknowledged."""
+        raise NotImplementedError
+
+    def submit_at_once(self, body: str, count: int, submitters: int) -> None:
+        """See ``Adapter``; here the submitters are coroutines."""
+        self.run(at_once(lambda value: self.asubmit(body, value), count, submitters))
+
     async def in_bunches(self, call: Callable[[int], Awaitable[object]], values: Sequence[int]) -> list[object]:
         """Await a call for each value, so many at a time; return what they returned."""
         made: list[object] = []
         for start in range(0, len(values), BUNCH):
             made += await asyncio.gather(*map(call, values[start : start + BUNCH]))
         return made
+
+
+async def at_once(call: Callable[[int], Awaitable[object]], count: int, submitters: int) -> None:
+    """Have so many coroutines await one call after the other, so many calls in all."""
+    left = iter(range(count))
+
+    async def one() -> None:
+        for value in left:
+            await call(value)
+
+    await asyncio.gather(*[one() for _ in range(submitters)])
 
 
 async def noop(value: int) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 
 from redis.asyncio import Redis
@@ -51,8 +52,11 @@ class Peer(running.AsyncAdapter):
     def open(self) -> None:
         self.run(queue.connect())
 
+    async def asubmit(self, body: str, value: int) -> object:
+        return await queue.enqueue(body, value=value, timeout=0)
+
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
-        jobs = self.run(self.in_bunches(lambda value: queue.enqueue(body, value=value, timeout=0), values))
+        jobs = self.run(self.in_bunches(partial(self.asubmit, body), values))
         return [job.key for job in jobs]
 
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:

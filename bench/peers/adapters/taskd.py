@@ -1,11 +1,22 @@
-"""taskd as shipped: TLS, tokens, an fsync before each acknowledgement, results stored."""
+"""taskd as shipped: TLS, tokens, an fsync before each acknowledgement, results stored.
 
+python -m peers.adapters.taskd      waits until the server has said where it is and what the key is
+"""
+
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+
+import programs
 
 from peers import bodies
 from peers.adapters import running
-from peers.interface import Argv, Broker, GraphAdapter, tool
+from peers.interface import Argv, Broker, GraphAdapter, python, tool
 from taskd import App
+from taskd.client.profile import resolve
+from taskd_protocol.errors import ConfigInvalid
+
+START_S = 20.0
 
 app = App()
 functions = {name: app.task(getattr(bodies, name), name=name) for name in ("noop", "burn", "told")}
@@ -30,7 +41,11 @@ class Peer(GraphAdapter):
 
     def broker(self) -> Broker:
         words = ["server", "--data-dir", f"{self.place.directory}/data", "--listen", f"127.0.0.1:{self.place.port}"]
-        return Broker([tool("taskd"), *words, "--http", "127.0.0.1:0"], [tool("taskd"), "--version"])
+        return Broker(
+            [tool("taskd"), *words, "--http", "127.0.0.1:0"],
+            [tool("taskd"), "--version"],
+            after=[python("peers.adapters.taskd")],
+        )
 
     def workers(self) -> list[Argv]:
         words = ["agent", "peers.adapters.taskd", "--processes", "1", "--name"]
@@ -45,6 +60,12 @@ class Peer(GraphAdapter):
     def submit(self, body: str, value: int) -> object:
         return self._task(body).submit(value)
 
+    def submit_at_once(self, body: str, count: int, submitters: int) -> None:
+        if self.place.mode == "coroutines":
+            asyncio.run(running.at_once(self._task(body).asubmit, count, submitters))
+        else:
+            super().submit_at_once(body, count, submitters)
+
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
         return [handle.result(timeout=within_s) for handle in handles]
 
@@ -58,3 +79,15 @@ class Peer(GraphAdapter):
 
     def close(self) -> None:
         app.close()
+
+
+def _wait() -> None:
+    """Return when there is a profile: it is written last, when the server listens already."""
+    for _ in programs.until("the server has written its profile", START_S):
+        with suppress(ConfigInvalid):
+            resolve()
+            return
+
+
+if __name__ == "__main__":
+    _wait()

@@ -35,6 +35,9 @@ class Peer(running.AsyncAdapter):
     def open(self) -> None:
         self.run(broker.startup())
 
+    async def asubmit(self, body: str, value: int) -> object:
+        return await tasks[body].kiq(value)
+
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
         return self.run(self.in_bunches(tasks[body].kiq, values))
 
