@@ -82,9 +82,11 @@ def submit(link: Line, chunks: Iterable[Sequence[TaskSpec]], timeout_s: float | 
                 accepted.append((yield from _oldest(link, unanswered, timeout_s)))
             request, until_s = Request(Submit(0, list(specs))), deadline(timeout_s)
             unanswered.append((request, until_s))
-            flushed = link.ask_and_flush(request)
+            if len(specs) == 1:
+                link.ask(request)
+                continue
             # Who packs without a break keeps the sending thread from the interpreter: 5 ms at each of its calls.
-            if len(specs) > 1 and not (yield Pause(flushed, until_s)):
+            if not (yield Pause(link.ask_and_flush(request), until_s)):
                 accepted.append((yield from _oldest(link, unanswered, timeout_s)))  # raises, with the reason
         while unanswered:
             accepted.append((yield from _oldest(link, unanswered, timeout_s)))

@@ -8,7 +8,9 @@ import functools
 import math
 import sys
 import threading
-from collections.abc import Generator
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -97,11 +99,49 @@ def _on_trio() -> bool:
     return trio.lowlevel.in_trio_task()
 
 
+class Wakes:
+    """Wakes of one event loop: those that come together call into it once.
+
+    Each call into a loop is a byte through a socket, and lets go of the interpreter's lock: with fifty submitters at a
+    time that was half of what a submit took of the client (50 us of processor time; 25 without).
+
+    The flag is set before the call, and cleared before what is due is done: nothing is left behind.
+    """
+
+    def __init__(self, call: Callable[[Callable[[], None]], object]) -> None:
+        self._call = call
+        self._due: deque[Callable[[], None]] = deque()
+        self._called = False
+
+    def add(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called in the loop; from any thread.
+
+        Raises:
+            RuntimeError: The loop has ended.
+        """
+        self._due.append(wake)
+        if not self._called:
+            self._called = True
+            self._call(self._do)
+
+    def _do(self) -> None:
+        self._called = False
+        due = self._due
+        while due:
+            due.popleft()()
+
+
+_LOOPS: weakref.WeakKeyDictionary[object, Wakes] = weakref.WeakKeyDictionary()
+"""By event loop, or what stands for one."""
+
+
 async def _await_on_trio(pause: Pause) -> bool:
     import trio  # noqa: PLC0415 - it runs this very task
 
+    token = trio.lowlevel.current_trio_token()
+    wakes = _LOOPS.get(token) or _LOOPS.setdefault(token, Wakes(token.run_sync_soon))
     event = trio.Event()
-    wake = functools.partial(trio.lowlevel.current_trio_token().run_sync_soon, event.set)
+    wake = functools.partial(wakes.add, event.set)
     pause.signal.add(wake)
     try:
         if pause.signal.fired:
@@ -119,22 +159,25 @@ async def _await_on_asyncio(pause: Pause) -> bool:
     import asyncio  # noqa: PLC0415 - 20 ms that a synchronous program need not pay
 
     loop = asyncio.get_running_loop()
-    arrived = loop.create_future()
+    wakes = _LOOPS.get(loop) or _LOOPS.setdefault(loop, Wakes(loop.call_soon_threadsafe))
+    arrived: asyncio.Future[bool] = loop.create_future()
 
-    def settle() -> None:
+    def settle(*, woken: bool) -> None:
         if not arrived.done():
-            arrived.set_result(None)
+            arrived.set_result(woken)
 
-    wake = functools.partial(loop.call_soon_threadsafe, settle)
-    woken = False
+    wake = functools.partial(wakes.add, functools.partial(settle, woken=True))
     pause.signal.add(wake)
+    limit = None
     try:
         if pause.signal.fired:
             await asyncio.sleep(0)
-        else:
-            await asyncio.wait((arrived,), timeout=pause.left_s())
-            woken = arrived.done()
+            return True
+        left_s = pause.left_s()
+        if left_s is not None:
+            limit = loop.call_later(left_s, functools.partial(settle, woken=False))
+        return await arrived or pause.signal.fired
     finally:
-        arrived.cancel()
+        if limit is not None:
+            limit.cancel()
         pause.signal.remove(wake)
-    return woken or pause.signal.fired
