@@ -22,7 +22,7 @@ export function note(agents) {
   const here = new Set(agents.map((each) => each.name));
   for (const each of agents) {
     const kept = seen.get(each.name) ?? [];
-    if (!kept.length || now - kept.at(-1).at > EVERY_MS) keep(each.name, [...kept, { at: now, cpu: each.cpu_percent, memory: each.memory_used, running: each.running }]);
+    if (kept.length < 2 || now - kept.at(-1).at > EVERY_MS) keep(each.name, [...kept, { at: now, cpu: each.cpu_percent, memory: each.memory_used, running: each.running }]);
   }
   for (const name of seen.keys()) if (!here.has(name) && agents.length > 1) seen.delete(name);
 }
