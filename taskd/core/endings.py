@@ -158,8 +158,15 @@ def end_waiting(
     _note_ended(w, spec, record)
 
 
-def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
-    """Write, enter and return a task that is ready again; a limit to its waiting is the caller's to start."""
+def put_ready(w: Working, task: Task, last: StateRecord, *, moves: bool = True) -> StateRecord:
+    """Write, enter and return a task that is ready again; a limit to its waiting is the caller's to start.
+
+    Args:
+        w: The working set.
+        task: It.
+        last: How it stood before.
+        moves: It stood elsewhere, which is an event; False: it was in line already.
+    """
     state = StateRecord(
         State.READY,
         task.attempt,
@@ -180,7 +187,8 @@ def put_ready(w: Working, task: Task, last: StateRecord) -> StateRecord:
     task.fresh = False
     task.ready_mono_ms = w.ticked_mono_ms or 0
     gates.enter(w, task, state)
-    w.tell(READY, task.spec, last.agent, task.attempt)
+    if moves:
+        w.tell(READY, task.spec, last.agent, task.attempt)
     return state
 
 

@@ -48,4 +48,4 @@ def _refund_stored(w: Working, spec: SpecRecord, state: StateRecord, cost: Count
     elif state.state == State.READY:
         # Out of line and in again: a window that is being refilled must not take in what was read before.
         due.leave(w, spec, state)
-        endings.put_ready(w, due.waiting_task(spec, refunded, loaded), state)
+        endings.put_ready(w, due.waiting_task(spec, refunded, loaded), state, moves=False)

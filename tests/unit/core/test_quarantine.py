@@ -8,6 +8,7 @@ from harness.fsck import check_disk
 from taskd.core import records
 from taskd.core.commands import CancelTasks, OrderAgent
 from taskd.core.effects import AgentQuarantined, AgentReadmitted
+from taskd.core.events import READY, TasksMoved
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, StateRecord
 from taskd_protocol.errors import AgentUnknown
@@ -204,6 +205,19 @@ def test_a_final_failure_is_the_tasks_own(shell: Shell) -> None:
     fail(shell, broken, 8)
     assert is_quarantined(shell)
     assert {shell.disk.get(records.STATE, grant.spec.id, StateRecord).state for grant in final} == {State.DEAD}
+
+
+def test_a_refund_of_a_task_in_line_is_no_event(shell: Shell) -> None:
+    """It was back in line already, and that was told."""
+    broken = FakeAgent(shell, "broken").join(credit=8)
+    FakeAgent(shell, "healthy").join()
+    grants = fail(shell, broken, 7, Retry(3, base_ms=0))
+    shell.pass_ms(1)
+    fail(shell, broken, 1)
+    assert is_quarantined(shell)
+    assert failures(shell, grants) == [0] * 7
+    moved = [event for event in shell.events if isinstance(event, TasksMoved) and event.what == READY]
+    assert sum([len(event.ids) for event in moved]) == 7
 
 
 def test_a_refund_moves_no_deadline(shell: Shell) -> None:
