@@ -15,7 +15,7 @@ from taskd.core.working import Working
 from taskd.server.bus import Bus
 from taskd.server.chronicle import Chronicle
 from taskd.server.history import History
-from taskd.server.journal import Journal
+from taskd.server.journal import BYTES_MAX, Journal
 from taskd.server.tally import Tally
 from taskd.server.webhooks import Webhooks
 from taskd.store.interface import Store
@@ -40,7 +40,7 @@ class Watch:
     def __init__(
         self, store: Store, working: Working, tally: Tally, rng: random.Random, hosts: Mapping[int, HostStats]
     ) -> None:
-        self.journal = Journal(store)
+        self.journal = Journal(store, bytes_max=BYTES_MAX)
         self.history = History(store, working, tally, hosts)
         self.bus = Bus(self.journal, tally)
         self.chronicle = Chronicle(working)

@@ -17,6 +17,7 @@ from simulation.checkers.s08_graphs import Graphs
 from simulation.checkers.s08_signals import Signals
 from simulation.journal import Journal, Standing
 from taskd.core.commands import Command
+from taskd.core.events import EventsRecord
 from taskd.core.records import LeaseRecord, Mutation, SpecRecord
 from taskd.core.workflow_commands import OrderWorkflow, SignalWorkflow
 from taskd.core.workflow_records import NodeRecord, WorkflowRecord
@@ -135,6 +136,9 @@ class Onlooker:
 
     def ordered(self, kind: str, name: str, *, drained: bool) -> None:
         """See ``Reader``: looked at elsewhere."""
+
+    def journaled(self, number: int, record: EventsRecord | None) -> None:
+        """See ``Reader``: a rig keeps no events."""
 
     def committed(self) -> None:
         """See ``Reader``."""

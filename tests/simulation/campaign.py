@@ -24,6 +24,15 @@ from taskd.server.certificates import Certificates, open_certificates
 SMALL_AGENTS = {"taskd.client.family.TASKS_TOLD": 2}
 """Bounds of agents and their workers that are small where those of the core are."""
 
+SMALL_AUDIENCE = {
+    "taskd.server.onlooker.BYTES_MAX": 20_000,
+    "taskd.server.bus.PENDING_MAX": 5,
+    "taskd.server.bus.PAGE_IDS_MAX": 10,
+    "taskd.server.journal.RECENT_TASKS_MAX": 20,
+    "taskd.server.journal.PAGE": 3,
+}
+"""Likewise, of what is kept for who looks on."""
+
 
 def run_campaign(seeds: Iterable[int], mode: Mode | None = None) -> Report:
     """Run these seeds, each in the mode asked for or in its own; return what came of them."""
@@ -82,7 +91,7 @@ def determined(seed: int, alarms: Alarms, *, small: bool = False) -> Iterator[No
         patches.enter_context(mock.patch.object(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True))
         patches.enter_context(mock.patch.object(trio, "sleep", alarms.sleep))
         if small:
-            for where, bound in [*SMALL.items(), *SMALL_AGENTS.items()]:
+            for where, bound in [*SMALL.items(), *SMALL_AGENTS.items(), *SMALL_AUDIENCE.items()]:
                 patches.enter_context(mock.patch(where, bound))
         trio._core._run._r.seed(seed)
         yield

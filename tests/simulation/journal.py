@@ -12,6 +12,7 @@ import msgspec
 from msgspec import structs
 
 from taskd.core import records
+from taskd.core.events import EventsRecord
 from taskd.core.lifecycle import TERMINAL, State
 from taskd.core.records import AgentRecord, EpochRecord, LeaseRecord, LimitRecord, QueueRecord, SpecRecord, StateRecord
 from taskd.core.schedule_records import ScheduleRecord, StandingRecord
@@ -29,7 +30,7 @@ R = TypeVar("R")
 
 _SCHEDULE, _STANDING = records.SCHEDULE[0], records.STANDING[0]
 _FLOW, _NODES, _NODE, _RESULT = records.WORKFLOW[0], records.NODES[0], records.NODE[0], records.RESULT[0]
-_SIGNAL = records.SIGNAL[0]
+_SIGNAL, _EVENTS = records.SIGNAL[0], records.EVENTS[0]
 _FLOWS = {_FLOW, _NODES, _NODE, _RESULT, _SIGNAL}
 _SPEC, _LEASE, _STATE, _META = records.SPEC[0], records.LEASE[0], records.STATE[0], records.META[0]
 
@@ -95,6 +96,9 @@ class Reader(Protocol):
 
     def ordered(self, kind: str, name: str, *, drained: bool) -> None:
         """What a person ordered of a queue or an agent is durable."""
+
+    def journaled(self, number: int, record: EventsRecord | None) -> None:
+        """A batch holds this record of the server's own journal; None: it is kept no longer."""
 
     def committed(self) -> None:
         """A batch is durable, and all that it changed was told."""
@@ -177,6 +181,8 @@ class Journal:
                 flowed.append((key, value))
             elif key[1] in _BOUNDS:
                 self._bound(key[1], key[ID_START:].decode(), value)
+            elif key[1] == _EVENTS:
+                self._journal(key[ID_START:], value)
             elif key[1] in {_SCHEDULE, _STANDING}:
                 self._schedule(key[1], key[ID_START:], value)
             elif key[1] == _META and key[ID_START:] == _EPOCH and value is not None:
@@ -194,6 +200,10 @@ class Journal:
             if drained:
                 self._reader.ordered(kind, name, drained=True)
         self._reader.committed()
+
+    def _journal(self, record_id: bytes, value: bytes | None) -> None:
+        record = None if value is None else codec.decode_as(EventsRecord, records.EVENTS, record_id, value)
+        self._reader.journaled(int.from_bytes(record_id, "big"), record)
 
     def _bound(self, kind: int, name: str, value: bytes | None) -> None:
         """Take in a limit, or whether a queue is paused."""

@@ -15,6 +15,7 @@ from simulation.sites import LIMITED, LIMITS
 from simulation.tasks import QUEUES, TaskMaker
 from taskd.client import operations
 from taskd.client.ends import Awaited
+from taskd.client.promise import Looking
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import (
     BadRequest,
@@ -25,6 +26,7 @@ from taskd_protocol.errors import (
     TaskdError,
     WorkflowInvalid,
 )
+from taskd_protocol.event_messages import EventsFollow
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.house_messages import AgentDrain, QueueDrain, QueueWeigh
 from taskd_protocol.limit_messages import LimitRemove, LimitSet, QueuePause
@@ -75,6 +77,8 @@ class Load:
         self._rng = rng
         self._maker = TaskMaker(self._plan, rng)
         self._graphs = GraphMaker(self._plan.features, rng)
+        self._pace = random.Random(self._plan.seed)
+        self._seen = 0  # the last event that it has seen, life after life
 
     async def __call__(self, machine: ClientMachine) -> None:
         """Be the client's program, until the process ends."""
@@ -87,6 +91,8 @@ class Load:
             except TaskdError:
                 await trio.sleep(rng.random())
         async with trio.open_nursery() as nursery:
+            if "audience" in self._plan.features:
+                nursery.start_soon(self._look_on, machine)
             while not world.calm.is_set():
                 await trio.sleep(rng.expovariate(self._plan.rate / self._plan.clients))
                 if not world.calm.is_set():
@@ -114,6 +120,18 @@ class Load:
                     return
                 chance -= share
             await self._submit(machine, self._maker.make(machine))
+
+    async def _look_on(self, machine: ClientMachine) -> None:
+        """Read all that happens, now quickly and now slowly, from where the life before had come to."""
+        assert machine.link is not None
+        looking = Looking(EventsFollow(0, self._seen))
+        machine.link.ask(looking)
+        while True:
+            page = await perform(operations.next_events(machine.link, looking, None))
+            self._world.looked_on(self._seen, page)
+            self._seen = page.after
+            if not self._world.calm.is_set():
+                await trio.sleep(self._pace.choice([0.0, 0.0, 0.3, 5.0]))
 
     # -- what it asks -----------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ FEATURES = (
 )
 
 
-LATER = {"schedules": 0.4, "workflows": 0.5, "families": 0.28, "placement": 0.4, "neighbours": 0.3}
+LATER = {"schedules": 0.4, "workflows": 0.5, "families": 0.28, "placement": 0.4, "neighbours": 0.3, "audience": 0.3}
 """Features that came later, and how many seeds have them."""
 
 

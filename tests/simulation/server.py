@@ -50,6 +50,7 @@ class ServerMachine(Machine):
         certificates: Certificates,
         settings: Settings,
         reach: Reach,
+        watched: bool = False,
     ) -> None:
         super().__init__("server", nursery, net, rng, trace)
         self.condition = Condition()
@@ -60,7 +61,9 @@ class ServerMachine(Machine):
         self.recovered: Callable[[], None] = lambda: None
         self._reach = reach
         self._certificates = certificates
-        self._plan = ServerPlan(data_dir=_ROOT, listen=Address(HOST, PORT), tls=False, settings=settings, watched=False)
+        self._plan = ServerPlan(
+            data_dir=_ROOT, listen=Address(HOST, PORT), tls=False, settings=settings, watched=watched
+        )
 
     async def main(self) -> None:
         """See ``Machine``."""

@@ -27,11 +27,13 @@ from simulation.tap import Conversation, Tap
 from simulation.tasks import QUEUES, cost_s, is_endless, is_scheduled
 from simulation.trace import Trace
 from taskd.client.family import Found as ChildrenFound
+from taskd.core.events import EventsRecord
 from taskd.core.lifecycle import State
 from taskd.core.records import LeaseRecord, SpecRecord
 from taskd.core.workflow_records import NodeRecord, WorkflowRecord
 from taskd.core.working import Settings
 from taskd.server.certificates import Certificates
+from taskd_protocol.event_messages import EventPage
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome, TaskSpec
 from taskd_protocol.workflow import Node, workflow_of
@@ -39,6 +41,9 @@ from taskd_protocol.workflow import Node, workflow_of
 CALM_SECONDS = 75.0
 """From the last fault until all that was acknowledged must have ended, beside what it takes to run: an agent is
 given up, its tasks wait for their next attempt, and a minute."""
+
+QUIET_LOOKS = 14
+"""Half seconds in which nothing is left to be done: three points of the history."""
 
 
 class AgentWatch:
@@ -131,6 +136,7 @@ class World:
             certificates=certificates,
             settings=settings,
             reach=self.reach,
+            watched="audience" in plan.features,
         )
         self._sites = sites(plan.seed, plan.agents) if "placement" in plan.features else []
         self.agents = [self._agent(number, nursery) for number in range(plan.agents)]
@@ -200,6 +206,8 @@ class World:
                 for checker in self.checkers:
                     checker.looked(calm_s)
                 left = self._open(left) or self.left()  # those that had ended may run again
+            if "audience" in self.plan.features:
+                await self._grow_quiet(calm_s)
             return
         left, flows = self.left(), self.left_flows()
         if not left and flows:
@@ -209,6 +217,13 @@ class World:
             self.violated("L1", f"{len(left)} tasks have not ended: {dict(stand)}, such as {left[0].hex()}")
         else:
             self.violated("L1", f"{self.waits} waits have not ended, and the tasks have")
+
+    async def _grow_quiet(self, calm_s: float) -> None:
+        """Wait until what is kept for who looks on has come up with what has happened."""
+        for _ in range(QUIET_LOOKS):
+            await trio.sleep(0.5)
+            for checker in self.checkers:
+                checker.looked(calm_s)
 
     def _let_in(self) -> None:
         """Be the person who starts an agent again that was put in quarantine."""
@@ -336,6 +351,16 @@ class World:
         """See ``Reader``."""
         for checker in self.checkers:
             checker.ordered(kind, name, drained=drained)
+
+    def journaled(self, number: int, record: EventsRecord | None) -> None:
+        """See ``Reader``."""
+        for checker in self.checkers:
+            checker.journaled(number, record)
+
+    def looked_on(self, after: int, page: EventPage) -> None:
+        """A client that has seen all events up to ``after`` takes the next page of them."""
+        for checker in self.checkers:
+            checker.looked_on(after, page)
 
     def committed(self) -> None:
         """See ``Reader``."""

@@ -27,6 +27,7 @@ from simulation.checkers.s17_once import Once
 from simulation.checkers.s18_bodies import Bodies
 from simulation.checkers.s19_placed import Placed
 from simulation.checkers.s20_limits import Limits
+from simulation.checkers.s21_told import Told
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -56,6 +57,7 @@ def every(world: "World") -> list[Checker]:
         Bodies,
         Placed,
         Limits,
+        Told,
         Moves,
         Agents,
         Regrants,

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from simulation.journal import Standing
 from simulation.tap import Conversation
 from taskd.client.family import Found
+from taskd.core.events import EventsRecord
 from taskd.core.records import LeaseRecord
 from taskd.core.workflow_records import NodeRecord, WorkflowRecord
+from taskd_protocol.event_messages import EventPage
 from taskd_protocol.messages import Message
 from taskd_protocol.task import Outcome
 
@@ -56,6 +58,12 @@ class Checker:
 
     def gone(self, token: int) -> None:
         """Nothing of an attempt runs any more."""
+
+    def journaled(self, number: int, record: EventsRecord | None) -> None:
+        """A batch holds this record of the server's journal; None: it is kept no longer."""
+
+    def looked_on(self, after: int, page: EventPage) -> None:
+        """A client that has seen all events up to ``after`` takes the next page of them."""
 
     def committed(self) -> None:
         """A batch is durable, and all that it changed was told."""
