@@ -122,6 +122,9 @@ class WebhookView(msgspec.Struct, array_like=True, frozen=True):
     """Of the last of them."""
     letters: int
     """Dead letters."""
+    lost: int = 0
+    """How often events were lost to it: they were kept no longer when their turn came, or died when there was no room
+    for another dead letter."""
 
 
 class WebhookList(msgspec.Struct, array_like=True, frozen=True, tag=167):

@@ -102,7 +102,7 @@ async def _post_webhooks(networks: Sequence[Network], serving: Serving, platform
         return await platform.offload(lambda: post(hook.url, hook.secret, delivery, now_s, body, networks))
 
     assert serving.services.watch is not None, "the program's server keeps what happens"
-    await serving.services.watch.webhooks.run(send, webhook_body)
+    await serving.services.watch.webhooks.run(send, webhook_body, serving.services.loop.ask)
 
 
 async def _send_spans(

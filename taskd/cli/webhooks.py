@@ -62,9 +62,18 @@ def list_webhooks(*, as_json: bool) -> None:
         say_json([_document(view) for view in views])
         return
     rows = [
-        (view.name, _state(view), f"{view.after:,}", f"{view.letters:,}", view.url, view.error or "-") for view in views
+        (
+            view.name,
+            _state(view),
+            f"{view.after:,}",
+            f"{view.letters:,}",
+            f"{view.lost:,}",
+            view.url,
+            view.error or "-",
+        )
+        for view in views
     ]
-    say_rows(("NAME", "STATE", "DELIVERED TO", "DEAD", "URL", "LAST ERROR"), rows)
+    say_rows(("NAME", "STATE", "DELIVERED TO", "DEAD", "LOST", "URL", "LAST ERROR"), rows)
 
 
 def _ordered(name: str, order: str) -> None:
@@ -129,4 +138,5 @@ def _document(view: WebhookView) -> "dict[str, Json]":
         "failures": view.failures,
         "error": view.error or None,
         "dead": view.letters,
+        "lost": view.lost,
     }

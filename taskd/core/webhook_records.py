@@ -22,6 +22,11 @@ class WebhookRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """In a row."""
     error: str = ""
     """Of the last of them."""
+    until: int = 0
+    """The number of the last event of the post under way; up to ``after``: none is."""
+    lost: int = 0
+    """How often events were lost to it: they were kept no longer when their turn came, or had died when there was no
+    room for one more dead letter."""
 
 
 class LetterRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -64,6 +64,7 @@ TEXTS: Final = {
     "taskd_protocol_bytes": "Bytes of clients and agents.",
     "taskd_connections": "Clients and agents that are connected.",
     "taskd_events": "What has happened to what is no task.",
+    "taskd_webhook_letters": "Dead letters of webhooks that are kept.",
     "taskd_stream_drops": "What was left out for who reads a stream too slowly.",
     "taskd_undurable_batches": "Batches that are written and not yet synced.",
     "taskd_finished_bytes": "What ended tasks weigh, as retention counts it.",
@@ -85,7 +86,7 @@ TEXTS: Final = {
 """Every metric, in words."""
 
 OUTCOMES: Final = ("failed", "crashed", "lost")
-NOTED: Final = ("agent.connected", "agent.lost", "agent.quarantined")
+NOTED: Final = ("agent.connected", "agent.lost", "agent.quarantined", "webhook.dead", "webhook.lost")
 """What is told from the start on, though it has not happened."""
 
 MS: Final = 1e3
@@ -276,6 +277,7 @@ def _of_loop(f: Figures) -> Iterator[Metric]:
     yield _gauge("taskd_connections", {(): f.connections})
     happened = {(what,): f.noted.get(what, 0) for what in sorted({*NOTED, *f.noted})}
     yield _counter("taskd_events", happened, "event")
+    yield _gauge("taskd_webhook_letters", {(): f.letters})
     dropped = {(stream,): count for stream, count in f.dropped.items()}
     yield _counter("taskd_stream_drops", dropped, "stream")
     yield _gauge("taskd_undurable_batches", {(): f.staged - f.durable})

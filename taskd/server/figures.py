@@ -67,6 +67,8 @@ class Figures:
     counts: Mapping[str, int]
     dropped: Mapping[str, int]
     """Of streams: what was left out for somebody who reads slowly, by stream."""
+    letters: int
+    """Dead letters of webhooks."""
     connections: int
     staged: int
     durable: int
@@ -95,6 +97,7 @@ def figures(loop: CommitLoop, hub: Hub, now: Now, cpu_ns: int) -> Figures:
         stages_ns=dict(loop.stages.ns),
         counts=dict(loop.stages.counts),
         dropped=dict(tally.dropped),
+        letters=tally.letters,
         connections=hub.peers_count,
         staged=loop.store.staged_sequence,
         durable=loop.store.durable_sequence,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from taskd.core.commands import Now
-from taskd.core.events import Event
+from taskd.core.events import Event, Noted
 from taskd.core.records import Mutation
 from taskd.core.working import Working
 from taskd.server.bus import Bus
@@ -45,8 +45,10 @@ class Watch:
         self.bus = Bus(self.journal, tally)
         self.chronicle = Chronicle(working)
         self.tracer: Tracer | None = None
+        self._tally = tally
         self._kept: list[Mutation] = []
-        self.webhooks = Webhooks(self.bus, store, self._kept.extend, rng)
+        self._noted: list[Noted] = []
+        self.webhooks = Webhooks(self.bus, store, self._kept.extend, self._noted.append, rng)
 
     async def open(self, now: Now) -> None:
         """Read what is kept.
@@ -57,14 +59,20 @@ class Watch:
         await self.journal.open()
         await self.history.open(now)
         await self.webhooks.open()
+        self._tally.letters = len(self.webhooks.letters)
 
     def look(self, events: Sequence[Event], now: Now) -> tuple[Sequence[Mutation], int]:
         """See ``loop.Onlooker``."""
+        if self._noted:
+            self._tally.note(self._noted, now.mono_ms)
+            events = [*events, *self._noted]
+            self._noted.clear()
         kept = self.journal.write(events, now)
         kept += self.history.look(now)
         if self._kept:
             kept += self._kept
             self._kept.clear()
+            self._tally.letters = len(self.webhooks.letters)
         mark = self.journal.newest if events else 0
         if mark:
             self.chronicle.look(events, mark)

@@ -64,6 +64,7 @@ class Tally:
         flush_us: How long the store's flushes took.
         turn_us: How long turns took, from what was gathered to what was staged.
         dropped: Of streams: what was left out for somebody who reads slowly, by stream.
+        letters: Dead letters of webhooks that are kept.
         lag_us: By how much the loop was late to come back to somebody who had asked for that.
         collector_us: How long collections of garbage took.
     """
@@ -77,6 +78,7 @@ class Tally:
         self.lag_us = Histogram(QUICK_US)
         self.collector_us = Histogram(QUICK_US)
         self.dropped: dict[str, int] = {}
+        self.letters = 0
         self._next_look_ms = 0
 
     def note(self, events: Sequence[Event], mono_ms: int) -> None:

@@ -1,7 +1,6 @@
 """Webhooks, as a session asks of them."""
 
 import base64
-from functools import partial
 from typing import Final
 
 from taskd.core.commands import GoOn
@@ -49,7 +48,7 @@ class WebhookRole:
             case WebhookSet():
                 self._set(watch.webhooks, message)
             case WebhookList():
-                self._tell(WebhookPage(message.request_id, _views(watch.webhooks)))
+                self._tell_kept(WebhookPage(message.request_id, _views(watch.webhooks)))
             case WebhookOrder():
                 watch.webhooks.order(message.name, message.order, self._services.platform.clock.wall_ms())
                 self._tell_kept(Done(message.request_id))
@@ -69,17 +68,15 @@ class WebhookRole:
             name=message.task_name,
             created_at_ms=platform.clock.wall_ms() if before is None else before.created_at_ms,
             after=watch.journal.told if before is None else before.after,
+            lost=0 if before is None else before.lost,
         )
         webhooks.put(message.name, record)
         secret = f"whsec_{base64.b64encode(record.secret).decode()}" if before is None else ""
         self._tell_kept(WebhookMade(message.request_id, secret))
 
     def _tell_kept(self, message: ToPeer) -> None:
-        """Answer once what was ordered is durable: the next turn writes it."""
+        """Answer once what was ordered, or is shown, is durable: the next turn writes it."""
         self._services.loop.ask(GoOn(), lambda _: self._session.send(message))
-
-    def _tell(self, message: ToPeer) -> None:
-        self._services.loop.after_durable(partial(self._session.send, message))
 
 
 def _views(webhooks: Webhooks) -> list[WebhookView]:
@@ -96,6 +93,7 @@ def _views(webhooks: Webhooks) -> list[WebhookView]:
             hook.failures,
             hook.error,
             sum(1 for _ in webhooks.letters_of(name)),
+            hook.lost,
         )
         for name, hook in sorted(webhooks.hooks.items())
     ]

@@ -3,20 +3,28 @@
 Each hook is a reader of the journal: what it has delivered is its place, which is kept with everything else, so that a
 restart goes on where it was. A post that is not taken is tried again, ever later; after the last try its events are a
 dead letter, which a person may send again, and the hook goes on behind it.
+
+Invariants:
+- What changes here is written with the next turn; before that is durable nothing follows from it: no answer, no post.
+- A post's events are fixed, durably, before it goes out: whatever crashes, it goes out again, the same, under its id.
+- What is lost to a hook is counted and told; no hook is told of webhooks, whose failing would feed itself.
 """
 
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
 from msgspec.structs import replace
 
 from taskd.core import records
+from taskd.core.commands import GoOn
+from taskd.core.events import Noted
 from taskd.core.records import Mutation
 from taskd.core.webhook_records import LetterRecord, WebhookRecord
-from taskd.server.bus import Bus, Wanted
+from taskd.server.bus import Bus, Page, Wanted, pick
+from taskd.server.intake import Respond
 from taskd.store import codec
 from taskd.store.interface import Store
 from taskd_protocol.errors import BadRequest, TaskdError
@@ -27,7 +35,15 @@ log = structlog.get_logger("taskd.server")
 WEBHOOKS_MAX: Final = 100
 
 LETTERS_MAX: Final = 1_000
-"""Dead letters kept, of all webhooks; beyond that no more are, and the log says so."""
+"""Dead letters kept, of all webhooks; beyond that no more are, which is counted and told."""
+
+LETTERS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What they weigh together, at most: they are in memory. One has up to a megabyte."""
+
+DEAD: Final = "webhook.dead"
+LOST: Final = "webhook.lost"
+OWN: Final = "webhook."
+"""How the words of events about webhooks begin."""
 
 TRIES_MAX: Final = 12
 """In some forty minutes."""
@@ -38,8 +54,15 @@ LONGEST_WAIT_S: Final = 600.0
 Post = Callable[[WebhookRecord, str, bytes], Awaitable[str]]
 """Posts a body under a delivery's id; returns why it was not taken, empty if it was."""
 
-Encode = Callable[[str, Sequence[EventView]], bytes]
-"""Makes the body: of the webhook's name, and the events."""
+Encode = Callable[[str, Sequence[EventView], int], bytes]
+"""Makes the body: of the webhook's name, the events, and how often some were lost to it."""
+
+
+class Ask(Protocol):
+    """As ``CommitLoop.ask``."""
+
+    def __call__(self, command: GoOn, respond: Respond, /) -> None:
+        """Have a command decided in the next turn; ``respond`` is called when that is durable."""
 
 
 class Webhooks:
@@ -50,13 +73,21 @@ class Webhooks:
         letters: Dead letters by their ids, oldest first.
     """
 
-    def __init__(self, bus: Bus, store: Store, keep: Callable[[Sequence[Mutation]], None], rng: random.Random) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        keep: Callable[[Sequence[Mutation]], None],
+        tell: Callable[[Noted], None],
+        rng: random.Random,
+    ) -> None:
         """Prepare.
 
         Args:
             bus: Tells what happens.
             store: Where they are kept.
             keep: Has something written with the next turn.
+            tell: Has an event told with the next turn.
             rng: For waits between tries.
         """
         self.hooks: dict[str, WebhookRecord] = {}
@@ -64,11 +95,14 @@ class Webhooks:
         self._bus = bus
         self._store = store
         self._keep = keep
+        self._tell = tell
         self._rng = rng
         self._running: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
         self._encode: Encode | None = None
+        self._ask: Ask | None = None
+        self._letters_bytes = 0
 
     async def open(self) -> None:
         """Read what is kept.
@@ -79,11 +113,11 @@ class Webhooks:
         for record_id, value in await self._store.scan(records.WEBHOOK, limit=WEBHOOKS_MAX):
             self.hooks[record_id.decode()] = codec.decode_as(WebhookRecord, records.WEBHOOK, record_id, value)
         for record_id, value in await self._store.scan(records.LETTER, limit=LETTERS_MAX):
-            self.letters[record_id] = codec.decode_as(LetterRecord, records.LETTER, record_id, value)
+            self._put_letter(record_id, codec.decode_as(LetterRecord, records.LETTER, record_id, value))
 
-    async def run(self, post: Post, encode: Encode) -> None:
+    async def run(self, post: Post, encode: Encode, ask: Ask) -> None:
         """Deliver, until cancelled."""
-        self._post, self._encode = post, encode
+        self._post, self._encode, self._ask = post, encode, ask
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for name in self.hooks:
@@ -148,24 +182,45 @@ class Webhooks:
             scope.cancel()
 
     async def _deliver(self, name: str, scope: trio.CancelScope) -> None:
-        hook = self.hooks[name]
-        wanted = Wanted(tuple(hook.topics), hook.queue, hook.name)
-        with scope, self._bus.read(wanted, hook.after) as reader:
+        with scope:
+            await self._until_durable()
             try:
-                while True:
-                    page = await reader.page()
-                    if page.events:
-                        await self._hand_over(name, page.events)
-                    self._write(name, replace(self.hooks[name], after=page.after))
+                await self._finish(name)
+                with self._bus.read(_wanted(self.hooks[name]), self.hooks[name].after) as reader:
+                    while True:
+                        await self._hand_over(name, await reader.page())
             except TaskdError as why:
                 log.error("webhook_stopped", webhook=name, code=why.code, reason=why.message)  # noqa: TRY400 - it says all
 
-    async def _hand_over(self, name: str, events: Sequence[EventView]) -> None:
-        """Post events until they are taken, or are a dead letter."""
+    async def _finish(self, name: str) -> None:
+        """Post what was under way when the server, or an order, ended that: the same events under the same id."""
+        hook = self.hooks[name]
+        events: list[EventView] = []
+        after = hook.after
+        while after < hook.until and (read := await self._bus.journal.read(after)):
+            events += [view for one in read if one.number <= hook.until for view in pick(_wanted(hook), one)]
+            after = read[-1].number
+        if hook.until > hook.after:
+            await self._hand_over(name, Page(hook.until, events, missed=False))
+
+    async def _hand_over(self, name: str, page: Page) -> None:
+        """Post events until they are taken, or are a dead letter, and note that this is done."""
+        hook = self.hooks[name]
+        events = [event for event in page.events if not event.what.startswith(OWN)]
+        if page.missed:
+            hook = self._lose(name, "kept no longer")
+        if events:
+            self._write(name, replace(hook, until=page.after))
+            await self._until_durable()
+            await self._post_until_taken(name, events)
+        self._write(name, replace(self.hooks[name], after=page.after))
+
+    async def _post_until_taken(self, name: str, events: Sequence[EventView]) -> None:
         assert self._encode is not None
         assert self._post is not None
-        delivery = f"{name}-{events[0].number}-{events[-1].number}"
-        body = self._encode(name, events)
+        hook = self.hooks[name]
+        delivery = f"{name}-{events[0].number}-{hook.until}"
+        body = self._encode(name, events, hook.lost)
         for tried in range(1, TRIES_MAX + 1):
             error = await self._post(self.hooks[name], delivery, body)
             hook = self.hooks[name]
@@ -176,25 +231,35 @@ class Webhooks:
             log.warning("webhook_failed", webhook=name, tried=tried, reason=error)
             if tried < TRIES_MAX:
                 await trio.sleep(min(FIRST_WAIT_S * 2 ** (tried - 1), LONGEST_WAIT_S) * self._rng.uniform(0.75, 1.25))
-        self._bury(name, LetterRecord(events[-1].at_ms, TRIES_MAX, error, len(events), body), events[-1].number)
+        self._bury(name, LetterRecord(events[-1].at_ms, TRIES_MAX, error, len(events), body), hook.until)
 
     def _bury(self, name: str, letter: LetterRecord, number: int) -> None:
-        if len(self.letters) >= LETTERS_MAX:
-            log.error("webhook_letter_lost", webhook=name, events=letter.events, kept=LETTERS_MAX)
+        if len(self.letters) >= LETTERS_MAX or self._letters_bytes + len(letter.body) > LETTERS_BYTES_MAX:
+            self._lose(name, "no room for another dead letter")
             return
         record_id = _prefix(name) + number.to_bytes(8, "big")
-        self.letters[record_id] = letter
+        self._put_letter(record_id, letter)
         self._keep([(records.LETTER, record_id, letter)])
+        self._tell(Noted(DEAD, name))
+
+    def _lose(self, name: str, why: str) -> WebhookRecord:
+        """Count, and tell, that events are lost to a webhook."""
+        hook = replace(self.hooks[name], lost=self.hooks[name].lost + 1)
+        self._write(name, hook)
+        self._tell(Noted(LOST, name))
+        log.error("webhook_events_lost", webhook=name, reason=why, after=hook.after)
+        return hook
 
     async def _redrive(self, name: str, now_ms: int) -> None:
         """Post the dead letters once more; those that are taken are gone."""
         assert self._post is not None
+        await self._until_durable()
         for record_id, letter in list(self.letters_of(name)):
             delivery = f"{name}-letter-{int.from_bytes(record_id[-8:], 'big')}"
             error = await self._post(self.hooks[name], delivery, letter.body)
             if error:
                 again = replace(letter, attempts=letter.attempts + 1, error=error, at_ms=now_ms)
-                self.letters[record_id] = again
+                self._put_letter(record_id, again)
                 self._keep([(records.LETTER, record_id, again)])
                 return
             self._drop(record_id)
@@ -203,14 +268,32 @@ class Webhooks:
         for record_id, _ in list(self.letters_of(name)):
             self._drop(record_id)
 
+    def _put_letter(self, record_id: bytes, letter: LetterRecord) -> None:
+        before = self.letters.get(record_id)
+        self._letters_bytes += len(letter.body) - (0 if before is None else len(before.body))
+        self.letters[record_id] = letter
+
     def _drop(self, record_id: bytes) -> None:
-        if self.letters.pop(record_id, None) is not None:
+        letter = self.letters.pop(record_id, None)
+        if letter is not None:
+            self._letters_bytes -= len(letter.body)
             self._keep([(records.LETTER, record_id, None)])
+
+    async def _until_durable(self) -> None:
+        """Return when what has changed so far is durable."""
+        assert self._ask is not None
+        durable = trio.Event()
+        self._ask(GoOn(), lambda _: durable.set())
+        await durable.wait()
 
     def _write(self, name: str, record: WebhookRecord) -> None:
         if self.hooks.get(name) != record:
             self.hooks[name] = record
             self._keep([(records.WEBHOOK, name.encode(), record)])
+
+
+def _wanted(hook: WebhookRecord) -> Wanted:
+    return Wanted(tuple(hook.topics), hook.queue, hook.name)
 
 
 def _prefix(name: str) -> bytes:

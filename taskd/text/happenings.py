@@ -123,8 +123,10 @@ class WebhookBody(msgspec.Struct):
 
     webhook: str
     events: list[EventDocument]
+    lost: int
+    """How often some were lost before these: who sees it rise asks how things stand."""
 
 
-def webhook_body(name: str, events: Sequence[EventView]) -> bytes:
+def webhook_body(name: str, events: Sequence[EventView], lost: int) -> bytes:
     """Return what a webhook posts of these events."""
-    return msgspec.json.encode(WebhookBody(name, [event_document(view) for view in events]))
+    return msgspec.json.encode(WebhookBody(name, [event_document(view) for view in events], lost))

@@ -66,6 +66,8 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             paused=True,
             failures=2,
             error="it answered 500",
+            until=9,
+            lost=1,
         ),
     ),
     "letter": (

@@ -38,6 +38,8 @@ class WebhookDocument(msgspec.Struct):
     """Of the last of them."""
     dead: int
     """Dead letters."""
+    lost: int
+    """How often events were lost to it: they were kept no longer, or there was no room for another dead letter."""
 
 
 class WebhooksDocument(msgspec.Struct):
@@ -105,6 +107,7 @@ def _document(view: WebhookView) -> WebhookDocument:
         failures=view.failures,
         error=view.error or None,
         dead=view.letters,
+        lost=view.lost,
     )
 
 

@@ -4,15 +4,17 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from harness.peer import Peer
-from harness.server import Server
+from harness.server import Server, VirtualClock
 from taskd.core.webhook_records import WebhookRecord
 from taskd.server import webhooks
 from taskd.server.certificates import Certificates
@@ -22,6 +24,7 @@ from taskd.text.happenings import webhook_body
 from taskd_protocol.connection_messages import Done, Error
 from taskd_protocol.errors import BadRequest, ConfigInvalid
 from taskd_protocol.event_messages import WebhookList, WebhookMade, WebhookOrder, WebhookPage, WebhookSet, WebhookView
+from taskd_protocol.ids import format_task_id
 
 URL = "https://example.org/hook"
 
@@ -39,7 +42,9 @@ class Receiver:
         self.refuses: str = ""
         self.posts: list[tuple[str, list[tuple[str, int]]]] = []
         self.tries = 0
-        server.nursery.start_soon(hooks_of(server).run, self.post, webhook_body)
+        self.bodies: list[tuple[str, bytes]] = []
+        self.answer: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # before it says that it has taken it
+        server.nursery.start_soon(hooks_of(server).run, self.post, webhook_body, server.loop.ask)
 
     async def post(self, hook: WebhookRecord, delivery: str, body: bytes) -> str:
         assert hook.secret
@@ -48,7 +53,9 @@ class Receiver:
         if self.refuses:
             return self.refuses
         told = msgspec.json.decode(body)
+        self.bodies.append((delivery, body))
         self.posts.append((delivery, [(event["what"], len(event["ids"])) for event in told["events"]]))
+        await self.answer()
         return ""
 
     @property
@@ -142,6 +149,120 @@ async def test_a_restart_goes_on_where_it_was(server: Server) -> None:
     assert other.events == [("task.submitted", 2)]
     [hook] = hooks_of(again).hooks.values()
     assert secret == f"whsec_{base64.b64encode(hook.secret).decode()}"
+
+
+async def test_a_crash_between_an_answer_and_its_note_repeats_the_post_as_it_was(server: Server) -> None:
+    """The same id, the same body; what has happened meanwhile comes behind it, and nothing is left out."""
+    receiver = Receiver(server)
+    await make(server, topics=["task."])
+    client = await server.client()
+    receiver.answer = trio.sleep_forever
+    await server.submit(client, 1)
+    await server.submit(client, 2)
+    await trio.sleep(1)
+    assert len(receiver.bodies) == 1
+    await server.submit(client, 3)
+    again = await server.crash()
+    other = Receiver(again)
+    await trio.sleep(2)
+    assert other.bodies[0] == receiver.bodies[0]
+    assert other.events == [("task.submitted", 1), ("task.submitted", 2), ("task.submitted", 3)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_no_event_is_lost_wherever_the_power_fails(server: Server, seed: int) -> None:
+    """At least once, in order, and under one id there is one body, whatever of the last batches the disk had kept."""
+    rng = random.Random(seed)
+    await make(server, topics=["task."])
+    bodies: dict[str, bytes] = {}
+    told: list[list[str]] = []
+    sent: list[str] = []
+    for life in range(6):
+        receiver = Receiver(server)
+        client = await server.client()
+        for _ in range(rng.randint(1, 3)):
+            sent += [format_task_id(spec.id) for spec in await server.submit(client, rng.randint(1, 2))]
+            await trio.sleep(rng.choice([0.0, 0.005, 0.02, 0.3]))
+        if life == 5:
+            await trio.sleep(3)
+        for delivery, body in receiver.bodies:
+            assert bodies.setdefault(delivery, body) == body
+            told.append([each for event in msgspec.json.decode(body)["events"] for each in event["ids"]])
+        server = await server.crash(rng)
+    assert list(dict.fromkeys(each for ids in told for each in ids)) == sent
+
+
+async def test_nothing_is_shown_or_posted_that_a_crash_takes_back(server: Server) -> None:
+    receiver = Receiver(server)
+    admin = await server.client("admin")
+    await server.submit(await server.client(), 1)
+    with server.disk.held():
+        await admin.send(WebhookSet(admin.number(), "chat", URL, ["task."]), WebhookList(admin.number()))
+        await trio.sleep(1)
+        hooks_of(server).hooks["chat"] = replace(hooks_of(server).hooks["chat"], after=0)
+        await trio.sleep(1)
+        assert not admin.told(WebhookMade)
+        assert not admin.told(WebhookPage)
+        assert receiver.tries == 0
+    await trio.sleep(1)
+    assert receiver.events == [("task.submitted", 1)]
+
+
+async def test_a_dead_letter_too_many_is_counted_and_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each that there is room for is told as well; none of it is told to webhooks."""
+    monkeypatch.setattr(webhooks, "LETTERS_MAX", 1)
+    monkeypatch.setattr(webhooks, "TRIES_MAX", 2)
+    receiver = Receiver(server)
+    admin, _ = await make(server)
+    receiver.refuses = "nobody is there"
+    client = await server.client()
+    for _ in range(2):
+        await server.submit(client, 1)
+        await trio.sleep(10)
+    view = await shown(admin)
+    assert (view.letters, view.lost) == (1, 1)
+    noted = server.loop.tally.noted
+    assert (noted["webhook.dead"], noted["webhook.lost"], server.loop.tally.letters) == (1, 1, 1)
+    receiver.refuses = ""
+    await server.submit(client, 1)
+    await trio.sleep(5)
+    [(_, body)] = receiver.bodies
+    told = msgspec.json.decode(body)
+    assert told["lost"] == 1
+    assert not [event for event in told["events"] if event["what"].startswith("webhook.")]
+    again = await server.crash()
+    assert hooks_of(again).hooks["chat"].lost == 1
+    assert again.loop.tally.letters == 1
+
+
+async def test_dead_letters_have_a_bound_in_bytes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "LETTERS_BYTES_MAX", 10)
+    monkeypatch.setattr(webhooks, "TRIES_MAX", 2)
+    receiver = Receiver(server)
+    admin, _ = await make(server, topics=["task."])
+    receiver.refuses = "nobody is there"
+    await server.submit(await server.client(), 1)
+    await trio.sleep(10)
+    view = await shown(admin)
+    assert (view.letters, view.lost) == (0, 1)
+
+
+async def test_what_the_journal_keeps_no_longer_is_counted_as_lost(server: Server) -> None:
+    receiver = Receiver(server)
+    admin, _ = await make(server, topics=["task."])
+    await order(admin, "pause")
+    client = await server.client()
+    await server.submit(client, 1)
+    assert server.watch is not None
+    assert isinstance(server.clock, VirtualClock)
+    for _ in range(3):
+        server.clock.wall_step_ms += 26 * 3600 * 1000
+        await server.submit(client, 1)
+    await order(admin, "resume")
+    await trio.sleep(5)
+    assert (await shown(admin)).lost == 1
+    assert receiver.events
+    assert all(msgspec.json.decode(body)["lost"] == 1 for _, body in receiver.bodies)
 
 
 async def test_a_paused_one_posts_later_and_a_removed_one_never(server: Server) -> None:
