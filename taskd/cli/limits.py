@@ -10,6 +10,7 @@ from taskd.client.client import Client
 from taskd.client.rates import rate_text, read_rate
 from taskd.text.documents import limit_document
 from taskd_protocol.connection_messages import Done
+from taskd_protocol.errors import BadRequest
 from taskd_protocol.limit_messages import (
     LimitChanges,
     LimitList,
@@ -20,6 +21,7 @@ from taskd_protocol.limit_messages import (
     LimitView,
 )
 from taskd_protocol.limiting import Limit, check_limit
+from taskd_protocol.limits import LIMIT_AMOUNT_MAX
 
 
 @click.group
@@ -58,13 +60,13 @@ def list_limits(*, as_json: bool) -> None:
 @server_options
 @limit.command("set")
 @click.argument("name")
-@click.option("--concurrency", type=int, default=0, metavar="N", help="At most so many run at a time.")
+@click.option("--concurrency", type=int, metavar="N", help="At most so many run at a time.")
 @click.option("--rate", default="", metavar="N/TIME", help="At most so many begin in a time: 100/s, 10/m, 5/2h.")
-@click.option("--burst", type=int, default=0, metavar="N", help="So many may begin at once after a lull.")
-def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bool) -> None:
+@click.option("--burst", type=int, metavar="N", help="So many may begin at once after a lull.")
+def set_limit(*, name: str, concurrency: int | None, rate: str, burst: int | None, as_json: bool) -> None:
     """Have a limit hold from now on; what it said before is replaced as a whole."""
     tokens, period_ms = read_rate(rate) if rate else (0, 0)
-    wanted = Limit(name, concurrency, tokens, period_ms, burst)
+    wanted = Limit(name, _said("concurrency", concurrency), tokens, period_ms, _said("burst", burst))
     check_limit(wanted)
     with server() as client:
         source = _source(client, name)
@@ -73,7 +75,7 @@ def set_limit(*, name: str, concurrency: int, rate: str, burst: int, as_json: bo
         say_json(
             {
                 "name": name,
-                "concurrency": concurrency,
+                "concurrency": wanted.concurrency,
                 "rate": rate or None,
                 "burst": wanted.burst_tokens if tokens else None,
             }
@@ -121,6 +123,17 @@ def sync(*, modules: tuple[str, ...], python: str | None, as_json: bool) -> None
         say(f"{module}: {len(each.changed)} changed, {len(each.removed)} removed")
         for name in each.kept:
             hint(f"{name} stays as a person, or another module, has said: taskd limit ls tells who")
+
+
+def _said(what: str, amount: int | None) -> int:
+    """Return an amount as a limit has it.
+
+    Raises:
+        BadRequest: It was said to be none at all: 0 stands for what was not said.
+    """
+    if amount == 0:
+        raise BadRequest(f"a limit's {what} goes from 1 to {LIMIT_AMOUNT_MAX:,}, not 0; leave it out for none")
+    return amount or 0
 
 
 def _source(client: Client, name: str) -> str:

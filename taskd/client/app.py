@@ -180,7 +180,7 @@ class App:
         rate: str = "",
         burst: int = 0,
         batch: int = 0,
-        wait: float = WAIT_S,
+        wait: float | None = None,
         **placing: Unpack[Placing],
     ) -> object:
         """Declare a function as a task, with ``@app.task`` or ``@app.task(queue="images")``.
@@ -214,7 +214,7 @@ class App:
             batch: Up to so many, 1 to 500, are given to the function in one call: it takes a list of what was
                 submitted, and returns a list of as many results. An exception in it fails that task alone; one that is
                 raised, all. 0: each in a call of its own.
-            wait: Seconds that the first of a batch waits for others.
+            wait: Seconds that the first of a batch waits for others; None: 0.05. There is none without a batch.
             placing: Where it may run, and what it holds there: ``resources=Resources(cpu=2, memory="1GiB")``,
                 ``labels={"zone": "a"}``, and more; see ``Placing``.
 

@@ -35,21 +35,24 @@ class BatchMismatch(Exception):
     """A function that is given many tasks returned no list, or one of another length."""
 
 
-def read_batching(name: str, batch: int, wait: float, options: "Options") -> Batching | None:
+def read_batching(name: str, batch: int, wait: float | None, options: "Options") -> Batching | None:
     """Return what ``batch=`` and ``wait=`` of a task say; None: each is called by itself.
 
     Args:
         name: Of the task, for a refusal; empty: not known yet.
         batch: As it was said; 0: not at all.
-        wait: As it was said, in seconds.
+        wait: As it was said, in seconds; None: not at all.
         options: Of the task.
 
     Raises:
-        BadRequest: One is out of its range, or an option has each attempt run alone.
+        BadRequest: One is out of its range, there is a wait and no batch, or an option has each attempt run alone.
     """
-    if batch == 0:
-        return None
     whose = f" of task {name!r}" if name else ""  # a decorator's task has its name later
+    if batch == 0:
+        if wait is not None:
+            raise BadRequest(f"wait{whose} is {wait!r}, and there is no batch that waits: say batch= too, or no wait=")
+        return None
+    wait = WAIT_S if wait is None else wait
     if not 1 <= batch <= BATCH_MAX:
         raise BadRequest(f"batch{whose} is {batch!r}; it goes from 1 to {BATCH_MAX}")
     if not math.isfinite(wait) or not 0 <= wait <= WAIT_MAX_S:

@@ -63,6 +63,14 @@ def test_a_limit_is_set_and_removed(taskd: Taskd, client: FakeClient) -> None:
     [
         (("queue:images",), "limits nothing"),
         (("queue:images", "--rate", "often"), "100/s, 10/m or 5/2h"),
+        (
+            ("queue:images", "--rate", "1/s", "--burst", "0"),
+            "a limit's burst goes from 1 to 1,000,000, not 0; leave it",
+        ),
+        (
+            ("queue:images", "--rate", "1/s", "--concurrency", "0"),
+            "a limit's concurrency goes from 1 to 1,000,000, not 0",
+        ),
         (("queue:images", "--concurrency", "-1"), "a limit's concurrency goes from 1 to 1,000,000, not -1"),
     ],
 )

@@ -28,6 +28,7 @@ def halves(numbers: list[int]) -> list[float | Exception]:
         (501, 0.0, Options(), "1 to 500"),
         (-1, 0.0, Options(), "1 to 500"),
         (10, 61, Options(), "0 to 60 seconds"),
+        (0, 0.05, Options(), "no batch that waits"),
         (10, 0.0, Options(exclusive=True), "does not go with exclusive"),
         (10, 0.0, Options(resources=Resources(gpu=1)), "does not go with resources"),
     ],
