@@ -86,7 +86,14 @@ TEXTS: Final = {
 """Every metric, in words."""
 
 OUTCOMES: Final = ("failed", "crashed", "lost")
-NOTED: Final = ("agent.connected", "agent.lost", "agent.quarantined", "webhook.dead", "webhook.lost")
+NOTED: Final = (
+    "agent.connected",
+    "agent.implausible",
+    "agent.lost",
+    "agent.quarantined",
+    "webhook.dead",
+    "webhook.lost",
+)
 """What is told from the start on, though it has not happened."""
 
 MS: Final = 1e3

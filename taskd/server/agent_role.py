@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import structlog
+
 from taskd.core.agent_commands import (
     AckAttempts,
     AddCredit,
@@ -29,6 +31,7 @@ from taskd_protocol.agent_messages import (
     Drain,
     Heartbeat,
     HeartbeatSeen,
+    HostStats,
     LeaseCredit,
     Logs,
     LogsRecorded,
@@ -55,6 +58,15 @@ HEARD_NS = 1_000_000_000
 """What comes from an agent is noted as a sign of life so often."""
 
 
+SAID_CHARS = 300
+"""Of what it says in its place, in the log."""
+
+MEASURED_MAX = 1 << 53
+"""Of amounts of a host: programs that read JSON tell no larger ones apart."""
+
+log = structlog.get_logger("taskd.agents")
+
+
 class AgentRole:
     """One agent's session."""
 
@@ -67,6 +79,7 @@ class AgentRole:
         self._accepted = False
         self._inputs_count = 0
         self._next_sign_ns = 0
+        self._is_implausible = False
 
     def heard(self, mono_ns: int) -> None:
         """See ``Role``: a result that takes minutes to come is life, too."""
@@ -158,7 +171,10 @@ class AgentRole:
 
     def _beat(self, message: Heartbeat) -> None:
         wall_ms = self._services.platform.clock.wall_ms()
-        self._services.hub.hosts[self._session.connection] = message.host
+        host = plausible(message.host)
+        if host != message.host:
+            self._note_implausible(message.host)
+        self._services.hub.hosts[self._session.connection] = host
         self._session.send(HeartbeatSeen(message.number, wall_ms))
         if self._accepted:
             self._ask(
@@ -167,10 +183,18 @@ class AgentRole:
                     self._session.connection,
                     message.lease_number,
                     message.held,
-                    message.host.cpu_outside,
-                    message.host.memory_outside,
+                    host.cpu_outside,
+                    host.memory_outside,
                 )
             )
+
+    def _note_implausible(self, said: HostStats) -> None:
+        """Count it, and log it once: it may come with every heartbeat."""
+        noted = self._services.loop.tally.noted
+        noted["agent.implausible"] = noted.get("agent.implausible", 0) + 1
+        if not self._is_implausible:
+            self._is_implausible = True
+            log.warning("agent measures what cannot be", agent=self._name, said=str(said)[:SAID_CHARS])
 
     def _ask(self, command: Command) -> None:
         self._services.loop.ask(command, self._answered)
@@ -190,3 +214,19 @@ class AgentRole:
                 self._session.end(answer)
             case _:
                 pass
+
+
+def plausible(host: HostStats) -> HostStats:
+    """Return what a host can have measured: what it says, as far as that can be."""
+    return HostStats(
+        _within(host.cpu_percent, 100.0),
+        _within(host.load1, MEASURED_MAX),
+        round(_within(host.memory_used, MEASURED_MAX)),
+        round(_within(host.memory_total, MEASURED_MAX)),
+        round(_within(host.cpu_outside, MEASURED_MAX)),
+        round(_within(host.memory_outside, MEASURED_MAX)),
+    )
+
+
+def _within(amount: float, most: float) -> float:
+    return min(amount, most) if amount >= 0 else 0  # what is no number is not above 0 either

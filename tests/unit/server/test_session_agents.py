@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import structlog
 import trio
 from trio.testing import lockstep_stream_pair
 
@@ -230,6 +231,23 @@ async def test_an_agent_is_forgotten_when_it_holds_nothing(server: Server) -> No
     await client.settle()
     assert await views(client) == []
     assert server.hub.hosts == {}
+
+
+async def test_what_no_host_can_have_measured_is_cut_down_counted_and_logged_once(server: Server) -> None:
+    """Nobody is shown it, nothing is placed by it, and somebody is told of it."""
+    client, agent = await server.client(), await server.agent()
+    with structlog.testing.capture_logs() as lines:
+        for number, said in enumerate(
+            (HostStats(50.0, 1.5, 100, 200, 300, 400), HostStats(-3.0, float("nan"), -1, 200))
+        ):
+            await agent.send(Heartbeat(number, 0, [], said))
+            await agent.take(HeartbeatSeen)
+        await agent.send(Heartbeat(3, 0, [], HostStats(float("inf"), 1.5, 100, 1 << 63, -5, -6)))
+        await agent.take(HeartbeatSeen)
+    (view,) = await views(client)
+    assert view.host == HostStats(100.0, 1.5, 100, 1 << 53)
+    assert server.loop.tally.noted["agent.implausible"] == 2
+    assert [line["agent"] for line in lines if "cannot be" in line["event"]] == ["a1"]
 
 
 async def test_a_lease_that_never_arrived_is_granted_again(server: Server) -> None:
