@@ -28,6 +28,7 @@ from taskd.core import (
     holdups,
     jobs,
     lapses,
+    leftovers,
     limiting,
     log_retention,
     moves,
@@ -300,6 +301,7 @@ class Coordinator:
             moves.advance(w, now)
         if w.gates.touched or w.gates.walk_after is not None:
             gates.advance(w, now)
+        leftovers.sweep(w)
         preemption.look(w, now)
         placement.place(w, now)
         if w.spent:

@@ -23,7 +23,7 @@ import msgspec
 
 from taskd.core.events import EventsHeadRecord, EventsRecord
 from taskd.core.points import HistoryRecord
-from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, ScheduleRecord, StandingRecord
 from taskd.core.webhook_records import LetterRecord, WebhookRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd_protocol.explanation import Waited
@@ -98,6 +98,8 @@ STANDING = Kind(b"i")
 """id: the schedule's name in UTF-8. Where it stands: all of them are read at a start."""
 FIRING = Kind(b"z")
 """id: digest of the schedule's name (16 bytes) + sequence (8 bytes). What was decided of its times: the newest."""
+REMOVED = Kind(b"Z")
+"""id: digest of the name of a schedule that was removed (16 bytes). Decisions that are still there; read at a start."""
 JOB = Kind(b"j")
 """id: job id (16 bytes). Bulk jobs: those under way, and the last that have ended."""
 
@@ -484,6 +486,7 @@ Record = (
     | ScheduleRecord
     | StandingRecord
     | FiringRecord
+    | RemovedRecord
     | QueueRecord
     | CountsRecord
     | LimitRecord
@@ -521,6 +524,7 @@ READERS: dict[Kind, type[Record]] = {
     SCHEDULE: ScheduleRecord,
     STANDING: StandingRecord,
     FIRING: FiringRecord,
+    REMOVED: RemovedRecord,
     QUEUE: QueueRecord,
     COUNTS: CountsRecord,
     LIMIT: LimitRecord,

@@ -35,7 +35,7 @@ from taskd.core.records import (
     SpecRecord,
     TokenRecord,
 )
-from taskd.core.schedule_records import FiringRecord, StandingRecord
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, StandingRecord
 from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import StoreCorrupt
@@ -82,6 +82,8 @@ class Stored:
     lost_flows: Sequence[bytes] = ()
     """Others, by id, of which it is not there."""
     standings: Sequence[tuple[bytes, StandingRecord]] = ()
+    removed: Sequence[tuple[bytes, RemovedRecord]] = ()
+    """What is left of schedules."""
     unread_standings: Sequence[tuple[bytes, str, int, FiringRecord | None]] = ()
     """Of schedules of which that cannot be read: the name, why, how many decisions there were, the last."""
 
@@ -149,6 +151,7 @@ def _restore_flows(w: Working, stored: Stored) -> None:
 def _restore_schedules(w: Working, stored: Stored, now: Now) -> None:
     for name, standing in stored.standings:
         w.schedules.restore(name.decode(), standing)
+    w.schedules.left = dict(stored.removed)
     for name, why, sequence, last in stored.unread_standings:
         w.effects.append(ScheduleStopped(name.decode(), why, broken=True))
         # nothing before now fires once it is mended: what was decided of that is not known

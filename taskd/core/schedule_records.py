@@ -32,6 +32,15 @@ class FiringRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     decided_at_ms: int
 
 
+class RemovedRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """What is left in FIRING of a schedule that was removed."""
+
+    first: int
+    """The sequence of the oldest decision that is still there."""
+    end: int
+    """The first sequence beyond the newest."""
+
+
 class StandingRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     """Where a schedule stands."""
 

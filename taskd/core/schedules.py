@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from taskd.core import firings, records, schedule_work
+from taskd.core import firings, leftovers, records, schedule_work
 from taskd.core.commands import Loaded, Now
 from taskd.core.following import followed, keep_standing
 from taskd.core.schedule_commands import (
@@ -25,8 +25,6 @@ from taskd.core.schedule_commands import (
 )
 from taskd.core.schedule_looks import (
     PAUSED,
-    firing_id,
-    kept_from,
     look_at,
     noted,
     schedule_key,
@@ -240,6 +238,8 @@ def _apply(
         else:
             if schedule.name in w.schedules.of:
                 changed.append(schedule.name)
+            else:
+                leftovers.clear(w, schedule.name)
             record = _write(w, schedule, record, owner, now)
         _adopt(w, record, now)
     for name in removed:
@@ -307,8 +307,7 @@ def _is_same(record: ScheduleRecord | None, schedule: Schedule) -> bool:
 def _remove(w: Working, name: str, standing: StandingRecord) -> None:
     w.delete(*schedule_key(name))
     w.delete(records.STANDING, name.encode())
-    for sequence in range(kept_from(standing), standing.sequence):
-        w.delete(records.FIRING, firing_id(name, sequence))
+    leftovers.leave(w, name, standing)
     w.schedules.forget(name)
 
 

@@ -11,7 +11,7 @@ Invariants:
 
 import heapq
 
-from taskd.core.schedule_records import StandingRecord
+from taskd.core.schedule_records import RemovedRecord, StandingRecord
 
 
 class Schedules:
@@ -24,6 +24,8 @@ class Schedules:
         heap: The same as (next firing, name), soonest first, with entries that hold no longer.
         looking: Those that a command under way is to look at, and whether nobody has since the start.
         unchecked: Those that nobody has looked at since the start.
+        left: What is left of those that were removed, by the digests of their names.
+        left_new: Of these, those that are not stored as they are now.
         wall_ahead_ms: By how much the wall clock was ahead of the one that never steps, when it was looked at last.
     """
 
@@ -34,6 +36,8 @@ class Schedules:
         self.heap: list[tuple[int, str]] = []
         self.looking: dict[str, bool] = {}
         self.unchecked: dict[str, None] = {}
+        self.left: dict[bytes, RemovedRecord] = {}
+        self.left_new: dict[bytes, None] = {}
         self.wall_ahead_ms = 0
 
     def adopt(self, name: str, standing: StandingRecord) -> None:

@@ -28,7 +28,7 @@ from taskd.core.records import (
 )
 from taskd.core.restore import Stored
 from taskd.core.schedule_looks import firing_prefix, sequence_of
-from taskd.core.schedule_records import FiringRecord, StandingRecord
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, StandingRecord
 from taskd.core.workflow_records import WorkflowRecord
 from taskd.store import codec
 from taskd.store.interface import Store
@@ -74,6 +74,7 @@ async def read_stored(store: Store) -> Stored:
         lost_flows=flows.lost,
         drained_agents=[(i, r) for i, r in await _read_all(store, records.AGENT) if isinstance(r, AgentRecord)],
         standings=standings.read,
+        removed=[(i, r) for i, r in await _read_all(store, records.REMOVED) if isinstance(r, RemovedRecord)],
         unread_standings=standings.unread,
     )
 

@@ -5,9 +5,9 @@ from typing import Final
 
 from rocksdict import Rdict
 
-from taskd.core.records import FIRING, OPEN, SCHEDULE, STANDING, Kind
-from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from
-from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.records import FIRING, OPEN, REMOVED, SCHEDULE, STANDING, Kind
+from taskd.core.schedule_looks import firing_id, firing_prefix, kept_from, sequence_of
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, ScheduleRecord, StandingRecord
 from taskd.store import engine
 from taskd.store.codec import decode_as
 from taskd.store.fsck_workflows import read_noted
@@ -85,6 +85,7 @@ def _check_running(database: Rdict, standings: dict[bytes, StandingRecord], note
 
 
 def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], unread: set[bytes], note: Note) -> None:
+    removed = {i: decode_as(RemovedRecord, REMOVED, i, value) for i, value in _walk(database, REMOVED)}
     by_prefix = {firing_prefix(name.decode()): name for name in standings}
     kept: dict[bytes, int] = {}
     last_ms: dict[bytes, int] = {}
@@ -93,6 +94,9 @@ def _check_firings(database: Rdict, standings: dict[bytes, StandingRecord], unre
             continue
         firing = decode_as(FiringRecord, FIRING, record_id, value)
         name = by_prefix.get(record_id[:_PREFIX_BYTES])
+        left = removed.get(record_id[:_PREFIX_BYTES])
+        if name is None and left is not None and left.first <= sequence_of(record_id) < left.end:
+            continue
         if name is None:
             note("firing", make_key(FIRING, record_id), "it is a decision of no schedule")
             continue

@@ -7,8 +7,8 @@ from harness.decisions import Decisions
 from taskd.core import records
 from taskd.core.records import SpecRecord
 from taskd.core.schedule_commands import PutSchedule, SchedulesChanged
-from taskd.core.schedule_looks import firing_prefix
-from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.schedule_looks import firing_prefix, sequence_of
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, ScheduleRecord, StandingRecord
 from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.schedule import NO_TASK, NO_TASK_ID, Schedule, ScheduledWorkflow, Timing
 from taskd_protocol.task import TaskSpec
@@ -67,7 +67,12 @@ def check_schedules(disk: Disk, decisions: Decisions, begun: Mapping[str, int] |
     schedules = {i.decode(): record for i, record in disk.of(records.SCHEDULE, ScheduleRecord).items()}
     names = {firing_prefix(name): name for name in schedules}
     firings: dict[str, dict[int, FiringRecord]] = {}
+    removed = disk.of(records.REMOVED, RemovedRecord)
     for firing_id, firing in disk.of(records.FIRING, FiringRecord).items():
+        if firing_id[:16] in removed:
+            assert firing_id[:16] not in names, "a schedule has none of before"
+            assert removed[firing_id[:16]].first <= sequence_of(firing_id) < removed[firing_id[:16]].end
+            continue
         name = names.get(firing_id[:16], firing_id[:16].hex())
         firings.setdefault(name, {})[int.from_bytes(firing_id[16:], "big")] = firing
     standings = {i.decode(): record for i, record in disk.of(records.STANDING, StandingRecord).items()}

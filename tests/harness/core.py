@@ -76,7 +76,7 @@ from taskd.core.records import (
     TokenRecord,
 )
 from taskd.core.restore import Stored, restore
-from taskd.core.schedule_records import StandingRecord
+from taskd.core.schedule_records import RemovedRecord, StandingRecord
 from taskd.core.workflow_records import WorkflowRecord
 from taskd.core.working import Settings, Working
 from taskd.server.flow_loading import FlowLoader
@@ -196,6 +196,7 @@ class Disk:
             flows=[self.get(records.WORKFLOW, i, WorkflowRecord) for i in going if i not in lost],
             lost_flows=lost,
             standings=list(self.of(records.STANDING, StandingRecord).items()),
+            removed=list(self.of(records.REMOVED, RemovedRecord).items()),
         )
 
 

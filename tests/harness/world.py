@@ -766,6 +766,7 @@ def _standing(w: Working) -> object:
         dict(sorted(w.dead_groups.items())),
         dict(sorted(w.jobs.items())),
         dict(sorted(w.queues.items())),
+        dict(sorted(w.schedules.left.items())),
         {name: (gauge.limit, gauge.running) for name, gauge in sorted(w.limits.items())},
         dict(sorted(w.drained_agents.items())),
         {queue: (pace.at, pace.highest) for queue, pace in sorted(w.fair.paces.items())},

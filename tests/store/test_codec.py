@@ -12,7 +12,7 @@ from taskd.core import records
 from taskd.core.events import EventsHeadRecord, EventsRecord, Noted, TasksMoved
 from taskd.core.points import HistoryRecord, Loads
 from taskd.core.records import Key, Record
-from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
+from taskd.core.schedule_records import FiringRecord, RemovedRecord, ScheduleRecord, StandingRecord
 from taskd.core.webhook_records import LetterRecord, WebhookRecord
 from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.store import codec, keys
@@ -362,6 +362,7 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
             begun_sequence=5,
         ),
     ),
+    "removed": ((records.REMOVED, bytes(16)), RemovedRecord(500, 1_000)),
     "firing": ((records.FIRING, bytes(16) + bytes((0,) * 7 + (8,))), FIRING),
     "queue": (
         (records.QUEUE, b"images"),

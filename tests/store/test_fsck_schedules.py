@@ -12,10 +12,10 @@ from harness.clockwork import MINUTE_MS, a_schedule, put
 from harness.core import Shell
 from harness.workflows import Graph
 from store.houses import RocksHouse
-from taskd.core import records
+from taskd.core import leftovers, records
 from taskd.core.commands import CancelTasks
 from taskd.core.records import Mutation
-from taskd.core.schedule_commands import OrderSchedule
+from taskd.core.schedule_commands import OrderSchedule, SyncSchedules
 from taskd.core.schedule_looks import HISTORY_KEPT, firing_id
 from taskd.core.schedule_records import FiringRecord, ScheduleRecord, StandingRecord
 from taskd.store.codec import encode
@@ -89,6 +89,22 @@ def test_decisions_on_another_timing_are_clean_under_a_clock_that_was_put_back(t
     assert check(tmp_path / "changed", shell) == []
     shell.pass_ms(10_000)
     assert check(tmp_path / "gone on", shell) == []
+
+
+def test_what_is_left_of_those_that_were_removed_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes in the turns to come; what nobody will take away is found."""
+    monkeypatch.setattr(leftovers, "STEP_DECISIONS", 25)
+    shell = Shell()
+    each_second = Timing(cron=("* * * * * *",))
+    shell.do(SyncSchedules("m", "m", [a_schedule(f"s{number}", each_second) for number in range(2)]))
+    shell.pass_ms(20_000)
+    shell.ask(SyncSchedules("m", "m", [], prune=True))
+    shell.turn()
+    [left] = shell.disk.scan(records.REMOVED)
+    assert check(tmp_path / "left", shell) == []
+    findings = check(tmp_path / "lost", shell, (records.REMOVED, left, None))
+    assert all("of no schedule" in finding for finding in findings)
+    assert findings
 
 
 DAMAGES: dict[str, tuple[str, Callable[[Sample], Mutation]]] = {

@@ -8,7 +8,7 @@ from harness.clockwork import EACH_MINUTE, MINUTE_MS, a_schedule, check_schedule
 from harness.core import WALL_MS, Shell
 from harness.decisions import Decisions
 from harness.fsck import check_disk
-from taskd.core import records
+from taskd.core import leftovers, records
 from taskd.core.commands import CancelTasks, OrderQueue
 from taskd.core.effects import ScheduleStopped
 from taskd.core.lifecycle import State
@@ -357,6 +357,30 @@ class TestOrders:
         put(shell, a_schedule())
         with pytest.raises(BadRequest, match="of the past"):
             shell.do(BackfillSchedule("tick", shell.new_id(), WALL_MS, WALL_MS + 1))
+
+    def test_many_that_are_removed_together_go_a_piece_a_turn(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No turn takes long over it, a crash does not stop it, and a new one of the same name has none of before."""
+        monkeypatch.setattr(leftovers, "STEP_DECISIONS", 25)
+        names = [f"s{number}" for number in range(4)]
+        each_second = Timing(cron=("* * * * * *",))
+        shell.do(SyncSchedules("m", "m", [a_schedule(name, timing=each_second) for name in names]))
+        shell.pass_ms(20_000)
+        before = len(shell.disk.scan(records.FIRING))
+        assert before >= 4 * 19
+        shell.ask(SyncSchedules("m", "m", [], prune=True))
+        shell.turn()
+        assert len(shell.disk.scan(records.FIRING)) == before - 25
+        assert len(shell.disk.scan(records.REMOVED)) == 3
+        shell.crash(kept=1)
+        assert len(shell.disk.scan(records.FIRING)) >= before - 50
+        put(shell, a_schedule(names[-1]))
+        shell.settle()
+        for kind in (records.REMOVED, records.FIRING):
+            assert shell.disk.scan(kind) == []
+        shell.pass_ms(MINUTE_MS)
+        assert outcomes_of(shell.disk, names[-1]) == [("fired", 1)]
 
     def test_what_is_removed_leaves_nothing_but_its_tasks(self, shell: Shell) -> None:
         put(shell, a_schedule(overlap="skip"))
