@@ -207,6 +207,6 @@ def _split_counters(_database: Rdict, entries: Entries) -> list[Mutation]:
 STEPS: Final[Mapping[int, Sequence[Step]]] = {
     1: (Step(KEY, _date_keys), Step(STATE, _list_dead), Step(META, _weigh_finished)),
     2: (Step(READY, _widen_ranks),),
-    3: (Step(META, _split_counters),),
+    3: (Step(META, _weigh_finished), Step(META, _split_counters)),  # output was not weighed all the time
 }
 """By the format that they lead away from, in the order in which they are taken."""

@@ -116,8 +116,8 @@ def _count_as_of_old(database: Rdict) -> None:
     _count_in_one(database)
 
 
-def _count_in_one(database: Rdict) -> None:
-    """Have the counts of all queues stand in one record, as up to format 3."""
+def _count_in_one(database: Rdict, *, logs_bytes: int | None = None) -> None:
+    """Have the counts of all queues stand in one record, as up to format 3; and output weigh so much."""
     at = make_key(META, b"counters")
     [stored] = engine.get_many(database, [at])
     assert stored is not None
@@ -127,6 +127,9 @@ def _count_in_one(database: Rdict) -> None:
         by_queue={queue: record.states for queue, record in counts.items()},
         parked={queue: record.parked for queue, record in counts.items() if record.parked},
     )
+    if logs_bytes is not None:
+        assert counters.logs_bytes != logs_bytes
+        counters = replace(counters, logs_bytes=logs_bytes)
     [(_, value)] = encode([(META, b"counters", counters)])
     assert value is not None
     database.put(at, value)
@@ -190,22 +193,24 @@ def is_ready(at: bytes) -> bool:
 
 
 async def test_a_store_of_the_format_before_becomes_what_it_would_be_now(tmp_path: Path) -> None:
-    """Queues' counts leave the one record that held them all, and nothing else changes; a start counts on from them."""
+    """Queues' counts leave the one record that held them all, and what ended tasks have said is weighed."""
     path = tmp_path / "store"
     store = open_store(path, offload=trio.to_thread.run_sync, new_lineage=LINEAGE)
     driver = Driver(store)
     for queue in ("mail", "bilder/groß", "rest"):
         await driver.submit(driver.specs(3, queue=queue))
     await driver.lease("a1", ["app.f"], 4)
+    await driver.submit(driver.specs(2, name="app.g", max_attempts=1))
+    await driver.fail("a2", await driver.lease("a2", ["app.g"], 2))
     await store.close()
     now = content(path)
     database = engine.open_database(path)
-    _count_in_one(database)
+    _count_in_one(database, logs_bytes=0)
     database.put(FORMAT_KEY, b"3")
     engine.close_database(database, path)
     assert content(path) != now
 
-    for writes in (0, 1):
+    for writes in range(3):
         cut = path.with_name(f"cut-{writes}")
         shutil.copytree(path, cut)
         assert not await cut_short(cut, writes)
