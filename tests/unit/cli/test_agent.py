@@ -42,6 +42,10 @@ def test_an_agent_within_a_command_is_not_told_what_the_command_holds() -> None:
     ("flags", "told"),
     [
         (["--life", "0s"], "--life '0s' is out of range; it goes from 1ms up"),
+        (["--log-rate", "63KiB"], "--log-rate '63KiB' is out of range; it goes from 64KiB to 64MiB"),
+        (["--log-rate", "fast"], "--log-rate 'fast' is no size; write it as"),
+        (["--log-size", "65MiB"], "--log-size '65MiB' is out of range; it goes from 1MiB to 64MiB"),
+        (["--log-size", "0"], "--log-size '0' is out of range; it goes from 1MiB to 64MiB"),
         (["--cpus", "0"], "0.0 is not in the range x>=0.001"),
         (["--cpus", "nan"], "goes from 0.001 to 100,000"),
         (["--resource", "a=1", "--resource", "a=2"], "--resource says a twice, '1' and '2'; say one"),
@@ -53,6 +57,14 @@ def test_what_an_agent_cannot_have_is_refused(taskd: Taskd, client: FakeClient, 
     assert client.profile is None
     ended = taskd("agent", *flags)
     assert (ended.code, told in ended.err) == (2, True), ended.err
+
+
+def test_how_much_an_attempt_may_say_may_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "taskd.toml"
+    file.write_text('[agent]\nlog_rate = "256KiB"\nlog_size = "2MiB"\n')
+    settings = load_settings(AgentSettings, "agent", flags={}, environ={"TASKD_LOG_SIZE": "3MiB"}, file=file)
+    assert (settings.log_rate, settings.log_size) == (256 << 10, 3 << 20)
+    assert AgentSettings().log_rate == 1 << 20
 
 
 @pytest.mark.parametrize(

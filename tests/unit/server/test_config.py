@@ -120,6 +120,39 @@ def test_every_mistake_is_named_with_its_source() -> None:
         assert part in message
 
 
+def test_output_is_kept_as_long_as_is_said() -> None:
+    """By any source; an age and a size of its own beside the tasks'."""
+    Path("taskd.toml").write_text('[server]\nlog_retention_age = "2d"\nlog_retention_size = "64MiB"\n')
+    settings = load().settings()
+    assert (settings.log_retention_age_ms, settings.log_retention_bytes) == (2 * 24 * 3600 * 1000, 64 << 20)
+    environ = {"TASKD_LOG_RETENTION_AGE": "3h", "TASKD_LOG_RETENTION_SIZE": "3GiB"}
+    settings = load({"log_retention_size": "1MiB"}, environ).settings()
+    assert (settings.log_retention_age_ms, settings.log_retention_bytes) == (3 * 3600 * 1000, 1 << 20)
+    assert settings.retention_age_ms == 7 * 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("log_retention_age", "0s", "is out of range; it goes from 1m up"),
+        ("log_retention_age", "59s", "is out of range; it goes from 1m up"),
+        ("log_retention_age", "7", "is no duration; write it as"),
+        ("log_retention_age", "for ever", "is no duration; write it as"),
+        ("log_retention_size", "0", "is out of range; it goes from 1MiB up"),
+        ("log_retention_size", "1023KiB", "is out of range; it goes from 1MiB up"),
+        ("log_retention_size", "-1GiB", "is no size; write it as"),
+    ],
+)
+def test_output_is_not_kept_for_nothing_or_no_time(flag: str, value: str, told: str) -> None:
+    """In one line that names the flag, or the variable."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load({flag: value})
+    assert caught.value.message.startswith(f"--{flag.replace('_', '-')} {value!r} {told}")
+    assert "\n" not in caught.value.message
+    with pytest.raises(ConfigInvalid, match=f"^TASKD_{flag.upper()} "):
+        load(environ={f"TASKD_{flag.upper()}": value})
+
+
 @pytest.mark.parametrize("text", ["[server", "server = 1", "[server]\ntls = true\ntls = false", "\0"])
 def test_a_file_that_is_none_is_refused(text: str) -> None:
     """With its name."""
