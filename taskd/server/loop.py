@@ -49,6 +49,7 @@ from taskd.core.effects import (
 from taskd.core.events import Event
 from taskd.core.records import Key, Mutation
 from taskd.core.schedule_commands import LookAtSchedules
+from taskd.server import merging
 from taskd.server.clock import Clock
 from taskd.server.flow_loading import FlowLoader
 from taskd.server.intake import Intake, Request, Respond
@@ -64,7 +65,6 @@ TICK_SECONDS = 0.5
 
 STALL_SECONDS = 0.01
 """Wait before a batch that the store was too busy for is staged again."""
-
 
 FULL_SECONDS = 2.0
 """Between two looks whether a full disk has room again."""
@@ -263,8 +263,14 @@ class CommitLoop:
         self.loader.begin_turn()
         answered: list[tuple[Respond, Answer | TaskdError]] = []
         gathered, owed_weight = self._intake.take()
-        for request in gathered:
-            self._decide(request, now, answered)
+        for some in merging.together(gathered) if len(gathered) > 1 else (gathered,):
+            decided = merging.decide(self.coordinator, some, now) if len(some) > 1 else None
+            if decided is not None:
+                self.stages.counts["submitted"] += decided.fresh
+                answered += decided.answered
+                continue
+            for request in some:
+                self._decide(request, now, answered)
         turn = self.coordinator.take_turn(now)
         decided_ns = self._clock.thread_cpu_ns()
         self.stages.ns["decide"] += decided_ns - began_ns
