@@ -3,8 +3,8 @@
 Invariants:
 - What a path below ``static/`` holds never changes: the path has the digest of all files in it, so browsers keep it.
 - The document itself is asked for again each time; it names the digest.
-- Our own files are sent without indentation and without lines that are comments, line by line as they are written: a
-  line's number in the browser is that in the file.
+- Our own files are sent without indentation, space that tells nothing, and lines that are comments, line by line as
+  they are written: a line's number in the browser is that in the file.
 """
 
 import hashlib
@@ -30,6 +30,9 @@ _TYPES: Final = {
 """Sent by ending; files with another one, such as licences, are not."""
 
 _LIGHTENED: Final = re.compile(rb"^[ \t]+|^[ \t]*//.*$|^[ \t]*/\*\*?[^*]*\*/$", re.MULTILINE)
+_LIGHTENED_CSS: Final = re.compile(rb"[ \t]*([{};,])[ \t]*|(?<=:) +")
+"""Space that tells nothing: around these signs, and after a property's colon; no selector has it behind one."""
+
 _OTHERS: Final = "vendor/"
 """What others made is sent as it is."""
 
@@ -77,7 +80,12 @@ def _walk(folder: Traversable, inside: str) -> Iterator[tuple[str, bytes]]:
             yield from _walk(entry, f"{path}/")
         elif path.rpartition(".")[2] in _TYPES:
             content = entry.read_bytes()
-            yield path, content if path.startswith(_OTHERS) else _LIGHTENED.sub(b"", content)
+            yield path, content if path.startswith(_OTHERS) else _lightened(path, content)
+
+
+def _lightened(path: str, content: bytes) -> bytes:
+    content = _LIGHTENED.sub(b"", content)
+    return _LIGHTENED_CSS.sub(rb"\1", content) if path.endswith(".css") else content
 
 
 def _asset(path: str, content: bytes) -> Asset:

@@ -13,7 +13,8 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from heapq import nlargest
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -47,6 +48,8 @@ TOPICS_MAX: Final = 50
 
 ROWS_MAX: Final = 200
 """Queues, or agents, told in one go; a page asks for more by itself."""
+
+RowT = TypeVar("RowT")
 
 TICKING: Final = frozenset({"overview", "agents"})
 
@@ -88,7 +91,7 @@ class OverviewNow(msgspec.Struct, tag_field="kind", tag="overview"):
 
 
 class Queues(msgspec.Struct, tag_field="kind", tag="queues"):
-    """Queues by name, the first of them."""
+    """Queues by name; if there are many, those in which there is most."""
 
     queues: list[QueueDocument]
     count: int
@@ -96,10 +99,15 @@ class Queues(msgspec.Struct, tag_field="kind", tag="queues"):
 
 
 class Agents(msgspec.Struct, tag_field="kind", tag="agents"):
-    """Agents by name, the first of them."""
+    """Agents by name; if there are many, those that run most."""
 
     agents: list[AgentDocument]
     count: int
+    """All that there are."""
+    live: int
+    """Of all."""
+    slots: int
+    """Of all."""
 
 
 class News(msgspec.Struct, tag_field="kind", tag="news"):
@@ -284,12 +292,20 @@ class Live:
 
     def _queues(self) -> Queues:
         views = queue_views(self._services.working)
-        return Queues([queue_document(view) for view in views[:ROWS_MAX]], len(views))
+        told = _most(views, lambda view: view.ready + view.running)
+        return Queues([queue_document(view) for view in told], len(views))
 
     def _agents(self) -> Agents:
         services = self._services
         views = agent_views(services.working, services.hub.hosts, services.loop.now())
-        return Agents([agent_document(view) for view in views[:ROWS_MAX]], len(views))
+        live = sum(view.state == "live" for view in views)
+        told = [agent_document(view) for view in _most(views, lambda view: view.running)]
+        return Agents(told, len(views), live, sum(view.slots for view in views))
+
+
+def _most(views: list[RowT], size: Callable[[RowT], int]) -> list[RowT]:
+    """Return all, or if there are too many the largest, which come first."""
+    return views if len(views) <= ROWS_MAX else nlargest(ROWS_MAX, views, key=size)
 
 
 def _checked(topic: str) -> str:

@@ -57,7 +57,8 @@ def test_files_are_sent_line_by_line() -> None:
             assert text.count("\n") == sent.count("\n")
             assert all(line.count("`") % 2 == 0 for line in text.splitlines()), path.name
             for line, kept in zip(text.splitlines(), sent.splitlines(), strict=True):
-                assert kept == line.lstrip() or (kept == "" and line.lstrip().startswith(("//", "/*"))), line
+                same = kept == line.lstrip() if path.suffix == ".js" else "".join(kept.split()) == "".join(line.split())
+                assert same or (kept == "" and line.lstrip().startswith(("//", "/*"))), line
 
 
 def test_what_is_others_is_as_they_made_it() -> None:

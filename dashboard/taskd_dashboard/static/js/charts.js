@@ -17,6 +17,10 @@ function load() {
 
 const FORMS = { number: brief, rate: (value) => `${brief(value)}/s`, ms: length };
 
+// Between two marks of a length of time: round ones in the unit that they are told in.
+const LENGTHS_MS = [0.1, 0.2, 0.5, ...[1, 10, 100].flatMap((ten) => [1, 2, 5].map((each) => each * ten)), ...[1, 2, 5, 10, 20, 30].map((each) => each * 1000),
+  ...[1, 2, 5, 10, 20, 30].map((each) => each * 60_000), ...[1, 2, 4, 6, 12].map((each) => each * 3_600_000), ...[1, 2, 5, 10, 20, 50, 100].map((each) => each * 86_400_000)];
+
 const ALONE_S = 600; // to both sides of a time that is the only one
 
 /** Where a value has no neighbour: no line leads there, so it is a dot. */
@@ -65,7 +69,7 @@ export class Chart {
       hooks: { setCursor: [(plot) => this.pointed(plot.cursor.idx)] },
       axes: [
         { ...axis, space: 70, values: (_, ticks) => ticks.map((each) => (ticks[1] - ticks[0] < 60 ? clock : short)(each * 1000)), size: 28 },
-        { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map((each) => (this.form === "ms" ? tick(each) : told(each))) },
+        { ...axis, size: 58, space: 32, ...(this.form === "ms" ? { incrs: LENGTHS_MS } : {}), values: (_, ticks) => ticks.map((each) => (this.form === "ms" ? tick(each) : told(each))) },
       ],
       series: [{}, ...this.series.map((name, at) => ({
         label: name, stroke: colour(COLOURS[at % COLOURS.length]), width: 1.5, spanGaps: false,

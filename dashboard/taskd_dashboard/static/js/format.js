@@ -98,11 +98,18 @@ export function time(iso, how = ago) {
   return h("time", { datetime: iso, title: `${instant(iso)} (${ZONE})\n${iso}` }, how(iso));
 }
 
-/** Cut in the middle: the end of a name tells as much as its beginning. */
+/** Cut in the middle: the end of a name tells as much as its beginning. No sign is cut in two. */
 export function middle(text, most = 40) {
-  if (text.length <= most) return text;
+  const signs = text.length <= most ? [] : [...text];
+  if (signs.length <= most) return text;
   const half = Math.floor((most - 1) / 2);
-  return `${text.slice(0, half)}…${text.slice(-half)}`;
+  return `${signs.slice(0, half).join("")}…${signs.slice(-half).join("")}`;
+}
+
+/** Cut at the end. */
+export function begin(text, most) {
+  const signs = text.length <= most ? [] : [...text];
+  return signs.length <= most ? text : `${signs.slice(0, most - 1).join("")}…`;
 }
 
 /** An id as its last digits: the first ones are the time, and alike. */

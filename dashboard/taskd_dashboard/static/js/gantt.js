@@ -1,6 +1,6 @@
 // When each node ran, one row each, in the order in which they began.
 
-import { instant, length, millis, plural } from "./format.js";
+import { begin, instant, length, millis, plural } from "./format.js";
 import { h, s, tone } from "./parts.js";
 
 const ROWS_MAX = 200;
@@ -25,7 +25,7 @@ export function gantt(nodes, href) {
         const start = millis(node.started_at);
         const end = Math.max(start, millis(node.finished_at) ?? Date.now());
         const wide = Math.max(2, (end - start) * scale);
-        const name = node.name.length > 28 ? `${node.name.slice(0, 27)}…` : node.name;
+        const name = begin(node.name, 28);
         return s("a", { href: href(node), key: node.name, "aria-label": `${name} ${length(end - start)}, ${node.state}, began ${instant(node.started_at)}` },
           s("title", null, `${node.name}: ${node.state}\n${instant(node.started_at)}, ${length(end - start)}`),
           s("text", { class: "name", x: 0, y: row * ROW + 14 }, `${name} `),

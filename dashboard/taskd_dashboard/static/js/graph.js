@@ -1,7 +1,7 @@
 // A workflow's graph, laid out by dagre and drawn as SVG; nodes are links, so that they can be reached by keyboard.
 // Above some hundred nodes it is drawn group by group: those of one name, and of numbers behind it, as one.
 
-import { plural } from "./format.js";
+import { begin, plural } from "./format.js";
 import { h, s, tone } from "./parts.js";
 
 export const NODES_MAX = 500;
@@ -35,10 +35,6 @@ function grouped(nodes) {
 function worst(states) {
   for (const state of ["dead", "failed", "running", "ready", "scheduled"]) if (states.has(state)) return state;
   return [...states].sort((a, b) => b[1] - a[1])[0][0];
-}
-
-function cutTo(text, most) {
-  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
 async function place(id, nodes, redraw) {
@@ -97,8 +93,8 @@ export function picture(flow, href, redraw) {
 function box(node, { x, y }, href) {
   const said = node.count > 1 ? [...node.states].map(([state, number]) => `${number} ${state}`).join(", ") : node.children ? `${node.state}, ${node.children.succeeded} of ${node.children.total}` : node.state;
   const name = node.count > 1 ? `${node.name} × ${node.count}` : node.name;
-  return s("a", { class: `node ${tone(node.state)}`, key: node.name, href: href(node), transform: `translate(${x - WIDTH / 2} ${y - HEIGHT / 2})`, "aria-label": `${cutTo(name, 22)} ${cutTo(said, 26)}` },
+  return s("a", { class: `node ${tone(node.state)}`, key: node.name, href: href(node), transform: `translate(${x - WIDTH / 2} ${y - HEIGHT / 2})`, "aria-label": `${begin(name, 22)} ${begin(said, 26)}` },
     s("title", null, `${name}\n${node.task ?? node.kind ?? ""}\n${said}`),
     s("rect", { class: "box", width: WIDTH, height: HEIGHT, rx: 7 }), s("rect", { class: "mark", width: 4, height: HEIGHT - 12, x: 5, y: 6, rx: 2 }),
-    s("text", { x: 16, y: 18 }, `${cutTo(name, 22)} `), s("text", { class: "sub", x: 16, y: 33 }, cutTo(said, 26)));
+    s("text", { x: 16, y: 18 }, `${begin(name, 22)} `), s("text", { class: "sub", x: 16, y: 33 }, begin(said, 26)));
 }

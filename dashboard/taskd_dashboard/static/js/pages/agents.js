@@ -2,6 +2,7 @@
 
 import { get, post } from "../api.js";
 import { bytes, count, middle } from "../format.js";
+import { narrowed } from "../long.js";
 import { part, to } from "../router.js";
 import { action, ask, attempt, bar, chip, cut, empty, h, sparkline, table } from "../parts.js";
 
@@ -77,10 +78,11 @@ export default {
     return agents;
   },
   view(screen) {
-    const agents = screen.data;
+    const { shown, above, below } = narrowed(screen, screen.data, "agents");
     return [
       h("h1", { class: "sr" }, "Agents"),
-      h("section", { class: "card", "aria-label": "Agents" }, agents.length ? table("Agents", [
+      above,
+      h("section", { class: "card", "aria-label": "Agents" }, above && !shown.length ? empty("No agent has such a name.") : shown.length ? table("Agents", [
         { name: "Agent", first: true, cell: (each) => h("a", { class: "clip strong", title: each.name, href: to(`/agents/${part(each.name)}`) }, middle(each.name, 40)) },
         { name: "State", bare: true, cell: (each) => h("span", { class: "row tight nowrap" }, chip(each.state), each.pressed ? h("span", { class: "chip warn", title: "Others keep its machine busy: it gets no more tasks that ask for CPUs" }, "pressed") : null) },
         { name: "Slots", bare: true, cell: (each) => h("div", { class: "row nowrap" }, h("span", { class: "num small" }, `${count(each.running)} / ${count(each.slots)}`), bar([["busy", each.running]], each.slots, `${each.running} of ${each.slots} slots run`)) },
@@ -88,7 +90,8 @@ export default {
         { name: "Memory", num: true, cell: (each) => h("span", { title: `of ${bytes(each.memory_total)}` }, bytes(each.memory_used)) }, { name: "Memory lately", bare: true, cell: (each) => line(each.name, "memory", { top: each.memory_total }) },
         { name: "Queues", cell: (each) => cut(each.queues.length ? each.queues.join(", ") : "all", "muted") },
         { name: "Actions", bare: true, cell: (each) => deed(screen, each) },
-      ], agents) : empty("No agent is connected.", h("span", null, "Start one with ", h("code", null, "taskd agent MODULE"), ", or invite one from another machine: ", h("code", null, "taskd agents invite"), ".")) ),
+      ], shown) : empty("No agent is connected.", h("span", null, "Start one with ", h("code", null, "taskd agent MODULE"), ", or invite one from another machine: ", h("code", null, "taskd agents invite"), "."))),
+      below,
     ];
   },
 };

@@ -3,11 +3,13 @@
 import { get } from "../api.js";
 import { Chart } from "../charts.js";
 import { brief, bytes, count, length, plural } from "../format.js";
-import { setQuery, to } from "../router.js";
+import { part, setQuery, to } from "../router.js";
 import { note } from "./agents.js";
-import { bar, card, choice, chip, empty, h, sparkline } from "../parts.js";
+import { bar, card, choice, chip, empty, h, sparkline, table } from "../parts.js";
 
 const RANGES = [["15m", "15 min"], ["1h", "1 h"], ["6h", "6 h"], ["24h", "24 h"]];
+
+const ROWS = 8;
 
 function range(screen) {
   const said = screen.query.get("range");
@@ -59,45 +61,38 @@ function tile(name, figure, note, path, bad = false) {
 }
 
 function tiles(screen) {
-  const { agents, points, dead, tasks, newest } = screen.data;
+  const { points, dead, tasks, newest } = screen.data;
   const last = newest ?? points.at(-1);
   const stand = (...states) => states.reduce((all, state) => all + (tasks[state] ?? 0), 0);
-  const live = agents.filter((each) => each.state === "live").length;
-  const slots = agents.reduce((all, each) => all + each.slots, 0);
-  const off = agents.length - live;
+  const { live, slots } = screen.data.force;
+  const off = screen.data.force.count - live;
   return h("div", { class: "tiles" },
     tile("Finished", last ? `${brief(perSecond(last.succeeded + last.failed, last))}/s` : "–", last ? `${brief(perSecond(last.submitted, last))}/s submitted` : "", to("/tasks", { filter: "state:succeeded" })),
     tile("Running", count(stand("running", "cancelling")), slots ? `of ${count(slots)} slots` : "no slots", to("/tasks", { filter: "state:running" })),
     tile("Ready", count(stand("ready")), last && last.waits_ms[1] !== null ? `p95 wait ${length(last.waits_ms[1])}` : "", to("/tasks", { filter: "state:ready" })),
     tile("Scheduled", count(stand("scheduled")), tasks.blocked ? `${count(tasks.blocked)} blocked` : "", to("/tasks", { filter: "state:scheduled" })),
     tile("Dead letters", count(dead.tasks_count), dead.groups_count ? plural(dead.groups_count, "kind of error", "kinds of error") : "", to("/dead"), dead.tasks_count > 0),
-    tile("Agents", count(live), !agents.length ? "none is connected" : off ? `${count(off)} not live` : "all live", to("/agents"), agents.length === 0 || off > 0 && live === 0));
+    tile("Agents", count(live), !live && !off ? "none is connected" : off ? `${count(off)} not live` : "all live", to("/agents"), live === 0));
 }
 
 function queueCard(screen) {
   const { queues, points } = screen.data;
   const most = Math.max(1, ...queues.map((queue) => queue.ready + queue.running));
-  const rows = [...queues].sort((a, b) => b.ready + b.running - a.ready - a.running).slice(0, 8);
-  return card("Queues", { flush: true, tools: h("a", { class: "small", href: to("/queues") }, "All queues") },
-    rows.length ? h("div", { class: "scroll" }, h("table", null, h("caption", { class: "sr" }, "Queues in which most waits"),
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Queue"), h("th", { scope: "col", class: "num" }, "Ready"), h("th", { scope: "col", class: "num" }, "Running"), h("th", { scope: "col" }, "Depth"))),
-      h("tbody", null, rows.map((queue) => h("tr", { key: queue.name }, h("td", null, h("a", { class: "clip", title: queue.name, href: to("/queues", { queue: queue.name }) }, queue.name)),
-        h("td", { class: "num" }, count(queue.ready)), h("td", { class: "num" }, count(queue.running)),
-        h("td", null, points.some((p) => p.queues.some((each) => each.queue === queue.name))
-          ? sparkline(depths(points.slice(-60), queue.name), `Depth of ${queue.name}`)
-          : bar([["wait", queue.ready], ["busy", queue.running]], most, `${queue.ready} ready, ${queue.running} running`)))))))
-      : empty("No queue has work.", "Submit a task and it shows here."));
+  const rows = [...queues].sort((a, b) => b.ready + b.running - a.ready - a.running).slice(0, ROWS);
+  const depth = (queue) => (points.some((p) => p.queues.some((each) => each.queue === queue.name)) ? sparkline(depths(points.slice(-60), queue.name), `Depth of ${queue.name}`)
+    : bar([["wait", queue.ready], ["busy", queue.running]], most, `${queue.ready} ready, ${queue.running} running`));
+  return card("Queues", { flush: true, tools: h("a", { class: "small", href: to("/queues") }, "All queues") }, rows.length ? table("Queues in which most waits", [
+    { name: "Queue", first: true, cell: (queue) => h("a", { class: "clip", title: queue.name, href: to("/queues", { queue: queue.name }) }, queue.name) },
+    { name: "Ready", num: true, cell: (queue) => count(queue.ready) }, { name: "Running", num: true, cell: (queue) => count(queue.running) }, { name: "Depth", bare: true, cell: depth },
+  ], rows) : empty("No queue has work.", "Submit a task and it shows here."));
 }
 
 function agentCard(screen) {
-  const rows = [...screen.data.agents].sort((a, b) => b.running - a.running).slice(0, 8);
-  return card("Agents", { flush: true, tools: h("a", { class: "small", href: to("/agents") }, "All agents") },
-    rows.length ? h("div", { class: "scroll" }, h("table", null, h("caption", { class: "sr" }, "Agents"),
-      h("thead", null, h("tr", null, ["Agent", "State"].map((name) => h("th", { scope: "col" }, name)), ["Running", "CPU", "Memory"].map((name) => h("th", { scope: "col", class: "num" }, name)))),
-      h("tbody", null, rows.map((each) => h("tr", { key: each.name }, h("td", null, h("a", { class: "clip", title: each.name, href: to(`/agents/${encodeURIComponent(each.name)}`) }, each.name)),
-        h("td", null, chip(each.state)), h("td", { class: "num" }, `${count(each.running)} / ${count(each.slots)}`), h("td", { class: "num" }, `${Math.round(each.cpu_percent)} %`),
-        h("td", { class: "num" }, bytes(each.memory_used)))))))
-      : empty("No agent is connected.", h("code", null, "taskd agent MODULE")));
+  const rows = [...screen.data.agents].sort((a, b) => b.running - a.running).slice(0, ROWS);
+  return card("Agents", { flush: true, tools: h("a", { class: "small", href: to("/agents") }, "All agents") }, rows.length ? table("Agents", [
+    { name: "Agent", first: true, cell: (each) => h("a", { class: "clip", title: each.name, href: to(`/agents/${part(each.name)}`) }, each.name) }, { name: "State", bare: true, cell: (each) => chip(each.state) },
+    { name: "Running", num: true, cell: (each) => `${count(each.running)} / ${count(each.slots)}` }, { name: "CPU", num: true, cell: (each) => `${Math.round(each.cpu_percent)} %` }, { name: "Memory", num: true, cell: (each) => bytes(each.memory_used) },
+  ], rows) : empty("No agent is connected.", h("code", null, "taskd agent MODULE")));
 }
 
 const sum = (rows, field) => rows.reduce((all, row) => all + row[field], 0);
@@ -111,7 +106,8 @@ export default {
     if (topic === "queues") data.queues = told.queues;
     else if (topic === "agents") {
       data.agents = told.agents;
-      note(told.agents);
+      data.force = told;
+      if (told.count === told.agents.length) note(told.agents);
     }
     else if (topic === "overview") {
       data.tasks = told.tasks;
@@ -135,7 +131,8 @@ export default {
     const tasks = screen.data?.tasks ?? { ready: sum(queues.queues, "ready"), running: sum(queues.queues, "running"), scheduled: sum(queues.queues, "scheduled") };
     const [before, last] = [screen.data?.newest ?? null, range(screen) === "15m" ? points.at(-1) ?? null : null];
     const newest = (last?.at_ms ?? 0) > (before?.at_ms ?? 0) ? last : before;
-    screen.data = { points, queues: queues.queues, agents: agents.agents, dead, tasks, newest };
+    const force = { count: agents.agents.length, live: agents.agents.filter((each) => each.state === "live").length, slots: sum(agents.agents, "slots") };
+    screen.data = { points, queues: queues.queues, agents: agents.agents, force, dead, tasks, newest };
     fill(screen);
     return screen.data;
   },

@@ -3,6 +3,7 @@
 import { get, post } from "../api.js";
 import { word } from "../filter.js";
 import { count, middle } from "../format.js";
+import { narrowed } from "../long.js";
 import { to } from "../router.js";
 import { depths, pointsOf } from "./overview.js";
 import { action, ask, attempt, chip, empty, h, sparkline, table } from "../parts.js";
@@ -69,17 +70,19 @@ export default {
   view(screen) {
     const { queues, limits, points } = screen.data;
     const only = screen.query.get("queue");
-    const shown = only ? queues.filter((queue) => queue.name === only) : queues;
+    const { shown, above, below } = narrowed(screen, only ? queues.filter((queue) => queue.name === only) : queues, "queues");
     return [
       h("h1", { class: "sr" }, "Queues"),
       only ? h("div", { class: "row" }, h("span", null, "Only ", h("b", null, only)), h("a", { href: to("/queues") }, "All queues")) : null,
+      above,
       h("section", { class: "card", "aria-label": "Queues" }, shown.length ? table("Queues", [
         { name: "Queue", first: true, cell: (queue) => h("div", { class: "row tight nowrap" }, h("a", { class: "clip strong", title: queue.name, href: to("/tasks", { filter: word("queue", queue.name) }) }, middle(queue.name, 40)), queue.paused ? chip("paused") : null, queue.draining ? chip("draining") : null) },
         { name: "Ready", num: true, cell: (queue) => count(queue.ready) }, { name: "Running", num: true, cell: (queue) => count(queue.running) }, { name: "Scheduled", num: true, cell: (queue) => count(queue.scheduled) },
         { name: "Depth, 5 min", bare: true, cell: (queue) => sparkline(depths(points, queue.name), `Ready in ${queue.name} over five minutes`) },
         { name: "Weight", num: true, cell: (queue) => queue.weight }, { name: "Limit", cell: (queue) => limitText(limits.get(`queue:${queue.name}`)) },
         { name: "Actions", bare: true, cell: (queue) => deeds(screen, queue, limits.get(`queue:${queue.name}`)) },
-      ], shown) : empty(only ? `No queue ${only} has work.` : "No queue has work.", "A queue is there while it holds tasks, or something was ordered of it.")),
+      ], shown) : empty(above ? "No queue has such a name." : only ? `No queue ${only} has work.` : "No queue has work.", "A queue is there while it holds tasks, or something was ordered of it.")),
+      below,
     ];
   },
 };
