@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd import __version__
+from taskd.core.access import is_ended
+from taskd.core.commands import EndSession
 from taskd.http.auth import bearer, who_asks
 from taskd.http.bodies import BODY_BYTES_MAX, check_json, from_json, read_body
 from taskd.http.errors import JSON, HttpRefusal, refusal
@@ -22,7 +24,7 @@ from taskd.http.rates import REFUSED_COST, Rates
 from taskd.server import tokens
 from taskd.server.inner import Who, who_has, who_shows
 from taskd.server.services import Services
-from taskd_dashboard.sessions import CODE_MS, Session, Sessions
+from taskd_dashboard.sessions import CODE_MS, IDLE_MS, Session, Sessions
 from taskd_protocol.errors import AuthRefused, TaskdError
 from taskd_protocol.handshake import ALLOWED
 from taskd_protocol.house_messages import AgentDrain
@@ -101,7 +103,15 @@ class Doorkeeper:
 
     def _session_of(self, request: Request) -> Session | None:
         cookie = request.cookies.get(self._cookie_name(request))
-        return None if cookie is None else self._sessions.read(cookie, self._now_ms())
+        session = None if cookie is None else self._sessions.read(cookie, self._now_ms())
+        record = None if session is None else self._services.working.tokens.get(session.key_id)
+        if session is None or record is None or is_ended(record, session.session_id, session.opened_at_ms):
+            return None
+        return session
+
+    async def _end(self, session: Session) -> None:
+        """End a session for good; every cookie that was given out for it is void by itself some time from now."""
+        await self._services.decide(EndSession(session.key_id, session.session_id, self._now_ms() + IDLE_MS))
 
     # -- pages ----------------------------------------------------------------------------------
 
@@ -129,7 +139,7 @@ class Doorkeeper:
             return refusal(why)
         before = self._session_of(request)
         if before is not None:
-            self._sessions.close(before)
+            await self._end(before)
         return self._welcome(request, self._sessions.open(who.key_id, self._now_ms()), who)
 
     async def log_out(self, request: Request) -> Response:
@@ -142,7 +152,7 @@ class Doorkeeper:
             pass  # its token is gone; so is the session
         session = self._session_of(request)
         if session is not None:
-            self._sessions.close(session)
+            await self._end(session)
         answer = Response(b"{}", media_type=JSON)
         answer.delete_cookie(self._cookie_name(request), path=self._cookie_path(request))
         return answer

@@ -2,10 +2,9 @@
 
 Invariants:
 - The cookie holds no token, only the id of one: what may be done is asked of its record, request by request. A token
-  that is revoked or expires ends its sessions.
+  that is revoked or expires ends its sessions; those that were logged out are named there, so that they stay so.
 - It is signed with a key that the data directory keeps: an open page goes on after a restart of the server.
-- Each login has a session id of its own. A session ends half an hour after its last use, half a day after its login,
-  and when it is closed; which were closed is not remembered over a restart.
+- Each login has a session id of its own. A session ends half an hour after its last use, half a day after its login.
 - A one-time code opens one session, within some minutes, and is only kept as a hash.
 
 Knows neither HTTP nor the clock: bytes of chance and instants are handed in.
@@ -25,8 +24,6 @@ CODE_MS: Final = 10 * 60 * 1000
 
 CODES_MAX: Final = 100
 """Unused at a time; the oldest gives way."""
-CLOSED_MAX: Final = 10_000
-"""Remembered; one is no longer than a session can live."""
 
 _ID_BYTES: Final = 16
 _CODE_BYTES: Final = 24
@@ -45,14 +42,13 @@ class Session(NamedTuple):
 
 
 class Sessions:
-    """Opens, reads and closes sessions."""
+    """Opens and reads sessions."""
 
     def __init__(self, secret: bytes, random_bytes: Callable[[int], bytes]) -> None:
         """Use a key made of the server's secret, which has other uses."""
         self._key = hmac.digest(secret, b"taskd dashboard session", "sha256")
         self._random_bytes = random_bytes
         self._codes: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
-        self._closed: OrderedDict[str, None] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -75,8 +71,7 @@ class Sessions:
             return None
         session = Session(parts[0], parts[1], int(parts[2]), int(parts[3]))
         idle_ms, lived_ms = now_ms - session.used_at_ms, now_ms - session.opened_at_ms
-        is_over = idle_ms >= IDLE_MS or lived_ms >= LIFE_MS or session.session_id in self._closed
-        return None if is_over else session
+        return None if idle_ms >= IDLE_MS or lived_ms >= LIFE_MS else session
 
     def csrf(self, session: Session) -> str:
         """Return what the page says with each change, and no other site's page can know."""
@@ -85,12 +80,6 @@ class Sessions:
     def is_csrf(self, session: Session, said: str) -> bool:
         """Tell whether that is what this session's page says."""
         return hmac.compare_digest(self.csrf(session).encode(), said.encode())
-
-    def close(self, session: Session) -> None:
-        """End a session for good."""
-        self._closed[session.session_id] = None
-        if len(self._closed) > CLOSED_MAX:
-            self._closed.popitem(last=False)
 
     def make_code(self, key_id: str, now_ms: int) -> str:
         """Return a code that opens one session of this token."""

@@ -4,8 +4,10 @@ Making secrets and comparing them is the shell's; here is what is stored, and wh
 a token is good.
 """
 
+from msgspec.structs import replace
+
 from taskd.core import records
-from taskd.core.commands import Now, RevokeToken, StoreToken, UseInvitation
+from taskd.core.commands import EndSession, Now, RevokeToken, StoreToken, UseInvitation
 from taskd.core.effects import TokenRevoked
 from taskd.core.records import TokenRecord
 from taskd.core.working import Working
@@ -17,6 +19,10 @@ JOIN = "join"
 
 TOKENS_MAX = 100_000
 """Each is in memory."""
+
+LOGGED_OUT_MAX = 100
+"""Of one token, within the time that a cookie is good for; with one more all of its sessions end, so that none of those
+that were forgotten is good again."""
 
 
 def store(w: Working, command: StoreToken, now: Now) -> None:
@@ -42,12 +48,25 @@ def revoke(w: Working, command: RevokeToken) -> None:
     old = w.tokens.get(command.key_id)
     if old is None:
         raise TokenUnknown(f"no token has the key id {command.key_id[:64]!r}; `taskd token ls` shows them")
-    _keep(
-        w,
-        command.key_id,
-        TokenRecord(old.role, old.secret_sha256, old.label, old.created_at_ms, old.expires_at_ms, revoked=True),
-    )
+    _keep(w, command.key_id, replace(old, revoked=True, logged_out=[]))
     w.effects.append(TokenRevoked(command.key_id))
+
+
+def end_session(w: Working, command: EndSession, now: Now) -> None:
+    """Refuse a session from now on; of a token that is gone there is none."""
+    record = w.tokens.get(command.key_id)
+    if record is None or record.revoked:
+        return
+    ended = [(session, void_ms) for session, void_ms in record.logged_out if void_ms > now.wall_ms]
+    ended.append((command.session_id, command.void_at_ms))
+    if len(ended) > LOGGED_OUT_MAX:
+        record, ended = replace(record, sessions_after_ms=now.wall_ms), []
+    _keep(w, command.key_id, replace(record, logged_out=ended))
+
+
+def is_ended(record: TokenRecord, session_id: str, opened_at_ms: int) -> bool:
+    """Tell whether a session was ended before its time."""
+    return opened_at_ms <= record.sessions_after_ms or any(ended == session_id for ended, _ in record.logged_out)
 
 
 def use_invitation(w: Working, command: UseInvitation, now: Now) -> None:

@@ -246,6 +246,16 @@ class RevokeToken(msgspec.Struct, frozen=True):
     key_id: str
 
 
+class EndSession(msgspec.Struct, frozen=True):
+    """Refuse a browser's session with a token from now on."""
+
+    key_id: str
+    """Of the token."""
+    session_id: str
+    void_at_ms: int
+    """When its cookie is void by itself."""
+
+
 class UseInvitation(msgspec.Struct, frozen=True):
     """Turn an invitation, whose secret the shell has compared, into an agent's token."""
 
@@ -385,6 +395,7 @@ Command = (
     | KeepCheckpoints
     | StoreToken
     | RevokeToken
+    | EndSession
     | UseInvitation
     | RefillWindow
     | TakeGate

@@ -65,6 +65,7 @@ from taskd.core.commands import (
     CancelTasks,
     Command,
     DropLapsed,
+    EndSession,
     GiveBack,
     GoOn,
     HastenTasks,
@@ -197,6 +198,8 @@ class Coordinator:
                 access.store(w, command, now)
             case RevokeToken():
                 access.revoke(w, command)
+            case EndSession():
+                access.end_session(w, command, now)
             case UseInvitation():
                 access.use_invitation(w, command, now)
             case RefillWindow():

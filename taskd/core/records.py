@@ -401,6 +401,10 @@ class TokenRecord(msgspec.Struct, array_like=True, frozen=True, tag=1):
     created_at_ms: int
     expires_at_ms: int
     revoked: bool = False
+    logged_out: list[tuple[str, int]] = []
+    """Sessions of browsers that were ended before their time: the id of each, and when its cookie is void by itself."""
+    sessions_after_ms: int = 0
+    """Sessions that were opened no later are over: there were more of those than are kept."""
 
 
 class LogRecord(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=1):

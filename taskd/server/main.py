@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from taskd import __version__
-from taskd.core.commands import Answer, StoreToken
+from taskd.core.commands import StoreToken
 from taskd.core.coordinator import Coordinator
 from taskd.core.records import TokenRecord
 from taskd.core.restore import restore
@@ -315,18 +315,7 @@ async def _mint(services: Services, role: str) -> str:
     minted = tokens.mint(role, platform.token_bytes(tokens.ENTROPY_BYTES))
     now_ms = platform.clock.wall_ms()
     record = TokenRecord(role, minted.secret_sha256, "made by the server", now_ms, now_ms + OWN_TOKEN_MS)
-    done = trio.Event()
-    refused: list[TaskdError] = []
-
-    def respond(answer: Answer | TaskdError) -> None:
-        if isinstance(answer, TaskdError):
-            refused.append(answer)
-        done.set()
-
-    services.loop.ask(StoreToken(minted.key_id, record), respond)
-    await done.wait()
-    if refused:
-        raise refused[0]
+    await services.decide(StoreToken(minted.key_id, record))
     return minted.text
 
 

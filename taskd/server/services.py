@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
+from taskd.core.commands import Answer, Command
 from taskd.core.working import Working
 from taskd.server.hub import Hub
 from taskd.server.loading import Loader
@@ -78,6 +81,26 @@ class Services:
     def reader(self) -> Loader:
         """Reads records."""
         return self.loop.loader
+
+    async def decide(self, command: Command) -> Answer:
+        """Have the core decide; return its answer when that is durable.
+
+        Raises:
+            TaskdError: It refuses.
+        """
+        done = trio.Event()
+        answers: list[Answer | TaskdError] = []
+
+        def respond(answer: Answer | TaskdError) -> None:
+            answers.append(answer)
+            done.set()
+
+        self.loop.ask(command, respond)
+        await done.wait()
+        [answer] = answers
+        if isinstance(answer, TaskdError):
+            raise answer
+        return answer
 
     def mark(self) -> Mark:
         """Return the mark of the newest durable commit."""

@@ -385,7 +385,12 @@ SAMPLES: dict[str, tuple[Key, Record]] = {
         records.SpecRecord(1, 2, "", TaskSpec(TASK_ID, "f", given=Rules(fair_key="tenant-1")), 5 << 20),
     ),
     "agent": ((records.AGENT, b"ash"), records.AgentRecord(drained=True)),
-    "token": ((records.TOKEN, b"key1"), records.TokenRecord("client", bytes(range(32)), "ci", 1, 2, revoked=True)),
+    "token": (
+        (records.TOKEN, b"key1"),
+        records.TokenRecord(
+            "client", bytes(range(32)), "ci", 1, 2, revoked=True, logged_out=[("abc", 3)], sessions_after_ms=4
+        ),
+    ),
     "log": ((records.LOG, TASK_ID + bytes(8)), records.LogRecord(1, 2, 3, b"hello\n")),
     "counts": ((records.COUNTS, b"images"), records.CountsRecord({"ready": 3, "running": 1}, 2)),
     "counters": (

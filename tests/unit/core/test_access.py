@@ -5,8 +5,8 @@ import pytest
 
 from harness.core import Shell
 from taskd.core import records
-from taskd.core.access import JOIN, is_good
-from taskd.core.commands import Now, RevokeToken, StoreToken, UseInvitation
+from taskd.core.access import JOIN, LOGGED_OUT_MAX, is_ended, is_good
+from taskd.core.commands import EndSession, Now, RevokeToken, StoreToken, UseInvitation
 from taskd.core.effects import TokenRevoked
 from taskd.core.records import TokenRecord
 from taskd_protocol.errors import BadRequest, InvitationRefused, TokenUnknown
@@ -40,6 +40,41 @@ def test_revoking_is_told_and_lasts(shell: Shell) -> None:
     assert shell.working.tokens["k1"].revoked
     with pytest.raises(TokenUnknown):
         shell.do(RevokeToken("k2"))
+
+
+def test_a_session_that_was_ended_stays_so_over_a_restart(shell: Shell) -> None:
+    """Others of the token go on; its name is forgotten when its cookie is void by itself."""
+    shell.do(StoreToken("k1", token(shell)))
+    shell.do(EndSession("k1", "one", shell.wall_ms + 1_000))
+    shell.crash()
+    record = shell.working.tokens["k1"]
+    assert is_ended(record, "one", shell.wall_ms)
+    assert not is_ended(record, "two", shell.wall_ms)
+    shell.pass_ms(1_000)
+    shell.do(EndSession("k1", "two", shell.wall_ms + 1_000))
+    assert shell.working.tokens["k1"].logged_out == [("two", shell.wall_ms + 1_000)]
+
+
+def test_with_too_many_ended_sessions_all_of_the_token_end(shell: Shell) -> None:
+    """None that was forgotten is good again; one that is opened afterwards is."""
+    shell.do(StoreToken("k1", token(shell)))
+    opened_ms = shell.wall_ms
+    for number in range(LOGGED_OUT_MAX + 1):
+        shell.do(EndSession("k1", str(number), shell.wall_ms + 60_000))
+    record = shell.working.tokens["k1"]
+    assert record.logged_out == []
+    assert is_ended(record, "0", opened_ms)
+    assert is_ended(record, "another", opened_ms)
+    assert not is_ended(record, "later", shell.wall_ms + 1)
+
+
+def test_a_session_of_a_token_that_is_gone_is_nobodys(shell: Shell) -> None:
+    shell.do(EndSession("k1", "one", shell.wall_ms + 1_000))
+    assert shell.working.tokens == {}
+    shell.do(StoreToken("k1", token(shell)))
+    shell.do(RevokeToken("k1"))
+    shell.do(EndSession("k1", "one", shell.wall_ms + 1_000))
+    assert shell.working.tokens["k1"].logged_out == []
 
 
 def test_an_invitation_becomes_a_token_once(shell: Shell) -> None:

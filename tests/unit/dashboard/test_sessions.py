@@ -76,14 +76,6 @@ def test_nonsense_is_nobody(cookie: str) -> None:
     assert sessions().read(cookie, NOW) is None
 
 
-def test_a_closed_session_is_closed() -> None:
-    """Whatever its cookie says."""
-    of = sessions()
-    session = of.open("abc", NOW)
-    of.close(session)
-    assert of.read(of.write(session, NOW), NOW) is None
-
-
 def test_a_code_is_good_once_and_for_some_minutes() -> None:
     """Whoever is first, then nobody."""
     of = sessions()

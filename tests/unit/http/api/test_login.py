@@ -135,6 +135,17 @@ async def test_logging_out_ends_it_for_whoever_has_the_cookie(page: Browser) -> 
     assert (await page.get("/queues", role=None, cookie=known["cookie"])).status == 401
 
 
+async def test_a_session_that_was_logged_out_stays_so_over_a_restart(page: Browser) -> None:
+    """Also of a server that was killed the moment it answered; a session that goes on does."""
+    known, other = await log_in(page), await log_in(page)
+    assert (await post(page, "/logout", **known)).status == 200
+    after = Browser(await page.server.crash(), open_site=Dashboard)
+    assert (await after.get("/queues", role=None, cookie=known["cookie"])).status == 401
+    assert (await after.ask("GET", "/session", role=None, cookie=known["cookie"])).status == 401
+    assert (await post(after, "/logout", **known)).status == 200
+    assert (await after.get("/queues", role=None, cookie=other["cookie"])).status == 200
+
+
 async def test_logging_in_again_is_another_session(page: Browser) -> None:
     """The one before is over: whoever set its cookie gains nothing."""
     first = await log_in(page)
