@@ -66,7 +66,8 @@ class EventPage(msgspec.Struct, array_like=True, frozen=True, tag=162):
     """Where to go on, after a lost connection."""
     events: list[EventView]
     missed: bool = False
-    """Some before these are not kept any more: ask how things stand."""
+    """Some before these are not kept any more, or ``after`` is beyond what a restored server knows: ask how things
+    stand."""
 
 
 class OverviewQuery(msgspec.Struct, array_like=True, frozen=True, tag=163):

@@ -1,5 +1,6 @@
 """`taskd watch`: what happens, as it happens."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -16,6 +17,9 @@ from taskd_protocol.event_messages import EventPage, EventsFollow, EventView
 from taskd_protocol.ids import format_task_id, parse_task_id
 
 _IDS_SHOWN: Final = 3
+
+_NEXT: Final = re.compile(r"\s+(?=[a-z]+:)")
+"""Between two words that one argument holds; a name may have spaces."""
 
 _WORDS: Final = "what:task.dead  state:dead  queue:images  name:thumb*  task:ID  workflow:ID"
 
@@ -49,7 +53,7 @@ def read_filter(words: Sequence[str], after: int | None) -> EventsFollow:
         BadRequest: One is not known, or says nothing.
     """
     said: dict[str, list[str]] = {}
-    for word in words:
+    for word in (each for argument in words for each in _NEXT.split(argument.strip())):
         key, colon, value = word.partition(":")
         if not colon or not value or key not in {"what", "state", "queue", "name", "task", "workflow"}:
             raise BadRequest(f"{word!r} is no filter; words are {_WORDS}")

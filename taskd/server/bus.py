@@ -45,7 +45,7 @@ class Page(NamedTuple):
     """Its place from now on."""
     events: list[EventView]
     missed: bool
-    """Some before these are not kept any more."""
+    """Some before these are not kept any more, or were lost with the end of a history."""
 
 
 def pick(wanted: Wanted, one: Numbered) -> list[EventView]:
@@ -162,8 +162,10 @@ class Reader:
 
     async def _catch_up(self) -> Page | None:
         journal = self._journal
-        missed = self.after + 1 < journal.oldest and journal.told > 0
-        self.after = max(self.after, journal.oldest - 1)
+        told = journal.told
+        # Ahead of all that is told: it has seen what a restored store has lost.
+        missed = self.after > told or (self.after + 1 < journal.oldest and told > 0)
+        self.after = min(max(self.after, journal.oldest - 1), told)
         read = await journal.read(self.after)
         if self.after >= journal.told:
             self._keeps_up = True

@@ -27,12 +27,19 @@ def test_a_filter_is_words() -> None:
         0, after=7, topics=["agent.", "task.dead"], queue="images", name="thumb*", ids=[TASK_ID]
     )
     assert read_filter([], None) == EventsFollow(0)
+    assert read_filter([" ".join(words)], 7) == read_filter(words, 7)
+    assert read_filter(["queue:my images"], None).queue == "my images"
 
 
 @pytest.mark.parametrize("word", ["images", "colour:red", "queue:", "queue:a queue:b", "task:7"])
 def test_a_word_that_is_none_is_named(word: str) -> None:
     with pytest.raises(BadRequest, match=word.rpartition(" ")[2].partition(":")[0 if word != "task:7" else 2]):
         read_filter(word.split(), None)
+
+
+def test_each_word_of_an_argument_is_looked_at() -> None:
+    with pytest.raises(BadRequest, match="stat:dead"):
+        read_filter(["queue:images stat:dead"], None)
 
 
 def test_bars_are_as_high_as_their_share() -> None:

@@ -189,6 +189,17 @@ async def test_what_is_not_kept_any_more_is_said_to_be_missed(server: Server) ->
     assert not (await follower.page()).missed
 
 
+async def test_a_reader_ahead_of_a_restored_store_misses_nothing_from_then_on(server: Server) -> None:
+    """A backup was put back: what the reader saw last is a number that has yet to come."""
+    client = await server.client()
+    await server.submit(client, 1)
+    follower = await follow(server, after=journal_of(server).told + 50, topics=["task."])
+    page = await follower.page()
+    assert (page.missed, page.events, page.after) == (True, [], journal_of(server).told)
+    later = await server.submit(client, 1)
+    assert told(await follower.events(1)) == [("task.submitted", [later[0].id])]
+
+
 async def test_nobody_who_looks_on_costs_nothing(server: Server) -> None:
     follower = await follow(server)
     await follower.peer.close()
