@@ -192,6 +192,19 @@ def test_where_there_is_no_page_a_link_leads_home(site: Site) -> None:
     tab.see("Throughput")
 
 
+@pytest.mark.parametrize("path", ["/tasks/nope", "/workflows/nope"])
+def test_what_is_no_id_says_so_and_loses_no_connection(site: Site, path: str) -> None:
+    """What comes next is live again."""
+    tab = site.tab
+    tab.open(path)
+    tab.see("Try again", "Live")
+    tab.click("Try again")
+    assert "Connection lost" not in tab.text
+    tab.click("Queues")
+    tab.see("Live")
+    tab.wait(lambda: tab.path == "/queues")
+
+
 def test_what_failed_says_why_and_is_tried_again(site: Site) -> None:
     """With the traceback, of each attempt."""
     tab = site.tab

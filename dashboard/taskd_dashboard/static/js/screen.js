@@ -29,7 +29,9 @@ export class Screen {
     this.draw();
     await this.load();
     if (this.over) return;
-    live.follow(new Set(["dead", ...(this.page.topics?.(this) ?? [])]), (topic, data) => this.news(topic, data));
+    // Of what is no task's id, say, there is no news: the stream would be refused as the page was.
+    const own = this.error instanceof Refused && this.error.status === 400 ? [] : (this.page.topics?.(this) ?? []);
+    live.follow(new Set(["dead", ...own]), (topic, data) => this.news(topic, data));
     if (this.page.every) this.timer = setInterval(() => live.isWatched() && this.load(), this.page.every);
     this.ticker = setInterval(() => live.isWatched() && this.draw(), 1000); // what is told as "3 s ago"
   }
