@@ -9,10 +9,10 @@ PACKAGES := taskd protocol/taskd_protocol dashboard/taskd_dashboard
 SOURCES := $(shell find $(PACKAGES) scripts -type f -not -name '*.pyc' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format prove simulate bench bench-peers profile binary wheel lock debian clean
+.PHONY: help demo test check format prove simulate bench bench-curves bench-peers profile binary wheel lock debian clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## watch a workflow go through taskd: server, two agents, one of them killed halfway
 	@$(BIN)/taskd demo $(ARGS)
@@ -43,6 +43,9 @@ MODE := both
 
 bench: $(READY) build/peers/huey/.ready ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-curves: $(READY) ## measure throughput and latency against agents, clients, payload, queues, classes, backlog: 10 minutes
+	@$(BIN)/python bench/curves.py $(ARGS)
 
 bench-peers: $(READY) $(PEERS:%=build/peers/%/.ready) ## measure taskd beside what people would pick instead: 25 minutes
 	@scripts/debian.sh requirements/debian-peers.txt

@@ -147,15 +147,11 @@ class Side:
 
     def cpu(self) -> Counter[str]:
         """Return the CPU time of the server so far, in ns, by the names of its threads."""
-        spent: Counter[str] = Counter()
-        for thread in Path(f"/proc/{self._pid}/task").iterdir():
-            with suppress(FileNotFoundError):
-                spent[(thread / "comm").read_text().strip()] += int((thread / "schedstat").read_text().split()[0])
-        return spent
+        return measure.cpu_of_threads(self.pid)
 
     def rss_mib(self) -> float:
         """Return the server's memory."""
-        return psutil.Process(self._pid).memory_info().rss / 2**20
+        return psutil.Process(self.pid).memory_info().rss / 2**20
 
     def disk_bytes(self) -> int:
         """Return what the data directory takes."""
@@ -166,7 +162,8 @@ class Side:
         return total
 
     @property
-    def _pid(self) -> int:
+    def pid(self) -> int:
+        """The server's."""
         return self.running.servers[-1].pid
 
 

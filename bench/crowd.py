@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = 2
 CONNECT_WITHIN_S = 180.0
+TRIPS_WITHIN_S = 60.0
 CONNECTING = 50
 """At once, of one program: the server lets 128 of one address be unauthenticated."""
 SLOTS = 8
@@ -222,6 +223,16 @@ def start(stack: ExitStack, directory: Path, kind: str, count: int, *arguments: 
     for program in started:
         programs.line(program, CONNECT_WITHIN_S)
     return started
+
+
+def trips(clients: list[subprocess.Popen[bytes]], seconds: float) -> list[float]:
+    """Have all clients of these programs make trips for so long; return the milliseconds of each."""
+    for program in clients:
+        assert program.stdin
+        program.stdin.write(f"{seconds}\n".encode())
+        program.stdin.flush()
+    told: list[list[float]] = [json.loads(programs.line(program, seconds + TRIPS_WITHIN_S)) for program in clients]
+    return [spent_ms for each in told for spent_ms in each]
 
 
 def main() -> None:

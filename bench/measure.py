@@ -3,7 +3,9 @@
 import datetime as dt
 import ssl
 import statistics
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography import x509
@@ -26,6 +28,15 @@ def cpu_ns(pids: Pids) -> dict[str, int]:
 
 def _process_cpu_ns(pid: int) -> int:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def cpu_of_threads(pid: int) -> Counter[str]:
+    """Return the CPU time of a process so far, in ns, by the names of its threads."""
+    spent: Counter[str] = Counter()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):
+            spent[(thread / "comm").read_text().strip()] += int((thread / "schedstat").read_text().split()[0])
+    return spent
 
 
 def cpu_us(before: dict[str, int], after: dict[str, int], count: int) -> dict[str, float]:

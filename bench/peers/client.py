@@ -20,6 +20,7 @@ READY_S = 30.0
 TRY = 500
 """Tasks from which the rate is guessed: who is slow is given fewer."""
 TASKS_MIN = 200
+LAYERS_TRIED = 5
 CHUNK = 1_000
 TRIPS_S = 3.0
 SUBMITTERS_S = 5.0
@@ -126,10 +127,13 @@ def mixed_times(count: int) -> list[int]:
     return [round(low * (high / low) ** rng.random()) for _ in range(count)]
 
 
-def dag(adapter: GraphAdapter, *, layers: int, width: int, seconds: float) -> Answer:
-    """Measure a graph in layers, from its submit to its end."""
+def dag(adapter: GraphAdapter, *, layers: int, width: int, seconds: float, at_most_s: float) -> Answer:
+    """Measure a graph in layers, from its submit to its end; with fewer layers when that would take too long."""
     began = perf_counter()
-    adapter.run_graph(layers, width, seconds)
+    adapter.run_graph(LAYERS_TRIED, width, at_most_s)
+    layers = min(layers, max(LAYERS_TRIED, int(LAYERS_TRIED * seconds / (perf_counter() - began))))
+    began = perf_counter()
+    adapter.run_graph(layers, width, at_most_s)
     took = perf_counter() - began
     return {"nodes": layers * width, "seconds": took, "nodes_per_s": layers * width / took}
 

@@ -1,6 +1,6 @@
 """What the rounds amount to: medians and spread of each case, and who did best at what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import measure
@@ -42,6 +42,33 @@ class Document(msgspec.Struct, kw_only=True):
     cases: list[Case]
     left_out: dict[str, str] = {}
     """Peers that could not run here, and why."""
+    known_floor: float = 0.0
+    """Tasks a second of the floor's functions in worker processes, as it belongs to ``KNOWN``; 0: not told."""
+
+
+KNOWN = {
+    "beanstalkd durable": 2_946,
+    "beanstalkd fast": 15_681,
+    "beanstalkd pipelined": 33_242,
+    "beanstalkd pipelined durable": 3_365,
+    "celery durable": 610,
+    "celery fast": 1_071,
+    "dask fast": 606,
+    "dramatiq durable": 1_926,
+    "dramatiq fast": 4_163,
+    "gearman fast": 11_748,
+    "huey durable": 1_595,
+    "huey fast": 4_155,
+    "hyperqueue fast": 356,
+    "nats fast": 11_138,
+    "saq durable": 2_614,
+    "saq fast": 2_677,
+    "taskiq durable": 2_683,
+    "taskiq fast": 3_079,
+}
+"""Tasks a second, end to end, that peers did on two quiet cores before this comparison was made."""
+VOID = 0.8
+"""Of what it is known to do: who ran slower than that had no fair run, and his row says nothing."""
 
 
 class Bar(NamedTuple):
@@ -75,6 +102,37 @@ def ranking(cases: Iterable[Case], work: str, name: str, *, least: bool = False)
     return sorted(bars, key=lambda bar: bar.median, reverse=not least)
 
 
+class Known(NamedTuple):
+    """What a peer did end to end beside what it is known to do."""
+
+    case: Case
+    known: float
+    expected: float
+    """That, scaled as the floor is: by this machine, in this run."""
+    measured: float
+
+    @property
+    def share(self) -> float:
+        """Of what was expected."""
+        return self.measured / self.expected
+
+    @property
+    def void(self) -> bool:
+        """It ran too slowly to be compared with."""
+        return self.share < VOID
+
+
+def knowns(document: Document) -> list[Known]:
+    """Hold each peer's figure against what it is known to do, as far as both are there."""
+    floor = _case(document.cases, "floor processes", "noop")
+    scale = floor.median / document.known_floor if floor is not None and document.known_floor else 1.0
+    return [
+        Known(case, KNOWN[case.name], KNOWN[case.name] * scale, bar.median)
+        for case in document.cases
+        if case.name in KNOWN and (bar := figure(case, "noop", PER_S)) is not None
+    ]
+
+
 def ratio(over: Bar | None, under: Bar | None) -> float | None:
     """Return how many times the one is the other."""
     return over.median / under.median if over is not None and under is not None and under.median else None
@@ -93,45 +151,46 @@ PYTHON_PEERS = frozenset({"arq", "celery", "dask", "dramatiq", "huey", "procrast
 REDIS_PEERS = frozenset({"arq", "celery", "dramatiq", "huey", "rq", "saq", "taskiq"})
 
 
-def comparisons(cases: Sequence[Case]) -> Mapping[str, float]:
-    """Return how taskd stands to the others, as far as both were measured: end to end, then in submits and trips."""
-    return {**_end_to_end(cases), **_beside_the_best(cases)}
+class Comparison(NamedTuple):
+    """Two figures in one number."""
+
+    what: str
+    ours: Bar
+    theirs: Bar
+    times: float
 
 
-def _beside_the_best(cases: Sequence[Case]) -> Mapping[str, float]:
-    told = {}
-    for work, name, title, peers in (
-        ("queued", "tasks_per_s", "submits in bulk", REDIS_PEERS),
-        ("submitters", "calls_per_s", "submits from 50 at a time", REDIS_PEERS),
-        ("roundtrip", "p50_ms", "median trip", PYTHON_PEERS),
-    ):
-        least = name.endswith("_ms")
-        ours = ranking((case for case in cases if case.peer == "taskd"), work, name, least=least)
-        theirs = ranking((case for case in cases if case.peer in peers and not case.durable), work, name, least=least)
-        times = ratio(ours[0], theirs[0]) if ours and theirs else None
-        if times is not None:
-            told[f"taskd {ours[0].case.mode} / the best that does not fsync ({theirs[0].case.name}), {title}"] = times
-    return told
+def comparisons(cases: Sequence[Case]) -> list[Comparison]:
+    """Return how taskd stands to the others, as far as both were measured."""
+    ours = [case for case in cases if case.peer == "taskd"]
+    end_to_end = [
+        best_python(cases, durable=False),
+        best_python(cases, durable=True),
+        *(_case(cases, name, "noop") for name in AGAINST),
+    ]
+    told = [_compare("end to end", figure(case, "noop", PER_S), bar) for case in ours for bar in end_to_end]
+    redis = [case for case in cases if case.peer in REDIS_PEERS]
+    told += [
+        _compare(what, _first(ranking(ours, work, name)), _first(ranking(redis, work, name)))
+        for what, work, name in SUBMITS
+    ]
+    python = [case for case in cases if case.peer in PYTHON_PEERS and not case.durable]
+    quickest = [_first(ranking(these, "roundtrip", "p50_ms", least=True)) for these in (ours, python)]
+    told.append(_compare("one after another, p50", *quickest))
+    return [comparison for comparison in told if comparison is not None]
 
 
-def _end_to_end(cases: Sequence[Case]) -> Mapping[str, float]:
-    ours = {mode: _case(cases, f"taskd {mode}", "noop") for mode in ("functions", "coroutines")}
-    others = {
-        "the fastest Python peer that does not fsync": best_python(cases, durable=False),
-        "the fastest Python peer that does": best_python(cases, durable=True),
-        "Celery": _case(cases, "celery fast", "noop"),
-        "beanstalkd, durable": _case(cases, "beanstalkd durable", "noop"),
-        "beanstalkd, pipelined, not durable": _case(cases, "beanstalkd pipelined", "noop"),
-        "the floor": _case(cases, "floor processes", "noop"),
-    }
-    told = {}
-    for mode, our in ours.items():
-        for name, other in others.items():
-            times = ratio(our, other)
-            if times is not None and other is not None:
-                who = f" ({other.case.name})" if name.startswith("the fastest") else ""
-                told[f"taskd {mode} / {name}{who}"] = times
-    return told
+AGAINST = ("celery fast", "beanstalkd durable", "beanstalkd pipelined", "floor processes")
+SUBMITS = (("submits in bulk", "queued", PER_S), ("submits from 50 at a time", "submitters", "calls_per_s"))
+
+
+def _first(bars: Sequence[Bar]) -> Bar | None:
+    return bars[0] if bars else None
+
+
+def _compare(what: str, ours: Bar | None, theirs: Bar | None) -> Comparison | None:
+    times = ratio(ours, theirs)
+    return None if ours is None or theirs is None or times is None else Comparison(what, ours, theirs, times)
 
 
 def _case(cases: Sequence[Case], name: str, work: str) -> Bar | None:

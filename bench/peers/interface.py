@@ -48,7 +48,11 @@ class Broker:
     before: list[Argv] = field(default_factory=list)
     """Run once, before its first start."""
     after: list[Argv] = field(default_factory=list)
-    """Run once, when it listens."""
+    """Run once, when it serves."""
+    marker: str = ""
+    """A file that it writes when it serves; empty: that its port answers is enough."""
+    port_of_its_own: bool = False
+    """It takes another than it is told, and its clients find it: its marker is all there is to see."""
 
 
 class Adapter(ABC):

@@ -1,19 +1,13 @@
-"""The page of a run: `docs/benchmarks.md` and its pictures, made of the JSON alone.
+"""The page's first part, taskd beside others: text and pictures, of the JSON alone; ``pages.py`` writes them."""
 
-python -m peers.page FILE.json [FOLDER]        in bench/; FOLDER is docs/ if none is said
-"""
-
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-import msgspec
+import measure
 
 from peers import figures, plots
 from peers.figures import Bar, Case, Document
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Picture(NamedTuple):
@@ -56,31 +50,37 @@ pictures from the least to the greatest. taskd runs as shipped: TLS, tokens, an 
 results stored. The others run without TLS, as they come, in the configuration that their guides advise for speed, and
 in the durable one (an fsync before an acknowledgement) where they have it. The floor is the least program of taskd's
 shape (`bench/floor.py`). Whoever is slow was given fewer tasks, so that a run ends; the JSON tells how many.
+
+"On disk" is whether an acknowledged submit is on disk. The fsyncs beside it are counted by `strace` of the broker and
+all its processes, over a run of no-op tasks that is not timed; the ledger is of `kill -9` under load, below.
 """
 OF_CRASHES = """\
 Tasks are submitted one by one while two workers do them. When a thousand are acknowledged the broker is killed, and
 started again on its data half a second later; workers that ended are started again, too. Not run: acknowledged, and
 nothing had run for 5 s, or 30 s were over. Most of these are lost; of those that a worker held some may come back
 later (Celery waits for an hour), or when a person asks for it (Procrastinate's stalled jobs). What a broker has
-written and not synced outlives its own end, not that of the machine: see the fsyncs below.
+written and not synced outlives its own end, not that of the machine: see the fsyncs above.
 
 | | on disk when acknowledged | acknowledged | not run | repeated | until the last ran, s | what the client met |
 |---|---|---|---|---|---|---|
 """
+OF_KNOWNS = f"""\
+What each did end to end on two quiet cores before this comparison was made, scaled as the floor is on this machine, in
+this run. The floor was not measured then: that of `bench/baseline.json` stands for it. Who ran below
+{figures.VOID:.0%} of that had no fair run: the row is void, and nothing is to be concluded from it.
+
+| | known, tasks/s | scaled | measured | share | |
+|---|---|---|---|---|---|
+"""
 
 
-def write(document: Document, folder: Path) -> Path:
-    """Write the page and its pictures below a folder; return the page."""
-    pictures = folder / "benchmarks"
-    pictures.mkdir(parents=True, exist_ok=True)
+def pictures(document: Document) -> Iterator[tuple[str, str]]:
+    """Give the name and the SVG of each picture."""
+    void = {known.case.name for known in figures.knowns(document) if known.void}
     for picture in PICTURES:
         found = _bars(document.cases, picture)
         if found:
-            svg = plots.bars(picture.title, picture.note, found, picture.unit)
-            (pictures / f"{picture.file}.svg").write_text(svg)
-    page = folder / "benchmarks.md"
-    page.write_text("\n".join(text(document)) + "\n")
-    return page
+            yield f"{picture.file}.svg", plots.bars(picture.title, picture.note, found, picture.unit, void)
 
 
 def _bars(cases: Sequence[Case], picture: Picture) -> list[Bar]:
@@ -97,36 +97,89 @@ def text(document: Document) -> Iterator[str]:
     yield f"{told}. {settings}."
     yield ""
     yield from INTRODUCTION.splitlines()
+    void = {known.case.name for known in figures.knowns(document) if known.void}
+    yield from _winners(document, void)
     for picture in PICTURES:
-        yield from _section(document, picture)
-    yield from _ratios(document)
+        yield from _section(document, picture, void)
+    yield from _ratios(document, void)
+    yield from _knowns(document)
     yield from _crashes(document)
-    yield from _syncs(document)
     yield from _peers(document)
 
 
-def _section(document: Document, picture: Picture) -> Iterator[str]:
-    found = _bars([case for case in document.cases if case.peer != "floor"], picture)
-    if not found:
+def _winners(document: Document, void: AbstractSet[str]) -> Iterator[str]:
+    """Name who does best at each work; the floor does nothing that anybody could use."""
+    peers = [case for case in document.cases if case.peer != "floor"]
+    yield from ("", "## Who wins", "", "| | best of all | best that is on disk | taskd |", "|---|---|---|---|")
+    for picture in PICTURES:
+        bars = _bars(peers, picture)
+        durable = [bar for bar in bars if bar.case.durable]
+        ours = [bar for bar in bars if bar.case.peer == "taskd"]
+        if bars:
+            told = (_short(found[:1], picture.unit, void) for found in (bars, durable, ours))
+            yield f"| {picture.title} | {' | '.join(told)} |"
+
+
+def _short(bars: Sequence[Bar], unit: str, void: AbstractSet[str]) -> str:
+    return "".join(f"{_name(bar.case, void)}, {plots.number(bar.median)} {unit}" for bar in bars)
+
+
+def _name(case: Case, void: AbstractSet[str]) -> str:
+    return f"{case.name} (void)" if case.name in void else case.name
+
+
+def _section(document: Document, picture: Picture, void: AbstractSet[str]) -> Iterator[str]:
+    bars = _bars(document.cases, picture)
+    if not bars:
         return
     yield from ("", f"## {picture.title}", "", f"![{picture.title}](benchmarks/{picture.file}.svg)", "")
-    best = found[0]
-    ours = next((bar for bar in found if bar.case.peer == "taskd"), None)
-    line = f"Best: {best.case.name}, {plots.number(best.median)} {picture.unit}."
-    if ours is not None and best.case.peer != "taskd":
-        line += f" taskd: {plots.number(ours.median)} {picture.unit} ({ours.case.mode})."
-    yield line
+    yield f"{picture.note[0].upper()}{picture.note[1:]}."
+    heads = ("", "median", "least to greatest", "n", "on disk", "fsyncs for 1,000 tasks", "not run after `kill -9`")
+    yield from ("", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|")
+    for bar in bars:
+        syncs = figures.figure(bar.case, "fsyncs", "fsyncs_per_1000")
+        cells = [
+            _name(bar.case, void),
+            f"{plots.number(bar.median)} {picture.unit}",
+            f"{plots.number(bar.low)} to {plots.number(bar.high)}",
+            _counts(bar.case.runs[picture.work]),
+            "yes" if bar.case.durable else "no",
+            "" if syncs is None else plots.number(syncs.median),
+            "; ".join(f"{facts['not_run']} of {facts['acked']}" for facts in bar.case.runs.get("crash", [])),
+        ]
+        yield f"| {' | '.join(cells)} |"
     failed = [f"{case.name}: {case.failed[picture.work]}" for case in document.cases if picture.work in case.failed]
     if failed:
         yield ""
         yield f"Without a figure, or with fewer rounds: {_clean('; '.join(failed))}."
 
 
-def _ratios(document: Document) -> Iterator[str]:
+def _counts(runs: Sequence[measure.Facts]) -> str:
+    """Tell of how many tasks the runs were, the least and the greatest where they differ."""
+    found = [n for facts in runs for name in COUNTS if isinstance(n := facts.get(name), int)]
+    return " to ".join(f"{count:,}" for count in sorted({min(found), max(found)})) if found else ""
+
+
+COUNTS = ("tasks", "nodes", "trips", "calls")
+
+
+def _ratios(document: Document, void: AbstractSet[str]) -> Iterator[str]:
     compared = figures.comparisons(document.cases)
     if compared:
-        yield from ("", "## taskd beside them, in times", "", "| | times |", "|---|---|")
-        yield from (f"| {name} | {times:.2f} |" for name, times in compared.items())
+        yield from ("", "## taskd over others, in times", "", "| | | over | times |", "|---|---|---|---|")
+        for what, ours, theirs, times in compared:
+            yield f"| {what} | {ours.case.name} | {_name(theirs.case, void)} | {times:.2f} |"
+
+
+def _knowns(document: Document) -> Iterator[str]:
+    found = figures.knowns(document)
+    if not found:
+        return
+    yield from ("", "## Whether the others had a fair run", "")
+    yield from OF_KNOWNS.splitlines()
+    for known in found:
+        told = " | ".join(f"{number:,.0f}" for number in (known.known, known.expected, known.measured))
+        yield f"| {known.case.name} | {told} | {known.share:.0%} | {'void' if known.void else ''} |"
 
 
 def _crashes(document: Document) -> Iterator[str]:
@@ -146,15 +199,6 @@ def _crashes(document: Document) -> Iterator[str]:
         yield from ("", f"Not measured: {_clean('; '.join(failed))}.")
 
 
-def _syncs(document: Document) -> Iterator[str]:
-    rows = [bar for case in document.cases if (bar := figures.figure(case, "fsyncs", "fsyncs_per_1000"))]
-    if rows:
-        yield from ("", "## Counted fsyncs", "")
-        yield "By `strace` of the broker and all its processes, over a run of no-op tasks that is not timed."
-        yield from ("", "| | fsyncs for 1,000 tasks |", "|---|---|")
-        yield from (f"| {bar.case.name} | {plots.number(bar.median)} |" for bar in rows)
-
-
 def _peers(document: Document) -> Iterator[str]:
     yield from ("", "## Who ran how", "", "| | versions | how | what differs |", "|---|---|---|---|")
     for case in document.cases:
@@ -169,13 +213,3 @@ def _peers(document: Document) -> Iterator[str]:
 
 def _clean(words: str) -> str:
     return " ".join(words.replace("|", "/").split())
-
-
-def main() -> None:
-    """Make the page of a file."""
-    document = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Document)
-    print(write(document, Path(sys.argv[2]) if len(sys.argv) > 2 else DOCS))  # noqa: PLR2004 - two words
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,9 @@ from typing import cast
 import machine
 import measure
 import msgspec
+import pages
 import programs
+import report
 
 from peers import figures, page, plots, session
 from peers.figures import Case, Document
@@ -36,7 +38,9 @@ LAYERS, WIDTH = 50, 100
 ENQUEUE_S = 8.0
 SUBMITTED, SUBMITTERS = 10_000, 50
 NOOP_S = 8.0
-DAG_S = 40.0
+DAG_S = 10.0
+"""Who is slow gets fewer layers."""
+DAG_AT_MOST_S = 40.0
 ACKED = 1_000
 SYNCED = 1_000
 FAILED_AFTER_S = 90.0
@@ -71,12 +75,13 @@ def main() -> None:
         settings={"rounds": options.rounds, "tasks": options.tasks, "queued": options.queued, "workers": WORKERS},
         cases=cases,
         left_out=left_out,
+        known_floor=_known_floor(options.baseline),
     )
     path = options.data_dir / f"peers-{document.date}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     print("\n".join(_lines(document)))
     print(f"\nall figures: {path}; {time.monotonic() - started:,.0f} s")
-    print(f"the page: {page.write(document, page.DOCS if options.docs else options.data_dir / 'page')}")
+    print(f"the page: {pages.take(pages.DOCS if options.docs else options.data_dir / 'page', 'peers', path)}")
 
 
 def _options(words: Sequence[str]) -> argparse.Namespace:
@@ -91,6 +96,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--docs", action="store_true", help="write docs/benchmarks.md, in place of a page beside the JSON"
     )
+    parser.add_argument("--baseline", type=Path, default=programs.BENCH / "baseline.json", help="has the known floor")
     parser.add_argument("--one", default="", metavar="CASE", help="measure no-ops once, print the facts alone")
     parser.add_argument(
         "--json", action="store_true", help="as the other programs of bench/ have it; --one always does"
@@ -131,6 +137,12 @@ def _case(peer: str, mode: str, words: str, told: measure.Facts) -> Case:
     case.failed = {work: "it cannot" for work in (*ALONE, *ONCE) if work not in works}
     case.runs = {work: [] for work in works}
     return case
+
+
+def _known_floor(baseline: Path) -> float:
+    """Return the floor of our own baseline: none was measured when the peers' known figures were."""
+    document = msgspec.json.decode(baseline.read_bytes(), type=report.Document)
+    return document.figures["floor processes: tasks_per_s"]["median"]
 
 
 def _floor(case: Case, options: argparse.Namespace) -> None:
@@ -180,7 +192,7 @@ def _together(case: Case, works: list[str], options: argparse.Namespace) -> Iter
         "noop": {"count": options.tasks, "seconds": NOOP_S},
         "roundtrip": {"count": TRIPS},
         "mixed": {"count": MIXED},
-        "dag": {"layers": LAYERS, "width": WIDTH, "seconds": DAG_S},
+        "dag": {"layers": LAYERS, "width": WIDTH, "seconds": DAG_S, "at_most_s": DAG_AT_MOST_S},
     }
     with session.session(case.peer, case.mode, options.data_dir, workers=WORKERS) as running:
         for work in works:
@@ -249,7 +261,11 @@ def _lines(document: Document) -> Iterator[str]:
         for facts in case.runs.get("crash", []):
             counts = f"{facts['acked']} acknowledged, {facts['not_run']} not run, {facts['repeated']} repeated"
             yield f"  {case.name:28} kill -9: {counts}"
-    yield from (f"{name:60}{times:8.2f}" for name, times in figures.comparisons(document.cases).items())
+    for what, ours, theirs, times in figures.comparisons(document.cases):
+        yield f"{what}: {ours.case.name} over {theirs.case.name}".ljust(70) + f"{times:8.2f}"
+    for known in figures.knowns(document):
+        if known.void:
+            yield f"{known.case.name}: void, with {known.share:.0%} of what it is known to do here"
     yield from (f"{case.name}: {work}: {why}" for case in document.cases for work, why in case.failed.items())
     yield from (f"{peer}: left out: {why}" for peer, why in document.left_out.items())
 

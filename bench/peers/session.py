@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import cast
 
 import measure
+import msgspec
 import programs
 import psutil
 
-from peers.interface import Place
+from peers.interface import Broker, Place
 
-ENVIRONMENTS = Path("build/peers")
+ENVIRONMENTS = programs.BENCH.parent / "build" / "peers"
 START_S = 30.0
 SETTLE_S = 0.5
 RESTART_S = 0.5
@@ -55,7 +56,7 @@ class Failed(Exception):
 def interpreter(peer: str) -> str:
     """Return the Python of a peer's environment; ours for taskd, and for a peer that needs nothing."""
     own = ENVIRONMENTS / peer / "bin" / "python"
-    return sys.executable if peer == "taskd" or not own.exists() else str(own.absolute())
+    return sys.executable if peer == "taskd" or not own.exists() else str(own)
 
 
 def tell(peer: str, place: Place) -> measure.Facts:
@@ -108,7 +109,7 @@ class Session:
         self._directory = Path(place.directory)
         self._environment = _environment(place)
         told = tell(peer, place)
-        self._broker = cast("dict[str, list[str]]", told["broker"])
+        self._broker = msgspec.convert(told["broker"], Broker)
         self._worker_argvs = cast("list[list[str]]", told["workers"])
         self._trace = self._directory / "trace" if traced else None
         self.broker: subprocess.Popen[bytes]
@@ -118,10 +119,10 @@ class Session:
 
     def start(self) -> None:
         """Start the broker, then the workers, then the client, and wait until a task has gone all the way."""
-        for argv in cast("list[list[str]]", self._broker["before"]):
+        for argv in self._broker.before:
             self._once(argv)
         self.start_broker()
-        for argv in cast("list[list[str]]", self._broker["after"]):
+        for argv in self._broker.after:
             self._once(argv)
         self.start_workers()
         self.client = self._start([interpreter(self.peer), "-m", "peers.client", self.peer], "client", spoken=True)
@@ -130,19 +131,21 @@ class Session:
             time.sleep(SETTLE_S)
 
     def start_broker(self) -> None:
-        """Start the broker where it is to be; come back when it listens."""
-        argv = self._broker["argv"]
+        """Start the broker where it is to be; come back when it serves."""
+        argv = self._broker.argv
         if self._trace is not None:
             argv = [*STRACE, "-o", str(self._trace), *argv]
         self.broker = self._start(argv, "broker")
         until = time.monotonic() + START_S
-        while not self._listens():
+        while not self._serves():
             if self.broker.poll() is not None or time.monotonic() > until:
-                raise Failed(f"the broker does not listen: {self._last_words('broker')}")
+                raise Failed(f"the broker does not serve: {self._last_words('broker')}")
             time.sleep(programs.POLL_S)
 
-    def _listens(self) -> bool:
-        if self.peer == "hyperqueue":  # it takes a port of its own; its client waits for it
+    def _serves(self) -> bool:
+        if self._broker.marker and not Path(self._broker.marker).exists():
+            return False
+        if self._broker.port_of_its_own:
             return True
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.place.port)) == 0

@@ -30,7 +30,10 @@ class Peer(GraphAdapter):
         "fast": f"prefork, prefetch multiplier 64, no gossip, mingle or heartbeats; {REDIS_MODES['fast']}",
         "durable": f"the same with acks_late and reject_on_worker_lost; {REDIS_MODES['durable']}",
     }
-    differs = "Submits one by one; its graph is a chain of groups, so each layer waits for all of the one before."
+    differs = (
+        "Submits one by one; its graph is a chain of groups with a task between any two, so each layer waits for all of"
+        " the one before."
+    )
 
     def broker(self) -> Broker:
         return redis(self.place)
@@ -48,6 +51,7 @@ class Peer(GraphAdapter):
         return [handle.get(timeout=within_s) for handle in handles]
 
     def run_graph(self, layers: int, width: int, within_s: float) -> None:
-        noop = tasks["noop"]
-        layer = [noop.si(number) for number in range(width)]
-        chain(*[group(layer) for _ in range(layers)]).apply_async().get(timeout=within_s)
+        noop, steps = tasks["noop"], []
+        for _ in range(layers):  # a group right after a group of a hundred does not end
+            steps += [group([noop.si(number) for number in range(width)]), noop.si(0)]
+        chain(*steps).apply_async().get(timeout=within_s)

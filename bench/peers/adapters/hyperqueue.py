@@ -30,17 +30,14 @@ class Peer(GraphAdapter):
     )
 
     def broker(self) -> Broker:
-        return Broker(python("peers.adapters.hyperqueue"), python("pip", "show", "hyperqueue"))
+        argv, version = python("peers.adapters.hyperqueue"), python("pip", "show", "hyperqueue")
+        return Broker(argv, version, marker=f"{self.place.directory}/hq", port_of_its_own=True)
 
     def workers(self) -> list[Argv]:
         return []
 
     def open(self) -> None:
         marker = Path(self.place.directory) / "hq"
-        until = time.monotonic() + 30
-        while not marker.exists():
-            assert time.monotonic() < until, "it does not start"
-            time.sleep(0.05)
         self.client = Client(marker.read_text(), PythonEnv(python_bin=sys.executable))
 
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:

@@ -1,22 +1,12 @@
-"""taskd as shipped: TLS, tokens, an fsync before each acknowledgement, results stored.
-
-python -m peers.adapters.taskd      waits until the server has said where it is and what the key is
-"""
+"""taskd as shipped: TLS, tokens, an fsync before each acknowledgement, results stored."""
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
-
-import programs
 
 from peers import bodies
 from peers.adapters import running
-from peers.interface import Argv, Broker, GraphAdapter, python, tool
+from peers.interface import Argv, Broker, GraphAdapter, tool
 from taskd import App
-from taskd.client.profile import resolve
-from taskd_protocol.errors import ConfigInvalid
-
-START_S = 20.0
 
 app = App()
 functions = {name: app.task(getattr(bodies, name), name=name) for name in ("noop", "burn", "told")}
@@ -41,11 +31,8 @@ class Peer(GraphAdapter):
 
     def broker(self) -> Broker:
         words = ["server", "--data-dir", f"{self.place.directory}/data", "--listen", f"127.0.0.1:{self.place.port}"]
-        return Broker(
-            [tool("taskd"), *words, "--http", "127.0.0.1:0"],
-            [tool("taskd"), "--version"],
-            after=[python("peers.adapters.taskd")],
-        )
+        argv, version = [tool("taskd"), *words, "--http", "127.0.0.1:0"], [tool("taskd"), "--version"]
+        return Broker(argv, version, marker=f"{self.place.directory}/config/taskd/current")
 
     def workers(self) -> list[Argv]:
         words = ["agent", "peers.adapters.taskd", "--processes", "1", "--name"]
@@ -79,15 +66,3 @@ class Peer(GraphAdapter):
 
     def close(self) -> None:
         app.close()
-
-
-def _wait() -> None:
-    """Return when there is a profile: it is written last, when the server listens already."""
-    for _ in programs.until("the server has written its profile", START_S):
-        with suppress(ConfigInvalid):
-            resolve()
-            return
-
-
-if __name__ == "__main__":
-    _wait()
