@@ -9,6 +9,7 @@ from taskd.cli.connection import server
 from taskd.cli.exits import Exit
 from taskd.cli.options import server_options
 from taskd.cli.output import say
+from taskd.cli.terminal import one_line
 from taskd.client.client import Client
 from taskd.client.progress import ended_count
 from taskd_protocol.errors import WorkflowUnknown
@@ -57,7 +58,7 @@ def _draw(view: WorkflowView, before: str) -> str:
     text = progress_text(view)
     if text != before:
         if sys.stdout.isatty():
-            click.echo(f"\r\x1b[K{text}", nl=False)
+            click.echo(f"\r\x1b[K{one_line(text)}", nl=False)
         else:
             say(text)
     return text

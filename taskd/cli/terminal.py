@@ -5,7 +5,10 @@ and control character, and what is no UTF-8, is shown as a sign that something w
 """
 
 import re
+import shutil
 import sys
+import unicodedata
+from itertools import accumulate
 from typing import Final, TextIO
 
 _ESCAPES: Final = re.compile(
@@ -15,6 +18,7 @@ _ESCAPES: Final = re.compile(
     r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
 _SIGN: Final = "\N{REPLACEMENT CHARACTER}"
 _RESET: Final = "\x1b[0m"
 
@@ -23,6 +27,20 @@ def tame(text: str) -> str:
     """Return a text that a terminal can be shown, whatever is in it; colours end with it."""
     tamed = _ESCAPES.sub(lambda found: found[0] if _is_colour(found[0]) else _SIGN, text)
     return f"{tamed}{_RESET}" if "\x1b" in tamed else tamed
+
+
+def one_line(text: str) -> str:
+    """Return as much of a text as fits a line that is drawn again and again; of a longer one a part would stay."""
+    plain = _COLOURS.sub("", tame(text.replace("\n", " ")))
+    room = shutil.get_terminal_size().columns - 1
+    cells = accumulate(_cells(sign) for sign in plain)
+    return plain[: sum(taken <= room for taken in cells)]
+
+
+def _cells(sign: str) -> int:
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 def copy(data: bytes, stream: TextIO) -> None:

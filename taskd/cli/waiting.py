@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 from taskd.cli.endings import HINT_AFTER_S, tell_why_it_waits
-from taskd.cli.terminal import tame
+from taskd.cli.terminal import one_line
 from taskd.client.client import Client
 from taskd.client.clock import mono_s
 from taskd_protocol.errors import TimedOut
@@ -51,7 +51,7 @@ def _show(client: Client, task_id: bytes, silence_s: float | None) -> None:
         for entry in client.read(Follow(0, task_id, streams=[PROGRESS]), silence_s):
             line = decode_line(PROGRESS, entry.data.rstrip(b"\n").rpartition(b"\n")[2])
             if isinstance(line, ProgressLine):
-                sys.stderr.write(f"\r{tame(bar(line))}\x1b[K")
+                sys.stderr.write(f"\r{one_line(bar(line))}\x1b[K")
                 sys.stderr.flush()
                 shown = True
     finally:
