@@ -56,6 +56,10 @@ def echo(value):
 def stamp(_):
     return time.time()
 
+@app.task(name="a." + "long" * 50, queue="long", retry=Retry(max_attempts=1))
+def overflow(word):
+    raise type(word * 30, (Exception,), {})(word * 100)
+
 @app.task(retry=Retry(max_attempts=1))
 def refuse():
     raise ValueError("nobody wants it")

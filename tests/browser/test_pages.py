@@ -481,6 +481,26 @@ def test_a_chart_shows_a_value_that_has_no_neighbour(site: Site) -> None:
     tab.run("window.__chart.close()")
 
 
+_HIDDEN = """
+    const around = [...document.querySelectorAll('.scroll > table')].map((table) => table.parentNode);
+    return around.map((each) => each.scrollWidth - each.clientWidth);
+"""
+
+
+def test_long_names_stay_in_their_place(site: Site) -> None:
+    """Of tasks, queues and errors, on a phone as on a desk: nothing makes a page wider than its screen."""
+    tab, queue = site.tab, "queue" * 40
+    task_id = site.submit("a." + "long" * 50, "word", queue=queue, retry=ONCE)
+    assert site.ended(task_id)["state"] == "dead"
+    site.submit("elsewhere.x", queue=queue)
+    for path in (f"/tasks/{task_id}", "/tasks", "/queues", "/dead", "/"):
+        for size in (PHONE, DESKTOP):
+            tab.size(size)
+            tab.open(path)
+            tab.wait(lambda: tab.find("#main h1") and not tab.find(".skeleton"))
+            tab.wait(lambda: not any([tab.overflow(), *tab.run(_HIDDEN)]), f"{path} to fit {size}")
+
+
 def test_every_page_can_be_used_by_everybody(site: Site, workflow: str) -> None:
     """Axe finds nothing serious, in either colours; at the width of a phone nothing is cut off."""
     tab = site.tab
