@@ -65,4 +65,4 @@ def is_watched() -> bool:
 
 
 def _is_colour(escape: str) -> bool:
-    return escape.startswith("\x1b[") and escape.endswith("m")
+    return _COLOURS.fullmatch(escape) is not None

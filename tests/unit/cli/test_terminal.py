@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskd.cli.terminal import copy, tame
@@ -37,6 +37,7 @@ def test_a_terminal_is_shown_colours_and_signs(text: str, shown: str) -> None:
     assert tame(text) == shown
 
 
+@example("\x1b[?m")
 @given(st.text(alphabet=st.sampled_from("\x1b[]m;0123ABPX^_\\\x07\x9b\x9d\x00\r\nab?(%"), max_size=40))
 def test_nothing_that_a_terminal_would_obey_is_left(text: str) -> None:
     left = re.sub(r"\x1b\[[0-9;:]*m", "", tame(text))
