@@ -41,5 +41,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         issuing.main(words[1:])
     gc.set_threshold(GC_THRESHOLD)
     from taskd.cli import program
+    from taskd.cli.terminal import whole
 
+    sys.stdout = whole(sys.stdout)
     sys.exit(program.run(words))

@@ -4,6 +4,7 @@ A pipe or a file gets them byte for byte. On a terminal colours stay, since they
 and control character, and what is no UTF-8, is shown as a sign that something was there.
 """
 
+import io
 import re
 import shutil
 import sys
@@ -41,6 +42,18 @@ def _cells(sign: str) -> int:
     if unicodedata.combining(sign):
         return 0
     return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+
+
+def whole(stream: TextIO) -> TextIO:
+    """Return a stream that writes all that it is given.
+
+    Python's, where PYTHONUNBUFFERED is set, as it often is in containers, writes once: what is left when a full pipe is
+    stopped (Ctrl-Z) in the midst of that would be lost.
+    """
+    raw = getattr(stream, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True)
 
 
 def copy(data: bytes, stream: TextIO) -> None:

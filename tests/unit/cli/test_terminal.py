@@ -2,14 +2,18 @@
 
 import io
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskd.cli.terminal import copy, tame
+from taskd.cli.terminal import copy, tame, whole
 from taskd.cli.waiting import bar
 from taskd_protocol.streams import ProgressLine
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 SIGN = "\N{REPLACEMENT CHARACTER}"
 
@@ -62,6 +66,32 @@ def test_a_pipe_gets_every_byte_and_a_terminal_what_is_text() -> None:
         screen = Screen(terminal=terminal)
         copy(data, screen)
         assert screen.bytes.getvalue() == shown
+
+
+class Stopped(io.RawIOBase):
+    """A pipe that takes some of what it is given: its writer was stopped in the midst of it."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "Buffer", /) -> int:
+        self.taken += bytes(data)[:100]
+        return min(len(bytes(data)), 100)
+
+
+def test_nothing_is_lost_where_python_buffers_nothing() -> None:
+    """Whatever way it is written; a stream that buffers is left as it is."""
+    raw = Stopped()
+    unbuffered = io.TextIOWrapper(raw, "utf-8", write_through=True)  # type: ignore[type-var]  # as Python's is then
+    stream = whole(unbuffered)
+    copy(b"x" * 20_000 + b"\n", stream)
+    stream.write("y" * 20_000 + "\n")
+    assert raw.taken == b"x" * 20_000 + b"\n" + b"y" * 20_000 + b"\n"
+    screen = Screen(terminal=False)
+    assert whole(screen) is screen
 
 
 @pytest.mark.parametrize(
