@@ -9,7 +9,8 @@ import click
 
 from taskd.cli.connection import server
 from taskd.cli.options import json_option, server_options
-from taskd.cli.output import hint, say_document, say_pieces
+from taskd.cli.output import hint, say_document, say_json, say_pieces
+from taskd.client.happening import MISSED
 from taskd.text.happenings import event_document
 from taskd.text.values import iso
 from taskd_protocol.errors import BadRequest
@@ -35,11 +36,12 @@ def watch(*, words: tuple[str, ...], after: int | None, count: int | None, as_js
 
     To tasks, agents, queues, workflows, schedules and limits. A filter is made of words: what:task.dead (how events
     begin), state:dead, queue:images, name:thumb*, task:ID, workflow:ID. A lost connection is made again, and nothing is
-    left out. With --json each event is a document on a line of its own.
+    left out. With --json each event is a document on a line of its own; {"number": N, "what": "missed"} stands where
+    those up to N are kept no longer.
     """
     wanted = read_filter(words, after)
     with server() as client:
-        for view in islice(_views(client.events(wanted)), count):
+        for view in islice(_views(client.events(wanted), as_json=as_json), count):
             if as_json:
                 say_document(event_document(view))
             else:
@@ -76,9 +78,12 @@ def _check_once(said: Mapping[str, Sequence[str]]) -> None:
             raise BadRequest(f"{key}: stands twice; watch one {key} at a time, or all")
 
 
-def _views(pages: Iterator[EventPage]) -> Iterator[EventView]:
+def _views(pages: Iterator[EventPage], *, as_json: bool) -> Iterator[EventView]:
+    """Yield what pages tell; a gap is told in its place: among documents as one, which is no event."""
     for page in pages:
-        if page.missed:
+        if page.missed and as_json:
+            say_json({"number": page.events[0].number - 1 if page.events else page.after, "what": MISSED})
+        elif page.missed:
             hint("taskd: some events before these are not kept any more")
         yield from page.events
 
