@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -38,6 +39,10 @@ class Identity(Protocol):
     async def renew(self, host_names: Sequence[str], now_ms: int, offload: Offload) -> None:
         """Issue a new certificate."""
         ...
+
+
+_mark = lru_cache(maxsize=1)(make_mark)
+"""All that are told of one commit carry its mark: 50 submits that were durable together, say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +110,4 @@ class Services:
     def mark(self) -> Mark:
         """Return the mark of the newest durable commit."""
         sequence = self.store.durable_sequence
-        return make_mark(self.mark_key, self.store.lineage, sequence, epoch_of(sequence, self.working.lives))
+        return _mark(self.mark_key, self.store.lineage, sequence, epoch_of(sequence, self.working.lives))
