@@ -30,14 +30,10 @@ from taskd.http.traffic import Traffic
 from taskd.server.figures import AgentFigures, Figures, figures
 from taskd.server.histogram import Histogram
 from taskd.server.services import Services
-from taskd.server.tally import OTHER
 from taskd.store.disk import read_space
 from taskd_protocol.errors import TaskdError
 
 PATH: Final = "/metrics"
-
-OTHER_LABEL: Final = "(other)"
-"""Stands for all queues that have no row of their own."""
 
 TEXTS: Final = {
     "taskd_build_info": "Always 1; the label says which version runs.",
@@ -214,7 +210,7 @@ def _of_server(f: Figures, *, ready: bool) -> Iterator[Metric]:
 
 
 def _of_queues(f: Figures) -> Iterator[Metric]:
-    queues = {OTHER_LABEL if name == OTHER else name: queue for name, queue in f.queues.items()}
+    queues = f.queues
 
     def moved(name: str, what: str) -> Metric:
         return _counter(name, {(name,): q.moved.get(what, 0) for name, q in queues.items()}, "queue")

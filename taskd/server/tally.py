@@ -18,8 +18,8 @@ from taskd.server.histogram import COARSE_MS, FINE_MS, Histogram
 QUEUES_MAX: Final = 50
 """Some forty series each: what a scrape carries stays within a few hundred kilobytes."""
 
-OTHER: Final = ""
-"""No queue has this name."""
+OTHER: Final = "(other)"
+"""A queue that somebody calls so is among the others, and never has a row of its own."""
 
 IDLE_MS: Final = 10 * 60_000
 """A queue in which nothing has happened for so long gives its row to another one that has none."""

@@ -7,9 +7,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.server import Server, leased, report
-from taskd.http.metrics import OTHER_LABEL, TEXTS, Metrics
+from taskd.http.metrics import TEXTS, Metrics
 from taskd.http.traffic import Traffic
-from taskd.server.tally import QUEUES_MAX
+from taskd.server.tally import OTHER, QUEUES_MAX
 from taskd_protocol.agent_messages import Ack, Nack, Recorded
 from taskd_protocol.task import Failure, FailureReport, Retry
 
@@ -89,9 +89,24 @@ async def test_many_queues_are_few_series(server: Server, tmp_path: Path) -> Non
     samples = await scrape(server, tmp_path)
     queues = {dict(labels)["queue"] for name, labels in samples if name == "taskd_tasks_submitted_total"}
     assert len(queues) == QUEUES_MAX + 1
-    assert value(samples, "taskd_tasks", queue=OTHER_LABEL, state="ready") == QUEUES_MAX * 4
+    assert value(samples, "taskd_tasks", queue=OTHER, state="ready") == QUEUES_MAX * 4
     assert sum(v for (name, _), v in samples.items() if name == "taskd_tasks_submitted_total") == QUEUES_MAX * 6
     assert len(samples) < few + QUEUES_MAX * 60
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_queue_called_as_the_others_hides_none_of_them(server: Server, tmp_path: Path, *, first: bool) -> None:
+    client = await server.client()
+    if first:
+        await server.submit(client, 3, queue=OTHER)
+    for number in range(QUEUES_MAX + 20):
+        await server.submit(client, 1, queue=f"q{number}")
+    if not first:
+        await server.submit(client, 3, queue=OTHER)
+    samples = await scrape(server, tmp_path)
+    for name in ("taskd_tasks", "taskd_tasks_submitted_total"):
+        assert sum(v for (told, _), v in samples.items() if told == name) == QUEUES_MAX + 23
+    assert value(samples, "taskd_tasks", queue=OTHER, state="ready") == 23
 
 
 async def test_requests_and_files_are_counted(server: Server, tmp_path: Path) -> None:
