@@ -158,9 +158,12 @@ class Doorkeeper:
         return answer
 
     async def link(self, request: Request) -> Response:
-        """Make a code that logs in once, with the role of whoever asks for it."""
+        """Make a code that logs in once, with the role of the token that is shown.
+
+        A session makes none: it would go on in the next one, and its twelve hours would never end.
+        """
         try:
-            who = who_asks(self._services, request, (bearer, self.by_cookie))
+            who = who_asks(self._services, request, (bearer,))
         except TaskdError as why:
             self._rates.take_of_address(request.client.host if request.client else "", REFUSED_COST)
             return refusal(why)

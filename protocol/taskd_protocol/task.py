@@ -12,9 +12,7 @@ from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import is_task_id
 from taskd_protocol.resources import Granted, Where, check_where
-
-TRACEPARENT_CHARS = 55
-"""Of W3C trace context, version 00: ``00-<32 digits>-<16 digits>-<2 digits>``, hexadecimal."""
+from taskd_protocol.tracing import NO_TRACEPARENT, is_traceparent
 
 DEFAULT_QUEUE = "default"
 COMMAND_NAME = "taskd.command"
@@ -388,8 +386,8 @@ def _check_fields(spec: TaskSpec, payload_bytes_max: int) -> None:
 
 
 def _check_traceparent(trace: str) -> None:
-    if len(trace) != TRACEPARENT_CHARS or not trace.isascii() or trace[:3] != "00-":
-        raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
+    if not is_traceparent(trace):
+        raise BadRequest(NO_TRACEPARENT)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -8,7 +8,12 @@ import hashlib
 import re
 from typing import Final, NamedTuple
 
-_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+NO_TRACEPARENT: Final = (
+    "traceparent is no W3C trace context: 00-<32 hex digits>-<16>-<2> in lower case, no id all zeros; leave it out"
+)
+
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_HEADER: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(-.*)?")
 _SPAN_BYTES: Final = 8
 _HALF: Final = 1 << 64
 
@@ -30,8 +35,24 @@ def read_traceparent(text: str) -> Trace | None:
     match = _TRACEPARENT.fullmatch(text)
     if match is None:
         return None
-    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
-    return Trace(trace_id, span_id, flags) if trace_id and span_id else None
+    return Trace(*(int(part, 16) for part in match.groups()))
+
+
+def is_traceparent(text: str) -> bool:
+    """Tell whether it is one: 0.2 us, as every submit is asked."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
+def read_header(value: str) -> str:
+    """Return what a ``traceparent`` header says, in the form of version 00; empty: nothing that can be gone on with.
+
+    As W3C has it: of a later version what 00 has is read, and what cannot be read is passed over.
+    """
+    match = _HEADER.fullmatch(value.strip(" \t"))
+    if match is None or match[1] == "ff" or (match[1] == "00" and match[3]):
+        return ""
+    text = f"00-{match[2]}"
+    return text if is_traceparent(text) else ""
 
 
 def span_id_of(task_id: bytes, what: str, attempt: int = 0) -> int:

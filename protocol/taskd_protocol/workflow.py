@@ -15,7 +15,8 @@ import msgspec
 from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge, WorkflowInvalid
 from taskd_protocol.ids import TASK_ID_BYTES, is_made_id
-from taskd_protocol.task import TRACEPARENT_CHARS, TaskSpec, are_all_names, check_name, check_template
+from taskd_protocol.task import TaskSpec, are_all_names, check_name, check_template
+from taskd_protocol.tracing import NO_TRACEPARENT, is_traceparent
 
 STEM_BYTES: Final = 11
 """Of a task's id, what it shares with all of its workflow."""
@@ -199,8 +200,8 @@ def check_workflow(spec: WorkflowSpec, nodes_max: int) -> None:
         )
     if spec.policy not in POLICIES:
         raise BadRequest(f"policy {spec.policy[:32]!r} is unknown; use {' or '.join(POLICIES)}")
-    if spec.traceparent and len(spec.traceparent) != TRACEPARENT_CHARS:
-        raise BadRequest(f"traceparent is not the {TRACEPARENT_CHARS} characters of W3C trace context; leave it out")
+    if spec.traceparent and not is_traceparent(spec.traceparent):
+        raise BadRequest(NO_TRACEPARENT)
 
 
 def check_nodes(nodes: Sequence[Node], first: int, payload_bytes_max: int) -> None:

@@ -29,8 +29,10 @@ def store(w: Working, command: StoreToken, now: Now) -> None:
     """Keep a token; expired invitations go, so that they do not pile up.
 
     Raises:
-        BadRequest: There are too many, or its label is too long.
+        BadRequest: There are too many, or its label is too long, or not printable.
     """
+    if not command.record.label.isprintable():
+        raise BadRequest("a label has printable characters alone: no line breaks, tabs or control characters")
     if len(w.tokens) >= TOKENS_MAX or len(command.record.label) > NAME_CHARS_MAX:
         raise BadRequest(f"at most {TOKENS_MAX} tokens are kept, with labels of up to {NAME_CHARS_MAX} characters")
     for key_id in [k for k, r in w.tokens.items() if r.role == JOIN and r.expires_at_ms <= now.wall_ms]:

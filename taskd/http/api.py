@@ -60,6 +60,14 @@ class Api:
         self.rates.take_of_token(who.key_id)
         return who
 
+    def knows(self, request: Request) -> bool:
+        """Tell whether a request shows whose it is."""
+        try:
+            who_asks(self.services, request, self._ways)
+        except TaskdError:
+            return False
+        return True
+
     def pages(self, routes: Iterable[AnyRoute]) -> list[Page]:
         """Return what a router is to be given: one page for each path; those whose paths say more come first."""
         by_path: dict[str, dict[str, AnyRoute]] = {}

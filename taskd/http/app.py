@@ -90,10 +90,11 @@ def make_app(
     prefix = path_prefix(prefix)
     probes: list[BaseRoute] = [Page("/healthz", healthz), Page("/readyz", readyz)]
     pages: list[BaseRoute] = []
-    site = None
+    site = knows = None
     if services is not None:
         site = None if open_site is None else open_site(services, rates, prefix)
         api = Api(services, WAYS if site is None else (*WAYS, *site.ways), rates)
+        knows = api.knows
         pages += _api(api, prefix)
         if data_dir is not None:
             pages.append(metrics_page(api, data_dir, ready))
@@ -104,10 +105,15 @@ def make_app(
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(HostAllowList, hosts=tuple(hosts)),
-            Middleware(Guard, rates=rates),
+            Middleware(Guard, rates=rates, probes=probe_paths(prefix), knows=knows),
         ],
         exception_handlers={HTTPException: partial(_not_here, site)},
     )
+
+
+def probe_paths(prefix: str) -> frozenset[str]:
+    """Return where probes are: at the root, whatever a proxy does, and below the prefix."""
+    return frozenset(f"{at}{probe}" for at in ("", prefix) for probe in ("/healthz", "/readyz"))
 
 
 def path_prefix(said: str) -> str:

@@ -24,6 +24,8 @@ BODY_SECONDS: Final = 10.0
 """For a body to arrive; one that may be longer has so much more for each MiB."""
 
 _MIB: Final = 1 << 20
+_LENGTH_DIGITS_MAX: Final = 19
+"""Of a number that has 64 bits; Python reads none of thousands of digits."""
 _AT: Final = " - at `"
 
 
@@ -34,9 +36,12 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
         BodyTooLarge: It is longer than that.
         BodyTooSlow: It did not arrive in time.
         FieldRefused: Its Content-Length is no number.
+        MediaTypeRefused: It is compressed.
     """
+    if headers_say_packed(request.headers):
+        raise MediaTypeRefused("send the body as it is, without a Content-Encoding: none is undone here")
     said = request.headers.get("content-length", "0")
-    if not (said.isascii() and said.isdecimal()):
+    if not (said.isascii() and said.isdecimal() and len(said) <= _LENGTH_DIGITS_MAX):
         raise FieldRefused("Content-Length is no number")
     if int(said) > bytes_max:
         raise _too_large(bytes_max)
@@ -51,6 +56,12 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     if patience.cancelled_caught:
         raise BodyTooSlow("the body did not arrive in time")
     return b"".join(pieces)
+
+
+def headers_say_packed(headers: Headers) -> bool:
+    """Tell whether a body is another one, once it is unpacked."""
+    said = ",".join(headers.getlist("content-encoding")).split(",")
+    return any(each.strip().lower() not in {"", "identity"} for each in said)
 
 
 def media_type(headers: Headers) -> str:

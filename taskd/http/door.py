@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from taskd.http.app import is_persons, path_prefix
+from taskd.http.app import is_persons, path_prefix, probe_paths
 from taskd.http.errors import Starting, refusal
 from taskd.http.guard import Guard, SecurityHeaders
 from taskd.http.hosts import HostAllowList
@@ -47,7 +47,7 @@ class Door:
             middleware=[
                 Middleware(SecurityHeaders),
                 Middleware(HostAllowList, hosts=tuple(hosts)),
-                Middleware(Guard, rates=Rates()),
+                Middleware(Guard, rates=Rates(), probes=probe_paths(path_prefix(prefix))),
             ],
         )
 

@@ -3,7 +3,8 @@
 Codes are those of the wire protocol, and ``http.`` ones for what only HTTP knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, Final
 
 import msgspec
@@ -127,6 +128,20 @@ class FieldRefused(HttpRefusal):
         super().__init__(message)
         self.path = path
         self.column, self.length = column, length
+
+
+@contextmanager
+def placed(path: str) -> Iterator[None]:
+    """Say of what is refused within where it is: what it knows of that itself lies below ``path``."""
+    try:
+        yield
+    except FieldRefused as why:
+        why.path = path + why.path.removeprefix("$")
+        raise
+    except TaskdError as why:
+        if why.code != FieldRefused.code:
+            raise
+        raise FieldRefused(why.message, path) from None
 
 
 STATUS: Final[Mapping[str, int]] = {

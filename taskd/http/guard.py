@@ -5,13 +5,17 @@ Invariants:
 - What is no read is refused when a browser says that another site's page asks for it.
 - Every answer carries the headers that keep a browser from doing more with it than show it.
 
-Knows no paths and no tokens.
+- A request is charged to its token, or else to its address; a probe to nobody.
+
+Knows tokens and paths by what it is handed alone.
 """
 
+from collections.abc import Callable, Container
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskd.http.errors import FramingRefused, HeadTooLarge, HttpRefusal, NotFound, OriginRefused, refusal
@@ -42,9 +46,21 @@ SECURITY: Final = {
 class Guard:
     """Passes on what may come in."""
 
-    def __init__(self, app: ASGIApp, rates: Rates) -> None:
+    def __init__(
+        self, app: ASGIApp, rates: Rates, probes: Container[str], knows: Callable[[Request], bool] | None = None
+    ) -> None:
+        """Guard an application.
+
+        Args:
+            app: What answers.
+            rates: How often an address may ask.
+            probes: Paths that are answered however often they are asked: who watches must not be starved by others.
+            knows: Tells whether a request shows a good token, which is charged by itself; None: nobody's is known yet.
+        """
         self._app = app
         self._rates = rates
+        self._probes = probes
+        self._knows = knows
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
@@ -57,7 +73,8 @@ class Guard:
             _check_framing(headers)
             if scope["method"] not in READS:
                 _check_origin(headers)
-            self._rates.take_of_address(scope["client"][0] if scope.get("client") else "")
+            if scope["path"] not in self._probes and not (self._knows and self._knows(Request(scope))):
+                self._rates.take_of_address(scope["client"][0] if scope.get("client") else "")
         except HttpRefusal as why:
             await refusal(why)(scope, receive, send)
             return
@@ -99,5 +116,13 @@ def _check_framing(headers: Headers) -> None:
 def _check_origin(headers: Headers) -> None:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     foreign = site is not None and site not in _OWN_PAGES
-    if foreign or (origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()):
+    if foreign or (origin is not None and _host_of(origin) != headers.get("host", "").lower()):
         raise OriginRefused("a page of another site cannot change anything here")
+
+
+def _host_of(origin: str) -> str | None:
+    """Return host and port of an origin; None: it is none, so nobody's."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

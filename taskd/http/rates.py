@@ -3,7 +3,8 @@
 Invariants:
 - A full bucket is forgotten: what is remembered is bounded by what was asked lately, and by a number.
 
-Behind a proxy all requests come from one address: what it may ask in all is the proxy's to share out.
+What shows a good token is charged to that, all else to its address. Behind a proxy all requests come from one address:
+those without a token share its bucket.
 """
 
 from collections import Counter, OrderedDict
@@ -28,7 +29,7 @@ TOKEN_RATE: Final = Rate(200, 1_000)
 """Requests of one token: a hundred open pages that all begin at once."""
 
 ADDRESS_RATE: Final = Rate(500, 2_000)
-"""Requests of one address, whoever asks: some tokens together."""
+"""Requests of one address that show no good token."""
 
 REFUSED_COST: Final = 20
 """A request without a good token costs its address so many."""

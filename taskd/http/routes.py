@@ -24,6 +24,7 @@ from taskd.server.platform import Offload
 from taskd_protocol.handshake import ALLOWED, HELLO_AGENT
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import ToServer
+from taskd_protocol.tracing import read_header
 
 AskedT = TypeVar("AskedT")
 BodyT = TypeVar("BodyT")
@@ -81,7 +82,8 @@ class Call(Generic[AskedT, BodyT]):
 
     def traceparent(self, made_id: bytes) -> str:
         """Return the trace context of the request; or else one by the id of what it makes, as on each resend."""
-        return self.request.headers.get("traceparent") or f"00-{made_id.hex()}-{made_id[8:].hex()}-01"
+        told = self.request.headers.getlist("traceparent")
+        return (read_header(told[0]) if len(told) == 1 else "") or f"00-{made_id.hex()}-{made_id[8:].hex()}-01"
 
     def make_ids(self, count: int) -> list[TaskId]:
         """Return new ids, rising."""

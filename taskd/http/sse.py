@@ -51,9 +51,13 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until either side ends it."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until either side ends it; to HEAD, that there is a stream."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":
+            await self._events.aclose()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         async with aclosing(self._events) as events, trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
             into, out = trio.open_memory_channel[Event](0)

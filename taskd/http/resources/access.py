@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
+from taskd.server import tokens
 from taskd.text.documents import CertificateDocument, TokenDocument, certificate_document, token_document
 from taskd_protocol.access_messages import (
     CertQuery,
@@ -49,6 +50,8 @@ class NewToken(msgspec.Struct):
     """A token, told this once."""
 
     token: str
+    key_id: str
+    """By which it is listed and revoked."""
 
 
 class Tokens(msgspec.Struct):
@@ -84,7 +87,8 @@ async def list_tokens(call: Call[Nothing, Nothing]) -> Tokens:
 async def create_token(call: Call[Nothing, TokenBody]) -> NewToken:
     """Make a token; its secret is told this once."""
     body = call.body
-    return NewToken((await call.ask(TokenCreate(0, body.role, body.label, body.expires_in_ms), TokenCreated)).token)
+    text = (await call.ask(TokenCreate(0, body.role, body.label, body.expires_in_ms), TokenCreated)).token
+    return NewToken(text, tokens.parse(text).key_id)
 
 
 async def revoke_token(call: Call[TokenAsked, Nothing]) -> RevokedDocument:

@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from taskd.http.errors import FieldRefused
+from taskd.http.errors import FieldRefused, placed
 from taskd.http.routes import AnyRoute, Call, Nothing, get
 from taskd.http.sse import Event, EventStream
+from taskd.server.watching import check_wanted
 from taskd.text.happenings import EventDocument, Overview, event_document, overview_document
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.event_messages import EventPage, EventsFollow, EventsMore, EventView, OverviewPage, OverviewQuery
@@ -20,6 +21,10 @@ BEGIN: Final = "begin"
 
 MISSED: Final = "missed"
 """Kind of the event that says that some before the next are not kept any more."""
+
+
+PLACE_MAX: Final = (1 << 63) - 1
+"""Numbers of events have 63 bits."""
 
 
 class Range(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +62,7 @@ class AgentsLately(msgspec.Struct):
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """Which events, and from where on."""
 
-    after: int = -1
+    after: Annotated[int, msgspec.Meta(ge=-1, le=PLACE_MAX)] = -1
     """``number`` of the last one that was seen; -1: from now on; 0: from the oldest that is kept. What
     ``Last-Event-ID`` says goes before it."""
     topics: str = ""
@@ -107,6 +112,8 @@ async def follow_events(call: Call[Wanted, Nothing]) -> EventStream:
         ids=[parse_task_id(each) for each in _words(asked.tasks)],
         workflow=parse_task_id(asked.workflow) if asked.workflow else b"",
     )
+    with placed("$.topics"):
+        check_wanted(message)  # at once: what a stream says in its course, a browser asks for again and again
 
     async def events() -> AsyncGenerator[Event]:
         with call.session.open(message) as answers:
@@ -133,7 +140,8 @@ def _event(view: EventView, following: EventView | None, after: int) -> Event:
 def _place(last_event_id: str | None, after: int) -> int:
     if not last_event_id:
         return after
-    if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 19):  # noqa: PLR2004 - of 63 bits
+    is_number = last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) <= len(str(PLACE_MAX))
+    if not is_number or int(last_event_id) > PLACE_MAX:
         raise FieldRefused("Last-Event-ID is no place in this stream", "$.Last-Event-ID")
     return int(last_event_id)
 

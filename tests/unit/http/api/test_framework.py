@@ -200,6 +200,19 @@ async def test_guessing_costs_more(server: Server) -> None:
     assert statuses == [401, 401, 401, 429]
 
 
+async def test_guesses_starve_neither_tokens_nor_probes(server: Server) -> None:
+    """What an address has asked for in vain is charged to whoever shows no token there."""
+    browser = Browser(server, rates=Rates(Rate(100, 100), Rate(1, 50)))
+    for _ in range(4):
+        answer = await browser.get("/queues", role=None, authorization="Bearer nonsense")
+    assert answer.status == 429
+    assert (await browser.ask("GET", "/api/v1/openapi.json", role=None)).status == 429
+    for _ in range(60):
+        assert (await browser.ask("GET", "/healthz", role=None)).status == 200
+        assert (await browser.ask("GET", "/readyz", role=None)).status == 200
+    assert [(await browser.get("/queues")).status for _ in range(100)] == [200] * 100
+
+
 async def test_nothing_is_answered_before_it_is_durable(browser: Browser) -> None:
     """A server that has not flushed does not answer; neither a change nor a read that could have seen it."""
     answers: list[int] = []

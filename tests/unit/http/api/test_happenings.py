@@ -100,7 +100,13 @@ async def test_a_page_that_was_away_for_too_long_is_told_so(server: Server, brow
     [
         ("/events?after=x", {}, "$.after"),
         ("/events?what=task", {}, "$"),
+        ("/events?after=-2", {}, "$.after"),
+        (f"/events?after={1 << 63}", {}, "$.after"),
+        ("/events?after=99999999999999999999999", {}, "$.after"),
         ("/events", {"last_event_id": "-1"}, "$.Last-Event-ID"),
+        ("/events", {"last_event_id": str(1 << 63)}, "$.Last-Event-ID"),
+        ("/events?topics=" + ",".join(["task."] * 33), {}, "$.topics"),
+        ("/events?topics=" + "t" * 300, {}, "$.topics"),
         ("/overview?range=1d", {}, "$.range"),
         ("/live?topics=", {}, "$.topics"),
         ("/live?topics=overview,nonsense", {}, "$.topics"),

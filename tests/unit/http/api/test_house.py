@@ -220,12 +220,15 @@ async def test_tokens_are_made_and_revoked_by_an_admin(browser: Browser, server:
     server.tokens["wall"] = made.json["token"]
     who = (await browser.get("/whoami", role="wall")).json
     assert who["role"] == "viewer"
+    assert made.json["key_id"] == who["key_id"]
     listed = (await browser.get("/tokens", role="admin")).json["tokens"]
     assert next(token for token in listed if token["key_id"] == who["key_id"])["label"] == "wall"
     assert made.json["token"].encode() not in (await browser.get("/tokens", role="admin")).body
     assert (await browser.post(f"/tokens/{who['key_id']}/revoke")).json == {"key_id": who["key_id"], "revoked": True}
     assert (await browser.get("/whoami", role="wall")).error[:2] == (401, "auth.refused")
     assert (await browser.post("/tokens/none/revoke")).error[:2] == (404, "token.unknown")
+    for label in ("wall\n", "\x1b[31m", "a\tb", "\u202e"):
+        assert (await browser.post("/tokens", {"role": "viewer", "label": label})).error[:2] == (400, "request.invalid")
     assert (await browser.post("/tokens", {"role": "king"})).json["error"]["path"] == "$.role"
 
 
