@@ -8,6 +8,9 @@ from typing import Final
 ISSUER: Final = "__issue__"
 """First word with which it becomes the process that makes certificates."""
 
+CONVERTER: Final = "__convert__"
+"""First word with which it becomes the process that turns large JSON into packed values, or these into JSON."""
+
 PARENT_VARIABLE: Final = "_TASKD_PARENT"
 """Set, to our process id, for one that we start and that must not outlive us."""
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from taskd.agent import warden
 
         warden.main(words[1:])
-    from taskd.program import ISSUER, PARENT_VARIABLE
+    from taskd.program import CONVERTER, ISSUER, PARENT_VARIABLE
 
     parent = os.environ.pop(PARENT_VARIABLE, "")
     if parent.isdecimal():
@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from taskd.server import issuing
 
         issuing.main(words[1:])
+    if words[:1] == [CONVERTER]:
+        from taskd.http import converting
+
+        converting.main(words[1:])
     gc.set_threshold(GC_THRESHOLD)
     from taskd.cli import program
     from taskd.cli.terminal import whole

@@ -87,7 +87,7 @@ class Api:
         if who.role not in route.roles:
             needed = ", ".join(route.roles)
             raise RoleRefused(f"a token of role {who.role} may not do this; one of these may: {needed}")
-        asking = await route.read(request, self.services.limits.payload_bytes_max)
+        asking = await route.read(request, self.services.limits.payload_bytes_max, self.services.platform.apart)
         async with open_inner(self.services, who) as session:
             if route.streams and (not route.pages or wants_stream(request)):
                 with self.rates.stream_of(who.key_id):

@@ -4,7 +4,7 @@ Invariants:
 - Files stay in memory: the body was read within bounds already, and nothing of it is written anywhere.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -34,6 +34,8 @@ class Form(NamedTuple, Generic[BodyT]):
 
     body: BodyT
     files: Mapping[str, bytes]
+    packed: Sequence[bytes] = ()
+    """See ``Call``."""
 
 
 class _Parser(MultiPartParser):

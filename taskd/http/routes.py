@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.http.bodies import BODY_BYTES_MAX, check_json, from_json, from_words, media_type, read_body
+from taskd.http.converting import APART_BYTES, PACKABLE, pack_apart
 from taskd.http.forms import FORM, Form, read_form
 from taskd.http.guard import READS
 from taskd.http.sse import MEDIA_TYPE
+from taskd.server.apart import Apart
 from taskd.server.inner import InnerSession, ReplyT
 from taskd.server.platform import Offload
 from taskd_protocol.handshake import ALLOWED, HELLO_AGENT
@@ -51,6 +53,8 @@ class Call(Generic[AskedT, BodyT]):
     session: InnerSession
     """For answers of many messages; ``ask`` is for those of one."""
     sends: Sequence[type[ToServer]]
+    packed: Sequence[bytes] = ()
+    """The arguments of the body's tasks, if it is so large that they were packed apart; then it has none."""
 
     async def ask(self, message: ToServer, reply: type[ReplyT]) -> ReplyT:
         """Ask what is answered by one message.
@@ -65,6 +69,11 @@ class Call(Generic[AskedT, BodyT]):
     def offload(self) -> Offload:
         """Runs what takes long away from the loop."""
         return self.session.services.platform.offload
+
+    @property
+    def apart(self) -> Apart:
+        """Runs what would hold up the loop in a thread, too."""
+        return self.session.services.platform.apart
 
     @property
     def payload_bytes_max(self) -> int:
@@ -142,7 +151,7 @@ class AnyRoute(Protocol):
         """Of its answer."""
         ...
 
-    async def read(self, request: Request, payload_bytes_max: int) -> Asking:
+    async def read(self, request: Request, payload_bytes_max: int, apart: Apart) -> Asking:
         """Read a request."""
         ...
 
@@ -176,17 +185,17 @@ class Route(Generic[AskedT, BodyT, AnswerT]):
         """See ``AnyRoute``."""
         return [role for role, allowed in ALLOWED.items() if role != HELLO_AGENT and set(self.sends) <= allowed]
 
-    async def read(self, request: Request, payload_bytes_max: int) -> Asking:
+    async def read(self, request: Request, payload_bytes_max: int, apart: Apart) -> Asking:
         """Read a request within bounds, and check it.
 
         Raises:
             HttpRefusal: It is not what this route takes.
         """
         asked = from_words(_words(request), self.asked)
-        body, files = await self._read_body(request, payload_bytes_max)
-        return lambda session: self.handler(Call(asked, body, files, request, session, self.sends))
+        body, files, packed = await self._read_body(request, payload_bytes_max, apart)
+        return lambda session: self.handler(Call(asked, body, files, request, session, self.sends, packed))
 
-    async def _read_body(self, request: Request, payload_bytes_max: int) -> Form[BodyT]:
+    async def _read_body(self, request: Request, payload_bytes_max: int, apart: Apart) -> Form[BodyT]:
         if self.method in READS:
             return Form(from_words({}, self.body), {})
         raw = await read_body(request, BODY_BYTES_MAX + payload_bytes_max * self.takes_payload)
@@ -194,6 +203,9 @@ class Route(Generic[AskedT, BodyT, AnswerT]):
             return await read_form(raw, request.headers, self.body)
         if raw:
             check_json(request.headers)
+        if len(raw) > APART_BYTES and self.body in PACKABLE:
+            body, packed = await pack_apart(raw, self.body, apart)
+            return Form(body, {}, packed)
         return Form(from_json(raw or b"{}", self.body), {})
 
 

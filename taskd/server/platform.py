@@ -11,11 +11,12 @@ import os
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from taskd.server.addresses import Listen, open_sockets
+from taskd.server.apart import Apart, Processes
 from taskd.server.checking import CheckStore, check_store
 from taskd.server.clock import Clock, SystemClock
 from taskd.server.flusher import Flusher
@@ -24,6 +25,9 @@ from taskd.server.threads import Threads
 from taskd.store.disk import Space, read_space
 
 T = TypeVar("T")
+
+APART_MAX: Final = 2
+"""Processes at a time: one with 16 MiB of small values takes some hundred MiB, and a machine has other work."""
 
 
 class Offload(Protocol):
@@ -51,6 +55,8 @@ class Platform:
     listen: Listen
     check_store: CheckStore = check_store
     """Checks a store that is not served, without the loop."""
+    apart: Apart = field(default_factory=lambda: Processes(APART_MAX))
+    """Runs what would hold the interpreter's lock for long."""
     issue: Issue = issue_apart
     """Makes certificates."""
     space: Callable[[Path], Space] = read_space

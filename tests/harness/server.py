@@ -20,6 +20,8 @@ from taskd.core.coordinator import Coordinator
 from taskd.core.records import Key, TokenRecord
 from taskd.core.restore import restore
 from taskd.core.working import Settings, Working
+from taskd.http.converting import convert
+from taskd.program import CONVERTER
 from taskd.server import tokens
 from taskd.server.certificates import Certificates
 from taskd.server.hub import Hub
@@ -166,6 +168,12 @@ async def here(work: Callable[[], T], /) -> T:
     return work()
 
 
+async def convert_here(words: list[str], said: bytes) -> bytes:
+    """Convert here and now: no process."""
+    assert words[0] == CONVERTER
+    return convert(words[1:], said)
+
+
 async def no_sockets(*_: object) -> Sequence[trio.SocketListener]:
     """There is no network."""
     return []
@@ -175,7 +183,13 @@ def virtual_platform(seed: int = 0) -> Platform:
     """A machine of which nothing is real."""
     rng = random.Random(seed)
     return Platform(
-        clock=VirtualClock(), rng=rng, token_bytes=rng.randbytes, offload=here, flush=here, listen=no_sockets
+        clock=VirtualClock(),
+        rng=rng,
+        token_bytes=rng.randbytes,
+        offload=here,
+        flush=here,
+        listen=no_sockets,
+        apart=convert_here,
     )
 
 

@@ -8,8 +8,8 @@ import msgspec
 from taskd.http.errors import FieldRefused
 from taskd.http.paging import Limit
 from taskd.http.resources.limits import RemovedDocument
-from taskd.http.resources.submitting import Milliseconds, Name, TaskBody, read_task
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
+from taskd.http.submitting import Milliseconds, Name, TaskBody, read_task
 from taskd.text.schedules import (
     FiringDocument,
     ScheduleDetail,

@@ -10,13 +10,14 @@ from starlette.responses import Response
 
 from taskd.client.misfits import texts_of
 from taskd.client.outcome import error_of
+from taskd.http.converting import APART_BYTES, VALUES, value_apart
 from taskd.http.errors import JSON, FieldRefused, NotFound
 from taskd.http.paging import Cursor, FilterWords, Limit, cursor_text, read_cursor, wanted_tasks
-from taskd.http.resources.submitting import SubmittedDocument, TaskBody, WarnedDocument, read_task
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
-from taskd.text.documents import TaskDetail, TaskDocument, task_detail, task_document
+from taskd.http.submitting import BatchBody, SubmittedDocument, TaskBody, WarnedDocument, read_task
+from taskd.text.documents import VALUE_CHARS_MAX, TaskDetail, TaskDocument, task_detail, task_document
 from taskd.text.explained import ExplanationDocument, explanation_document
-from taskd.text.values import Value, arguments_value, result_value
+from taskd.text.values import Value, result_json
 from taskd_protocol.connection_messages import Done
 from taskd_protocol.errors import TaskUnknown
 from taskd_protocol.ids import format_task_id, parse_task_id
@@ -70,18 +71,15 @@ class WaitAsked(msgspec.Struct, forbid_unknown_fields=True):
     seconds: Annotated[float, msgspec.Meta(ge=0, le=WAIT_SECONDS_MAX)] = 30.0
 
 
+AboutTask = Call[TaskAsked, Nothing] | Call[WaitAsked, Nothing]
+
+
 class Tasks(msgspec.Struct):
     """A page of tasks, newest first; it may be short, even empty, and have one behind it."""
 
     tasks: list[TaskDocument]
     cursor: str | None
     """For the next page; null: there is none."""
-
-
-class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Tasks that are kept all together, or not at all."""
-
-    tasks: Annotated[list[TaskBody], msgspec.Meta(min_length=1)]
 
 
 class Batch(msgspec.Struct):
@@ -151,7 +149,7 @@ async def show_arguments(call: Call[TaskAsked, Nothing]) -> Response:
     Bytes are in base64; dates, and what only the task's own modules know, are text.
     """
     view = await _view(call, parse_task_id(call.asked.id))
-    return await _as_text(call, view, partial(arguments_value, view.payload))
+    return await _as_text(call, "arguments", view.payload)
 
 
 async def show_result(call: Call[TaskAsked, Nothing]) -> Response:
@@ -159,7 +157,7 @@ async def show_result(call: Call[TaskAsked, Nothing]) -> Response:
     view = await _view(call, parse_task_id(call.asked.id))
     if view.result is None:
         raise NotFound(f"the task has no result; it is {view.state}")
-    return await _as_text(call, view, partial(result_value, view.result))
+    return await _as_text(call, "result", view.result)
 
 
 async def explain_task(call: Call[TaskAsked, Nothing]) -> ExplanationDocument:
@@ -222,26 +220,41 @@ async def retry_tasks(call: Call[Nothing, NamedBody]) -> States:
     return _states(ids, (await call.ask(TaskRetry(0, ids), TaskRetried)).states)
 
 
-async def _view(call: Call[TaskAsked, Nothing] | Call[WaitAsked, Nothing], task_id: bytes) -> TaskView:
+async def _view(call: AboutTask, task_id: bytes) -> TaskView:
     view = (await call.ask(TaskQuery(0, [task_id]), TaskViews)).views[0]
     if view is None:
         raise TaskUnknown(f"no task {format_task_id(task_id)} is stored; it was removed, or never submitted")
     return view
 
 
-async def _detail(call: Call[TaskAsked, Nothing] | Call[WaitAsked, Nothing], view: TaskView) -> TaskDetail:
+async def _detail(call: AboutTask, view: TaskView) -> TaskDetail:
     """Return all that is known of a task; a result that is shown on a page of its own is left out here."""
-    if len(view.payload) + len(view.result or b"") <= HERE_BYTES:
+    size = len(view.payload) + len(view.result or b"")
+    if size <= HERE_BYTES:
         return task_detail(view)
-    detail = await call.offload(partial(task_detail, view))
+    if size <= APART_BYTES:
+        detail = await call.offload(partial(task_detail, view))
+    else:
+        detail = task_detail(msgspec.structs.replace(view, payload=b"", result=None))
+        detail.arguments = await _value(call, "arguments", view.payload, VALUE_CHARS_MAX)
+        if view.result is not None:
+            detail.result_value = await _value(call, "result", view.result, VALUE_CHARS_MAX)
+            detail.result = await call.offload(partial(result_json, view.result)) if detail.result_value.whole else None
     if detail.result_value is not None and not detail.result_value.whole:
         detail.result = None
     return detail
 
 
-async def _as_text(call: Call[TaskAsked, Nothing], view: TaskView, make: partial[Value]) -> Response:
-    large = len(view.payload) + len(view.result or b"") > HERE_BYTES
-    value = await call.offload(make) if large else make()
+async def _value(call: AboutTask, what: str, packed: bytes, chars_max: int | None = None) -> Value:
+    """Return a packed value as text, made where that holds up nobody."""
+    if len(packed) > APART_BYTES:
+        return await value_apart(what, packed, chars_max, call.apart)
+    make = partial(VALUES[what], packed, chars_max)
+    return await call.offload(make) if len(packed) > HERE_BYTES else make()
+
+
+async def _as_text(call: Call[TaskAsked, Nothing], what: str, packed: bytes) -> Response:
+    value = await _value(call, what, packed)
     if value.text is None:
         raise NotFound("it is of a type that only the task's own modules know, or too large to be shown")
     return Response(value.text, media_type=JSON)
@@ -252,7 +265,11 @@ async def _submit(
 ) -> tuple[list[TaskSpec], Accepted]:
     made = call.make_ids(len(bodies))
     ids = [new if body.id is None else parse_task_id(body.id) for body, new in zip(bodies, made, strict=True)]
-    specs = [read_task(body, files, call.traceparent(i), i) for body, i in zip(bodies, ids, strict=True)]
+    packed: Sequence[bytes | None] = call.packed or [None] * len(bodies)
+    specs = [
+        read_task(body, files, call.traceparent(i), i, payload)
+        for body, i, payload in zip(bodies, ids, packed, strict=True)
+    ]
     return specs, await call.ask(Submit(0, specs), Accepted)
 
 

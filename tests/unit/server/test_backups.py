@@ -11,7 +11,7 @@ import trio
 from harness.server import Server
 from harness.waiting import until
 from store.driver import Driver
-from taskd.server import checking
+from taskd.server import apart
 from taskd.server.backups import LINKS, Backups
 from taskd.server.checking import Checked, check_store
 from taskd.server.platform import system_platform
@@ -168,7 +168,7 @@ async def test_the_check_is_another_process(rig: Rig) -> None:
 
 async def test_a_check_that_nobody_waits_for_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed and reaped at once."""
-    monkeypatch.setattr(checking, "program", lambda _: ["sleep", "1000"])
+    monkeypatch.setattr(apart, "program", lambda _: ["sleep", "1000"])
     with trio.move_on_after(0.1) as patience:
         await check_store(tmp_path)
     assert patience.cancelled_caught

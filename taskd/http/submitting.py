@@ -88,6 +88,12 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     """Rules for its agent: ``zone=a``, ``cores>=8``, ``disk in ssd,nvme``, ``spot absent``."""
 
 
+class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Tasks that are kept all together, or not at all."""
+
+    tasks: Annotated[list[TaskBody], msgspec.Meta(min_length=1)]
+
+
 class SubmittedDocument(msgspec.Struct):
     """A task that is kept."""
 
@@ -104,7 +110,9 @@ class WarnedDocument(SubmittedDocument):
     """Why no agent that is connected could run it."""
 
 
-def read_task(body: TaskBody, files: Mapping[str, bytes], traceparent: str, new_id: bytes) -> TaskSpec:
+def read_task(
+    body: TaskBody, files: Mapping[str, bytes], traceparent: str, new_id: bytes, packed: bytes | None = None
+) -> TaskSpec:
     """Return the task as the protocol has it; what is out of range is refused when it is submitted.
 
     Args:
@@ -112,6 +120,7 @@ def read_task(body: TaskBody, files: Mapping[str, bytes], traceparent: str, new_
         files: Become named arguments, as bytes.
         traceparent: Of the request.
         new_id: For a task that brings none.
+        packed: Its arguments, if they were packed before; then the body has none, and there are no files.
 
     Raises:
         FieldRefused: Something cannot be; ``path`` names it.
@@ -143,7 +152,7 @@ def read_task(body: TaskBody, files: Mapping[str, bytes], traceparent: str, new_
     return TaskSpec(
         id=new_id if body.id is None else parse_task_id(body.id),
         name=body.name,
-        payload=pack_arguments(body.args, {**body.kwargs, **files}),
+        payload=pack_arguments(body.args, {**body.kwargs, **files}) if packed is None else packed,
         queue=body.queue,
         priority=body.priority,
         delay_ms=body.delay_ms,
