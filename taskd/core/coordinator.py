@@ -97,7 +97,7 @@ from taskd.core.commands import (
 )
 from taskd.core.effects import Effect, TasksEnded, WantLine
 from taskd.core.events import Event
-from taskd.core.lines import REFILL_BYTES, REFILL_TASKS, task_of
+from taskd.core.lines import REFILL_BYTES, task_of
 from taskd.core.noting import noted
 from taskd.core.records import Mutation
 from taskd.core.schedule_commands import (
@@ -310,9 +310,11 @@ class Coordinator:
         if w.spent:
             buckets.write(w, now)
         for line in w.dirty_lines.values():
-            if line.wants_refill:
-                line.start_refill()
-                w.effects.append(WantLine(line.id, line.tail, REFILL_TASKS, REFILL_BYTES))
+            count = line.wanted(lean=w.is_lean)
+            if count:
+                line.start_refill(count)
+                w.refilling += count
+                w.effects.append(WantLine(line.id, line.tail, count, REFILL_BYTES))
         if w.ended:
             w.effects.append(TasksEnded(w.ended))
             if w.schedules.of_task:
@@ -332,6 +334,7 @@ class Coordinator:
     def _refill_window(self, command: RefillWindow) -> None:
         w = self.working
         line = w.lines_by_id[command.line]
+        w.refilling -= line.refilling
         for task in line.refill([task_of(entry, entry.rank) for entry in command.entries], last=command.last):
             w.tasks[task.spec.id] = task
             if not task.fresh:

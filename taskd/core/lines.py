@@ -47,6 +47,12 @@ REFILL_TASKS = 16_384
 REFILL_BYTES = WINDOW_BYTES_MAX // 2
 """Arguments that one refill is to read, roughly."""
 
+WINDOWS_TASKS_MAX = 262_144
+"""In all windows, and in leases: some 250 MB. Beyond it each line's is short, as long as little is granted of it."""
+
+LEAN_TASKS = 16
+"""Then, of a line of which nothing was granted of late."""
+
 PACE_MS = 20_000
 """What was granted of a line is counted over so long, and the same before it."""
 
@@ -328,7 +334,7 @@ class Line:
         self.ready = ready
         self.complete = ready == 0
         self.tail = -1
-        self.refilling = False
+        self.refilling = 0
         self._window: list[Task] = []
         self._head = 0
         self.window_bytes = 0
@@ -348,15 +354,18 @@ class Line:
         """Tasks in the window."""
         return len(self._window) - self._head
 
-    @property
-    def wants_refill(self) -> bool:
-        """The window runs low and the disk holds more."""
-        return (
-            not self.complete
-            and not self.refilling
-            and self.window_count < WINDOW_LOW
-            and self.window_bytes < WINDOW_BYTES_LOW
-        )
+    def wanted(self, *, lean: bool) -> int:
+        """Return how many tasks are to be read, since the window runs low and the disk holds more; 0: none are.
+
+        Args:
+            lean: Windows hold enough together: so many as were granted of late, and no more.
+        """
+        if self.complete or self.refilling or self.window_bytes >= WINDOW_BYTES_LOW:
+            return 0
+        if not lean:
+            return REFILL_TASKS if self.window_count < WINDOW_LOW else 0
+        wanted = min(max(LEAN_TASKS, self.paced + self.paced_before), REFILL_TASKS)
+        return wanted if self.window_count <= wanted // 2 else 0
 
     @property
     def overfull(self) -> bool:
@@ -419,12 +428,13 @@ class Line:
         count = self.paced + (self.paced_before if is_near else 0)
         return count / (mono_ms - since_ms) if mono_ms > since_ms else 0.0
 
-    def add(self, task: Task) -> bool:
-        """Count a task that has become ready; return whether it is now in the window."""
+    def add(self, task: Task, *, lean: bool = False) -> bool:
+        """Count a task that has become ready; return whether it is now in the window: for ``lean``, see ``wanted``."""
         self.ready += 1
         window = self._window
         rank = task.rank
-        if self.complete and (len(window) - self._head >= WINDOW_TASKS_MAX or self.window_bytes >= WINDOW_BYTES_MAX):
+        most = LEAN_TASKS if lean else WINDOW_TASKS_MAX
+        if self.complete and (len(window) - self._head >= most or self.window_bytes >= WINDOW_BYTES_MAX):
             self.complete = False
             self.tail = window[-1].rank
         if self.complete or rank <= self.tail:
@@ -439,17 +449,17 @@ class Line:
             self._removed.discard(rank)
         return False
 
-    def extend(self, tasks: list[Task]) -> int:
+    def extend(self, tasks: list[Task], *, lean: bool = False) -> int:
         """Count tasks of rising rank that have become ready; return how many, from the first, are in the window."""
         window = self._window
         count = len(tasks)
         if (
             not self.complete
-            or len(window) - self._head + count > WINDOW_TASKS_MAX
+            or len(window) - self._head + count > (LEAN_TASKS if lean else WINDOW_TASKS_MAX)
             or self.window_bytes >= WINDOW_BYTES_MAX
             or (window and tasks[0].rank < window[-1].rank)
         ):
-            return sum([self.add(task) for task in tasks])
+            return sum([self.add(task, lean=lean) for task in tasks])
         self.ready += count
         self.window_bytes += sum([len(task.spec.payload) for task in tasks])
         window += tasks
@@ -502,9 +512,9 @@ class Line:
             self.tail = window[-1].rank
         return spilled
 
-    def start_refill(self) -> None:
-        """Note that the disk is being read beyond the tail."""
-        self.refilling = True
+    def start_refill(self, count: int) -> None:
+        """Note that the disk is being read beyond the tail, for so many tasks."""
+        self.refilling = count
 
     def refill(self, tasks: list[Task], *, last: bool) -> list[Task]:
         """Take in what was read beyond the tail; return those that are now in the window.
@@ -513,7 +523,7 @@ class Line:
             tasks: In order.
             last: The line ended with these when it was read.
         """
-        self.refilling = False
+        self.refilling = 0
         reach = tasks[-1].rank if tasks else self.tail
         found = {task.rank: task for task in tasks if task.rank not in self._removed}
         found |= {rank: task for rank, task in self._late.items() if last or rank <= reach}

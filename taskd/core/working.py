@@ -28,7 +28,17 @@ from taskd.core.events import SUBMITTED, TasksMoved
 from taskd.core.fair import Fairness
 from taskd.core.fleet import Agent, Quarantine, Rooms
 from taskd.core.lifecycle import State
-from taskd.core.lines import AGEING_MS, ORDER_MASK, RANK_BYTES, Line, Task, is_fair, ready_id, where_of
+from taskd.core.lines import (
+    AGEING_MS,
+    ORDER_MASK,
+    RANK_BYTES,
+    WINDOWS_TASKS_MAX,
+    Line,
+    Task,
+    is_fair,
+    ready_id,
+    where_of,
+)
 from taskd.core.noting import TOLD
 from taskd.core.peaks import proposal
 from taskd.core.recent import RecentIds
@@ -192,6 +202,7 @@ class Working:
         self.told: list[Outcome] = []
         self.dirty_flows: dict[bytes, Flow] = {}
         self.dirty_lines: dict[bytes, Line] = {}
+        self.refilling = 0  # tasks that are being read for windows
         self.entered: list[tuple[bytes, list[Task]]] = []  # by line id, tasks that this turn submitted to it
         self.entered_from = 0  # the lowest of their orders
         self.entered_and_left: set[int] = set()  # the ranks of those that have left it since
@@ -329,6 +340,11 @@ class Working:
 
     # -- lines --------------------------------------------------------------------------
 
+    @property
+    def is_lean(self) -> bool:
+        """Windows, and leases, hold as many tasks as they are to hold together."""
+        return len(self.tasks) + self.refilling >= WINDOWS_TASKS_MAX
+
     def line(self, queue: str, name: str, where: bytes, *, fair: bool) -> Line:
         """Return the line, opened if need be."""
         line = self.lines.get((queue, name, where, fair))
@@ -349,7 +365,7 @@ class Working:
         spec = task.spec
         line = self.line(spec.queue, spec.name, where_of(spec, task.past), fair=is_fair(spec))
         self.put(records.READY, ready_id(line.id, task.rank), task.spec.id)
-        if line.add(task):
+        if line.add(task, lean=self.is_lean):
             self.tasks[task.spec.id] = task
             self.note_head(line)
             self._spill(line)
@@ -365,7 +381,7 @@ class Working:
         line = self.line(queue, name, where, fair=fair)
         line_id = line.id
         self.entered.append((line_id, tasks))
-        count = line.extend(tasks)
+        count = line.extend(tasks, lean=self.is_lean)
         if count:
             self.tasks.update({task.spec.id: task for task in tasks[:count]})
             self.note_head(line)

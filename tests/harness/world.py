@@ -152,9 +152,11 @@ REFUSALS = (SubmitConflict, SubmitTooOld, UniqueHeld, JobLimit, QueueDraining)
 SMALL: dict[str, int] = {
     "taskd.core.lines.WINDOW_TASKS_MAX": 8,
     "taskd.core.lines.WINDOW_LOW": 3,
+    "taskd.core.lines.LEAN_TASKS": 2,
+    "taskd.core.working.WINDOWS_TASKS_MAX": 24,
     "taskd.core.lines.WINDOW_BYTES_MAX": 40,
     "taskd.core.lines.WINDOW_BYTES_LOW": 20,
-    "taskd.core.coordinator.REFILL_TASKS": 4,
+    "taskd.core.lines.REFILL_TASKS": 4,
     "taskd.core.coordinator.REFILL_BYTES": 20,
     "taskd.core.gates.ADMITTED_MAX": 3,
     "taskd.core.gates.ADMITTED_BYTES": 20,

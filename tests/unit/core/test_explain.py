@@ -306,7 +306,6 @@ def test_the_place_in_line_is_exact_in_the_window(shell: Shell) -> None:
 def test_beyond_the_window_the_place_is_estimated(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in [("WINDOW_TASKS_MAX", 16), ("WINDOW_LOW", 4), ("REFILL_TASKS", 8)]:
         monkeypatch.setattr(f"taskd.core.lines.{name}", value)
-    monkeypatch.setattr("taskd.core.coordinator.REFILL_TASKS", 8)
     specs = [submit(shell) for _ in range(120)]
     low = submit(shell, priority=-3)
     told = [explain(shell, spec).place for spec in specs]

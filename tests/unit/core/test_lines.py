@@ -16,6 +16,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     for bound, value in {
         "WINDOW_TASKS_MAX": 8,
         "WINDOW_LOW": 3,
+        "LEAN_TASKS": 4,
+        "REFILL_TASKS": 64,
         "WINDOW_BYTES_MAX": 100,
         "WINDOW_BYTES_LOW": 40,
     }.items():
@@ -31,7 +33,7 @@ def ranks(tasks: list[Task]) -> list[int]:
 
 
 def wants_refill(line: Line) -> bool:
-    return line.wants_refill  # asked anew: mypy takes a property for a constant
+    return line.wanted(lean=False) > 0
 
 
 def filled(*of: int) -> Line:
@@ -139,7 +141,7 @@ def test_a_refill_takes_in_what_changed_while_it_was_read() -> None:
     line = filled(*range(9))
     line.take(8, 1 << 80)
     assert wants_refill(line)
-    line.start_refill()
+    line.start_refill(4)
     assert not wants_refill(line)
     line.remove(8)  # read, and cancelled meanwhile
     assert not line.add(task(12))  # staged after the scan
@@ -154,7 +156,7 @@ def test_a_refill_takes_in_what_changed_while_it_was_read() -> None:
 def test_a_refill_that_does_not_reach_the_end_leaves_late_tasks_beyond_it() -> None:
     line = filled(*range(9))
     line.take(8, 1 << 80)
-    line.start_refill()
+    line.start_refill(4)
     line.add(task(9))
     line.add(task(12))
     assert ranks(line.refill([task(8), task(10)], last=False)) == [8, 9, 10]
@@ -165,10 +167,10 @@ def test_a_refill_that_found_nothing_but_did_not_reach_the_end_changes_nothing()
     """Every entry it scanned was gone when it was loaded: what lies behind is not known."""
     line = filled(*range(9))
     line.take(8, 1 << 80)
-    line.start_refill()
+    line.start_refill(4)
     line.add(task(40))
     assert line.refill([], last=False) == []
-    assert (line.tail, line.complete, line.wants_refill) == (7, False, True)
+    assert (line.tail, line.complete, wants_refill(line)) == (7, False, True)
 
 
 def test_a_line_whose_rest_was_cancelled_is_complete_again() -> None:
@@ -209,8 +211,8 @@ def test_a_window_is_an_exact_prefix_through_any_history(seed: int) -> None:
             rank = rng.choice(disk)
             disk.remove(rank)
             line.remove(rank)
-        elif act == 5 and line.wants_refill:
-            line.start_refill()
+        elif act == 5 and wants_refill(line):
+            line.start_refill(4)
             beyond = [rank for rank in disk if rank > line.tail]
             read = beyond[:4], len(beyond) < 4
         elif act == 6 and read is not None:
@@ -221,3 +223,25 @@ def test_a_window_is_an_exact_prefix_through_any_history(seed: int) -> None:
         assert line.ready == len(disk)
         assert line.window_bytes == sum(sizes[rank] for rank in disk[: line.window_count])
         assert not line.complete or line.window_count == line.ready
+
+
+def test_when_windows_hold_enough_together_a_line_reads_what_was_granted_of_it() -> None:
+    """At first a few, then as many as are used: a line that moves has a long window again."""
+    line = filled(0, 1, 2)
+    assert line.extend([task(3), task(4)], lean=True) == 1
+    assert not line.add(task(5), lean=True)
+    assert (line.tail, line.complete) == (3, False)
+    assert line.wanted(lean=True) == 0, "half of what it may have is there"
+    line.take(2, 1 << 128)
+    assert line.wanted(lean=True) == 4
+    line.note_granted(10, 1)
+    assert line.wanted(lean=True) == 10
+    line.note_granted(1_000, 2)
+    assert line.wanted(lean=True) == line.wanted(lean=False) == 64
+
+
+def test_a_window_of_few_tasks_stays_whole() -> None:
+    """It costs little, and its line needs no reading."""
+    line = filled(0, 1, 2)
+    assert line.add(task(3), lean=True)
+    assert line.complete

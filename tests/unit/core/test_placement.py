@@ -74,6 +74,27 @@ def test_lines_that_nobody_served_are_served_when_an_agent_offers_to(shell: Shel
     assert [grant.spec.name for grant in FakeAgent(shell, "a2", names=("m.g",)).join(credit=9).receive()] == ["m.g"]
 
 
+def test_many_lines_together_hold_no_more_than_windows_may(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million tasks in a thousand queues would else be in memory. After a start, too; and all of it runs."""
+    for name, value in {"LEAN_TASKS": 2, "REFILL_TASKS": 8, "WINDOW_LOW": 4}.items():
+        monkeypatch.setattr(f"taskd.core.lines.{name}", value)
+    monkeypatch.setattr("taskd.core.working.WINDOWS_TASKS_MAX", 40)
+    for number in range(30):
+        shell.submit(*[shell.spec(queue=f"q{number}") for _ in range(10)])
+    assert len(shell.working.tasks) <= 40 + 30 * 2
+    shell.crash()
+    shell.settle()
+    assert len(shell.working.tasks) <= 40 + 30 * 2
+    assert not shell.working.refilling
+    agent = FakeAgent(shell).join(credit=1_000)
+    ran = 0
+    while grants := agent.receive():
+        ran += len(grants)
+        shell.do(agent.ack(*grants))
+    assert ran == 300
+    check_disk(shell.disk)
+
+
 def test_a_queue_filter_keeps_other_queues_away(shell: Shell) -> None:
     default, other = submit(shell, shell.spec(), shell.spec(queue="other"))
     picky = FakeAgent(shell, "picky", queues=["other"]).join(credit=5)

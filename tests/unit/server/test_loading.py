@@ -37,7 +37,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of which only a few tasks are in memory."""
     monkeypatch.setattr(lines, "WINDOW_TASKS_MAX", 16)
     monkeypatch.setattr(lines, "WINDOW_LOW", 4)
-    monkeypatch.setattr("taskd.core.coordinator.REFILL_TASKS", 8)
+    monkeypatch.setattr("taskd.core.lines.REFILL_TASKS", 8)
 
 
 @pytest.mark.usefixtures("small_windows")
