@@ -98,6 +98,7 @@ class Webhooks:
         self._tell = tell
         self._rng = rng
         self._running: dict[str, trio.CancelScope] = {}
+        self._redriving: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
         self._encode: Encode | None = None
@@ -152,14 +153,17 @@ class Webhooks:
                 self._begin(name)
             case "remove":
                 self._end(name)
+                if name in self._redriving:
+                    self._redriving.pop(name).cancel()
                 del self.hooks[name]
                 self._keep([(records.WEBHOOK, name.encode(), None)])
                 self._drop_letters(name)
             case "drop":
                 self._drop_letters(name)
             case "redrive":
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._redrive, name, now_ms)
+                if self._nursery is not None and name not in self._redriving:
+                    scope = self._redriving[name] = trio.CancelScope()
+                    self._nursery.start_soon(self._redrive, name, now_ms, scope)
             case _:
                 raise BadRequest(f"{order[:32]!r} is no order; say pause, resume, remove, redrive or drop")
 
@@ -223,6 +227,9 @@ class Webhooks:
         body = self._encode(name, events, hook.lost)
         for tried in range(1, TRIES_MAX + 1):
             error = await self._post(self.hooks[name], delivery, body)
+            await (
+                trio.lowlevel.checkpoint_if_cancelled()
+            )  # a thread that posts cannot be: the webhook may be another one
             hook = self.hooks[name]
             if not error:
                 self._write(name, replace(hook, failures=0, error=""))
@@ -250,19 +257,28 @@ class Webhooks:
         log.error("webhook_events_lost", webhook=name, reason=why, after=hook.after)
         return hook
 
-    async def _redrive(self, name: str, now_ms: int) -> None:
+    async def _redrive(self, name: str, now_ms: int, scope: trio.CancelScope) -> None:
         """Post the dead letters once more; those that are taken are gone."""
+        with scope:
+            await self._until_durable()
+            for record_id, letter in list(self.letters_of(name)):
+                if not await self._post_letter(name, record_id, letter, now_ms):
+                    break
+            del self._redriving[name]
+
+    async def _post_letter(self, name: str, record_id: bytes, letter: LetterRecord, now_ms: int) -> bool:
+        """Post one; return whether it was taken."""
         assert self._post is not None
-        await self._until_durable()
-        for record_id, letter in list(self.letters_of(name)):
-            delivery = f"{name}-letter-{int.from_bytes(record_id[-8:], 'big')}"
-            error = await self._post(self.hooks[name], delivery, letter.body)
-            if error:
-                again = replace(letter, attempts=letter.attempts + 1, error=error, at_ms=now_ms)
-                self._put_letter(record_id, again)
-                self._keep([(records.LETTER, record_id, again)])
-                return
+        delivery = f"{name}-letter-{int.from_bytes(record_id[-8:], 'big')}"
+        error = await self._post(self.hooks[name], delivery, letter.body)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not error:
             self._drop(record_id)
+        elif record_id in self.letters:  # nobody has dropped it meanwhile
+            again = replace(letter, attempts=letter.attempts + 1, error=error, at_ms=now_ms)
+            self._put_letter(record_id, again)
+            self._keep([(records.LETTER, record_id, again)])
+        return not error
 
     def _drop_letters(self, name: str) -> None:
         for record_id, _ in list(self.letters_of(name)):

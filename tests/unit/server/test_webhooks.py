@@ -285,6 +285,44 @@ async def test_a_paused_one_posts_later_and_a_removed_one_never(server: Server) 
     assert not hooks_of(again).hooks
 
 
+@pytest.mark.parametrize("word", ["remove", "pause"])
+@pytest.mark.parametrize("letters", [False, True])
+async def test_an_order_in_the_midst_of_a_post_is_obeyed_when_that_is_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch, word: str, *, letters: bool
+) -> None:
+    """A thread that posts cannot be cancelled; what comes of it changes no webhook that is gone."""
+    monkeypatch.setattr(webhooks, "TRIES_MAX", 1)
+    receiver = Receiver(server)
+    admin, _ = await make(server, topics=["task."])
+    receiver.refuses = "nobody is there" if letters else ""
+    client = await server.client()
+    await server.submit(client, 1)
+    await server.submit(client, 1)
+    await trio.sleep(2)
+
+    async def answer_late() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+
+    receiver.refuses, receiver.answer = "", answer_late
+    if letters:
+        await order(admin, "redrive")
+        await order(admin, "redrive")
+    else:
+        await server.submit(client, 1)
+    await trio.sleep(1)
+    posts = len(receiver.posts)
+    assert posts > 0
+    await order(admin, word)
+    await trio.sleep(20)
+    views = (await admin.ask(WebhookList(admin.number()), WebhookPage)).webhooks
+    assert [view.letters for view in views] == ([] if word == "remove" else [0])
+    assert len(receiver.posts) == posts + (letters and word == "pause")
+    again = await server.crash()
+    assert len(hooks_of(again).hooks) == len(views)
+    assert not hooks_of(again).letters
+
+
 async def test_changed_it_keeps_its_secret_and_its_place(server: Server) -> None:
     receiver = Receiver(server)
     admin, first = await make(server, topics=["task."])
