@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Annotated, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,9 +29,11 @@ from taskd.cli.asking import CONNECT_S, ask_http
 from taskd.cli.finding import Finding
 from taskd.cli.options import chosen_server
 from taskd.cli.scrub import SECRET_NAME, TEXT, Scrubber
+from taskd.cli.working import AgentSettings
 from taskd.client.client import Client
 from taskd.client.profile import Profile, profiles, resolve
-from taskd.server.settings import FILE_NAME
+from taskd.server.config import ServerConfig
+from taskd.server.settings import FILE_NAME, ByteCount, Milliseconds
 from taskd.store.head import FORMAT
 from taskd.text import Json
 from taskd_protocol.errors import TaskdError
@@ -49,16 +51,17 @@ _PARTS: Final = (
     *("structlog", "trio"),
 )
 """Packages whose versions are told."""
-_SETTINGS: Final = frozenset(
-    {"data_dir", "host_names", "http", "listen", "log_form", "log_level", "loop", "queues", "modules", "name"}
-)
-"""Settings whose text is no secret; of others numbers, sizes and times are shown."""
+_NAMES: Final = frozenset({"data_dir", "host_names", "http", "listen", "loop", "queues", "modules", "name"})
+"""Settings whose text is no secret."""
+_FIGURES: Final = frozenset({bool, int, float, Milliseconds, ByteCount})
+"""Kinds of settings that hold a number, a size or a time."""
 
 README: Final = """What `taskd debug-bundle` found: versions, configuration, findings of the doctor, the machine, what
 the server counts, its metrics, and the ends of the logs that were named.
 
 Payloads, results, error messages, tokens, keys and what tasks print are left out, or replaced by [text] and [secret].
-Names of tasks, queues, agents, machines and folders are in it: look through it before you send it.
+Names of tasks, queues, agents, machines and folders are in it, as are the words by which lines of
+logs say what happened, and their fields `name` and `path`: look through it before you send it.
 """
 
 
@@ -74,7 +77,7 @@ def collect(findings: Sequence[Finding], logs: Sequence[IO[bytes]], config: Path
     yield "README.txt", README.encode()
     documents: dict[str, Callable[[], Json]] = {
         "versions.json": _versions,
-        "config.json": lambda: _config(config, os.environ),
+        "config.json": lambda: told_settings(config, os.environ),
         "doctor.json": lambda: [_finding(finding) for finding in findings],
         "machine.json": _machine,
         "data_dir.json": _data_dir,
@@ -137,33 +140,47 @@ def _versions() -> Json:
     }
 
 
-def _config(config: Path | None, environ: Mapping[str, str]) -> Json:
-    """Return the settings of file and environment: values that cannot be secrets, and names of the others."""
+def told_settings(config: Path | None, environ: Mapping[str, str]) -> Json:
+    """Return what file and environment set: the values of what taskd has and no secret can be in, else the name."""
     path = config or Path(environ.get("TASKD_CONFIG") or FILE_NAME)
     sections: dict[str, Json] = {}
     if path.is_file():
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        sections = {name: _setting(name, value) for name, value in document.items()}
-    variables = {
-        name: _setting(name.removeprefix("TASKD_").lower(), value)
-        for name, value in sorted(environ.items())
-        if name.startswith("TASKD_")
-    }
+        sections = {name: _section(name, value) for name, value in document.items()}
+    kinds = _kinds(AgentSettings) | _kinds(ServerConfig)
+    variables: dict[str, Json] = {}
+    for name, value in sorted(environ.items()):
+        if name.startswith("TASKD_"):
+            key = name.removeprefix("TASKD_").lower()
+            variables[name] = _setting(key, value, kinds.get(key))
     return {"file": str(path) if sections else None, "settings": sections, "environment": variables}
 
 
-def _setting(name: str, value: object) -> Json:
-    match value:
-        case bool() | int() | float():
+def _section(name: str, said: object) -> Json:
+    kinds = {"server": _kinds(ServerConfig), "agent": _kinds(AgentSettings)}.get(name, {})
+    if not isinstance(said, dict):
+        return TEXT
+    return {str(key): _setting(str(key), value, kinds.get(str(key))) for key, value in said.items()}
+
+
+def _kinds(settings: type[msgspec.Struct]) -> dict[str, object]:
+    """Return what each setting holds, by the name that people write."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(settings)}
+
+
+def _setting(name: str, value: object, kind: object) -> Json:
+    """Return what a setting is set to; where taskd has none of that name (``kind`` is None), it may be anything."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return value if isinstance(value, str) and value in get_args(kind) else TEXT
+    if kind in _FIGURES:
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and _is_amount(value)):
             return value
-        case dict():
-            return {str(inner): _setting(str(inner), each) for inner, each in value.items()}
-        case list():
-            return [_setting(name, each) for each in value]
-        case str() if name in _SETTINGS or _is_amount(value):
-            return value
-        case _:
-            return TEXT
+        return TEXT
+    if kind is not None and name in _NAMES:
+        return [str(each) for each in value] if isinstance(value, list) else str(value)
+    return TEXT
 
 
 def _is_amount(text: str) -> bool:

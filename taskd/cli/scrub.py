@@ -68,6 +68,8 @@ _PLAIN: Final = frozenset(
     | {"peer", "queue", "schedule", "server", "state", "task", "timestamp", "workflow"}
 )
 """Fields of a log line that hold names and ids."""
+_OUR_EVENT: Final = re.compile(r"[a-z]+(?:[_ ][a-z]+){0,7}")
+"""Fixed words, of which nothing is put in."""
 _OUR_REASONS: Final = frozenset(
     {"backup_failed", "connection_refused", "loss_not_noted", "record cannot be read", "server_away"}
 )
@@ -148,8 +150,9 @@ class Scrubber:
         return " ".join([at, f"[{level}]", self._event(event, fields), *told])
 
     def _event(self, event: str, fields: dict[str, object]) -> str:
-        """Return what happened; a line of a library, which has a ``logger``, may say anything."""
-        return TEXT if "logger" in fields else self.text(event)
+        """Return what happened, said as taskd does; a line of a library, which has a ``logger``, may say anything."""
+        ours = "logger" not in fields and (event in _OUR_REASONS or _OUR_EVENT.fullmatch(event) is not None)
+        return self.text(event) if ours else TEXT
 
     def _field(self, event: str, name: str, value: object) -> Json:
         if value is None or isinstance(value, bool | int | float):

@@ -72,6 +72,14 @@ def test_a_library_may_say_anything() -> None:
     assert left == {"event": TEXT, "logger": "urllib3"}
 
 
+@pytest.mark.parametrize(
+    "event", ["paid with 4242424242", "GET /reset?code=hunter2", "Hunter", "x" * 9 + "=1", "a b" * 9]
+)
+def test_what_happened_is_told_in_words_of_taskd(event: str) -> None:
+    assert json.loads(Scrubber().log(json.dumps({"event": event}))) == {"event": TEXT}
+    assert json.loads(Scrubber().log(json.dumps({"event": "agent in quarantine"}))) == {"event": "agent in quarantine"}
+
+
 def test_of_a_traceback_the_way_is_left() -> None:
     traceback = [
         "Traceback (most recent call last):",
