@@ -89,6 +89,12 @@ WORDS = {
         "Simulated agents, each on a TLS connection of its own, that report every task as done at once: what"
         " connections cost the server. Each may hold 2,000 leases over their number, 8 at least.",
     ),
+    "load": Words(
+        "Load",
+        "% of the most",
+        "Tasks are due at even distances, at a share of the most that went through when all were submitted at once (the"
+        " median of four runs before), whatever the answers do. Latency counts from the instant at which each was due.",
+    ),
     "clients": Words(
         "Clients",
         "clients",

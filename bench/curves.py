@@ -1,10 +1,10 @@
-"""`make bench-curves`: throughput and latency against agents, payload, backlog, queues, classes and clients.
+"""`make bench-curves`: throughput and latency against load, agents, clients, payload, queues, classes, backlog.
 
     python bench/curves.py [--only agents,clients] [--minutes 10] [--shrink N] [--docs]
 
 Server, agents and TLS as shipped. Each point is measured in rounds of as many tasks as take about ``ROUND_S``, all
 submitted at once; what is told is the median, with what was used in that round (``use.py``), and then trips, one task
-after another. Clients are the exception: each of them makes trips, all at once. Writes
+after another. Clients and load are exceptions: of these the trips are the work. Writes
 ``build/bench/curves-<date>.json``, and with ``--docs`` the second part of docs/benchmarks.md.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import datetime as dt
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ import curve_page
 import machine
 import measure
 import msgspec
+import paced
 import pages
 from curve_page import Curve, Point
 from use import Use
@@ -53,6 +53,8 @@ TRIPS = 400
 TRIPS_S = 3.0
 CLIENTS_S = 4.0
 """For so long all clients make trips."""
+LOAD_S = 4.0
+"""For so long tasks arrive; the first second does not count."""
 WITHIN_S = 120.0
 WINDOW, WINDOW_MIN = 2_000, 8
 """Leases that all simulated agents hold together, and that each may hold at least."""
@@ -225,17 +227,33 @@ def clients(place: Place, counts: Sequence[int]) -> Points:
             use = Use(running.pids() | {"client": [program.pid for program in programs]})
             trips = crowd.trips(programs, CLIENTS_S)
             told = use.told(len(trips), perf_counter_ns())
-            rate = len(trips) / CLIENTS_S
-            yield Point(
-                at=count,
-                tasks=len(trips),
-                rounds=1,
-                per_s={"median": rate, "min": rate, "max": rate},
-                trips=len(trips),
-                p50_ms=statistics.median(trips),
-                p99_ms=measure.quantile(trips, 0.99),
-                used=told,
-            )
+            yield _single(count, trips, len(trips) / CLIENTS_S, told, len(trips))
+
+
+def load(place: Place, shares: Sequence[int]) -> Points:
+    """Tasks that arrive by a schedule, at a share of what is possible, whatever the answers do."""
+    running = place.cluster(((), ()))
+    task = place.app().task(name=crowd.NOOP)(bench_tasks.noop.function)
+    most = paced.most(task)
+    for share in shares:
+        use = Use(running.pids())
+        late_ms, sizes = paced.paced(task, most * share / 100, LOAD_S)
+        told = use.told(sum(sizes), perf_counter_ns())
+        yield _single(share, late_ms, most * share / 100, told, sum(sizes))
+
+
+def _single(at: int, trips: Sequence[float], rate: float, used: measure.Facts, tasks: int) -> Point:
+    """Tell of a point that is measured once, its trips being its work."""
+    return Point(
+        at=at,
+        tasks=tasks,
+        rounds=1,
+        per_s=measure.spread([rate]),
+        trips=len(trips),
+        p50_ms=measure.quantile(trips, 0.5),
+        p99_ms=measure.quantile(trips, 0.99),
+        used=used,
+    )
 
 
 CURVES: dict[str, tuple[Callable[[Place, Sequence[int]], Points], Sequence[int]]] = {
@@ -243,6 +261,7 @@ CURVES: dict[str, tuple[Callable[[Place, Sequence[int]], Points], Sequence[int]]
     "payload": (payload, (0, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)),
     "queues": (queues, (1, 10, 100, 1_000)),
     "classes": (classes, (1, 10, 100, 1_000)),
+    "load": (load, (10, 30, 50, 70, 90)),
     "clients": (clients, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
     "backlog": (of_backlog, (0, 10_000, 100_000, 1_000_000, 10_000_000)),
 }

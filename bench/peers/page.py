@@ -160,7 +160,7 @@ def _counts(runs: Sequence[measure.Facts]) -> str:
     return " to ".join(f"{count:,}" for count in sorted({min(found), max(found)})) if found else ""
 
 
-COUNTS = ("tasks", "nodes", "trips", "calls")
+COUNTS = ("tasks", "nodes", "trips")
 
 
 def _ratios(document: Document, void: AbstractSet[str]) -> Iterator[str]:

@@ -28,8 +28,8 @@ class Peer(running.AsyncAdapter):
     modes = {"fast": "file storage, synced every two minutes, its default; workers pull 256 at a time"}
     durable = ()
     differs = (
-        "A log of messages: results are published to whoever listens and kept nowhere. This version cannot fsync before"
-        " it acknowledges."
+        "A log of messages: results are published to whoever listens and kept nowhere. Debian's version cannot fsync"
+        " before it acknowledges, so it has no durable mode here."
     )
 
     def broker(self) -> Broker:
