@@ -5,6 +5,7 @@ Nothing here waits without a bound: who is silent for too long has failed, and t
 
 import json
 import os
+import random
 import re
 import select
 import shutil
@@ -27,6 +28,8 @@ import psutil
 from peers.interface import Broker, Place
 
 ENVIRONMENTS = programs.BENCH.parent / "build" / "peers"
+PORTS = (15_000, 30_000)
+"""Below those that Linux gives to clients."""
 START_S = 30.0
 SETTLE_S = 0.5
 RESTART_S = 0.5
@@ -86,10 +89,11 @@ def _environment(place: Place) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port of loopback that nobody has, and that no client is given before the broker listens."""
+    while True:
+        port = random.randrange(*PORTS)  # noqa: S311 - any will do
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Session:
