@@ -188,11 +188,12 @@ class Session:
         return answer
 
     def say(self, work: str, **arguments: object) -> None:
-        """Ask the client for a work."""
+        """Ask the client for a work; if it has ended, whoever listens for its answer is told."""
         assert self.client is not None
         assert self.client.stdin is not None
-        self.client.stdin.write(json.dumps({"work": work, **arguments}).encode() + b"\n")
-        self.client.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.client.stdin.write(json.dumps({"work": work, **arguments}).encode() + b"\n")
+            self.client.stdin.flush()
 
     def hear(self, within_s: float) -> measure.Facts:
         """Return the client's next line.
