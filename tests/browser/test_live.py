@@ -23,7 +23,7 @@ _LOOK_FOR = """
     const look = () => { if (!window.__seen && document.body.innerText.includes(words)) window.__seen = Date.now(); };
     new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
 """
-_WEIGHED = """
+WEIGHED = """
     const paint = performance.getEntriesByType('paint').map((e) => e.startTime);
     if (!paint.length || !window.__drawn) return null;
     const files = performance.getEntriesByType('resource').filter((e) => !e.name.includes('/api/'));
@@ -75,6 +75,38 @@ def test_what_happens_is_seen_within_half_a_second(site: Site) -> None:
     assert is_seen(tab, queued)
 
 
+_LATE_STREAMS = """
+    const [Stream, repeat] = [window.EventSource, window.setInterval];
+    window.setInterval = (work, ms) => ms < 10000 ? repeat(work, ms) : 0;
+    window.EventSource = class {
+      constructor(url) {
+        window.__open = () => {
+          this.real = new Stream(url);
+          for (const name of ['onopen', 'onerror', 'onmessage']) this.real[name] = (event) => this[name]?.(event);
+        };
+      }
+      addEventListener() {}
+      close() { this.real?.close(); }
+    };
+"""
+"""No page asks again by itself, and each stream of news begins when this test says so."""
+
+
+def test_what_happens_before_news_are_followed_is_seen(site: Site) -> None:
+    """Between what a page has asked for and the begin of its stream there is no gap."""
+    tab = site.tab
+    task_id = site.submit("elsewhere.gap", queue="gap", delay_ms=3_600_000)
+    tab.open("/tasks?filter=queue:gap")
+    tab.see("elsewhere.gap", "scheduled", "Live")
+    tab.run(_LATE_STREAMS)
+    tab.click("elsewhere.gap")
+    tab.see("Timeline", "Scheduled")
+    tab.wait(lambda: tab.run("return Boolean(window.__open)"))
+    site.ask("POST", f"/api/v1/tasks/{task_id}/cancel", {})
+    tab.run("window.__open()")
+    tab.wait(lambda: [chip.text for chip in tab.find(".head .chip")] == ["cancelled"])
+
+
 @pytest.mark.parametrize("path", ["/", "/tasks", "/workflows", "/dead"])
 def test_a_page_is_there_within_a_second_and_light(site: Site, path: str) -> None:
     """With nothing kept in the browser: its first meaningful paint, and all that it loads."""
@@ -85,7 +117,7 @@ def test_a_page_is_there_within_a_second_and_light(site: Site, path: str) -> Non
         tab.open(path)
         tab.wait(lambda: tab.find("#main h1"))
         tab.see("Live")
-        told = tab.wait(lambda: tab.run(_WEIGHED))
+        told = tab.wait(lambda: tab.run(WEIGHED))
         assert 50_000 < told["bytes"] <= WEIGHT_BYTES_MAX
         return float(told["paint"])
 

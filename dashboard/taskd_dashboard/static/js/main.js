@@ -161,9 +161,11 @@ api.when("back", () => { lostSince = 0; frame(); });
 live.onState((state, before) => {
   if (state === "lost" && !lostSince) lostSince = Date.now();
   if (state === "on") {
-    if (before === "lost" || lostSince) notice("Connected again.");
+    if (before === "lost" || lostSince) {
+      notice("Connected again.");
+      screen?.load();
+    }
     lostSince = 0;
-    screen?.load();
   }
   frame();
 });

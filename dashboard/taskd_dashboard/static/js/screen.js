@@ -48,8 +48,8 @@ export class Screen {
   news(topic, data) {
     if (this.over) return;
     if (topic === "dead") dispatchEvent(new Event("taskd-dead"));
-    // What a topic says first is how things stand, which the page has just asked for.
-    if (data.number === 0 || !(this.page.topics?.(this) ?? []).includes(topic)) return;
+    // What a topic says first is that it is followed now: what happened since the page asked is in no news, so it asks again.
+    if (!(this.page.topics?.(this) ?? []).includes(topic)) return;
     if (this.page.news?.(this, topic, data)) this.redraw();
     else this.soon();
   }

@@ -92,8 +92,7 @@ export default {
   every: 10_000,
   async load(screen) {
     const path = `/api/v1/tasks/${encodeURIComponent(screen.params.id)}`;
-    const task = await get(path, screen.abort.signal);
-    const explained = await get(`${path}/explain`, screen.abort.signal).catch(() => null);
+    const [task, explained] = await Promise.all([get(path, screen.abort.signal), get(`${path}/explain`, screen.abort.signal).catch(() => null)]);
     logs(screen).follow(task);
     return { task, explained };
   },
