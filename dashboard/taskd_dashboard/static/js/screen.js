@@ -8,7 +8,8 @@ import * as live from "./live.js";
 import { button, empty, h, render } from "./ui.js";
 
 const LEAST_MS = 400;
-const SHARE = 5; // so many times as long as loading takes: a page never asks for more than a fifth of the time
+const SHARE = 5; // so many times as long as loading takes: a page asks for no more than a fifth of the time,
+const MOST_MS = 1500; // unless that were late: one answer that was slow says little of the next
 
 export class Screen {
   constructor(root, page, { params, query, path }) {
@@ -60,7 +61,7 @@ export class Screen {
     this.later = setTimeout(() => {
       this.later = null;
       this.load();
-    }, Math.max(0, this.loadedAt + Math.max(LEAST_MS, SHARE * this.tookMs) - performance.now()));
+    }, Math.max(0, this.loadedAt + Math.max(LEAST_MS, Math.min(MOST_MS, SHARE * this.tookMs)) - performance.now()));
   }
 
   async load() {
