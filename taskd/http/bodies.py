@@ -5,8 +5,9 @@ Invariants:
 - A body that cannot be what was asked for is refused with the place of the fault.
 """
 
+import re
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import msgspec
 import trio
@@ -14,6 +15,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from taskd.http.errors import JSON, BodyTooLarge, BodyTooSlow, FieldRefused, MediaTypeRefused
+
+if TYPE_CHECKING:
+    from taskd.text import Json
 
 T = TypeVar("T")
 
@@ -27,6 +31,8 @@ _MIB: Final = 1 << 20
 _LENGTH_DIGITS_MAX: Final = 19
 """Of a number that has 64 bits; Python reads none of thousands of digits."""
 _AT: Final = " - at `"
+_SOME_KEY: Final = "[...]"
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
@@ -87,6 +93,8 @@ def from_json(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as why:
+        raise _with_key(why, body, kind) from None
     except msgspec.DecodeError as why:
         raise field_refused(why) from None
     except (RecursionError, UnicodeDecodeError):
@@ -108,7 +116,32 @@ def from_words(words: dict[str, str | list[str]], kind: type[T]) -> T:
 def field_refused(why: msgspec.DecodeError) -> FieldRefused:
     """Say what msgspec says, with the place apart."""
     message, _, place = str(why).partition(_AT)
-    return FieldRefused(message[:1].lower() + message[1:], place.rstrip("`") or "$")
+    if not message[:2].isupper():  # JSON stays
+        message = message[:1].lower() + message[1:]
+    return FieldRefused(message, place.rstrip("`") or "$")
+
+
+def _with_key(why: msgspec.ValidationError, body: bytes, kind: type[T]) -> FieldRefused:
+    """Say what msgspec says, and of a map the key, for which it says ``[...]``: it is refused alone, too."""
+    told = field_refused(why)
+    before, is_map, behind = told.path.partition(_SOME_KEY)
+    if not is_map or len(body) > BODY_BYTES_MAX:
+        return told
+    document: Json = msgspec.json.decode(body)
+    within = document
+    for name, number in _STEP.findall(before):
+        within = cast("dict[str, Json]", within)[name] if name else cast("list[Json]", within)[int(number)]
+    among = cast("dict[str, Json]", within)
+    for key, value in list(among.items()):
+        among.clear()
+        among[key] = value
+        try:
+            msgspec.convert(document, kind)
+        except msgspec.ValidationError as again:
+            if str(again) == str(why):
+                told.path = f"{before}.{key[:64]}{behind}"
+                break
+    return told
 
 
 def _too_large(bytes_max: int) -> BodyTooLarge:

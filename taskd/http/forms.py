@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from taskd.http.bodies import from_json
-from taskd.http.errors import FieldRefused
+from taskd.http.errors import BodyTooLarge, FieldRefused
 from taskd_protocol.limits import PAYLOAD_BYTES_MAX
 
 BodyT = TypeVar("BodyT")
@@ -22,6 +22,8 @@ FORM: Final = "multipart/form-data"
 
 JSON_FIELD: Final = "task"
 """The part that holds the JSON."""
+
+JSON_BYTES_MAX: Final = 64 * 1024
 
 FILES_MAX: Final = 64
 
@@ -47,27 +49,41 @@ async def read_form(raw: bytes, headers: Headers, kind: type[BodyT]) -> Form[Bod
 
     Raises:
         FieldRefused: It is none, or its JSON is not what was asked for.
+        BodyTooLarge: Its JSON is too long for a form.
     """
     try:
         async with aclosing(_in_steps(raw)) as steps:
-            form = await _Parser(headers, steps, max_files=FILES_MAX, max_fields=1, max_part_size=_STEP_BYTES).parse()
+            form = await _Parser(
+                headers, steps, max_files=FILES_MAX, max_fields=FILES_MAX, max_part_size=JSON_BYTES_MAX
+            ).parse()
     except MultiPartException as why:
+        if why.message.startswith("Part exceeded"):
+            raise BodyTooLarge(
+                f"a field of a form is longer than {JSON_BYTES_MAX:,} bytes; send what is larger as a file, or no form"
+            ) from None
         raise FieldRefused(f"the form cannot be read: {why.message}") from None
     except (KeyError, UnicodeError, ValueError):
         raise FieldRefused("the form cannot be read: its Content-Type names no boundary, or it is cut") from None
     try:
-        said, files = "{}", {}
+        said: str | None = None
+        files: dict[str, bytes] = {}
         for name, part in form.multi_items():
             if isinstance(part, UploadFile):
-                if name in files:
-                    raise FieldRefused(f"two files are called {name[:64]!r}; each becomes one argument", name[:64])
+                if not name or name in files:
+                    fault = f"two files are called {name[:64]!r}" if name else "a file has no name"
+                    raise FieldRefused(f"{fault}; each becomes the argument of its name", name[:64])
                 files[name] = await part.read()
-            elif name == JSON_FIELD:
-                said = part
-            else:
+            elif name != JSON_FIELD:
                 raise FieldRefused(f"a form has a field {JSON_FIELD!r} with JSON, and files", name[:64])
+            elif said is not None:
+                raise FieldRefused(f"the field {JSON_FIELD!r} is said twice; a form submits one task", JSON_FIELD)
+            else:
+                said = part
     finally:
         await form.close()
+    if said is None:
+        hint = f"; it is a file here, send its content: {JSON_FIELD}=<FILE" if JSON_FIELD in files else ""
+        raise FieldRefused(f"a form has a field {JSON_FIELD!r} with JSON, and files{hint}", JSON_FIELD)
     return Form(from_json(said.encode(), kind), files)
 
 

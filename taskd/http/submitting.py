@@ -1,18 +1,19 @@
 """What a submit says: the JSON of a task, as the command line's options say it, made into the protocol's own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import msgspec
 
-from taskd.client.labels import read_labels
+from taskd.client.labels import read_labels, read_rule
 from taskd.client.resources import read_requests
-from taskd.http.errors import FieldRefused
+from taskd.http.errors import FieldRefused, placed
 from taskd_protocol.ids import parse_task_id
 from taskd_protocol.limits import PRIORITY_MAX, PRIORITY_MIN
 from taskd_protocol.payload import pack_arguments
-from taskd_protocol.resources import Where
-from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, UNIQUE_MODES, Retry, Rules, TaskSpec, Unique, Use
+from taskd_protocol.resources import MEMORY, Where
+from taskd_protocol.task import DEFAULT_QUEUE, NO_RULES, UNIQUE_MODES, Retry, Rules, TaskSpec, Unique, Use, check_name
+from taskd_protocol.tracing import NO_TRACEPARENT, is_traceparent
 
 Priority = Annotated[int, msgspec.Meta(ge=PRIORITY_MIN, le=PRIORITY_MAX, description="Higher runs sooner.")]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
@@ -111,14 +112,18 @@ class WarnedDocument(SubmittedDocument):
 
 
 def read_task(
-    body: TaskBody, files: Mapping[str, bytes], traceparent: str, new_id: bytes, packed: bytes | None = None
+    body: TaskBody,
+    files: Mapping[str, bytes],
+    traceparent: Callable[[bytes], str],
+    new_id: bytes,
+    packed: bytes | None = None,
 ) -> TaskSpec:
     """Return the task as the protocol has it; what is out of range is refused when it is submitted.
 
     Args:
         body: What was sent.
         files: Become named arguments, as bytes.
-        traceparent: Of the request.
+        traceparent: Of the request, given the id of what it makes.
         new_id: For a task that brings none.
         packed: Its arguments, if they were packed before; then the body has none, and there are no files.
 
@@ -131,7 +136,23 @@ def read_task(
         raise FieldRefused(f"{min(twice)[:64]!r} is an argument and a file; say one", "$.kwargs")
     if body.unique is not None and body.unique.mode not in UNIQUE_MODES:
         raise FieldRefused(f"mode is one of {', '.join(UNIQUE_MODES)}", "$.unique.mode")
-    where = Where(requests=read_requests(body.resources), labels=read_labels(body.labels))
+    with placed("$.id"):
+        task_id = new_id if body.id is None else parse_task_id(body.id)
+    if body.traceparent and not is_traceparent(body.traceparent):
+        raise FieldRefused(NO_TRACEPARENT, "$.traceparent")
+    for name, amount in (body.resources or {}).items():
+        with placed(f"$.resources.{name[:64]}"):
+            read_requests({MEMORY: "1MiB", name: amount})  # beside another: one of nothing is none alone
+    for number, label in enumerate(body.labels):
+        with placed(f"$.labels[{number}]"):
+            read_rule(label)
+    for field, named in (("name", body.name), ("queue", body.queue), ("key", body.key)):
+        with placed(f"$.{field}"):
+            if named:
+                check_name(field, named)
+    with placed("$.resources"):
+        requests = read_requests(body.resources)
+    where = Where(requests=requests, labels=read_labels(body.labels))
     rules = Rules(
         timeout_ms=body.timeout_ms,
         soft_timeout_ms=body.soft_timeout_ms,
@@ -150,7 +171,7 @@ def read_task(
         sticky=body.sticky,
     )
     return TaskSpec(
-        id=new_id if body.id is None else parse_task_id(body.id),
+        id=task_id,
         name=body.name,
         payload=pack_arguments(body.args, {**body.kwargs, **files}) if packed is None else packed,
         queue=body.queue,
@@ -158,6 +179,6 @@ def read_task(
         delay_ms=body.delay_ms,
         retry=None if body.retry is None else Retry(**msgspec.structs.asdict(body.retry)),
         key=body.key,
-        traceparent=body.traceparent or traceparent,
+        traceparent=body.traceparent or traceparent(task_id),
         given=None if rules == NO_RULES else rules,
     )

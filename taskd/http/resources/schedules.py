@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from taskd.http.errors import FieldRefused
+from taskd.http.errors import FieldRefused, placed
 from taskd.http.paging import Limit
 from taskd.http.resources.limits import RemovedDocument
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
@@ -42,6 +42,7 @@ from taskd_protocol.schedule_messages import (
     ScheduleTriggered,
     ScheduleView,
 )
+from taskd_protocol.task import TaskSpec
 from taskd_protocol.workflow import is_workflow_id
 
 
@@ -188,7 +189,7 @@ async def set_schedule(call: Call[Nothing, ScheduleBody]) -> ScheduleDocument:
     schedule = Schedule(
         name=body.name,
         timing=_timing(body.timing),
-        task=read_task(body.task, {}, "", NO_TASK_ID),
+        task=_task(body.task),
         jitter_ms=body.jitter_ms,
         overlap=body.overlap,
         missed=body.missed,
@@ -249,6 +250,11 @@ async def _ordered(call: Call[ScheduleAsked, Nothing], action: str) -> ScheduleD
     name = call.asked.name
     await call.ask(ScheduleOrder(0, name, action), Done)
     return schedule_document(_found(name, await call.ask(ScheduleList(0, [name]), SchedulePage)))
+
+
+def _task(body: TaskBody) -> TaskSpec:
+    with placed("$.task"):
+        return read_task(body, {}, lambda _: "", NO_TASK_ID)
 
 
 def _found(name: str, page: SchedulePage) -> ScheduleView:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from taskd.client.misfits import texts_of
 from taskd.client.outcome import error_of
 from taskd.http.converting import APART_BYTES, VALUES, value_apart
-from taskd.http.errors import JSON, FieldRefused, NotFound
+from taskd.http.errors import JSON, FieldRefused, NotFound, placed
 from taskd.http.paging import Cursor, FilterWords, Limit, cursor_text, read_cursor, wanted_tasks
 from taskd.http.routes import AnyRoute, Call, Nothing, get, post
 from taskd.http.submitting import BatchBody, SubmittedDocument, TaskBody, WarnedDocument, read_task
@@ -41,7 +41,7 @@ from taskd_protocol.messages import (
     TaskViews,
     Wait,
 )
-from taskd_protocol.task import TaskSpec
+from taskd_protocol.task import TaskSpec, check_specs
 
 HERE_BYTES: Final = 64 * 1024
 """A value that is larger is made into text away from the loop."""
@@ -264,12 +264,16 @@ async def _submit(
     call: Call[Nothing, TaskBody] | Call[Nothing, BatchBody], bodies: Sequence[TaskBody], files: Mapping[str, bytes]
 ) -> tuple[list[TaskSpec], Accepted]:
     made = call.make_ids(len(bodies))
-    ids = [new if body.id is None else parse_task_id(body.id) for body, new in zip(bodies, made, strict=True)]
+    places = (
+        ["$"] if len(bodies) == 1 and isinstance(call.body, TaskBody) else [f"$.tasks[{n}]" for n in range(len(bodies))]
+    )
     packed: Sequence[bytes | None] = call.packed or [None] * len(bodies)
-    specs = [
-        read_task(body, files, call.traceparent(i), i, payload)
-        for body, i, payload in zip(bodies, ids, packed, strict=True)
-    ]
+    specs = []
+    for place, body, new, payload in zip(places, bodies, made, packed, strict=True):
+        with placed(place):
+            spec = read_task(body, files, call.traceparent, new, payload)
+            check_specs([spec], call.payload_bytes_max)
+        specs.append(spec)
     return specs, await call.ask(Submit(0, specs), Accepted)
 
 

@@ -136,6 +136,26 @@ async def test_many_are_submitted_together_or_not_at_all(browser: Browser) -> No
     assert (await browser.post("/tasks/batch", {"tasks": []})).error[:2] == (400, "request.invalid")
 
 
+@pytest.mark.parametrize(
+    ("bad", "path"),
+    [
+        ({"name": "m.f", "resources": {"cpu": -1}}, "$.tasks[5].resources.cpu"),
+        ({"name": "m.f", "resources": {"cpu": None}}, "$.tasks[5].resources.cpu"),
+        ({"name": "m.f", "id": "zz"}, "$.tasks[5].id"),
+        ({"name": "m\n"}, "$.tasks[5].name"),
+        ({"name": "m.f", "labels": ["zone=a", "?"]}, "$.tasks[5].labels[1]"),
+        ({"name": "m.f", "retry": {"factor": 1e9}}, "$.tasks[5]"),
+    ],
+)
+async def test_of_many_the_bad_one_is_named(browser: Browser, bad: dict[str, object], path: str) -> None:
+    answer = await browser.post(
+        "/tasks/batch", {"tasks": [{"name": "m.f", "resources": {"cpu": 0, "gpu": 1}}] * 5 + [bad]}
+    )
+    assert answer.error[:2] == (400, "request.invalid")
+    assert answer.json["error"]["path"] == path
+    assert (await browser.get("/tasks")).json["tasks"] == []
+
+
 def form(*parts: tuple[str, str | None, bytes]) -> bytes:
     """Return a form of fields and files."""
     told = b""
@@ -167,7 +187,11 @@ async def test_files_become_arguments(browser: Browser, server: Server) -> None:
     ("body", "headers", "message"),
     [
         (form(("task", None, b"{")), FORM, "data was truncated"),
-        (form(("image", "a", b"x")), FORM, "missing required field `name`"),
+        (form(("image", "a", b"x")), FORM, "a form has a field 'task'"),
+        (form(("task", "t.json", TASK)), FORM, "send its content: task=<FILE"),
+        (form(("task", None, TASK), ("task", None, TASK)), FORM, "said twice"),
+        (form(("task", None, TASK), ("other", None, b"x")), FORM, "a form has a field 'task'"),
+        (form(("task", None, TASK), ("", "a", b"x")), FORM, "a file has no name"),
         (form(("other", None, b"x")), FORM, "a form has a field 'task'"),
         (
             form(("task", None, b'{"name": "m.f"}'), ("a", "1", b"x"), ("a", "2", b"y")),
@@ -193,6 +217,8 @@ async def test_a_bad_form_is_refused(browser: Browser, body: bytes, headers: dic
 
 async def test_a_body_above_the_payload_limit_is_refused(browser: Browser) -> None:
     """Before it is read, and where it would fit as JSON, by what it comes to."""
+    long = form(("task", None, b'{"name": "m.f", "args": ["' + b"x" * 65_536 + b'"]}'))
+    assert (await browser.post("/tasks", long, **FORM)).error[:2] == (413, "http.too_large")
     assert (await browser.post("/tasks", b"{}", content_length=str(1 << 30))).error[:2] == (413, "http.too_large")
     raw = b'{"name": "m.f", "args": ["' + b"x" * (16 << 20) + b'"]}'
     assert (await browser.post("/tasks", raw)).error[:2] == (413, "payload.too_large")
@@ -208,11 +234,14 @@ async def test_a_body_above_the_payload_limit_is_refused(browser: Browser) -> No
         ({"name": "m.f", "retry": {"max_attempts": 0}}, "$.retry.max_attempts", ">= 1"),
         ({"name": "m.f", "unique": {"mode": "often"}}, "$.unique.mode", "queued, running, window"),
         ({"name": "m.f", "nonsense": 1}, "$", "unknown field `nonsense`"),
-        ({"name": "m.f", "id": "7"}, "", "is not a task id"),
-        ({"name": "m.f", "labels": ["?"]}, "", "?"),
-        ({"name": "m.f", "resources": {"cpu": "many"}}, "", "many"),
-        ({"name": "m.f", "traceparent": "yes"}, "", "traceparent"),
-        ({"name": "m\n.f"}, "", "printable"),
+        ({"name": "m.f", "id": "7"}, "$.id", "is not a task id"),
+        ({"name": "m.f", "labels": ["?"]}, "$.labels[0]", "?"),
+        ({"name": "m.f", "resources": {"gpu": 1, "cpu": "many"}}, "$.resources.cpu", "many"),
+        ({"name": "m.f", "resources": {"cpu": True}}, "$.resources.cpu", "expected"),
+        ({"name": "m.f", "headers": {"a": "1", "b": 2}}, "$.headers.b", "expected `str`"),
+        ({"name": "m.f", "delay_ms": 1 << 47}, "$", "delay"),
+        ({"name": "m.f", "traceparent": "yes"}, "$.traceparent", "traceparent"),
+        ({"name": "m\n.f"}, "$.name", "printable"),
     ],
 )
 async def test_a_submit_that_cannot_be_is_refused(browser: Browser, body: object, path: str, message: str) -> None:
