@@ -60,7 +60,7 @@ export class Screen {
     if (this.later || this.over) return;
     this.later = setTimeout(() => {
       this.later = null;
-      this.load();
+      if (live.isWatched()) this.load(); // who goes on is told first how things stand
     }, Math.max(0, this.loadedAt + Math.max(LEAST_MS, Math.min(MOST_MS, SHARE * this.tookMs)) - performance.now()));
   }
 
