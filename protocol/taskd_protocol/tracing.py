@@ -55,6 +55,11 @@ def read_header(value: str) -> str:
     return text if is_traceparent(text) else ""
 
 
+def root_of(task_id: bytes) -> int:
+    """Return the span id of a trace context that begins with the submit of this task: there is no span above it."""
+    return int.from_bytes(task_id[-_SPAN_BYTES:], "big")
+
+
 def span_id_of(task_id: bytes, what: str, attempt: int = 0) -> int:
     """Return the id of a task's span: of ``submit``, or of an ``attempt``."""
     digest = hashlib.blake2b(task_id, digest_size=_SPAN_BYTES, person=f"{what}/{attempt}".encode()[:16])

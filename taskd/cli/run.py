@@ -66,14 +66,15 @@ def run(
     payload = pack_command(command, env=dict(variables) or None, cwd=cwd)
     rules = Rules(timeout_ms=limit_ms, where=where(placed), sticky=sticky)
     with server() as client:
+        [new_id] = client.make_ids(1)
         spec = TaskSpec(
-            id=client.make_ids(1)[0],
+            id=new_id,
             name=COMMAND_NAME,
             payload=payload,
             queue=queue,
             priority=priority,
             retry=Retry(max_attempts=max_attempts),
-            traceparent=make_traceparents(1)[0],
+            traceparent=make_traceparents([new_id])[0],
             given=None if rules == NO_RULES else rules,
         )
         take_as_ctrl_c(signal.SIGTERM)

@@ -116,8 +116,9 @@ def submit(
         preemptible=preemptible,
     )
     with server() as client:
+        [new_id] = client.make_ids(1)
         spec = TaskSpec(
-            id=client.make_ids(1)[0],
+            id=new_id,
             name=name,
             payload=payload,
             queue=queue,
@@ -125,7 +126,7 @@ def submit(
             delay_ms=delay_ms,
             retry=retry,
             key=key,
-            traceparent=make_traceparents(1)[0],
+            traceparent=make_traceparents([new_id])[0],
             given=None if rules == NO_RULES else rules,
         )
         task_id = client.submit([spec])[0]

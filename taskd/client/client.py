@@ -223,7 +223,7 @@ class Client:
         session = yield from operations.connect(self.link, timeout_s)
         check_nodes(nodes, 0, session.limits.payload_bytes_max)
         raw_id = make_workflow_id(self._server_ms(), os.urandom(ENTROPY_BYTES))
-        spec = WorkflowSpec(raw_id, name, len(nodes), policy, make_traceparents(1)[0])
+        spec = WorkflowSpec(raw_id, name, len(nodes), policy, make_traceparents([raw_id])[0])
         yield from operations.submit_workflow(self.link, spec, list(cut_nodes(nodes)), timeout_s)
         return raw_id
 

@@ -353,7 +353,7 @@ class Submitter(Generic[P, R]):
                 given = structs.replace(given or NO_RULES, due_ms=now_ms + delay_ms)
         specs = [
             TaskSpec(task_id, name, payload, queue, priority, delay_ms, retry, key, trace, given)
-            for task_id, payload, trace in zip(ids, payloads, make_traceparents(len(ids)), strict=True)
+            for task_id, payload, trace in zip(ids, payloads, make_traceparents(ids), strict=True)
         ]
         if any(headers):
             specs = [

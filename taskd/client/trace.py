@@ -1,43 +1,39 @@
 """Trace contexts of submits, in W3C form: ``00-<32 hex>-<16 hex>-<flags>``.
 
-A submit under an OpenTelemetry span is its child; one from within a task continues that task's trace;
-any other begins a trace of its own.
+A submit under an OpenTelemetry span is its child; one from within a task is a child of its attempt;
+any other begins a trace of its own, in which its span has none above it.
 """
 
 import os
-import re
 import sys
+from collections.abc import Sequence
 
 from taskd.client.context import running
+from taskd_protocol.tracing import read_traceparent, root_of, span_id_of
 
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACE_HEX = 32
-_SPAN_HEX = 16
-_BOTH_HEX = _TRACE_HEX + _SPAN_HEX
 
 
-def make_traceparents(count: int) -> list[str]:
-    """Make the trace contexts of ``count`` submits, each a span of its own."""
-    span = _open_telemetry_parent()
-    if span is not None:  # within a task, too: its attempt's, or one of its code's own
-        return [span] * count
-    parent = _task_parent()
-    if parent is None:
-        digits = os.urandom(count * _BOTH_HEX // 2).hex()
-        return [
-            f"00-{digits[at : at + _TRACE_HEX]}-{digits[at + _TRACE_HEX : at + _BOTH_HEX]}-01"
-            for at in range(0, count * _BOTH_HEX, _BOTH_HEX)
-        ]
-    digits = os.urandom(count * _SPAN_HEX // 2).hex()
-    head, flags = parent[: 3 + _TRACE_HEX], parent[-2:]
-    return [f"{head}-{digits[at : at + _SPAN_HEX]}-{flags}" for at in range(0, count * _SPAN_HEX, _SPAN_HEX)]
+def make_traceparents(ids: Sequence[bytes]) -> list[str]:
+    """Make the trace contexts of the submits of tasks, or of a workflow, by their ids."""
+    parent = _open_telemetry_parent() or _attempt()  # within a task the first is its attempt's, or its own code's
+    if parent is not None:
+        return [parent] * len(ids)
+    digits = os.urandom(len(ids) * _TRACE_HEX // 2).hex()
+    return [
+        f"00-{digits[at : at + _TRACE_HEX]}-{root_of(raw_id):016x}-01"
+        for raw_id, at in zip(ids, range(0, len(digits), _TRACE_HEX), strict=True)
+    ]
 
 
-def _task_parent() -> str | None:
+def _attempt() -> str | None:
+    """Return the context of the attempt that runs here, as the server tells its span."""
     task = running.get()
-    if task is None or not _TRACEPARENT.fullmatch(task.traceparent):
+    trace = None if task is None else read_traceparent(task.traceparent)
+    if task is None or trace is None:
         return None
-    return task.traceparent
+    span_id = span_id_of(bytes.fromhex(task.id.replace("-", "")), "attempt", task.attempt)
+    return f"00-{trace.trace_id:032x}-{span_id:016x}-{trace.flags:02x}"
 
 
 def _open_telemetry_parent() -> str | None:

@@ -26,7 +26,7 @@ from taskd.server.platform import Offload
 from taskd_protocol.handshake import ALLOWED, HELLO_AGENT
 from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, TaskId, make_task_ids
 from taskd_protocol.messages import ToServer
-from taskd_protocol.tracing import read_header
+from taskd_protocol.tracing import read_header, root_of
 
 AskedT = TypeVar("AskedT")
 BodyT = TypeVar("BodyT")
@@ -92,7 +92,7 @@ class Call(Generic[AskedT, BodyT]):
     def traceparent(self, made_id: bytes) -> str:
         """Return the trace context of the request; or else one by the id of what it makes, as on each resend."""
         told = self.request.headers.getlist("traceparent")
-        return (read_header(told[0]) if len(told) == 1 else "") or f"00-{made_id.hex()}-{made_id[8:].hex()}-01"
+        return (read_header(told[0]) if len(told) == 1 else "") or f"00-{made_id.hex()}-{root_of(made_id):016x}-01"
 
     def make_ids(self, count: int) -> list[TaskId]:
         """Return new ids, rising."""

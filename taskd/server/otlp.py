@@ -110,7 +110,7 @@ def readable(span: Span, resource: "Resource") -> "ReadableSpan":
     return ReadableSpan(
         name=span.name,
         context=context(span.span_id),
-        parent=context(span.parent_id),
+        parent=context(span.parent_id) if span.parent_id else None,
         resource=resource,
         attributes=attributes,
         kind=SpanKind.INTERNAL,

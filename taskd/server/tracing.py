@@ -13,7 +13,7 @@ from taskd.core.lifecycle import State
 from taskd.core.lines import Task
 from taskd.core.working import Working
 from taskd_protocol.ids import TaskId, task_id_unix_ms
-from taskd_protocol.tracing import Trace, read_traceparent, span_id_of
+from taskd_protocol.tracing import Trace, read_traceparent, root_of, span_id_of
 
 OPEN_MAX: Final = 20_000
 """Sampled attempts that run at a time."""
@@ -28,6 +28,7 @@ class Span(NamedTuple):
     trace_id: int
     span_id: int
     parent_id: int
+    """0: there is none above it."""
     start_ns: int
     end_ns: int
     attributes: dict[str, str | int]
@@ -112,7 +113,7 @@ class Tracer:
             "taskd.submit",
             trace.trace_id,
             span_id_of(task_id, "submit"),
-            trace.span_id,
+            0 if trace.span_id == root_of(task_id) else trace.span_id,
             made_ms * MS_NS,
             task.created_at_ms * MS_NS,
             _attributes(task_id, opened),

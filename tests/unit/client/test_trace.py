@@ -1,5 +1,6 @@
 """Trace contexts: well formed, fresh where nothing is traced, continued where something is."""
 
+import os
 import re
 import sys
 from types import ModuleType, SimpleNamespace
@@ -10,6 +11,7 @@ from taskd.client.context import TaskContext, current, running
 from taskd.client.trace import make_traceparents
 from taskd_protocol.errors import BadRequest
 from taskd_protocol.task import Grant, TaskSpec
+from taskd_protocol.tracing import root_of, span_id_of
 
 FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -19,30 +21,29 @@ def context(traceparent: str) -> TaskContext:
 
 
 def test_each_is_a_trace_of_its_own() -> None:
-    made = make_traceparents(100)
+    ids = [os.urandom(16) for _ in range(100)]
+    made = make_traceparents(ids)
     assert all(FORM.fullmatch(one) for one in made)
     assert len({one[3:35] for one in made}) == 100
-    assert make_traceparents(0) == []
+    assert [int(one[36:52], 16) for one in made] == [root_of(each) for each in ids]
+    assert make_traceparents([]) == []
 
 
-def test_within_a_task_its_trace_goes_on_in_new_spans() -> None:
+def test_what_a_task_submits_is_below_its_attempt() -> None:
     parent = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-00"
     token = running.set(context(parent))
     try:
-        made = make_traceparents(10)
+        made = make_traceparents([os.urandom(16)] * 10)
     finally:
         running.reset(token)
-    assert all(FORM.fullmatch(one) for one in made)
-    assert {one[:36] for one in made} == {parent[:36]}
-    assert len({one[36:52] for one in made} | {parent[36:52]}) == 11
-    assert {one[-2:] for one in made} == {"00"}
+    assert set(made) == {f"{parent[:36]}{span_id_of(bytes(16), 'attempt', 1):016x}-00"}
 
 
 @pytest.mark.parametrize("broken", ["", "nonsense", "00-xyz"])
 def test_a_task_without_a_proper_trace_starts_one(broken: str) -> None:
     token = running.set(context(broken))
     try:
-        [made] = make_traceparents(1)
+        [made] = make_traceparents([bytes(15) + b"x"])
     finally:
         running.reset(token)
     assert FORM.fullmatch(made)
@@ -54,7 +55,7 @@ def test_under_a_span_of_opentelemetry_the_submit_is_its_child(monkeypatch: pyte
     module = ModuleType("opentelemetry.trace")
     module.get_current_span = lambda: SimpleNamespace(get_span_context=lambda: span)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
-    [made] = make_traceparents(1)
+    [made] = make_traceparents([bytes(15) + b"x"])
     assert FORM.fullmatch(made)
     assert (made == f"00-{0xABC:032x}-{0xDEF:016x}-01") is valid
 

@@ -2,12 +2,15 @@
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from harness.server import Server, leased, report
+from taskd.client.trace import make_traceparents
 from taskd.server import tracing
 from taskd.server.certificates import Certificates
 from taskd.server.tracing import Span, Tracer
 from taskd_protocol.agent_messages import Ack, Nack, Recorded
+from taskd_protocol.messages import Accepted, Submit
 from taskd_protocol.task import Failure, FailureReport, Retry
 from taskd_protocol.tracing import read_traceparent, span_id_of
 
@@ -25,6 +28,16 @@ def traced(server: Server, ratio: float = 1.0) -> list[Span]:
     assert server.watch is not None
     server.watch.tracer = Tracer(server.working, ratio, spans.append)
     return spans
+
+
+async def test_a_trace_that_begins_with_a_submit_has_no_span_above_it(server: Server) -> None:
+    spans = traced(server)
+    client, agent = await server.client(), await server.agent(credit=1)
+    [spec] = server.specs(1)
+    [trace] = make_traceparents([spec.id])
+    await client.ask(Submit(client.number(), [replace(spec, traceparent=trace)]), Accepted)
+    await leased(agent, 1)
+    assert [span.parent_id for span in spans if span.name == "taskd.submit"] == [0]
 
 
 async def test_a_task_is_told_from_submit_to_end(server: Server) -> None:
