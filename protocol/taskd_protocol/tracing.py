@@ -64,3 +64,11 @@ def span_id_of(task_id: bytes, what: str, attempt: int = 0) -> int:
     """Return the id of a task's span: of ``submit``, or of an ``attempt``."""
     digest = hashlib.blake2b(task_id, digest_size=_SPAN_BYTES, person=f"{what}/{attempt}".encode()[:16])
     return int.from_bytes(digest.digest(), "big") or 1
+
+
+def context_below(traceparent: str, task_id: bytes, attempt: int) -> str:
+    """Return the trace context of what an attempt submits, by that of its task; empty: that has none."""
+    trace = read_traceparent(traceparent)
+    if trace is None:
+        return ""
+    return f"00-{trace.trace_id:032x}-{span_id_of(task_id, 'attempt', attempt):016x}-{trace.flags:02x}"

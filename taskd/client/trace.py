@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from taskd.client.context import running
-from taskd_protocol.tracing import read_traceparent, root_of, span_id_of
+from taskd_protocol.tracing import context_below, root_of
 
 _TRACE_HEX = 32
 
@@ -29,11 +29,9 @@ def make_traceparents(ids: Sequence[bytes]) -> list[str]:
 def _attempt() -> str | None:
     """Return the context of the attempt that runs here, as the server tells its span."""
     task = running.get()
-    trace = None if task is None else read_traceparent(task.traceparent)
-    if task is None or trace is None:
+    if task is None:
         return None
-    span_id = span_id_of(bytes.fromhex(task.id.replace("-", "")), "attempt", task.attempt)
-    return f"00-{trace.trace_id:032x}-{span_id:016x}-{trace.flags:02x}"
+    return context_below(task.traceparent, bytes.fromhex(task.id.replace("-", "")), task.attempt) or None
 
 
 def _open_telemetry_parent() -> str | None:

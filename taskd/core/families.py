@@ -27,6 +27,7 @@ from taskd.core.workflow_records import NodeRecord, NodesRecord, WorkflowRecord
 from taskd.core.working import Working
 from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.task import Member, Spawned, TaskSpec, check_template
+from taskd_protocol.tracing import context_below
 from taskd_protocol.workflow import CHILDREN_MAX, SPAWN, Node, WorkflowSpec, make_workflow_id, member_id, spawn_digest
 
 NODE: Final = 0
@@ -68,7 +69,8 @@ def spawn(w: Working, command: SpawnTasks, now: Now) -> None:
         raise BadRequest(f"tasks from number {command.first} on; {known} are known, and {CHILDREN_MAX} are the most")
     fresh = command.specs[known - command.first :]
     if fresh:
-        _make(w, flow or _begin(w, task, now), fresh, now)
+        below = context_below(task.spec.traceparent, task.spec.id, task.attempt)
+        _make(w, flow or _begin(w, task, now), fresh, below, now)
 
 
 def _begin(w: Working, task: Task, now: Now) -> Flow:
@@ -90,14 +92,15 @@ def _begin(w: Working, task: Task, now: Now) -> Flow:
     return flow
 
 
-def _make(w: Working, flow: Flow, specs: Sequence[TaskSpec], now: Now) -> None:
+def _make(w: Working, flow: Flow, specs: Sequence[TaskSpec], below: str, now: Now) -> None:
+    """Make children, whose spans stand below their parent's attempt where they name no other."""
     first = flow.record.spawned
     digest = flow.record.digest
     made: list[TaskSpec] = []
     for child, spec in enumerate(specs, first):
         digest = spawn_digest(digest, spec.name, spec.payload)
         rules = replace(spec.rules, member=Member())
-        trace = spec.traceparent or flow.record.spec.traceparent
+        trace = spec.traceparent or below
         made.append(replace(spec, id=member_id(flow.id, NODE, child), traceparent=trace, given=rules))
     flow.record = replace(flow.record, spawned=first + len(specs), digest=digest)
     w.dirty_flows[flow.stem] = flow

@@ -22,10 +22,11 @@ from taskd_protocol.ids import RANDOM_BYTES_PER_TASK_ID, make_task_ids
 from taskd_protocol.limits import SCHEDULE_BACKFILL_MAX
 from taskd_protocol.schedule import SCHEDULE_NODES_AT_ONCE_MAX, Schedule, firing_headers
 from taskd_protocol.task import TaskSpec
+from taskd_protocol.tracing import root_of
 from taskd_protocol.workflow import WorkflowSpec, is_workflow_id, make_workflow_id
 
 _JITTER_BYTES: Final = 8
-_TRACE_HEX: Final = 48
+_TRACE_BYTES: Final = 16
 _ID_BITS: Final = 34
 """Of a workflow's id, that tell apart what was made in one millisecond."""
 
@@ -158,5 +159,6 @@ def _spec(record: ScheduleRecord, task_id: bytes, at_ms: int) -> TaskSpec:
 
 
 def _traceparent(work: bytes) -> str:
-    trace = hashlib.blake2b(work, digest_size=32).hexdigest()
-    return f"00-{trace[:32]}-{trace[32:_TRACE_HEX]}-01"
+    """Return a context of the work's own, the same whenever it is decided: there is no span above it."""
+    trace = hashlib.blake2b(work, digest_size=_TRACE_BYTES).hexdigest()
+    return f"00-{trace}-{root_of(work):016x}-01"

@@ -1,6 +1,7 @@
 """Tasks that tasks spawn, and their waiting for them: nothing is made twice, nothing holds a slot meanwhile."""
 
 import pytest
+from msgspec.structs import replace
 
 from harness.agent import FakeAgent
 from harness.core import Shell
@@ -15,6 +16,7 @@ from taskd.core.workflow_records import WorkflowRecord
 from taskd_protocol.errors import BadRequest, LeaseStale, StoreCorrupt
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.task import Grant, TaskSpec
+from taskd_protocol.tracing import read_traceparent, span_id_of
 from taskd_protocol.workflow import is_workflow_id, member_id, place_of, spawn_digest
 
 
@@ -25,10 +27,10 @@ def child(name: str = "m.child", payload: bytes = b"\x90") -> TaskSpec:
 class House:
     """An agent with one slot, and a task on it."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, **fields: str) -> None:
         self.shell = shell
         self.agent = FakeAgent(shell, names=["m.f", "m.child"]).join()
-        self.parent = shell.spec()
+        self.parent = replace(shell.spec(), **fields)
         shell.submit(self.parent)
 
     def next(self) -> Grant:
@@ -107,6 +109,15 @@ def test_what_was_spawned_before_is_not_made_again(house: House) -> None:
     assert house.family.spawned == 3
     with pytest.raises(LeaseStale):
         house.spawn(grant, child(), first=3)
+
+
+def test_children_stand_below_their_parents_attempt_in_its_trace(shell: Shell) -> None:
+    """Where they name no context of their own."""
+    house = House(shell, traceparent=f"00-{7:032x}-{8:016x}-01")
+    grant = house.next()
+    house.spawn(grant, child(), replace(child(), traceparent=f"00-{5:032x}-{6:016x}-00"))
+    seen = sorted(read_traceparent(house.next().spec.traceparent) or () for _ in range(2))
+    assert seen == [(5, 6, 0), (7, span_id_of(house.parent.id, "attempt", 1), 1)]
 
 
 def test_a_gap_is_refused(house: House) -> None:

@@ -31,6 +31,7 @@ from taskd.core.workflow_records import NodesRecord, WorkflowRecord
 from taskd_protocol.errors import BadRequest, QueueDraining, WorkflowInvalid
 from taskd_protocol.schedule import NO_TASK, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, ScheduledWorkflow
 from taskd_protocol.task import Grant, Rules
+from taskd_protocol.tracing import read_traceparent, root_of
 from taskd_protocol.workflow import Node, is_workflow_id, workflow_of
 
 HOUR_MS = 60 * MINUTE_MS
@@ -100,7 +101,9 @@ class TestFiring:
         assert is_workflow_id(fired.task_id)
         assert (workflow.spec.id, workflow.spec.name, workflow.spec.nodes) == (fired.task_id, "wf", 2)
         assert (workflow.schedule, workflow.scheduled_for_ms, workflow.owner) == ("tick", fired.at_ms, "client")
-        assert len(workflow.spec.traceparent) == 55
+        trace = read_traceparent(workflow.spec.traceparent)
+        assert trace is not None
+        assert trace.span_id == root_of(fired.task_id)
         [grant] = hand.take()
         assert grant.spec.name == "m.f"
         assert grant.spec.rules.timeout_ms == 9_000

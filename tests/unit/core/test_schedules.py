@@ -29,6 +29,7 @@ from taskd.core.schedules import ORPHANED
 from taskd_protocol.errors import BadRequest, QueueDraining, ScheduleExists, ScheduleUnknown
 from taskd_protocol.schedule import NO_TASK_ID, NOMINAL_HEADER, SCHEDULE_HEADER, Schedule, Timing
 from taskd_protocol.task import Grant, Retry, Rules, TaskSpec
+from taskd_protocol.tracing import read_traceparent, root_of
 
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
@@ -103,7 +104,9 @@ class TestFiring:
             SCHEDULE_HEADER: "tick",
             NOMINAL_HEADER: "2025-11-21T21:21:00.000+00:00",
         }
-        assert len(record.spec.traceparent) == 55
+        trace = read_traceparent(record.spec.traceparent)
+        assert trace is not None
+        assert trace.span_id == root_of(fired.task_id)
 
     def test_jitter_delays_each_task_by_its_time_and_no_longer(self, shell: Shell) -> None:
         put(shell, a_schedule(jitter_ms=30_000))
