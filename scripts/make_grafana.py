@@ -89,7 +89,10 @@ ROWS: Sequence[tuple[str, Sequence[tuple[str, str, Sequence[Query]]]]] = (
             (
                 "Dead letters kept",
                 COUNT,
-                ((f'taskd_tasks_kept{HERE[:-1]}, state="dead"}}', "{{instance}}"),),
+                (
+                    (f'taskd_tasks_kept{HERE[:-1]}, state="dead"}}', "tasks"),
+                    (f"taskd_webhook_letters{HERE}", "of webhooks"),
+                ),
             ),
         ),
     ),

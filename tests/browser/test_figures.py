@@ -62,10 +62,14 @@ _KEEP = """
       const [newest, before] = document.querySelectorAll('details.twin tbody tr');
       if (!newest || !before) return;
       const [end, start] = [newest, before].map((row) => Date.parse(row.querySelector('time').dateTime) / 1000);
-      if (window.__kept.at(-1)?.[1] === end) return;
-      const figure = document.querySelector('[data-figure=Finished]').textContent;
+      const figure = number(document.querySelector('[data-figure=Finished]').textContent);
+      const last = window.__kept.at(-1);
+      if (last?.[1] === end) {
+        last[4] = figure; // it is drawn a frame after the row
+        return;
+      }
       const texts = [...newest.querySelectorAll('td')].map((cell) => cell.textContent);
-      window.__kept.push([start, end, ...[texts[0], texts[1], figure].map(number)]);
+      window.__kept.push([start, end, ...[texts[0], texts[1]].map(number), figure]);
     }, 50);
 """
 """Has the page keep its throughput's newest row and its figure, each time they have changed."""

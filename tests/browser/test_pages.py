@@ -420,7 +420,7 @@ def test_updates_are_paused_and_go_on(site: Site) -> None:
     """While they are, nothing is asked for."""
     tab = site.tab
     tab.open("/tasks?filter=queue:quiet")
-    tab.see("fits.")
+    tab.see("fits.", "Live")
     tab.press("p")
     tab.see("Live updates are paused.")
     paused_ms = tab.run("return performance.now()")

@@ -40,7 +40,7 @@ class Reader:
 
     async def read(self, events: AsyncGenerator[Event]) -> None:
         """Be sent a stream until it ends."""
-        await EventStream(events)({"type": "http"}, self.receive, self.send)
+        await EventStream(events)({"type": "http", "method": "GET"}, self.receive, self.send)
 
 
 async def test_events_have_ids_and_names(nursery: trio.Nursery) -> None:
