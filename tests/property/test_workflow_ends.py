@@ -113,9 +113,13 @@ def _check_resume(run: Run, chance: random.Random, ends: Statuses) -> None:
     kept = {name for name in _plain(graph) if ends[name] == SUCCEEDED}
     assert kept.isdisjoint(run.ran), "what has succeeded is kept"
     assert run.record.state == "succeeded"
-    assert not [
+    left = [
         name for name in _plain(graph) if ends[name] == FAILED and not _may_fail(graph, name) and name not in run.ran
     ]
+    by_place = {graph.names[name]: status for name, status in again.items()}
+    for name in left:  # what it ran for has not happened this time
+        assert again[name] == SKIPPED
+        assert agrees(graph.nodes[graph.names[name]], SKIPPED, by_place, lambda _: None)
     assert not _has_failed(graph, again, list(graph.names))
     _check_phases(graph, again, list(dict.fromkeys(run.ran)))
 
