@@ -12,7 +12,7 @@ from taskd_protocol import limits
 from taskd_protocol.errors import BadRequest, PayloadTooLarge
 from taskd_protocol.ids import is_task_id
 from taskd_protocol.resources import Granted, Where, check_where
-from taskd_protocol.tracing import NO_TRACEPARENT, is_traceparent
+from taskd_protocol.tracing import NO_TRACEPARENT, are_traceparents, is_traceparent
 
 DEFAULT_QUEUE = "default"
 COMMAND_NAME = "taskd.command"
@@ -345,6 +345,8 @@ def check_template(spec: TaskSpec, payload_bytes_max: int, known: set[str] | Non
         raise BadRequest("the task of a node has no id: it gets one by its place in the workflow")
     if spec.key or (spec.given is not None and spec.given.unique is not None):
         raise BadRequest("a node's task has neither key nor unique: it is there once, with its workflow")
+    if spec.traceparent and not is_traceparent(spec.traceparent):
+        raise BadRequest(NO_TRACEPARENT)
     _check_fields(spec, payload_bytes_max)
 
 
@@ -363,6 +365,8 @@ def check_specs(specs: Sequence[TaskSpec], payload_bytes_max: int) -> None:
         if not is_task_id(spec.id):
             raise BadRequest("task id must be 16 bytes, a UUID of version 7")
         _check_fields(spec, payload_bytes_max)
+    if not are_traceparents([spec.traceparent for spec in specs if spec.traceparent]):
+        raise BadRequest(NO_TRACEPARENT)
 
 
 def _check_fields(spec: TaskSpec, payload_bytes_max: int) -> None:
@@ -379,15 +383,8 @@ def _check_fields(spec: TaskSpec, payload_bytes_max: int) -> None:
         raise BadRequest(f"delay of {spec.delay_ms} ms is out of range; it goes from 0 to ten years")
     if spec.retry is not None:
         _check_retry(spec.retry)
-    if spec.traceparent:
-        _check_traceparent(spec.traceparent)
     if spec.given is not None:
         _check_rules(spec, spec.given)
-
-
-def _check_traceparent(trace: str) -> None:
-    if not is_traceparent(trace):
-        raise BadRequest(NO_TRACEPARENT)
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from taskd.client.context import running
-from taskd_protocol.tracing import context_below, root_of
+from taskd_protocol.tracing import context_below
 
 _TRACE_HEX = 32
 
@@ -19,10 +19,10 @@ def make_traceparents(ids: Sequence[bytes]) -> list[str]:
     parent = _open_telemetry_parent() or _attempt()  # within a task the first is its attempt's, or its own code's
     if parent is not None:
         return [parent] * len(ids)
-    digits = os.urandom(len(ids) * _TRACE_HEX // 2).hex()
+    digits, spans = os.urandom(len(ids) * _TRACE_HEX // 2).hex(), b"".join(ids).hex()
     return [
-        f"00-{digits[at : at + _TRACE_HEX]}-{root_of(raw_id):016x}-01"
-        for raw_id, at in zip(ids, range(0, len(digits), _TRACE_HEX), strict=True)
+        f"00-{digits[at : at + _TRACE_HEX]}-{spans[at + _TRACE_HEX // 2 : at + _TRACE_HEX]}-01"  # see ``root_of``
+        for at in range(0, len(digits), _TRACE_HEX)
     ]
 
 
