@@ -1,6 +1,7 @@
 """What the peers that speak asyncio share: one event loop for the client, and coroutines in bounded bunches."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -32,9 +33,9 @@ class AsyncAdapter(Adapter):
             asyncio.set_event_loop(self._loop)
             return self._loop
 
+    @abstractmethod
     async def asubmit(self, body: str, value: int) -> object:
         """Submit one task; return when it is acknowledged."""
-        raise NotImplementedError
 
     def submit_at_once(self, body: str, count: int, submitters: int) -> None:
         """See ``Adapter``; here the submitters are coroutines."""
