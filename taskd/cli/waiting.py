@@ -51,9 +51,9 @@ def _show(client: Client, task_id: bytes, silence_s: float | None) -> None:
         for entry in client.read(Follow(0, task_id, streams=[PROGRESS]), silence_s):
             line = decode_line(PROGRESS, entry.data.rstrip(b"\n").rpartition(b"\n")[2])
             if isinstance(line, ProgressLine):
+                shown = True  # before it is: Ctrl-C comes at any time, and what is said then has a line of its own
                 sys.stderr.write(f"\r{one_line(bar(line))}\x1b[K")
                 sys.stderr.flush()
-                shown = True
     finally:
         if shown:
             sys.stderr.write("\n")
