@@ -9,6 +9,21 @@ import os
 import trio
 
 
+def receive_nowait(stream: trio.SocketStream, max_bytes: int) -> bytes | None:
+    """Return what has come, up to so much; None: nothing has; empty: it is the end of the stream.
+
+    Raises:
+        trio.BrokenResourceError: The connection broke.
+        trio.ClosedResourceError: The stream was closed.
+    """
+    try:
+        return os.read(descriptor(stream), max_bytes)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise trio.BrokenResourceError("the connection broke") from error
+
+
 async def receive_some(stream: trio.SocketStream, max_bytes: int) -> bytes:
     """Wait until there is something, and return it; empty at the end of the stream.
 
@@ -17,13 +32,10 @@ async def receive_some(stream: trio.SocketStream, max_bytes: int) -> bytes:
         trio.ClosedResourceError: The stream was closed.
     """
     while True:
-        await trio.lowlevel.wait_readable(_descriptor(stream))
-        try:
-            return os.read(_descriptor(stream), max_bytes)
-        except BlockingIOError:
-            continue
-        except OSError as error:
-            raise trio.BrokenResourceError("the connection broke") from error
+        await trio.lowlevel.wait_readable(descriptor(stream))
+        data = receive_nowait(stream, max_bytes)
+        if data is not None:
+            return data
 
 
 def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
@@ -34,7 +46,7 @@ def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
         trio.ClosedResourceError: The stream was closed.
     """
     try:
-        return os.write(_descriptor(stream), data)
+        return os.write(descriptor(stream), data)
     except BlockingIOError:
         return 0
     except OSError as error:
@@ -53,8 +65,13 @@ async def send_all(stream: trio.SocketStream, data: bytes) -> None:
         await stream.send_all(memoryview(data)[sent:])
 
 
-def _descriptor(stream: trio.SocketStream) -> int:
-    descriptor = stream.socket.fileno()
-    if descriptor < 0:
+def descriptor(stream: trio.SocketStream) -> int:
+    """Return what the kernel knows the socket by.
+
+    Raises:
+        trio.ClosedResourceError: The stream was closed.
+    """
+    number = stream.socket.fileno()
+    if number < 0:
         raise trio.ClosedResourceError("the stream was closed")
-    return descriptor
+    return number

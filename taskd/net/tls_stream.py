@@ -100,6 +100,28 @@ class TlsStream(trio.abc.Stream):
                 self._feed(await self._receive_below())
         return b""
 
+    def receive_nowait(self) -> bytes | None:
+        """Return all that has come, ``READ_BYTES`` and a record at most; None: nothing whole; empty: the stream's end.
+
+        After the handshake only. Nothing that has come is kept back, so to wait for the transport is enough.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke, or the bytes are not what the peer sent.
+            trio.ClosedResourceError: This side was closed.
+        """
+        assert self._shaken, "no handshake yet"
+        assert isinstance(self.transport, trio.SocketStream), "nothing else is read without waiting"
+        if not self._may_hold_more and not self._ended:
+            came = sockets.receive_nowait(self.transport, READ_BYTES)
+            if came is None:
+                return None
+            self._feed(came)
+        if self._may_hold_more:
+            data = self._decrypt(2 * READ_BYTES)
+            if data:
+                return data
+        return b"" if self._ended else None
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; returns when the transport has taken everything: at once, if it can.
 

@@ -49,6 +49,7 @@ from taskd.core.effects import (
 from taskd.core.events import Event
 from taskd.core.records import Key, Mutation
 from taskd.core.schedule_commands import LookAtSchedules
+from taskd.net.ears import Deaf, Hearing
 from taskd.server import merging
 from taskd.server.clock import Clock
 from taskd.server.flow_loading import FlowLoader
@@ -147,6 +148,7 @@ class CommitLoop:
         deliver: Deliver,
         fail: Callable[[TaskdError], None],
         flusher: Quick | None = None,
+        ears: Hearing | None = None,
     ) -> None:
         """Join the parts.
 
@@ -157,6 +159,7 @@ class CommitLoop:
             deliver: Carries out effects.
             fail: Ends the process after a storage error; does not return in earnest.
             flusher: Does the store's flushes, and knows which are quick; None: none is.
+            ears: Hear what comes for sessions; None: these read by themselves.
         """
         self.coordinator = coordinator
         self.store = store
@@ -176,7 +179,9 @@ class CommitLoop:
         self._intake = Intake()
         self._unreleased: deque[tuple[int, Callable[[], None]]] = deque()
         self._staging = 0  # turns that are decided and not staged: one at most, while the store stalls
-        self._wake = trio.Event()
+        self._ears: Hearing = Deaf() if ears is None else ears
+        self._alarm = trio.CancelScope()
+        self._is_time = True  # to look what time alone asks for
         self._turned = trio.Event()
         self._unflushed = False  # something is staged that no flush covers which has begun
         self._flushing = False
@@ -199,7 +204,7 @@ class CommitLoop:
             ServerStopping: Submits are refused.
         """
         self._intake.put(command, respond)
-        self._wake.set()
+        self._ears.wake()
 
     def after_durable(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` once all that is decided now is durable: at once, if it is."""
@@ -233,24 +238,37 @@ class CommitLoop:
         """Turn until cancelled; what is staged then is flushed by closing the store."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._ring_for_ever)
             nursery.start_soon(self._flush_for_ever)
             nursery.start_soon(self._turn_for_ever)
             task_status.started()
 
     async def _turn_for_ever(self) -> None:
         while True:
-            await self._turn()
+            self._ears.hear()
+            if self._is_time or self._intake.has_work:
+                self._is_time = False
+                await self._turn()
+                self._set_alarm()
             if self._unflushed and not await self._see_to_flush():
                 return
             if self._intake.has_work:
                 await trio.lowlevel.checkpoint()
             else:
-                await self._sleep()
+                await self._ears.sleep()
 
-    async def _sleep(self) -> None:
-        self._wake = trio.Event()
-        with trio.move_on_after(self._seconds_to_deadline()):
-            await self._wake.wait()
+    def _set_alarm(self) -> None:
+        due = trio.current_time() + self._seconds_to_deadline()
+        if due < self._alarm.deadline:  # noqa: PLR1730 - to set it costs ten calls, also to what it was
+            self._alarm.deadline = due
+
+    async def _ring_for_ever(self) -> None:
+        """Wake who turns when time is to be looked at. A cancel scope for each sleep costs thirty calls."""
+        while True:
+            with trio.CancelScope() as self._alarm:
+                await trio.sleep_forever()
+            self._is_time = True
+            self._ears.wake()
 
     def _seconds_to_deadline(self) -> float:
         wait_ms = self.coordinator.next_deadline_mono_ms() - self._clock.mono_ns() // 1_000_000
@@ -320,6 +338,7 @@ class CommitLoop:
         self.loader.hold(mutations)
         while True:
             await trio.sleep(STALL_SECONDS)
+            self._ears.hear()
             if self._stage_once(writes):
                 self.loader.let_go()
                 return
@@ -390,7 +409,7 @@ class CommitLoop:
         if owed_weight:
             self._intake.settle(owed_weight)
             if self._intake.has_work:
-                self._wake.set()
+                self._ears.wake()
         for respond, answer in answered:
             respond(answer)
         for effect in told:
@@ -457,7 +476,7 @@ class CommitLoop:
 
     async def _load_for(self, request: Request, keys: Sequence[Key]) -> None:
         self._intake.put_again(request._replace(found=await self.loader.read(keys)))
-        self._wake.set()
+        self._ears.wake()
 
     async def _ask_when_there_is_room(self, command: Command) -> None:
         """Have schedules submit nothing while clients may not either: their times are missed meanwhile."""

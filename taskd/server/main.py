@@ -221,6 +221,7 @@ async def serve_store(
         deliver=hub.deliver,
         fail=partial(_exit_at_once, platform),
         flusher=platform.flusher,
+        ears=platform.ears,
     )
     restore(coordinator.working, await read_stored(store), loop.now())
     watch = Watch(store, coordinator.working, loop.tally, platform.rng, hub.hosts)

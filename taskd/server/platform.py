@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from taskd.net.ears import Ears
 from taskd.server.addresses import Listen, open_sockets
 from taskd.server.apart import Apart, Processes
 from taskd.server.checking import CheckStore, check_store
@@ -52,6 +53,8 @@ class Platform:
     """For the store's flushes, one at a time."""
     flusher: Flusher | None = None
     """Who does them, and knows which are quick; None: none is."""
+    ears: Ears | None = None
+    """Hear what comes over sockets; None: whoever has one waits for it."""
     listen: Listen
     check_store: CheckStore = check_store
     """Checks a store that is not served, without the loop."""
@@ -76,5 +79,6 @@ def system_platform() -> Platform:
         offload=threads,
         flush=flusher,
         flusher=flusher,
+        ears=Ears(),
         listen=open_sockets,
     )

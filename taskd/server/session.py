@@ -7,6 +7,7 @@ reader leaves unread is bounded; then the connection is closed.
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -15,6 +16,7 @@ import trio
 from taskd.core.access import is_good
 from taskd.core.commands import Answer, UseInvitation
 from taskd.core.records import TokenRecord
+from taskd.net import sockets
 from taskd.net.tls_stream import TlsStream
 from taskd.server import tokens
 from taskd.server.hub import Peer
@@ -231,22 +233,43 @@ class Session:
     # -- reading and writing ------------------------------------------------------------
 
     async def _read(self, role: Role) -> None:
-        clock, stages, outgoing = self.services.platform.clock, self.services.loop.stages, self.services.loop.outgoing
+        ears, stream = self.services.platform.ears, self._stream
+        transport = stream.transport if isinstance(stream, TlsStream) else stream
+        if ears is not None and isinstance(transport, trio.SocketStream):
+            receive = (
+                stream.receive_nowait
+                if isinstance(stream, TlsStream)
+                else partial(sockets.receive_nowait, transport, RECEIVE_BYTES)
+            )
+            await ears.listen(sockets.descriptor(transport), partial(self._hear, receive, role))
+            return
         while not self._ending:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+            data = await stream.receive_some(RECEIVE_BYTES)
             if not data:
                 return
-            role.heard(clock.mono_ns())
-            began_ns = clock.thread_cpu_ns()
-            messages = self._wire.receive(bytes(data))
-            stages.counts["bytes_in"] += len(data)
-            stages.ns["decode"] += clock.thread_cpu_ns() - began_ns
-            outgoing.hold()
-            try:
-                for message in messages:
-                    self._take(message, role)
-            finally:
-                outgoing.let_go()
+            self._take_in(data, role)
+
+    def _hear(self, receive: Callable[[], bytes | None], role: Role) -> bool:
+        """Take what has come; tell whether more is wanted."""
+        data = receive()
+        if data:
+            self._take_in(data, role)
+        return not self._ending and data != b""
+
+    def _take_in(self, data: bytes | bytearray, role: Role) -> None:
+        """Take bytes that have come."""
+        clock, stages, outgoing = self.services.platform.clock, self.services.loop.stages, self.services.loop.outgoing
+        role.heard(clock.mono_ns())
+        began_ns = clock.thread_cpu_ns()
+        messages = self._wire.receive(bytes(data))
+        stages.counts["bytes_in"] += len(data)
+        stages.ns["decode"] += clock.thread_cpu_ns() - began_ns
+        outgoing.hold()
+        try:
+            for message in messages:
+                self._take(message, role)
+        finally:
+            outgoing.let_go()
 
     def _take(self, message: ToServer | UnknownMessage, role: Role) -> None:
         if isinstance(message, UnknownMessage):

@@ -248,6 +248,40 @@ async def test_what_is_sent_without_waiting_arrives_at_once_if_it_fits() -> None
     await server.aclose()
 
 
+async def test_what_has_come_is_received_without_waiting() -> None:
+    """All of it, also what came with the handshake; nothing is made up, and nothing is kept back."""
+    client, server = await socket_pair()
+    assert server.receive_nowait() is None
+    await client.send_all(b"hello")
+    await client.send_all(b"x" * 3_000)
+    assert await server.receive_some(5) == b"hello"  # the rest has been read from the kernel by now
+    assert server.receive_nowait() == b"x" * 3_000
+    await client.send_all(b"words")
+    assert server.receive_nowait() == b"words"
+    assert server.receive_nowait() is None
+    await client.aclose()
+    assert server.receive_nowait() == b""
+    assert server.receive_nowait() == b""
+    await server.aclose()
+
+
+async def test_a_record_that_comes_in_pieces_is_waited_for() -> None:
+    """Half of one is nothing yet; with the rest comes all, and damage is told as such."""
+    client, server = await socket_pair()
+    assert isinstance(client.transport, trio.SocketStream)
+    client._encrypt(b"in two halves")
+    record = client._outgoing.read()
+    await client.transport.send_all(record[:9])
+    assert server.receive_nowait() is None
+    await client.transport.send_all(record[9:])
+    assert server.receive_nowait() == b"in two halves"
+    await client.transport.send_all(b"\x17\x03\x03\x00\x20" + b"?" * 32)
+    with pytest.raises(trio.BrokenResourceError, match="damaged"):
+        server.receive_nowait()
+    await trio.aclose_forcefully(client.transport)
+    await server.aclose()
+
+
 async def test_what_does_not_fit_goes_before_the_next_send() -> None:
     """However often the kernel is full: the same bytes in the same order."""
     client, server = await socket_pair()
