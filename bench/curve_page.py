@@ -79,6 +79,8 @@ class Words(NamedTuple):
 
     title: str
     axis: str
+    one: str
+    """What there is one of, where there is one."""
     about: str
 
 
@@ -86,11 +88,13 @@ WORDS = {
     "agents": Words(
         "Agents",
         "agents",
+        "agent",
         "Simulated agents, each on a TLS connection of its own, that report every task as done at once: what"
         " connections cost the server. Each may hold 2,000 leases over their number, 8 at least.",
     ),
     "load": Words(
         "Load",
+        "% of the most",
         "% of the most",
         "Tasks are due at even distances, at a share of the most that went through when all were submitted at once (the"
         " median of four runs before), whatever the answers do. Latency counts from the instant at which each was due.",
@@ -98,24 +102,28 @@ WORDS = {
     "clients": Words(
         "Clients",
         "clients",
+        "client",
         "Simulated clients, each on a TLS connection of its own, that submit a task, wait for its result, and do that"
         " again; two agents of a worker process.",
     ),
     "payload": Words(
         "Payload",
         "bytes of payload",
+        "byte of payload",
         "Bytes that cannot be compressed go to a worker and come back as its result.",
     ),
     "backlog": Words(
         "Backlog",
         "tasks that wait",
+        "task that waits",
         "Tasks that wait in a queue which no agent serves, beside the work; measured a second after they were"
         " submitted, while the store still compacts.",
     ),
-    "queues": Words("Queues", "queues", "The tasks of a round are spread over queues, in turns."),
+    "queues": Words("Queues", "queues", "queue", "The tasks of a round are spread over queues, in turns."),
     "classes": Words(
         "Classes",
         "classes",
+        "class",
         "The tasks of a round are spread over classes, in turns: each asks for another amount of memory, so that each"
         " is placed by what it asks for. Ten simulated agents, as above.",
     ),
@@ -191,10 +199,10 @@ def line(point: Point) -> str:
 
 def story(curve: Curve, cores: int) -> Iterator[str]:
     """Tell where throughput turns, and what was full there; in sentences."""
-    points, axis = curve.points, WORDS[curve.name].axis
+    points, words = curve.points, WORDS[curve.name]
     best = max(points, key=lambda point: point.median)
     near = next(point for point in points if point.median >= NEAR * best.median)
-    yield f"With {points[0].at:,} {axis}, {limits(points[0], cores)}."
+    yield f"With {points[0].at:,} {words.one if points[0].at == 1 else words.axis}, {limits(points[0], cores)}."
     if near is not points[0]:
         yield f"Throughput grows until {near.at:,}, where {limits(near, cores)}."
     after = points[points.index(best) + 1 :]

@@ -79,6 +79,11 @@ def test_what_only_grows_has_its_end_told() -> None:
     assert text.endswith("p99 is 3 ms with 1, and 502 ms at most, with 500.")
 
 
+def test_one_is_told_as_one() -> None:
+    assert told(point(1, 50_000)).startswith("With 1 queue, ")
+    assert told(point(10, 50_000)).startswith("With 10 queues, ")
+
+
 def test_what_stays_has_no_knee() -> None:
     assert "After its best, at 1, it stays at 90% of that or more: no knee." in told(
         point(1, 50_000), point(10, 45_000)
