@@ -18,6 +18,10 @@ from peers.adapters import running
 from peers.interface import Argv, Broker, Place, python
 
 BATCH = 256
+EXPIRES_S = 1.0
+"""A pull ends by then, however few tasks there were."""
+LOST_S = 1.5
+"""Of a pull that is not heard of for so long the broker knows nothing: it was started anew."""
 SUBJECT, RESULTS, GROUP = "tasks", "results", "workers"
 
 
@@ -25,7 +29,9 @@ class Peer(running.AsyncAdapter):
     """NATS JetStream."""
 
     packages = ("nats-py", "uvloop")
-    modes = {"fast": "file storage, synced every two minutes, its default; workers pull 256 at a time"}
+    modes = {
+        "fast": "file storage, synced every two minutes, its default; workers pull 256 at a time, done as they come"
+    }
     durable = ()
     differs = (
         "A log of messages: results are published to whoever listens and kept nowhere. Debian's version cannot fsync"
@@ -79,9 +85,10 @@ class Peer(running.AsyncAdapter):
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
         async def wait() -> list[int]:
             async with asyncio.timeout(within_s):
-                while not all(str(number) in self.ended for number in handles):
-                    self.arrived.clear()
-                    await self.arrived.wait()
+                for number in handles:
+                    while str(number) not in self.ended:
+                        self.arrived.clear()
+                        await self.arrived.wait()
             return [self.ended.pop(str(number)) for number in handles]
 
         return self.run(wait())
@@ -107,22 +114,41 @@ async def _prepare(stream: object) -> None:
 
 
 async def _work(place: Place) -> None:
+    """Have one pull after another under way, and do what it brings as it comes.
+
+    The client's own ``fetch`` comes back when its batch is full or its time is over, however few tasks there are.
+    """
     connection = await nats.connect(
         f"nats://127.0.0.1:{place.port}", max_reconnect_attempts=-1, reconnect_time_wait=0.1
     )
-    stream = connection.jetstream()
-    await _prepare(stream)
-    pulling = await stream.pull_subscribe(SUBJECT, GROUP, stream="bench")
+    await _prepare(connection.jetstream())
+    inbox = connection.new_inbox()
+    pulled = await connection.subscribe(inbox)
+    pull = json.dumps({"batch": BATCH, "expires": int(EXPIRES_S * 1e9)}).encode()
     while True:
-        with suppress(nats.errors.TimeoutError):
-            messages = await pulling.fetch(BATCH, timeout=5)
-            ended = {}
-            for message in messages:
-                body, number, value = json.loads(message.data)
-                ended[number] = getattr(bodies, body)(value)
-            for message in messages:
-                await message.ack()
-            await connection.publish(RESULTS, json.dumps(ended).encode())
+        await connection.publish(f"$JS.API.CONSUMER.MSG.NEXT.bench.{GROUP}", pull, reply=inbox)
+        left = BATCH
+        while left > 0:
+            try:
+                messages = [await pulled.next_msg(LOST_S)]
+            except nats.errors.TimeoutError:
+                break
+            while pulled.pending_msgs:
+                messages.append(await pulled.next_msg())
+            tasks = [message for message in messages if message.reply]
+            left = 0 if len(tasks) < len(messages) else left - len(tasks)  # what is no task says that the pull is over
+            if tasks:
+                await _do(connection, tasks)
+
+
+async def _do(connection: object, tasks: Sequence[object]) -> None:
+    ended = {}
+    for message in tasks:
+        body, number, value = json.loads(message.data)
+        ended[number] = getattr(bodies, body)(value)
+    for message in tasks:
+        await message.ack()
+    await connection.publish(RESULTS, json.dumps(ended).encode())
 
 
 if __name__ == "__main__":
