@@ -41,11 +41,13 @@ class AsyncAdapter(Adapter):
         """See ``Adapter``; here the submitters are coroutines."""
         self.run(at_once(lambda value: self.asubmit(body, value), count, submitters))
 
-    async def in_bunches(self, call: Callable[[int], Awaitable[object]], values: Sequence[int]) -> list[object]:
+    async def in_bunches(
+        self, call: Callable[[int], Awaitable[object]], values: Sequence[int], bunch: int = BUNCH
+    ) -> list[object]:
         """Await a call for each value, so many at a time; return what they returned."""
         made: list[object] = []
-        for start in range(0, len(values), BUNCH):
-            made += await asyncio.gather(*map(call, values[start : start + BUNCH]))
+        for start in range(0, len(values), bunch):
+            made += await asyncio.gather(*map(call, values[start : start + bunch]))
         return made
 
 

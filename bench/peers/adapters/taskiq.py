@@ -1,12 +1,17 @@
 """Taskiq with Redis."""
 
+import asyncio
 from collections.abc import Sequence
 
+from taskiq import AsyncTaskiqTask, TaskiqResult
+from taskiq.exceptions import ResultGetError
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBroker
 
 from peers.adapters import running
 from peers.interface import REDIS_MODES, Argv, Broker, Place, redis, tool
 
+AT_ONCE = 50
+"""Calls under way at once: each holds a connection to Redis."""
 place = Place.here()
 url = f"redis://127.0.0.1:{place.port}"
 backend = RedisAsyncResultBackend(url)
@@ -39,12 +44,23 @@ class Peer(running.AsyncAdapter):
         return await tasks[body].kiq(value)
 
     def submit_many(self, body: str, values: Sequence[int]) -> list[object]:
-        return self.run(self.in_bunches(tasks[body].kiq, values))
+        return self.run(self.in_bunches(tasks[body].kiq, values, AT_ONCE))
 
     def results(self, handles: Sequence[object], within_s: float) -> list[int]:
+        async def result(task: AsyncTaskiqTask[int]) -> TaskiqResult[int]:
+            try:
+                return await task.get_result()
+            except ResultGetError:  # it is not there yet
+                return await task.wait_result(check_interval=running.POLL_S, timeout=within_s)
+
         async def wait() -> list[int]:
-            ended = [await each.wait_result(check_interval=running.POLL_S, timeout=within_s) for each in handles]
-            return [result.return_value for result in ended]
+            values: list[int] = []
+            for start in range(0, len(handles), AT_ONCE):
+                bunch = handles[start : start + AT_ONCE]
+                # By then most of the others have ended, too, so that it need not be asked of each whether it has.
+                await bunch[-1].wait_result(check_interval=running.POLL_S, timeout=within_s)
+                values += [each.return_value for each in await asyncio.gather(*map(result, bunch))]
+            return values
 
         return self.run(wait())
 
