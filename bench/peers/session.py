@@ -164,7 +164,8 @@ class Session:
         log = self._directory / f"{name}.log"
         started = programs.program(argv, log, heard=spoken, spoken=spoken, environment=self._environment)
         process = self._stack.enter_context(started)
-        if name != "broker":  # which may have something to tidy up
+        # A broker may have something to tidy up; strace lives on as long as what it traces.
+        if name != "broker" or self._trace is not None:
             self._stack.callback(programs.end, process, signal.SIGKILL)
         return process
 

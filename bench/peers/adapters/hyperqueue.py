@@ -3,6 +3,7 @@
 python -m peers.adapters.hyperqueue      is that process
 """
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ def main() -> None:
     server = Path(place.directory) / "server"
     server.mkdir()
     cluster = LocalCluster(str(server), WorkerConfig(cores=place.workers) if place.workers else None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which its server takes, and does nothing about
     marker = Path(place.directory) / "hq"
     marker.with_suffix(".new").write_text(str(cluster.cluster.server_dir))
     marker.with_suffix(".new").rename(marker)
