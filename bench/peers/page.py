@@ -65,9 +65,10 @@ written and not synced outlives its own end, not that of the machine: see the fs
 |---|---|---|---|---|---|---|
 """
 OF_KNOWNS = f"""\
-What each did end to end on two quiet cores before this comparison was made, scaled as the floor is on this machine, in
-this run. The floor was not measured then: that of `bench/baseline.json` stands for it. Who ran below
-{figures.VOID:.0%} of that had no fair run: the row is void, and nothing is to be concluded from it.
+What each did end to end on two quiet cores before this comparison was made; less where the floor is slower in this run
+than {figures.KNOWN_FLOOR:,} tasks/s, never more. The floor was not measured then: that figure is of a quiet machine of
+that kind, on which most of the others did what is known of them. Who ran below {figures.VOID:.0%} had no fair run: the
+row is void, and nothing is to be concluded from it.
 
 | | known, tasks/s | scaled | measured | share | |
 |---|---|---|---|---|---|

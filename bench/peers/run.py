@@ -22,7 +22,6 @@ import measure
 import msgspec
 import pages
 import programs
-import report
 
 from peers import figures, page, plots, session
 from peers.figures import Case, Document
@@ -75,7 +74,6 @@ def main() -> None:
         settings={"rounds": options.rounds, "tasks": options.tasks, "queued": options.queued, "workers": WORKERS},
         cases=cases,
         left_out=left_out,
-        known_floor=_known_floor(options.baseline),
     )
     path = options.data_dir / f"peers-{document.date}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
@@ -96,7 +94,6 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--docs", action="store_true", help="write docs/benchmarks.md, in place of a page beside the JSON"
     )
-    parser.add_argument("--baseline", type=Path, default=programs.BENCH / "baseline.json", help="has the known floor")
     parser.add_argument("--one", default="", metavar="CASE", help="measure no-ops once, print the facts alone")
     parser.add_argument(
         "--json", action="store_true", help="as the other programs of bench/ have it; --one always does"
@@ -137,12 +134,6 @@ def _case(peer: str, mode: str, words: str, told: measure.Facts) -> Case:
     case.failed = {work: "it cannot" for work in (*ALONE, *ONCE) if work not in works}
     case.runs = {work: [] for work in works}
     return case
-
-
-def _known_floor(baseline: Path) -> float:
-    """Return the floor of our own baseline: none was measured when the peers' known figures were."""
-    document = msgspec.json.decode(baseline.read_bytes(), type=report.Document)
-    return document.figures["floor processes: tasks_per_s"]["median"]
 
 
 def _floor(case: Case, options: argparse.Namespace) -> None:
