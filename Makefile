@@ -47,7 +47,7 @@ bench: $(READY) build/peers/huey/.ready ## measure taskd against its floor, a pe
 bench-curves: $(READY) ## measure throughput and latency against agents, clients, payload, queues, classes, backlog: 10 minutes
 	@$(BIN)/python bench/curves.py $(ARGS)
 
-bench-peers: $(READY) $(PEERS:%=build/peers/%/.ready) ## measure taskd beside what people would pick instead: 25 minutes
+bench-peers: $(READY) $(PEERS:%=build/peers/%/.ready) ## measure taskd beside what people would pick instead: an hour at most
 	@scripts/debian.sh requirements/debian-peers.txt
 	@PYTHONPATH=bench $(BIN)/python -m peers.run $(ARGS)
 

@@ -18,12 +18,13 @@ from peers.interface import Adapter, Broker, GraphAdapter, Place, missing
 
 READY_S = 30.0
 TRY = 500
-"""Tasks from which the rate is guessed: who is slow is given fewer."""
+"""Tasks from which the rate is guessed: who is slow is given fewer. Tried again, when they are slow at first."""
 TASKS_MIN = 200
+TRIES = 2
 LAYERS_TRIED = 5
 CHUNK = 1_000
-TRIPS_S = 3.0
-SUBMITTERS_S = 5.0
+TRIPS_S = 2.0
+SUBMITTERS_S = 2.0
 MIXED_SEED = 7
 MIXED_US = (1_000, 100_000)
 ACKS_TOLD = 100
@@ -67,21 +68,34 @@ def ready(adapter: Adapter) -> Answer:
 
 def noop(adapter: Adapter, *, count: int, seconds: float) -> Answer:
     """Measure from the first submit to the last result held; with fewer tasks when that would take too long."""
-    began = perf_counter()
     tried = min(TRY, count)
-    _end_to_end(adapter, tried)
-    rate = tried / (perf_counter() - began)
-    count = max(min(count, int(rate * seconds)), min(TASKS_MIN, count))
+    fitting, tries = _fitting(lambda: _end_to_end(adapter, tried), tried, count, seconds)
+    count = max(fitting, min(TASKS_MIN, count))
     began = perf_counter()
     accepted = _end_to_end(adapter, count)
     ended = perf_counter()
     return {
         "tasks": count,
-        "ran": count + tried,
+        "ran": count + tried * tries,
         "tasks_per_s": count / (ended - began),
         "accepted_per_s": count / (accepted - began),
         "seconds": ended - began,
     }
+
+
+def _fitting(trial: Callable[[], object], tried: int, count: int, seconds: float) -> tuple[int, int]:
+    """Return how many fit into the time, at most all, and in how many trials that was found out.
+
+    The first goes to connections, imports and caches, too: it is the pace only of who is fast in spite of that.
+    """
+    fitting = 0
+    for tries in range(1, TRIES + 1):
+        began = perf_counter()
+        trial()
+        fitting = max(fitting, min(count, int(tried * seconds / (perf_counter() - began))))
+        if fitting == count:
+            return count, tries
+    return fitting, TRIES
 
 
 def _end_to_end(adapter: Adapter, count: int) -> float:
@@ -131,7 +145,8 @@ def dag(adapter: GraphAdapter, *, layers: int, width: int, seconds: float, at_mo
     """Measure a graph in layers, from its submit to its end; with fewer layers when that would take too long."""
     began = perf_counter()
     adapter.run_graph(LAYERS_TRIED, width, at_most_s)
-    layers = min(layers, max(LAYERS_TRIED, int(LAYERS_TRIED * seconds / (perf_counter() - began))))
+    fitting = int(LAYERS_TRIED * seconds / (perf_counter() - began))
+    layers = min(layers, adapter.layers_at_most, max(LAYERS_TRIED, fitting))
     began = perf_counter()
     adapter.run_graph(layers, width, at_most_s)
     took = perf_counter() - began
@@ -149,9 +164,9 @@ def queued(adapter: Adapter, *, count: int, seconds: float) -> Answer:
 
 def submitters(adapter: Adapter, *, count: int, at_once: int) -> Answer:
     """Have many submit at once, a call for each task, while nobody works; with fewer tasks when that takes too long."""
-    began = perf_counter()
-    adapter.submit_at_once("noop", at_once * 2, at_once)  # connects, too
-    count = max(min(count, int(at_once * 2 / (perf_counter() - began) * SUBMITTERS_S)), TASKS_MIN)
+    tried = min(TRY, count)
+    fitting, _ = _fitting(lambda: adapter.submit_at_once("noop", tried, at_once), tried, count, SUBMITTERS_S)
+    count = max(fitting, TASKS_MIN)
     began = perf_counter()
     adapter.submit_at_once("noop", count, at_once)
     took = perf_counter() - began

@@ -24,6 +24,8 @@ class Case(msgspec.Struct, kw_only=True):
     """By work: what each run of it measured."""
     failed: dict[str, str] = {}
     """By work: why there is a run without figures."""
+    took_s: dict[str, float] = {}
+    """By work: the seconds that its last run took, start and end of all programs included."""
 
     @property
     def name(self) -> str:

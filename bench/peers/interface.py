@@ -119,6 +119,9 @@ class Adapter(ABC):
 class GraphAdapter(Adapter):
     """A peer whose tasks can come after others."""
 
+    layers_at_most: ClassVar[int] = sys.maxsize
+    """Of a graph that ends in time: what a layer costs grows with their number."""
+
     @abstractmethod
     def run_graph(self, layers: int, width: int, within_s: float) -> None:
         """Run a graph in layers: each no-op comes after two of the layer before. Return when all have ended."""

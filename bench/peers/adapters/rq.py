@@ -13,6 +13,10 @@ class Peer(GraphAdapter):
 
     packages = ("rq", "redis", "hiredis")
     modes = {mode: f"SimpleWorker, which forks for no job; {words}" for mode, words in REDIS_MODES.items()}
+    differs = (
+        "A job whose last two dependencies end at one moment, in two workers, may never be started: a graph in layers"
+        " of a hundred does not end."
+    )
 
     def broker(self) -> Broker:
         return redis(self.place)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -169,6 +170,7 @@ def test_the_works_measure_what_they_say() -> None:
     hand = Hand(Place())
     assert client.noop(hand, count=700, seconds=5)["ran"] == 1_200
     assert client.noop(hand, count=10_000_000, seconds=0)["tasks"] == client.TASKS_MIN, "who is slow gets fewer"
+    assert client.submitters(hand, count=700, at_once=7)["tasks"] == 700
     assert client.queued(hand, count=2_500, seconds=5)["tasks"] == 2_500
     assert client.roundtrip(hand, count=100)["trips"] == 90
     assert client.mixed(hand, count=50)["ideal_seconds"] == sum(client.mixed_times(50)) / 2e6
@@ -229,6 +231,33 @@ def test_who_fails_at_a_work_does_the_next_and_is_not_asked_for_it_again(monkeyp
     assert sessions == [["noop", "roundtrip", "mixed"], ["mixed"], ["noop", "mixed"]]
     assert {work: len(runs) for work, runs in measured.runs.items()} == {"noop": 2, "roundtrip": 0, "mixed": 2}
     assert measured.failed == {"roundtrip": "not done within 90 s"}
+
+
+def test_what_varies_least_is_left_out_where_time_is_short() -> None:
+    """By what the last round took; who failed takes nothing. The first work stays, however long it takes."""
+    took_s = {"noop": 10.0, "roundtrip": 2.0, "submitters": 3.0, "dag": 8.0, "mixed": 4.0}
+    cases = [Case(peer="a", mode="fast", took_s=took_s), Case(peer="b", mode="fast", took_s=took_s)]
+    assert run._too_long(cases, list(run.KEPT), 54) == []
+    assert run._too_long(cases, list(run.KEPT), 53) == ["mixed"]
+    assert run._too_long(cases, list(run.KEPT), 29) == ["submitters", "dag", "mixed"]
+    assert run._too_long(cases, ["noop", "mixed"], 1) == ["mixed"]
+    cases[0].failed = {"dag": "it cannot"}
+    assert run._too_long(cases, list(run.KEPT), 46) == []
+
+
+class Slow(Hand):
+    """A peer whose first tasks take long: who connects, imports, and fills his caches."""
+
+    def results(self, handles: object, within_s: float) -> list[int]:
+        if not hasattr(self, "warm"):
+            self.warm = True
+            time.sleep(0.2)
+        return super().results(handles, within_s)
+
+
+def test_who_is_slow_at_first_is_not_taken_for_slow() -> None:
+    found = client.noop(Slow(Place()), count=2_000, seconds=0.1)
+    assert (found["tasks"], found["ran"]) == (2_000, 3_000)
 
 
 def test_every_adapter_that_needs_no_environment_tells_what_it_is() -> None:
