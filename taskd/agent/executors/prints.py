@@ -25,7 +25,11 @@ _STDERR: Final = 2
 
 
 class Prints:
-    """What one worker prints."""
+    """What one worker prints.
+
+    Attributes:
+        waits: For room: there is more to be read.
+    """
 
     def __init__(
         self, process: WorkerProcess, core: AgentCore, pool: int, clock: Clock, ring: Callable[[], None]
@@ -35,11 +39,13 @@ class Prints:
         self._pool = pool
         self._clock = clock
         self._ring = ring
+        self.waits = False
         self._room = trio.Event()
         self._pending = dict.fromkeys(STREAMS, b"")
 
     def room(self) -> None:
         """Take note that there may be room for more."""
+        self.waits = False
         self._room.set()
 
     async def follow(self, stream: int) -> None:
@@ -48,7 +54,8 @@ class Prints:
             if not self._pending[stream]:
                 await self._process.wait_printed(stream)
             while self._core.streams.is_full:
-                self._room = trio.Event()
+                if not self.waits:
+                    self.waits, self._room = True, trio.Event()
                 await self._room.wait()
             if not self._read(stream):
                 return

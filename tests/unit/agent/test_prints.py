@@ -3,6 +3,7 @@
 from collections import deque
 
 import pytest
+import trio
 
 from taskd.agent import wire
 from taskd.agent.core import AgentCore
@@ -107,3 +108,23 @@ def test_what_is_nobodys_goes_to_our_standard_error(
     Prints(worker, core, 0, Clock(), lambda: None).read()
     assert core.streams.attempts == {}
     assert capfd.readouterr().err == "of a thread\nbetween two\n"
+
+
+async def test_both_outputs_go_on_when_there_is_room_again(
+    worker: Worker, core: AgentCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait: who prints into one that was forgotten would wait for ever."""
+    worker.looks.append(1)
+    worker.prints(b"out\n", 1)
+    worker.prints(b"err\n", 2)
+    prints = Prints(worker, core, 0, Clock(), lambda: None)
+    monkeypatch.setattr(Streams, "is_full", True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(prints.follow, 1)
+        nursery.start_soon(prints.follow, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(Streams, "is_full", False)
+        prints.room()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sorted(said(core.streams)[1].split()) == [b"err", b"out"]
