@@ -4,7 +4,7 @@ Failures are told always: enough to notice them and to look them up, never a flo
 is told of as it comes and as its report goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -43,15 +43,15 @@ class Diary:
                 spec, task = grant.spec, format_task_id(grant.spec.id)
                 log.debug("attempt_leased", task=task, attempt=grant.attempt, trace_id=spec.trace_id, name=spec.name)
 
-    def sent(self, message: ToSend, now_s: float) -> None:
+    def sent(self, message: ToSend, clock: Callable[[], float]) -> None:
         """Tell of attempts that have ended.
 
         Args:
             message: That tells the server.
-            now_s: On any clock that does not go back.
+            clock: Tells the time in seconds, by anything that does not go back.
         """
         if type(message) is Nack:
-            self._failed(message.failures, now_s)
+            self._failed(message.failures, clock())
         elif type(message) is Ack and self._reports.traces_all:
             for report in message.reports:
                 log.debug("attempt_succeeded", **self._ids(report))

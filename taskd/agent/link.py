@@ -18,6 +18,7 @@ from taskd.agent.diary import Diary
 from taskd.agent.exchange import Incoming, exchange, told
 from taskd.agent.executors import Executor
 from taskd.agent.platform import Platform
+from taskd.agent.sending import Sender
 from taskd.agent.streams import GATHER_S
 from taskd_protocol import limits
 from taskd_protocol.agent_messages import (
@@ -60,10 +61,6 @@ waits double."""
 
 HANDSHAKE_S = 10.0
 """For WELCOME."""
-
-BUSY_BYTES = 4_096
-BUSY_PAUSE_S = 0.001
-"""After so many bytes at once more will follow: let it come together."""
 
 LOOK_S = 0.2
 """How exactly limits are kept, and how often an attempt's progress is told."""
@@ -112,7 +109,7 @@ class ServerLink:
         self._name = name
         self._token = token
         self._drain = drain
-        self._bell = trio.Event()
+        self._sender: Sender | None = None  # of the connection of now
         self._changed = trio.Event()
         self._watched = trio.Event()
         self._freed = trio.Event()
@@ -135,8 +132,8 @@ class ServerLink:
             self._watched.set()
         if self._core.streams.is_gathering:
             self._spoken.set()
-        if self._core.has_news:
-            self._bell.set()
+        if self._sender is not None:
+            self._sender.tell()
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until something holds of the core. One task may wait."""
@@ -183,13 +180,14 @@ class ServerLink:
             self._offered_ms = self._now_ms()
             wire.send(self._core.welcome(welcome, self._platform.clock.wall_ms(), self._offered_ms))
             log.info("connected", server=welcome.software, agent=self._name)
-            self._take(wire, rest)
+            sender = self._sender = Sender(stream, wire, self._core, self._diary)
+            self._take(sender, rest)
             broken: list[Exception] = []
             async with trio.open_nursery() as nursery:
                 scope = nursery.cancel_scope
-                nursery.start_soon(_until_broken, partial(self._read, stream, wire), broken, scope)
-                nursery.start_soon(_until_broken, partial(self._write, stream, wire), broken, scope)
-                nursery.start_soon(_until_broken, partial(self._beat, wire), broken, scope)
+                nursery.start_soon(_until_broken, partial(self._read, stream, wire, sender), broken, scope)
+                nursery.start_soon(_until_broken, sender.run, broken, scope)
+                nursery.start_soon(_until_broken, partial(self._beat, sender), broken, scope)
                 nursery.start_soon(self._shed)
             raise broken[0]
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -217,38 +215,20 @@ class ServerLink:
             raise UnexpectedMessage("the server answered HELLO with something else than WELCOME")
         raise ConnectionLost("the server did not answer in time")
 
-    async def _read(self, stream: trio.abc.Stream, wire: Connection[ToPeer]) -> None:
+    async def _read(self, stream: trio.abc.Stream, wire: Connection[ToPeer], sender: Sender) -> None:
         self._heard_s = trio.current_time()
         while True:
             data = await stream.receive_some()
             if not data:
                 raise ConnectionLost("the server closed the connection")
             self._heard_s = trio.current_time()
-            self._take(wire, wire.receive(bytes(data)))
+            self._take(sender, wire.receive(bytes(data)))
 
-    async def _write(self, stream: trio.abc.Stream, wire: Connection[ToPeer]) -> None:
-        while True:
-            sent = 0
-            while True:
-                for message in self._core.messages():
-                    wire.send(message)
-                    self._diary.sent(message, trio.current_time())
-                data = wire.data_to_send()
-                if not data:
-                    break
-                await stream.send_all(data)
-                sent += len(data)
-            if sent >= BUSY_BYTES:
-                await trio.sleep(BUSY_PAUSE_S)
-            await self._bell.wait()
-            self._bell = trio.Event()
-
-    async def _beat(self, wire: Connection[ToPeer]) -> None:
+    async def _beat(self, sender: Sender) -> None:
         while True:
             heartbeat = self._core.heartbeat(self._platform.host_stats())
             self._beats_ms[heartbeat.number] = self._now_ms()
-            wire.send(heartbeat)
-            self._bell.set()
+            sender.say(heartbeat)
             wakes_s = trio.current_time() + self._heartbeat_s
             await trio.sleep(self._heartbeat_s)
             # For as long as this process was stopped itself, it heard nobody.
@@ -261,20 +241,20 @@ class ServerLink:
             self._core.shed()
             self.ring()
 
-    def _take(self, wire: Connection[ToPeer], messages: Sequence[Incoming]) -> None:
+    def _take(self, sender: Sender, messages: Sequence[Incoming]) -> None:
         """Have the core take in what came, then let the executors see what that gave them."""
         core = self._core
         if core.limits.exclusive:
             self.look()  # before all else: this process may have been stopped for a while
         for message in messages:
-            self._take_one(wire, message)
+            self._take_one(sender, message)
         if core.limits.exclusive:
             self.look()  # what came may be as old
         for executor in self._executors:
             executor.wake()
         self.ring()
 
-    def _take_one(self, wire: Connection[ToPeer], message: Incoming) -> None:
+    def _take_one(self, sender: Sender, message: Incoming) -> None:
         core = self._core
         match message:
             case Lease() | Recorded() | LogsRecorded() | Revoke() | StartRecorded() | InputPage() | Done():
@@ -287,8 +267,7 @@ class ServerLink:
                 core.answered(self._beats_ms.pop(number, 0))
                 core.clock_ahead_ms = server_time_ms - self._platform.clock.wall_ms()
             case Ping(nonce):
-                wire.send(Pong(nonce))
-                self._bell.set()
+                sender.say(Pong(nonce))
             case Drain(_, stay):
                 (core.yield_waiting if stay else self._drain)()
             case Error(request_id=0):
@@ -310,8 +289,8 @@ class ServerLink:
         if exclusive:
             for executor in self._executors:
                 executor.keep()
-        if self._core.has_news:
-            self._bell.set()
+        if self._sender is not None:
+            self._sender.tell()
 
     def _measure(self) -> None:
         """See how much memory attempts hold that were granted some, and have those ended that hold more."""

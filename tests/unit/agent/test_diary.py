@@ -1,5 +1,7 @@
 """What the agent's log says of attempts: each failure when they are few, one line a second when they are many."""
 
+from functools import partial
+
 from structlog.testing import capture_logs
 
 from taskd.agent.diary import Diary
@@ -26,7 +28,7 @@ def reports(*, traces_all: bool = False) -> Reports:
 
 def test_a_failure_is_told_once_with_what_finds_the_task() -> None:
     with capture_logs() as lines:
-        Diary(reports()).sent(Nack([failed(1)]), 0.0)
+        Diary(reports()).sent(Nack([failed(1)]), lambda: 0.0)
     assert lines == [
         {
             "event": "attempt_failed",
@@ -45,20 +47,20 @@ def test_many_failures_are_a_line_a_second() -> None:
     diary = Diary(reports())
     with capture_logs() as lines:
         for tenth in range(25):
-            diary.sent(Nack([failed(tenth), failed(tenth + 100)]), tenth / 10)
+            diary.sent(Nack([failed(tenth), failed(tenth + 100)]), partial(float, tenth / 10))
     assert [line["others"] for line in lines] == [1, 19, 19]
 
 
 def test_what_was_cancelled_or_given_back_did_not_fail() -> None:
     given_back = FailureReport(1, task_id(1), 1, "released")
     with capture_logs() as lines:
-        Diary(reports()).sent(Nack([given_back, FailureReport(2, task_id(2), 1, "cancelled")]), 0.0)
+        Diary(reports()).sent(Nack([given_back, FailureReport(2, task_id(2), 1, "cancelled")]), lambda: 0.0)
     assert lines == []
 
 
 def test_a_long_message_is_cut() -> None:
     with capture_logs() as lines:
-        Diary(reports()).sent(Nack([failed(1, "x" * 10_000)]), 0.0)
+        Diary(reports()).sent(Nack([failed(1, "x" * 10_000)]), lambda: 0.0)
     assert len(lines[0]["error"]) == 200
 
 
@@ -66,7 +68,7 @@ def test_what_goes_well_is_no_line() -> None:
     diary = Diary(reports())
     with capture_logs() as lines:
         diary.received(Lease(1, 0, [Grant(1, 1, TaskSpec(task_id(1), "m.f", traceparent=PARENT))]))
-        diary.sent(Ack([Report(1, task_id(1), 1, b"")]), 0.0)
+        diary.sent(Ack([Report(1, task_id(1), 1, b"")]), lambda: 0.0)
     assert lines == []
 
 
@@ -75,9 +77,9 @@ def test_where_all_is_wanted_each_attempt_is_told_as_it_comes_and_goes() -> None
     diary = Diary(reports(traces_all=True))
     with capture_logs() as lines:
         diary.received(Lease(1, 0, [Grant(1, 1, TaskSpec(task_id(1), "m.f", traceparent=PARENT))]))
-        diary.sent(Ack([Report(1, task_id(1), 1, b"")]), 0.0)
-        diary.sent(Nack([failed(2), FailureReport(1, task_id(1), 1, "released")]), 0.0)
-        diary.sent(Nack([failed(2)]), 0.0)
+        diary.sent(Ack([Report(1, task_id(1), 1, b"")]), lambda: 0.0)
+        diary.sent(Nack([failed(2), FailureReport(1, task_id(1), 1, "released")]), lambda: 0.0)
+        diary.sent(Nack([failed(2)]), lambda: 0.0)
     told = ["attempt_leased", "attempt_succeeded", "attempt_failed", "attempt_given_back", "attempt_failed"]
     assert [line["event"] for line in lines] == told
     assert {line["trace_id"] for line in lines} == {TRACE}
