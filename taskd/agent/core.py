@@ -55,9 +55,6 @@ from taskd_protocol.workflow_messages import InputPage, InputQuery, Spawn
 if TYPE_CHECKING:
     from taskd_protocol.mark import Mark
 
-REPORTS_BYTES = 64 * 1024 * 1024
-"""Results that the server has not recorded; while there are more, no more work is asked for."""
-
 ENDED = Failure(TaskCodes.CANCELLED, "cancelled")
 """Of an attempt that was ended on an order, which says what is reported."""
 
@@ -280,7 +277,8 @@ class AgentCore:
     def _recorded(self, recorded: Recorded) -> None:
         """Forget reports that are on the server's disk, or of no interest to it."""
         self.reports.recorded(recorded.tokens)
-        self.reports.recorded(recorded.stale)
+        if recorded.stale:
+            self.reports.recorded(recorded.stale)
         if recorded.mark is not None:
             self.mark = newest_mark(self.mark, recorded.mark)
 
@@ -353,13 +351,12 @@ class AgentCore:
         if self._draining and not self._drain_said:
             self._drain_said = True
             messages.append(Drain("the agent is going"))
-        if self.reports.unrecorded_bytes < REPORTS_BYTES:
+        if not self.reports.are_full:
             for index, slots in enumerate(self.pools):
                 if slots.withdrawn:
                     slots.withdrawn = False
                     messages.append(LeaseCredit(index, 0))
-                due = slots.take_credit()
-                if due:
+                if due := slots.take_credit():
                     messages.append(LeaseCredit(index, due))
         if self._marks.has_news:
             messages.append(Started(self._marks.take_unsent()))
@@ -388,6 +385,7 @@ class AgentCore:
     def succeeded(self, pool: int, returned: Iterable[Returned]) -> None:
         """Report attempts that returned."""
         held, ordered, spoke = self.pools[pool].held, self._ordered, self.streams.attempts
+        spawns = bool(self.spawns)
         reports: list[Ended] = []
         traces_all = self.reports.traces_all
         name, runs, sum_us = "", 0, 0.0  # of the latest that are of one name: mostly all
@@ -405,17 +403,19 @@ class AgentCore:
             report = Report(token, spec.id, grant.attempt, end.result, end.started_at_ms, peak_bytes)
             if len(end.result) >= KEPT_RESULT_BYTES_MIN:
                 self.inputs.keep_made(grant, end.result)
-            if (spoke and token in spoke) or (self.spawns and token in self.spawns):
+            if (spoke and token in spoke) or (spawns and token in self.spawns):
                 self._report(report)
             else:
                 reports.append(report)
             if spec.name != name:
-                self._learn(pool, name, runs, sum_us)
+                if runs:
+                    self._learn(pool, name, runs, sum_us)
                 name, runs, sum_us = spec.name, 0, 0.0
             runs += 1
             sum_us += end.run_us
-        self._learn(pool, name, runs, sum_us)
-        self.reports.add(reports)
+        if runs:
+            self._learn(pool, name, runs, sum_us)
+            self.reports.add(reports)
 
     def may_start(self, grant: Grant, mono_ns: Callable[[], int]) -> bool:
         """Tell whether an attempt may start; if not now, executors are woken when it may.
@@ -426,9 +426,10 @@ class AgentCore:
         """
         if self._ordered and grant.token in self._ordered:
             return False  # what ends it is under way
-        if grant.spec.rules.exclusive and mono_ns() >= self._touch_until_ms * 1_000_000:
+        given = grant.spec.given
+        if given is not None and given.exclusive and mono_ns() >= self._touch_until_ms * 1_000_000:
             return False
-        return self._marks.may_start(grant, self._is_held)
+        return not grant.mark_start or self._marks.may_start(grant, self._is_held)
 
     def _is_held(self, token: int) -> bool:
         return any(token in slots.held for slots in self.pools)
@@ -537,11 +538,10 @@ class AgentCore:
         self.reports.add_after_output(self.spawns.turn(report))
 
     def _learn(self, pool: int, name: str, runs: int, sum_us: float) -> None:
-        """Take in how long some runs took together; none teach nothing."""
-        if runs:
-            slots, mean_us = self.pools[pool], sum_us / runs
-            slots.pace.add(mean_us, runs)
-            slots.pace_of(name).add(mean_us, runs)
+        """Take in how long some runs took together."""
+        slots, mean_us = self.pools[pool], sum_us / runs
+        slots.pace.add(mean_us, runs)
+        slots.pace_of(name).add(mean_us, runs)
 
     def dropped(self, pool: int, token: int) -> None:
         """Let go of a lease that waited, on an order."""

@@ -86,7 +86,7 @@ class Crew:
         slots = self._slots
         if not slots.waiting:
             return []
-        dealt = self._deal_holding()
+        dealt = self._deal_holding() if slots.holding_waits else []
         if slots.holding_waits:
             return dealt  # for a worker: what gets done in a moment makes room, and nothing more is put before them
         if slots.gathering.count and not self._deal_together(dealt, now_ns):
@@ -136,7 +136,8 @@ class Crew:
             for member in self.members
             if member.cost_us < BATCH_US / 2 and not member.recalling and not member.leaving
         ]
-        free.sort(key=_cost)
+        if len(free) > 1:
+            free.sort(key=_cost)
         for left, member in zip(range(len(free), 0, -1), free, strict=True):
             if busy >= open_slots and not member.assigned:
                 continue
@@ -182,7 +183,8 @@ class Crew:
         for token in tokens:
             assigned.pop(token, None)
         member.ended += before - len(assigned)
-        self._got_off(member, before)
+        if member.call:
+            self._got_off(member, before)
         if assigned:
             member.cost_us *= len(assigned) / before
         else:

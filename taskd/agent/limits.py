@@ -79,7 +79,8 @@ class Limits:
     @property
     def exclusive(self) -> bool:
         """Some attempt may not outlive the agent's touch with its server."""
-        return any(watched.grant.spec.rules.exclusive for watched in self._watched.values())
+        watched = self._watched
+        return bool(watched) and any(each.grant.spec.rules.exclusive for each in watched.values())
 
     def hold(self, pool: int, grant: Grant) -> None:
         """Watch a lease that has limits, from its arrival on."""

@@ -242,17 +242,29 @@ class ServerLink:
             self.ring()
 
     def _take(self, sender: Sender, messages: Sequence[Incoming]) -> None:
-        """Have the core take in what came, then let the executors see what that gave them."""
+        """Have the core take in what came, then let the executors see what that gave them.
+
+        A lease concerns its pool alone, and RECORDED none: of a lone task nothing else comes here.
+        """
         core = self._core
         if core.limits.exclusive:
             self.look()  # before all else: this process may have been stopped for a while
+        pools: dict[int, None] = {}
+        was_full = core.reports.are_full
         for message in messages:
             self._take_one(sender, message)
+            if isinstance(message, Lease):
+                pools[message.pool] = None
+            elif not isinstance(message, Recorded):
+                pools.update(dict.fromkeys(range(len(self._executors))))
         if core.limits.exclusive:
             self.look()  # what came may be as old
-        for executor in self._executors:
-            executor.wake()
-        self.ring()
+        for pool in pools:
+            self._executors[pool].wake()
+        if pools or was_full:
+            self.ring()
+        else:
+            self._changed.set()
 
     def _take_one(self, sender: Sender, message: Incoming) -> None:
         core = self._core

@@ -19,6 +19,9 @@ from taskd_protocol.task import Failure, FailureReport, Held, Report
 MESSAGE_BYTES = 192 * 1024
 """Results in one ACK: a frame, with room for the envelopes."""
 
+REPORTS_BYTES = 64 * 1024 * 1024
+"""Results that the server has not recorded; while there are more, no more work is asked for."""
+
 Ended = Report | FailureReport
 
 BATCH_BYTES = 1024 * 1024
@@ -85,6 +88,11 @@ class Reports:
                 self._unsent.append(turned)
 
     @property
+    def are_full(self) -> bool:
+        """No more work is to be asked for."""
+        return self.unrecorded_bytes >= REPORTS_BYTES
+
+    @property
     def has_news(self) -> bool:
         """There may be something to send."""
         return bool(self._unsent) or self.streams.has_news
@@ -123,7 +131,8 @@ class Reports:
     def messages(self) -> list[Ack | Nack | Logs]:
         """Take what is to be sent now, reports before output, of each at most a batch; empty when there is nothing."""
         messages: list[Ack | Nack | Logs] = []
-        self._take_reports(messages)
+        if self._unsent:
+            self._take_reports(messages)
         if self.streams.has_news:
             logs, released = self.streams.take()
             if logs is not None:

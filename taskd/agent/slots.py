@@ -170,7 +170,7 @@ class Slots:
         """Return how many more leases are to be asked for now."""
         if self.closed or self.vacant:
             return 0
-        ahead = self._ahead()
+        ahead = self._ahead() if self.pace.samples or self.gathering.rules else 0
         due = self.count + ahead - len(self.held) + self.gathering.riding - self._credit
         if due <= 0 or (due * _CREDIT_STEP < ahead and self.waiting and not self.gathering.count):
             return 0

@@ -89,7 +89,8 @@ class TlsStream(trio.abc.Stream):
             trio.BrokenResourceError: The connection broke, or the bytes are not what the peer sent.
             trio.ClosedResourceError: This side was closed.
         """
-        await self.do_handshake()
+        if not self._shaken:
+            await self.do_handshake()
         limit = READ_BYTES if max_bytes is None else max_bytes
         while not self._ended:
             if self._may_hold_more:
@@ -130,7 +131,8 @@ class TlsStream(trio.abc.Stream):
             trio.BusyResourceError: Another task is sending.
             trio.ClosedResourceError: This side was closed.
         """
-        await self.do_handshake()
+        if not self._shaken:
+            await self.do_handshake()
         self._encrypt(data)
         await self._flush()
 

@@ -76,7 +76,7 @@ class CommandExecutor:
         """See ``Executor``."""
         if not self._core.streams.is_full:
             self._room.set()
-        if self._nursery is None:
+        if self._nursery is None or not (self._slots.waiting or self._unmarked):
             return
         for token, marked in list(self._unmarked.items()):
             if self._core.may_start(marked, self._platform.clock.mono_ns):

@@ -108,6 +108,8 @@ class CoroutineExecutor:
         if hand is None or hand.ended.is_set() or hand is self._leaving:
             return
         self._gate.look([hand])
+        if not (slots.waiting or self._unmarked):
+            return
         gathering = slots.gathering
         room = slots.count + self._ahead() - len(self._assigned) + gathering.riding - len(self._unmarked)
         grants = [marked for marked in self._unmarked.values() if self._core.may_start(marked, self._clock.mono_ns)]

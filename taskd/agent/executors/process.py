@@ -86,24 +86,16 @@ class ProcessExecutor:
         self._gate.look(self._members)
         if not self._core.streams.is_full:
             for prints in self._prints.values():
-                prints.room()
+                if prints.waits:
+                    prints.room()
         for member, grant in list(self._unmarked.items()):
             if grant.token not in member.assigned:
                 del self._unmarked[member]  # taken back
             elif self._core.may_start(grant, self._clock.mono_ns):
                 del self._unmarked[member]
                 self._hand_over(member, [grant])
-        now_ns = self._clock.mono_ns() if self._slots.gathering.count else 0
-        for member, grants in self._crew.deal(now_ns):
-            if self._core.may_start(grants[0], self._clock.mono_ns):
-                self._hand_over(member, grants)
-            else:
-                self._unmarked[member] = grants[0]
-                self._ring()
-        self._alarm.look()
-        for member in self._crew.take_unfit():
-            assert self._nursery is not None
-            self._nursery.start_soon(self._hands[member].retire)
+        if self._slots.waiting:
+            self._deal()
 
     def end(self, kill: Kill) -> None:
         """See ``Executor``."""
@@ -152,6 +144,20 @@ class ProcessExecutor:
             seat.close()
         for hand in self._members:
             hand.process.hang_up()
+
+    def _deal(self) -> None:
+        """Hand leases over that wait, as far as there are workers for them."""
+        now_ns = self._clock.mono_ns() if self._slots.gathering.count else 0
+        for member, grants in self._crew.deal(now_ns):
+            if self._core.may_start(grants[0], self._clock.mono_ns):
+                self._hand_over(member, grants)
+            else:
+                self._unmarked[member] = grants[0]
+                self._ring()
+        self._alarm.look()
+        for member in self._crew.take_unfit():
+            assert self._nursery is not None
+            self._nursery.start_soon(self._hands[member].retire)
 
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
         core = self._core
