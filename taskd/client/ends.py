@@ -1,4 +1,4 @@
-"""Who wants to know how which tasks end. Belongs to the link's thread.
+"""Who wants to know how which tasks end. Belongs to who moves the session's bytes.
 
 Invariants:
 - A task's outcome is set before anybody is told of it.
@@ -56,6 +56,11 @@ class Ends:
     def watched(self) -> bytes | None:
         """The id of a task that somebody waits for now; None: nobody waits."""
         return next(iter(self._watches), None)
+
+    @property
+    def wanted(self) -> Iterable[bytes]:
+        """The ids of the tasks whose ends are wanted."""
+        return self._wanted.keys()
 
     def want(self, tasks: Iterable[Awaited]) -> list[bytes]:
         """Take on tasks; return the ids that were not wanted before."""

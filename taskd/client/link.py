@@ -1,7 +1,8 @@
 """The link: what callers of any thread or event loop hold of the one connection that they share.
 
 Invariants:
-- A process has at most one live pump per link; it is started by the first use.
+- A process has at most one live pump per link, started by the first use; and a second one, once a signal's handler
+  wanted something while its thread was in the midst of the first.
 - A forked child never speaks on its parent's connection: it drops it and starts a pump of its own.
 - Dropping the last reference, or the interpreter's exit, ends the pump.
 """
@@ -42,6 +43,10 @@ class Mover(Protocol):
         """Fire the signal when all that is to be sent now is on its way."""
         ...
 
+    def is_held_here(self) -> bool:
+        """Tell whether this thread is in the midst of it, below whoever asks."""
+        ...
+
     def stop(self, within_s: float) -> None:
         """End; return when it has ended or the time has passed."""
         ...
@@ -77,6 +82,7 @@ class Link:
         self._software = software
         self._start_mover = partial(Pump, profile, tls_context(profile)) if start is None else start
         self._pump: Mover | None = None
+        self._aside: Mover | None = None
         self._starting = threading.Lock()
         _LINKS.add(self)
 
@@ -126,45 +132,56 @@ class Link:
 
     def close(self) -> None:
         """Hang up; whoever waits is told. A later use connects anew."""
-        pump, self._pump = self._pump, None
-        if pump is not None:
+        for pump in self._taken():
             pump.stop(CLOSE_WITHIN_S)
 
     def after_fork_in_child(self) -> None:
         """Drop the parent's connection; runs while the child has no other thread."""
         self._starting = threading.Lock()  # a thread that the child does not have may hold the other one
-        pump, self._pump = self._pump, None
-        if pump is not None:
+        for pump in self._taken():
             pump.drop()
 
     def _post(self, act: Callable[[Mover], None]) -> None:
         while True:
             pump = self._pump
-            if pump is None or pump.ended:
+            if pump is not None and pump.is_held_here():
+                pump = self._aside
+                if pump is None or pump.ended:
+                    pump = self._aside = self._make()
+            elif pump is None or pump.ended:
                 pump = self._start()
             if pump.post(partial(act, pump)):
                 return
 
     def _post_if_running(self, act: Callable[[Mover], None]) -> None:
-        """Do what only means something to a session that is there."""
-        pump = self._pump
-        if pump is not None:
-            pump.post(partial(act, pump))
+        """Do what only means something to the session that was asked."""
+        for pump in (self._pump, self._aside):
+            if pump is not None:
+                pump.post(partial(act, pump))
+
+    def _taken(self) -> list[Mover]:
+        """Take the pumps that there are: the next use starts another."""
+        pumps, self._pump, self._aside = (self._pump, self._aside), None, None
+        return [pump for pump in pumps if pump is not None]
 
     def _start(self) -> Mover:
         with self._starting:
             pump = self._pump
             if pump is None or pump.ended:
-                session = Session(
-                    token=self.profile.token,
-                    name=self._name,
-                    boot_id=os.urandom(BOOT_ID_BYTES),
-                    chance=random.Random().random,  # noqa: S311 - jitter is no secret; seeded by the system
-                    software=self._software,
-                )
-                pump = self._pump = self._start_mover(session)
-                weakref.finalize(self, pump.stop, 0.0).atexit = False
+                pump = self._pump = self._make()
             return pump
+
+    def _make(self) -> Mover:
+        session = Session(
+            token=self.profile.token,
+            name=self._name,
+            boot_id=os.urandom(BOOT_ID_BYTES),
+            chance=random.Random().random,  # noqa: S311 - jitter is no secret; seeded by the system
+            software=self._software,
+        )
+        pump = self._start_mover(session)
+        weakref.finalize(self, pump.stop, 0.0).atexit = False
+        return pump
 
 
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()

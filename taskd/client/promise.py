@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from taskd_protocol.errors import TaskdError
 
 Wake = Callable[[], object]
-"""Called at most once, from the link's thread; may raise RuntimeError when who waited is gone."""
+"""Called at most once, from any thread; may raise RuntimeError when who waited is gone."""
 
 
 class Signal:
-    """Fires from the link's thread, and wakes whoever waits."""
+    """Fires from whichever thread moves the bytes, and wakes whoever waits."""
 
     __slots__ = ("_wakes", "fired")
 

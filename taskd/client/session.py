@@ -106,8 +106,10 @@ class Session:
 
     def give_up(self, request: Request) -> None:
         """Forget a request whose asker has gone; an answer that still comes is dropped."""
-        taken = self._asked.take(request.number)
-        if isinstance(taken, Following) and self._live and self._connection is not None:
+        if self._asked.find(request.number) is not request:
+            return
+        self._asked.take(request.number)
+        if isinstance(request, Following) and self._live and self._connection is not None:
             self._connection.send(FollowStop(request.number))
 
     @property
@@ -140,6 +142,11 @@ class Session:
     def live(self) -> bool:
         """There is a connection, and the server has welcomed us on it."""
         return self._live
+
+    @property
+    def idle(self) -> bool:
+        """The server has welcomed us, and owes us no answer."""
+        return self._live and not self._asked
 
     @property
     def server_software(self) -> str:

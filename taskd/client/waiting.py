@@ -77,7 +77,7 @@ async def arun(steps: Steps[R]) -> R:
 def _block(pause: Pause) -> bool:
     lock = threading.Lock()
     lock.acquire()
-    wake = lock.release  # by the link's thread, once
+    wake = lock.release  # by who fires the signal, once
     woken = False
     pause.signal.add(wake)
     try:

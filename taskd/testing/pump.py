@@ -63,6 +63,10 @@ class LoopPump:
             return False
         return True
 
+    def is_held_here(self) -> bool:
+        """See ``Mover``: callers never move bytes themselves."""
+        return False
+
     def stop(self, within_s: float) -> None:
         """Hang up, soon."""
         del within_s

@@ -40,6 +40,7 @@ class TrioPump(Pump):
         self.ended = False
         self._profile = profile
         self._inbox = deque()
+        self._caller = None
         self._flushes = []
         self._bell = trio.Event()
         self._connect_to = connect
@@ -53,6 +54,9 @@ class TrioPump(Pump):
 
     def drop(self) -> None:
         """Likewise."""
+
+    def _idle(self) -> bool:
+        return False  # a write takes time here, which a caller cannot wait for
 
     def _wake(self) -> None:
         self._bell.set()
