@@ -16,7 +16,7 @@ place = Place.here()
 url = f"redis://127.0.0.1:{place.port}"
 backend = RedisAsyncResultBackend(url)
 kind = RedisStreamBroker if place.mode == "durable" else ListQueueBroker
-broker = kind(url).with_result_backend(backend)
+broker = kind(url, socket_timeout=None).with_result_backend(backend)  # a worker that waits for 5 s ends otherwise
 tasks = {name: broker.task(name)(getattr(running, name)) for name in ("noop", "burn", "told")}
 
 
