@@ -44,7 +44,7 @@ MODE := both
 bench: $(READY) build/peers/huey/.ready ## measure taskd against its floor, a peer and its promises
 	@$(BIN)/python bench/run.py $(ARGS)
 
-bench-curves: $(READY) ## measure throughput and latency against agents, clients, payload, queues, classes, backlog: 10 minutes
+bench-curves: $(READY) ## measure throughput and latency against agents, clients, payload, queues, classes, backlog: 15 minutes at most
 	@$(BIN)/python bench/curves.py $(ARGS)
 
 bench-peers: $(READY) $(PEERS:%=build/peers/%/.ready) ## measure taskd beside what people would pick instead: an hour at most

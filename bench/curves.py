@@ -1,6 +1,6 @@
 """`make bench-curves`: throughput and latency against load, agents, clients, payload, queues, classes, backlog.
 
-    python bench/curves.py [--only agents,clients] [--minutes 10] [--shrink N] [--docs]
+    python bench/curves.py [--only agents,clients] [--minutes 14] [--shrink N] [--docs]
 
 Server, agents and TLS as shipped. Each point is measured in rounds of as many tasks as take about ``ROUND_S``, all
 submitted at once; what is told is the median, with what was used in that round (``use.py``), and then trips, one task
@@ -293,7 +293,7 @@ def main() -> None:
     """Measure, write down, print."""
     parser = argparse.ArgumentParser(description="taskd's throughput and latency against what grows.")
     parser.add_argument("--only", default=",".join(CURVES), help="by commas")
-    parser.add_argument("--minutes", type=float, default=10, help="no point begins after that")
+    parser.add_argument("--minutes", type=float, default=14, help="no point begins after that")
     parser.add_argument("--shrink", type=int, default=1, help="divides how far each curve goes, to try it out")
     parser.add_argument(
         "--docs", action="store_true", help="write docs/benchmarks.md, in place of a page beside the JSON"
