@@ -22,6 +22,7 @@ import measure
 import msgspec
 import pages
 import programs
+import psutil
 
 from peers import figures, page, plots, session
 from peers.figures import Case, Document
@@ -118,7 +119,7 @@ def _cases(options: argparse.Namespace) -> tuple[list[Case], dict[str, str]]:
     for peer in PEERS:
         try:
             told = session.tell(peer, Place())
-        except Failed as why:
+        except (Failed, subprocess.SubprocessError) as why:
             left_out[peer] = f"{why}"
             continue
         if told["missing"]:
@@ -191,7 +192,7 @@ def _try(case: Case, works: Sequence[str], do: Callable[[], Iterator[tuple[str, 
             case.took_s[name] = time.monotonic() - began
             began = time.monotonic()
         case.took_s[works[-1]] += time.monotonic() - began
-    except (Failed, OSError, subprocess.SubprocessError, SystemExit) as why:
+    except (Failed, OSError, psutil.Error, subprocess.SubprocessError, SystemExit) as why:
         failed = left[0] if left else works[-1]
         case.failed[failed] = " ".join(f"{why}".split())[:300]
         print(f"  {failed}: {why}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 from peers import client, figures, page, plots, run, session
 from peers.figures import Bar, Case, Document
@@ -214,14 +215,17 @@ def test_a_client_that_fails_is_told_and_waited_for_no_longer(
             made.ask("noop", within_s)
 
 
-def test_who_fails_at_a_work_does_the_next_and_is_not_asked_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", [session.Failed("not done within 90 s"), psutil.NoSuchProcess(1)])
+def test_who_fails_at_a_work_does_the_next_and_is_not_asked_for_it_again(
+    why: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions: list[list[str]] = []
 
     def one(_case: Case, works: list[str], _options: object) -> Iterator[tuple[str, figures.Facts]]:
         sessions.append(works)
         for work in works:
             if work == "roundtrip":
-                raise session.Failed("not done within 90 s")
+                raise why
             yield work, {"tasks_per_s": 1.0}
 
     monkeypatch.setattr(run, "_together", one)
@@ -230,7 +234,7 @@ def test_who_fails_at_a_work_does_the_next_and_is_not_asked_for_it_again(monkeyp
         run._measure(measured, list(run.EACH_ROUND), run._options([]))
     assert sessions == [["noop", "roundtrip", "mixed"], ["mixed"], ["noop", "mixed"]]
     assert {work: len(runs) for work, runs in measured.runs.items()} == {"noop": 2, "roundtrip": 0, "mixed": 2}
-    assert measured.failed == {"roundtrip": "not done within 90 s"}
+    assert measured.failed == {"roundtrip": str(why)}
 
 
 def test_what_varies_least_is_left_out_where_time_is_short() -> None:
