@@ -244,8 +244,8 @@ class AgentCore:
         self._lease_number = lease.number
         slots = self.pools[lease.pool]
         ruled = [grant for grant in lease.grants if grant.spec.given is not None or grant.spawned is not None]
-        referring = [grant for grant in ruled if refers(grant)]
-        slots.receive(lease.grants, [grant.token for grant in referring])
+        referring = [grant for grant in ruled if refers(grant)] if ruled else []
+        slots.receive(lease.grants, [grant.token for grant in referring] if referring else ())
         if slots.weighs and slots.holding:
             for grant in lease.grants:
                 if grant.granted is not None:

@@ -84,11 +84,11 @@ class Crew:
             now_ns: By a clock that never steps, for what waits for others of its name.
         """
         slots = self._slots
-        if not slots.waiting:
-            return []
-        dealt = self._deal_holding() if slots.holding_waits else []
+        dealt: list[tuple[Member, list[Grant]]] = []
         if slots.holding_waits:
-            return dealt  # for a worker: what gets done in a moment makes room, and nothing more is put before them
+            dealt = self._deal_holding()
+            if slots.holding_waits:
+                return dealt  # for a worker: what gets done in a moment makes room, and nothing is put before them
         if slots.gathering.count and not self._deal_together(dealt, now_ns):
             return dealt  # likewise
         self._deal_alone(dealt)
@@ -127,7 +127,8 @@ class Crew:
     def _deal_alone(self, dealt: list[tuple[Member, list[Grant]]]) -> None:
         """Hand over leases that hold nothing, and wait for no others."""
         slots = self._slots
-        if not slots.waiting_alone:
+        waiting = slots.waiting_alone
+        if not waiting:
             return
         open_slots = slots.open_slots
         busy = 0 if open_slots == slots.count else sum([member.is_plain for member in self.members])
@@ -141,8 +142,9 @@ class Crew:
         for left, member in zip(range(len(free), 0, -1), free, strict=True):
             if busy >= open_slots and not member.assigned:
                 continue
-            batch = self._batch(member, -(-slots.waiting_alone // left))
+            batch = self._batch(member, -(-waiting // left))
             if batch:
+                waiting -= len(batch)
                 busy += not member.assigned
                 self._assign(member, batch, member.cost_us, together=self._runs_together(batch[0]))
                 dealt.append((member, batch))

@@ -189,8 +189,10 @@ class Worker(Runner):
         """Wait for bytes; empty: the worker has closed its end."""
         while True:
             await trio.lowlevel.wait_readable(self._from)
-            with contextlib.suppress(BlockingIOError):  # read by `receive_nowait` meanwhile
+            try:
                 return os.read(self._from, wire.READ_BYTES)
+            except BlockingIOError:
+                continue  # read by `receive_nowait` meanwhile
 
     def receive_nowait(self) -> bytes:
         """Return bytes that are there."""

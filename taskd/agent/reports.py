@@ -9,7 +9,7 @@ Pure: knows neither workers nor connections.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from taskd.agent.streams import BOUNDS, Bounds, Streams
 from taskd_protocol.agent_messages import Ack, Logs, Nack
@@ -50,12 +50,14 @@ class Reports:
         self._unsent: deque[Ended] = deque()
         self.streams = Streams(bounds)
 
-    def add(self, reports: Iterable[Ended]) -> None:
+    def add(self, reports: Sequence[Ended]) -> None:
         """Report attempts that have ended."""
-        new = list(reports)
-        self.unrecorded.update({report.token: report for report in new})
-        self.unrecorded_bytes += _sizes(new)
-        self._unsent.extend(new)
+        unrecorded, size = self.unrecorded, 0
+        for report in reports:
+            unrecorded[report.token] = report
+            size += REPORT_BYTES + len(report.result) if type(report) is Report else _size(report)
+        self.unrecorded_bytes += size
+        self._unsent.extend(reports)
 
     def add_after_output(self, report: Ended) -> None:
         """Report an attempt that has ended, after what it said."""
@@ -99,12 +101,14 @@ class Reports:
 
     def recorded(self, tokens: Iterable[int]) -> None:
         """Forget reports that need not be sent again."""
-        pop = self.unrecorded.pop
-        gone = [report for report in [pop(token, None) for token in tokens] if report is not None]
-        self.unrecorded_bytes -= _sizes(gone)
-        if self.traces:
-            for report in gone:
-                self.traces.pop(report.token, None)
+        pop, size = self.unrecorded.pop, 0
+        for token in tokens:
+            report = pop(token, None)
+            if report is not None:
+                size += REPORT_BYTES + len(report.result) if type(report) is Report else _size(report)
+                if self.traces:
+                    self.traces.pop(token, None)
+        self.unrecorded_bytes -= size
 
     def connect(self, result_bytes_max: int) -> None:
         """Send everything again that is not recorded: a new connection is about to be used.
@@ -119,7 +123,7 @@ class Reports:
                 self.unrecorded[token] = FailureReport(
                     token, report.id, report.attempt, "failed", failure, report.started_at_ms
                 )
-        self.unrecorded_bytes = _sizes(self.unrecorded.values())
+        self.unrecorded_bytes = sum([_size(report) for report in self.unrecorded.values()])
         self._held_up &= self.unrecorded.keys()
         later = self._held_up | self.streams.connect(self.unrecorded, self._held_up)
         self._unsent = deque([report for token, report in self.unrecorded.items() if token not in later])
@@ -168,10 +172,6 @@ class Reports:
                 messages.append(Ack(acks))
             if nacks:
                 messages.append(Nack(nacks))
-
-
-def _sizes(reports: Iterable[Ended]) -> int:
-    return sum([REPORT_BYTES + len(report.result) if type(report) is Report else _size(report) for report in reports])
 
 
 def _size(report: Ended) -> int:

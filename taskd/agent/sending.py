@@ -57,7 +57,8 @@ class Sender:
     def tell(self) -> None:
         """Send what there is now, or have it sent soon. Raises nothing: what breaks ends ``run``."""
         stream = self._stream
-        if not self._rests or not isinstance(stream, TlsStream) or trio.current_time() - self._sent_s < SILENCE_S:
+        now_s = trio.current_time()
+        if not self._rests or not isinstance(stream, TlsStream) or now_s - self._sent_s < SILENCE_S:
             if self._core.has_news:
                 self._wake()
             return
@@ -67,7 +68,7 @@ class Sender:
             self._failure = error
             self._wake()
         else:
-            if self._wire.outbox_bytes and not self._send_nowait(stream):
+            if self._wire.outbox_bytes and not self._send_nowait(stream, now_s):
                 self._wake()
 
     async def run(self) -> None:
@@ -110,11 +111,11 @@ class Sender:
             self._wire.send(message)
             self._diary.sent(message, trio.current_time)
 
-    def _send_nowait(self, stream: TlsStream) -> bool:
+    def _send_nowait(self, stream: TlsStream, now_s: float) -> bool:
         """Send what is in the outbox; tell whether that is all there is to do."""
         if self._wire.outbox_bytes > BUSY_BYTES:
             return False
-        self._sent_s = trio.current_time()
+        self._sent_s = now_s
         try:
             self._left_over = not stream.send_nowait(self._wire.data_to_send())
         except trio.BrokenResourceError:

@@ -60,8 +60,6 @@ class Share:
 
         None where it holds none, or so many are not left.
         """
-        if grant.granted is None:
-            return []
         count = _cpu(grant) // ONE
         if count and grant.token not in self._pinned and count <= len(self._unpinned):
             self._pinned[grant.token], self._unpinned = self._unpinned[:count], self._unpinned[count:]

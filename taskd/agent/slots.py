@@ -116,13 +116,20 @@ class Slots:
             incomplete: Tokens of those that wait for ``complete`` before they wait for a worker.
         """
         self._credit = max(0, self._credit - len(grants))
-        held = self.held
-        fresh = [grant for grant in grants if grant.token not in held]
-        held.update({grant.token: grant for grant in fresh})
-        holding = [grant for grant in fresh if grant.granted is not None]
-        for grant in holding:
-            self._share.hold(grant)
-        self.holding += len(holding)
+        held, fresh = self.held, list[Grant]()
+        holding = size = 0
+        for grant in grants:
+            spec = grant.spec
+            plain = spec.given is None and grant.spawned is None
+            size += len(spec.payload) if plain else argument_bytes(grant)
+            if grant.token in held:
+                continue
+            held[grant.token] = grant
+            fresh.append(grant)
+            if grant.granted is not None:
+                self._share.hold(grant)
+                holding += 1
+        self.holding += holding
         if incomplete:
             self._incomplete.update([(grant.token, None) for grant in fresh if grant.token in incomplete])
             fresh = [grant for grant in fresh if grant.token not in incomplete]
@@ -131,7 +138,7 @@ class Slots:
         else:
             self._waiting.extend(fresh)
         if grants:
-            mean = sum([argument_bytes(grant) for grant in grants]) / len(grants)
+            mean = size / len(grants)
             self._payload_bytes = max(mean, (self._payload_bytes + mean) / 2)
 
     def complete(self, grant: Grant) -> None:
@@ -208,7 +215,7 @@ class Slots:
     @property
     def waiting(self) -> int:
         """Leases that no worker has yet."""
-        return self.waiting_alone + self.gathering.count
+        return len(self._waiting) - self._dropped + len(self._first) + self.gathering.count
 
     @property
     def waiting_alone(self) -> int:

@@ -160,14 +160,14 @@ class ProcessExecutor:
             self._nursery.start_soon(self._hands[member].retire)
 
     def _hand_over(self, member: Member, grants: list[Grant]) -> None:
-        core = self._core
-        timed, cpus = core.limits.timed(grants), core.share.pin(grants[0])
+        core, holds = self._core, grants[0].granted is not None
+        timed, cpus = core.limits.timed(grants), core.share.pin(grants[0]) if holds else []
         batch = wire.Batch(
             member.batch, core.clock_ahead_ms, core.result_bytes_max, grants, timed, cpus, bool(member.call)
         )
         process = self._hands[member].process
         process.live_until(core.live_until(grants))
-        process.limit_memory(core.footprints.limit_of(grants[0].token) or 0)
+        process.limit_memory((core.footprints.limit_of(grants[0].token) or 0) if holds else 0)
         process.send(wire.encode(batch))
         if member.has_behind:
             self._behind.set()
@@ -220,7 +220,8 @@ class ProcessExecutor:
         if self._losses:
             for token in tokens:
                 self._losses.pop(token, None)
-        self._tell_gone(tokens)
+        if self._gone:
+            self._tell_gone(tokens)
         if recalled:
             self._take_back(member, 0)
         self.wake()
@@ -233,7 +234,8 @@ class ProcessExecutor:
         self._prints.pop(hand).read(running=hand.process.running())
         member = self._members.pop(hand)
         del self._hands[member]
-        self._tell_gone(member.assigned)
+        if self._gone:
+            self._tell_gone(member.assigned)
         unmarked = self._unmarked.pop(member, None)
         ran, back = self._crew.left(member, hand.process.running())
         if not ran and back and back != [unmarked]:
@@ -263,7 +265,7 @@ class ProcessExecutor:
 
     def _tell_gone(self, tokens: Iterable[int]) -> None:
         """Tell whoever waits for the end of one of these."""
-        for token in tokens if self._gone else ():
+        for token in tokens:
             if (gone := self._gone.pop(token, None)) is not None:
                 gone.set()
 

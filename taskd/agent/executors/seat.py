@@ -83,16 +83,20 @@ class Hand:
         """Read what it says; a worker whose pipe user code wrote to makes no sense any more, and is killed."""
         if self.insane:
             return []
+        messages: list[wire.FromWorker] = []
         try:
-            messages = [_DECODER.decode(body) for body in self._frames.feed(data)]
+            for body in self._frames.feed(data):
+                message = _DECODER.decode(body)
+                if type(message) is wire.Ends:
+                    messages += message.ends
+                else:
+                    messages.append(message)
         except (TaskdError, msgspec.DecodeError) as error:
             log.warning("worker_makes_no_sense", pid=self.process.pid, reason=str(error)[:200])
             self._frames = FrameDecoder(wire.FRAME_BYTES)
             self.insane = True
             self.process.kill()
             return []
-        if any(type(message) is wire.Ends for message in messages):
-            return [end for message in messages for end in (message.ends if type(message) is wire.Ends else (message,))]
         return messages
 
 
