@@ -4,7 +4,7 @@
 
 The most is measured first, as ``cases.py throughput`` does it, the median of some runs. Then tasks are due at even
 distances, at that share of the most. One thread submits what is due with one ``map`` after the other, so that what
-becomes due while one is under way waits for the next; another takes the results as they come. A task's latency counts
+becomes due while one is under way waits for the next; others take the results as they come. A task's latency counts
 from the instant at which it was due, not from that of its submit: who is late is not forgiven for what was late before.
 """
 
@@ -37,6 +37,8 @@ MOST_RUNS = 5
 REST_S = 0.5
 PAUSE_S = 0.0005
 """Of the thread that submits, at least, when nothing is due: a clock that ticks more often takes a core."""
+TAKERS = 8
+"""Threads that take results, each those of one submit: by one alone, all waited for the last of those submitted before."""
 SETTLE_S = 1.0
 """At the start of the load, which does not count: queues find their length."""
 
@@ -56,9 +58,9 @@ def most(task: "AnyTask") -> float:
 def paced(task: "AnyTask", rate: float, seconds: float) -> tuple[list[float], list[int]]:
     """Return how late each result came, ms after its task was due; and how many tasks each submit held."""
     count = int(rate * seconds)
-    late_ms: list[float] = []
+    late: list[tuple[float, float]] = []
     sizes: list[int] = []
-    submitted: queue.SimpleQueue[tuple[dict[bytes, float], Completions[object]]] = queue.SimpleQueue()
+    submitted: queue.SimpleQueue[tuple[dict[bytes, float], Completions[object]] | None] = queue.SimpleQueue()
     start = perf_counter() + REST_S
 
     def submit() -> None:
@@ -73,15 +75,23 @@ def paced(task: "AnyTask", rate: float, seconds: float) -> tuple[list[float], li
             submitted.put((dues, as_completed(handles, timeout=cases.SECONDS_MAX)))  # asks for them, here and now
             sizes.append(due - sent)
             sent = due
+        for _ in range(TAKERS):
+            submitted.put(None)
 
-    submitter = threading.Thread(target=submit, daemon=True)
-    submitter.start()
-    while len(late_ms) < count:
-        dues, completions = submitted.get(timeout=cases.SECONDS_MAX)
-        late_ms += [(perf_counter() - dues[handle.raw_id]) * 1e3 for handle in completions]
-    submitter.join()
-    skipped = int(rate * SETTLE_S)
-    return late_ms[skipped:], sizes
+    def take() -> None:
+        while (some := submitted.get(timeout=cases.SECONDS_MAX)) is not None:
+            dues, completions = some
+            for handle in completions:
+                came = perf_counter()
+                late.append((dues[handle.raw_id], (came - dues[handle.raw_id]) * 1e3))
+
+    threads = [threading.Thread(target=act, daemon=True) for act in (submit, *[take] * TAKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(late) == count, "a taker gave up; it has told why"
+    return [late_ms for due, late_ms in late if due >= start + SETTLE_S], sizes
 
 
 def measured(directory: Path, function: str, share: float, seconds: float, *, tls: bool) -> measure.Facts:
