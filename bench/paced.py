@@ -38,7 +38,7 @@ REST_S = 0.5
 PAUSE_S = 0.0005
 """Of the thread that submits, at least, when nothing is due: a clock that ticks more often takes a core."""
 TAKERS = 8
-"""Threads that take results, each those of one submit: by one alone, all waited for the last of those submitted before."""
+"""Threads that take results, each those of one submit. One alone waits for the last task of it while later ones end."""
 SETTLE_S = 1.0
 """At the start of the load, which does not count: queues find their length."""
 
