@@ -157,8 +157,7 @@ class Session:
             except trio.BrokenResourceError:
                 self._written.set()
             finally:
-                if self._role is not None:
-                    self._role.close()
+                self._close_role()
             self._ending = True
             self._outgoing.set()
             with trio.move_on_after(GOODBYE_SECONDS):
@@ -251,10 +250,22 @@ class Session:
 
     def _hear(self, receive: Callable[[], bytes | None], role: Role) -> bool:
         """Take what has come; tell whether more is wanted."""
-        data = receive()
+        try:
+            data = receive()
+        except trio.BrokenResourceError:
+            self._close_role()
+            raise
         if data:
             self._take_in(data, role)
+        elif data is not None:
+            self._close_role()
         return not self._ending and data != b""
+
+    def _close_role(self) -> None:
+        """Have the peer be gone for the next turn already, which comes before this session's task is woken."""
+        role, self._role = self._role, None
+        if role is not None:
+            role.close()
 
     def _take_in(self, data: bytes | bytearray, role: Role) -> None:
         """Take bytes that have come."""

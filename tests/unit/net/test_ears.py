@@ -122,6 +122,20 @@ async def test_the_end_of_a_stream_ends_the_listening(ears: Ears) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_who_has_hung_up_is_heard_to_the_end_at_once(ears: Ears) -> None:
+    """All that he said, and that he has gone, before whoever hears it acts on any of it; others are heard once."""
+    async with trio.open_nursery() as nursery:
+        gone, here = await listening(nursery, ears, 2)
+        for each in (gone, here):
+            each.theirs.send(b"x" * 3 * BYTES)
+        gone.theirs.close()
+        ears.hear()
+        assert gone.heard[1:] == [b"x" * BYTES] * 3 + [b""]
+        assert here.heard[1:] == [b"x" * BYTES]
+        nursery.cancel_scope.cancel()
+    assert gone.ended == "over"
+
+
 async def test_who_stops_listening_hears_no_more(ears: Ears) -> None:
     """Cancelled in the moment in which something has come, and before it was heard."""
     one = Listened(ears)
