@@ -262,7 +262,7 @@ class Session:
         return not self._ending and data != b""
 
     def _close_role(self) -> None:
-        """Have the peer be gone for the next turn already, which comes before this session's task is woken."""
+        """Have the peer be gone for the next turn already, which comes before the task of its connection is woken."""
         role, self._role = self._role, None
         if role is not None:
             role.close()
