@@ -1,6 +1,7 @@
 """Ears: everything that comes is heard by the one task that sleeps there, and faults stay with whose they are."""
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -10,6 +11,8 @@ from taskd.net.ears import SOCKETS_MAX, Deaf, Ears, Hearing
 
 BYTES = 100
 
+_ENDS: list[socket.socket] = []
+
 
 class Listened:
     """A socket that somebody listens to, and what was heard."""
@@ -18,6 +21,7 @@ class Listened:
         self._ears = ears
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)  # noqa: FBT003 - the socket module's own shape
+        _ENDS.extend((self.ours, self.theirs))
         self.heard: list[bytes] = []
         self.ended = ""
 
@@ -37,15 +41,14 @@ class Listened:
             self.ended = "over"
         except ValueError:
             self.ended = "fault"
-        finally:
-            self.ours.close()
-            self.theirs.close()
 
 
 @pytest.fixture
-def ears() -> Ears:
-    """Those of this machine."""
-    return Ears()
+def ears() -> Iterator[Ears]:
+    """Those of this machine; what a test has opened is closed after it."""
+    yield Ears()
+    while _ENDS:
+        _ENDS.pop().close()
 
 
 async def hear_for_ever(ears: Hearing) -> None:
@@ -119,6 +122,7 @@ async def test_the_end_of_a_stream_ends_the_listening(ears: Ears) -> None:
             await settle(one, count=2)
             while one.ended != "over":
                 await trio.lowlevel.checkpoint()
+            one.ours.close()  # the next one gets its number
         nursery.cancel_scope.cancel()
 
 
