@@ -250,6 +250,8 @@ class Session:
 
     def _hear(self, receive: Callable[[], bytes | None], role: Role) -> bool:
         """Take what has come; tell whether more is wanted."""
+        if self._ending:
+            return False  # this connection's task has not been woken yet
         try:
             data = receive()
         except trio.BrokenResourceError:
@@ -259,7 +261,7 @@ class Session:
             self._take_in(data, role)
         elif data is not None:
             self._close_role()
-        return not self._ending and data != b""
+        return data != b""
 
     def _close_role(self) -> None:
         """Have the peer be gone for the next turn already, which comes before the task of its connection is woken."""

@@ -6,14 +6,15 @@ import msgspec
 import pytest
 import structlog
 import trio
-from trio.testing import lockstep_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from harness.peer import hello
 from harness.server import MARK_KEY, Server, leased
 from taskd.server import tokens
+from taskd.server.agent_role import AgentRole
 from taskd.server.certificates import open_certificates
 from taskd.server.clock import SystemClock
-from taskd.server.session import GOODBYE_SECONDS
+from taskd.server.session import GOODBYE_SECONDS, Session
 from taskd_protocol import limit_messages as lm
 from taskd_protocol import limits
 from taskd_protocol import messages as m
@@ -48,7 +49,7 @@ from taskd_protocol.agent_messages import (
 )
 from taskd_protocol.connection import encode, peer_side
 from taskd_protocol.connection_messages import Chunk, Done, Error, Hello, Ping, Pong, Welcome
-from taskd_protocol.errors import DiskFull
+from taskd_protocol.errors import AuthRefused, DiskFull
 from taskd_protocol.event_messages import EventsFollow, EventsMore, OverviewQuery, WebhookList, WebhookOrder, WebhookSet
 from taskd_protocol.filtering import TaskFilter
 from taskd_protocol.framing import frame
@@ -472,6 +473,20 @@ async def test_a_created_token_is_good_until_it_is_revoked(server: Server) -> No
     assert (await again.end()).code == "auth.refused"
     listed = await admin.ask(TokenList(4), TokenPage)
     assert [view.revoked for view in listed.tokens if view.label == "for a test"] == [True]
+
+
+async def test_nothing_is_heard_of_who_was_sent_away(server: Server) -> None:
+    """The task of the connection is woken a round later; what has come by then is not even read."""
+    session = Session(server.services, memory_stream_pair()[0], "192.0.2.1:9")
+    read: list[bytes] = []
+
+    def receive() -> bytes:
+        read.append(b"")
+        return b"frames"
+
+    session.end(AuthRefused("the token was revoked"))
+    assert not session._hear(receive, AgentRole(session, hello("agent", server.tokens["agent"])))
+    assert read == []
 
 
 async def test_revoking_ends_an_agent_too(server: Server) -> None:
