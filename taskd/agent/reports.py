@@ -53,7 +53,7 @@ class Reports:
     def add(self, reports: Sequence[Ended]) -> None:
         """Report attempts that have ended."""
         unrecorded, size = self.unrecorded, 0
-        for report in reports:
+        for report in reports:  # nearly all succeeded: `_size` without a call
             unrecorded[report.token] = report
             size += REPORT_BYTES + len(report.result) if type(report) is Report else _size(report)
         self.unrecorded_bytes += size

@@ -1,7 +1,7 @@
 """Ears: whatever has come over sockets is heard in one place, by the task that acts on it.
 
 A task for each connection costs a round of trio's scheduler, a call of ``epoll_ctl`` and some fifty calls of Python
-each time that a few bytes come; here it costs a tenth of that, and who hears them acts on them in the same step.
+each time that a few bytes come. Here who hears them acts on them in the same step.
 
 Invariants:
 - One task sleeps here at a time.
